@@ -1,0 +1,72 @@
+"""coop_edge: the 6-DoF pose of an object known only by its CAD model, from one RGB image, on the device itself.
+
+Public names are resolved on first use; importing the package loads nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Camera": "types",
+    "Detection": "types",
+    "PoseEstimate": "types",
+    "StageTimes": "types",
+    "EstimatorConfig": "config",
+    "CoarseConfig": "config",
+    "RansacConfig": "config",
+    "RefineConfig": "config",
+    "SelectConfig": "config",
+    "LmConfig": "config",
+    "CoopEdgeError": "errors",
+    "InputError": "errors",
+    "MeshError": "errors",
+    "ConfigError": "errors",
+    "BundleError": "errors",
+    "EngineError": "errors",
+    "BackendUnavailable": "errors",
+    "Mesh": "mesh",
+    "Symmetries": "mesh",
+    "TemplateSet": "templates",
+    "Backend": "backend",
+}
+
+__all__ = ["__version__", *_HOME]
+
+if TYPE_CHECKING:
+    from coop_edge.backend import Backend as Backend
+    from coop_edge.config import CoarseConfig as CoarseConfig
+    from coop_edge.config import EstimatorConfig as EstimatorConfig
+    from coop_edge.config import LmConfig as LmConfig
+    from coop_edge.config import RansacConfig as RansacConfig
+    from coop_edge.config import RefineConfig as RefineConfig
+    from coop_edge.config import SelectConfig as SelectConfig
+    from coop_edge.errors import BackendUnavailable as BackendUnavailable
+    from coop_edge.errors import BundleError as BundleError
+    from coop_edge.errors import ConfigError as ConfigError
+    from coop_edge.errors import CoopEdgeError as CoopEdgeError
+    from coop_edge.errors import EngineError as EngineError
+    from coop_edge.errors import InputError as InputError
+    from coop_edge.errors import MeshError as MeshError
+    from coop_edge.mesh import Mesh as Mesh
+    from coop_edge.mesh import Symmetries as Symmetries
+    from coop_edge.templates import TemplateSet as TemplateSet
+    from coop_edge.types import Camera as Camera
+    from coop_edge.types import Detection as Detection
+    from coop_edge.types import PoseEstimate as PoseEstimate
+    from coop_edge.types import StageTimes as StageTimes
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'coop_edge' has no attribute {name!r} (it offers: {', '.join(sorted(_HOME))})")
+    value = getattr(importlib.import_module(f"coop_edge.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

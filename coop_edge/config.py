@@ -1,0 +1,193 @@
+"""Options, as plain frozen dataclasses: every field has a default, a range and an effect.
+
+``from_dict`` and ``to_dict`` convert to and from nested plain data; an unknown key is a ``ConfigError`` that lists the
+known ones, so that a misspelt option is never silently ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from coop_edge.errors import ConfigError
+
+C = TypeVar("C", bound="Config")
+
+
+def _require(condition: bool, config: Config, name: str, wanted: str) -> None:
+    if not condition:
+        given = getattr(config, name)
+        raise ConfigError(f"{type(config).__name__}.{name} = {given!r}: wanted {wanted}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Base of all option classes: conversion to and from plain data, with unknown keys refused."""
+
+    @classmethod
+    def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
+        """Build from nested plain data. Raises ConfigError on an unknown key or a value out of range."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{cls.__name__}: wanted a mapping of options, got {type(values).__name__}")
+        fields = {f.name for f in dataclasses.fields(cls)}
+        hints = typing.get_type_hints(cls)
+        arguments: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in fields:
+                close = difflib.get_close_matches(str(key), fields, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ConfigError(f"{cls.__name__} has no option {key!r}{hint} (options: {', '.join(sorted(fields))})")
+            kind = hints[key]
+            nested = isinstance(kind, type) and issubclass(kind, Config)
+            arguments[key] = kind.from_dict(value) if nested and isinstance(value, Mapping) else value
+        return cls(**arguments)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain data; ``from_dict`` is its inverse."""
+        return dataclasses.asdict(self)
+
+    def _int(self, name: str, low: int, high: int) -> None:
+        value = getattr(self, name)
+        integral = isinstance(value, int) and not isinstance(value, bool)
+        _require(integral and low <= value <= high, self, name, f"an integer in [{low}, {high}]")
+
+    def _number(self, name: str, low: float, high: float) -> None:
+        value = getattr(self, name)
+        real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        _require(real and low <= value <= high, self, name, f"a number in [{low:g}, {high:g}]")
+
+    def _flag(self, name: str) -> None:
+        _require(isinstance(getattr(self, name), bool), self, name, "True or False")
+
+    def _choice(self, name: str, choices: tuple[str, ...]) -> None:
+        _require(getattr(self, name) in choices, self, name, f"one of {', '.join(map(repr, choices))}")
+
+
+MINIMAL_SOLVERS = ("p3p", "epnp")
+ROBUST_LOSSES = ("none", "huber", "cauchy")
+
+
+@dataclass(frozen=True)
+class RansacConfig(Config):
+    """EPnP inside RANSAC: the coarse pose from 2D-3D correspondences.
+
+    A hypothesis is scored by MSAC: sum over valid points of min(error^2, threshold_px^2).
+    """
+
+    threshold_px: float = 4.0
+    """Inlier threshold on the reprojection error, pixels."""
+    hypotheses: int = 256
+    """Upper bound on the minimal samples drawn per problem."""
+    confidence: float = 0.999
+    """Stop early once an all-inlier sample has been drawn with this probability; 1 draws all hypotheses."""
+    minimal: Literal["p3p", "epnp"] = "p3p"
+    """Minimal solver: "p3p" (3 points + 1 to choose among its roots) or "epnp" (``sample_size`` points)."""
+    sample_size: int = 4
+    """Points per minimal sample for "epnp", 4 to 6; "p3p" always takes 4 (3 to solve, 1 to choose)."""
+    refine: bool = True
+    """Run EPnP and Levenberg-Marquardt on the inliers of the best hypothesis."""
+    min_inliers: int = 4
+    """A problem with fewer inliers comes back unsolved."""
+    seed: int = 0
+    """Key of the counter-based generator; the same seed draws the same samples on the CPU and the GPU."""
+
+    def __post_init__(self) -> None:
+        self._number("threshold_px", 1e-6, 1e6)
+        self._int("hypotheses", 1, 65536)
+        self._number("confidence", 0.0, 1.0)
+        self._choice("minimal", MINIMAL_SOLVERS)
+        self._int("sample_size", 4, 6)
+        self._flag("refine")
+        self._int("min_inliers", 4, 1 << 30)
+        self._int("seed", 0, (1 << 63) - 1)
+
+
+@dataclass(frozen=True)
+class LmConfig(Config):
+    """Weighted Levenberg-Marquardt on the reprojection error."""
+
+    iterations: int = 10
+    """Upper bound on the steps tried per problem."""
+    damping: float = 1e-3
+    """Initial damping, relative to the diagonal of the normal equations (Marquardt's scaling)."""
+    damping_up: float = 10.0
+    """Factor on the damping after a rejected step."""
+    damping_down: float = 10.0
+    """Divisor of the damping after an accepted step."""
+    step_tolerance: float = 1e-8
+    """Stop when the step is smaller than this (radians; translation relative to the object's distance)."""
+    cost_tolerance: float = 1e-10
+    """Stop when an accepted step lowers the cost by less than this share."""
+    loss: Literal["none", "huber", "cauchy"] = "none"
+    """Robust loss on the weighted residual."""
+    loss_scale_px: float = 2.0
+    """Scale of the robust loss, weighted pixels; without effect for "none"."""
+
+    def __post_init__(self) -> None:
+        self._int("iterations", 0, 1000)
+        self._number("damping", 0.0, 1e12)
+        self._number("damping_up", 1.0, 1e6)
+        self._number("damping_down", 1.0, 1e6)
+        self._number("step_tolerance", 0.0, 1.0)
+        self._number("cost_tolerance", 0.0, 1.0)
+        self._choice("loss", ROBUST_LOSSES)
+        self._number("loss_scale_px", 1e-6, 1e6)
+
+
+@dataclass(frozen=True)
+class CoarseConfig(Config):
+    """Stage 1: templates to hypotheses."""
+
+    hypotheses: int = 1
+    """Templates per detection that go through EPnP+RANSAC; more is slower and survives 180-degree flips."""
+    micro_batch: int = 42
+    """Query-template pairs decoded at once; bounds the memory."""
+    margin: float = 1.2
+    """Side of the square crop over the longer side of the box."""
+
+    def __post_init__(self) -> None:
+        self._int("hypotheses", 1, 42)
+        self._int("micro_batch", 1, 4096)
+        self._number("margin", 1.0, 4.0)
+
+
+@dataclass(frozen=True)
+class RefineConfig(Config):
+    """Stage 2: render and compare."""
+
+    iterations: int = 5
+    """Renders per hypothesis; 0 returns the coarse pose."""
+    margin: float = 1.2
+    """Side of the square crop over the object's projected diameter."""
+    lm: LmConfig = field(default_factory=LmConfig)
+    """The weighted pose solver."""
+
+    def __post_init__(self) -> None:
+        self._int("iterations", 0, 100)
+        self._number("margin", 1.0, 4.0)
+
+
+@dataclass(frozen=True)
+class SelectConfig(Config):
+    """Choice among refined hypotheses."""
+
+    min_score: float = 0.0
+    """A best score below this comes back as success=False."""
+
+    def __post_init__(self) -> None:
+        self._number("min_score", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class EstimatorConfig(Config):
+    """All options of an Estimator."""
+
+    coarse: CoarseConfig = field(default_factory=CoarseConfig)
+    ransac: RansacConfig = field(default_factory=RansacConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)

@@ -1,0 +1,173 @@
+"""The contract of the pose solvers: two operations, one meaning each, whichever backend runs them.
+
+Conventions
+-----------
+A point X of the object projects to pixel u = pi(K (R X + t)), with T_camera_object = [R t; 0 1], metres and pixels; the
+centre of the top-left pixel is (0, 0).
+
+The tangent vector is xi = (rho, phi), translation (metres) before rotation (radians), both in camera axes::
+
+    R(xi) = Exp(phi) R        t(xi) = t + rho
+
+This is a left perturbation of rotation and translation taken apart, and the order and the fixed axes of ROS's
+PoseWithCovariance; every 6x6 covariance of this package is the covariance of this xi.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Protocol
+
+import numpy as np
+
+from coop_edge.config import LmConfig, RansacConfig
+from coop_edge.errors import InputError
+
+Array = Any  # np.ndarray on the CPU backend, cupy.ndarray on the CUDA backend
+
+
+class PnpStatus(IntEnum):
+    """Why a problem ended as it did; the value is what the kernels write."""
+
+    SOLVED = 0
+    TOO_FEW_POINTS = 1  # fewer than 4 valid points (RANSAC) or fewer than 3 weighted ones (LM)
+    NON_FINITE = 2  # NaN or infinity in a valid point, an intrinsic or the start pose
+    DEGENERATE = 3  # all valid points coincide or lie on one line, or the normal equations are singular
+    NO_HYPOTHESIS = 4  # no sample gave a pose with its points in front of the camera
+    TOO_FEW_INLIERS = 5  # the best hypothesis has fewer than min_inliers inliers
+    BEHIND_CAMERA = 6  # LM: every weighted point lies behind the camera at the start pose
+
+    @property
+    def reason(self) -> str:
+        """One readable line for ``PoseEstimate.reason``."""
+        return _REASONS[self]
+
+
+_REASONS = {
+    PnpStatus.SOLVED: "solved",
+    PnpStatus.TOO_FEW_POINTS: "too few valid correspondences",
+    PnpStatus.NON_FINITE: "non-finite input",
+    PnpStatus.DEGENERATE: "degenerate points (coincident or collinear)",
+    PnpStatus.NO_HYPOTHESIS: "no sample gave a pose in front of the camera",
+    PnpStatus.TOO_FEW_INLIERS: "too few inliers",
+    PnpStatus.BEHIND_CAMERA: "all points behind the camera at the start pose",
+}
+
+
+class LmStop(IntEnum):
+    """Why Levenberg-Marquardt stopped."""
+
+    ITERATIONS = 0  # the iteration bound
+    STEP = 1  # the step fell below step_tolerance
+    COST = 2  # the relative decrease fell below cost_tolerance
+    DAMPING = 3  # no step lowered the cost up to the largest damping
+    UNSOLVED = 4  # not run; see status
+
+
+@dataclass(frozen=True)
+class RansacStatistics:
+    """Per problem, arrays of length B."""
+
+    status: Array  # int32, PnpStatus
+    n_inliers: Array  # int32
+    hypotheses: Array  # int32, minimal samples drawn
+    score: Array  # float64, MSAC score of the result (smaller is better), pixels^2; inf if unsolved
+    reprojection_rms_px: Array  # float64, over the inliers; NaN if unsolved
+
+
+@dataclass(frozen=True)
+class RansacResult:
+    """``T_camera_object`` float64 [B,4,4], NaN where unsolved; ``inliers`` bool [B,N]; ``statistics``."""
+
+    T_camera_object: Array
+    inliers: Array
+    statistics: RansacStatistics
+
+
+@dataclass(frozen=True)
+class LmStatistics:
+    """Per problem, arrays of length B."""
+
+    status: Array  # int32, PnpStatus
+    initial_cost: Array  # float64, sum of w^2 |r|^2 (robustified if a loss is set) at T_init; NaN if unsolved
+    final_cost: Array  # float64
+    iterations: Array  # int32, steps tried
+    final_damping: Array  # float64
+    stop: Array  # int32, LmStop
+
+
+@dataclass(frozen=True)
+class LmResult:
+    """``T_camera_object`` float64 [B,4,4] and ``covariance`` float64 [B,6,6], NaN where unsolved; ``statistics``."""
+
+    T_camera_object: Array
+    covariance: Array
+    statistics: LmStatistics
+
+
+class PnpSolver(Protocol):
+    """What a backend offers. Implementations: ``pnp.cpu.CpuPnpSolver``, ``pnp.cuda.CudaPnpSolver``."""
+
+    def ransac_epnp(
+        self, points_object: Array, points_image: Array, valid: Array, K: Array, config: RansacConfig = ...
+    ) -> RansacResult:
+        """Robust poses from B independent sets of N correspondences (Co-op, stage 1).
+
+        points_object [B,N,3] metres; points_image [B,N,2] pixels; valid bool [B,N]; K [B,3,3] or [3,3]. Invalid entries
+        may hold anything, NaN included. B = 0 and N = 0 are legal. A problem that cannot be solved comes back with its
+        status and NaN, the others untouched. Raises InputError on shapes and dtypes.
+        """
+        ...
+
+    def weighted_lm(
+        self,
+        points_object: Array,
+        points_image: Array,
+        weights: Array,
+        K: Array,
+        T_init: Array,
+        config: LmConfig = ...,
+    ) -> LmResult:
+        """Poses that minimise sum_p w_p^2 |pi(K (R X_p + t)) - u_p|^2 from T_init (Co-op, stage 2).
+
+        points_object [B,P,3] metres; points_image [B,P,2] pixels; weights [B,P] >= 0; K [B,3,3] or [3,3]; T_init
+        [B,4,4]. Entries of weight zero may hold anything, NaN included; points behind the camera take no part. The
+        covariance is (J^T W J)^-1 times the residual variance (cost / (2 n - 6)), for xi as defined above.
+        """
+        ...
+
+
+def check_batch(name: str, array: Array, trailing: tuple[int, ...], ndim: int) -> None:
+    """Raise InputError unless ``array`` has ``ndim`` axes that end in ``trailing`` and a floating or integer dtype."""
+    shape = getattr(array, "shape", None)
+    wanted = "[" + ",".join(["B", "N"][: ndim - len(trailing)] + [str(n) for n in trailing]) + "]"
+    if shape is None or len(shape) != ndim or tuple(shape[ndim - len(trailing) :]) != trailing:
+        given = f"shape {tuple(shape)}" if shape is not None else type(array).__name__
+        raise InputError(f"{name}: wanted an array {wanted}, got {given}")
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name}: wanted real numbers, got dtype {array.dtype}")
+
+
+def check_correspondences(points_object: Array, points_image: Array, per_point: Array, name: str, K: Array) -> int:
+    """Check the shapes both operations share and return B; ``name`` is that of ``per_point`` ("valid", "weights")."""
+    check_batch("points_object", points_object, (3,), 3)
+    check_batch("points_image", points_image, (2,), 3)
+    batch, count = points_object.shape[:2]
+    if tuple(points_image.shape[:2]) != (batch, count):
+        raise InputError(
+            f"points_image: wanted [{batch},{count},2] to go with points_object, got shape {tuple(points_image.shape)}"
+        )
+    if tuple(getattr(per_point, "shape", ())) != (batch, count):
+        given = getattr(per_point, "shape", type(per_point).__name__)
+        raise InputError(f"{name}: wanted [{batch},{count}], got {given}")
+    if tuple(getattr(K, "shape", ())) not in ((3, 3), (batch, 3, 3)):
+        raise InputError(f"K: wanted [3,3] or [{batch},3,3], got {getattr(K, 'shape', type(K).__name__)}")
+    if K.dtype.kind not in "fiu":
+        raise InputError(f"K: wanted real numbers, got dtype {K.dtype}")
+    return int(batch)
+
+
+def broadcast_intrinsics(K: np.ndarray, batch: int) -> np.ndarray:
+    """K [3,3] or [B,3,3] as float64 [B,3,3]."""
+    return np.ascontiguousarray(np.broadcast_to(np.asarray(K, dtype=np.float64), (batch, 3, 3)))
