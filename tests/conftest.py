@@ -18,7 +18,7 @@ def _gpu_missing() -> str | None:
 
         cupy.cuda.runtime.getDeviceCount()
         cupy.zeros(1)
-    except Exception as error:  # noqa: BLE001 - any failure of the probe means "no GPU", and it is quoted
+    except Exception as error:
         return f"no usable GPU: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
     return None
 
@@ -28,7 +28,7 @@ def _open3d_missing() -> str | None:
         return "open3d is not installed"
     try:
         import open3d  # noqa: F401
-    except Exception as error:  # noqa: BLE001 - its system libraries (libGL, libX11, libusb) may be missing
+    except Exception as error:
         return f"open3d does not import: {error}"
     return None
 

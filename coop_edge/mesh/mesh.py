@@ -78,9 +78,9 @@ class Mesh:
     def hash(self) -> str:
         """SHA-256 over everything that shapes a render: geometry, centre, colours, textures."""
         digest = hashlib.sha256(b"coop_edge.Mesh/1")
-        for array in (
-            self.vertices, self.faces, self.centre, self.corner_colors, self.corner_uv, self.face_texture, *self.textures
-        ):  # fmt: skip
+        geometry = (self.vertices, self.faces, self.centre)
+        colours = (self.corner_colors, self.corner_uv, self.face_texture, *self.textures)
+        for array in (*geometry, *colours):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

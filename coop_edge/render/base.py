@@ -110,9 +110,7 @@ class Renderer(ABC):
         if not self.meshes or not all(isinstance(m, Mesh) for m in self.meshes):
             raise InputError("Renderer: wanted a coop_edge Mesh or a non-empty sequence of them (Mesh.load makes one)")
         if supersample not in (1, 3, 5):
-            raise InputError(
-                f"supersample: wanted 1, 3 or 5 (odd, so that a sample hits the centre), got {supersample}"
-            )
+            raise InputError(f"supersample: wanted 1, 3 or 5 (odd: one sample hits the centre), got {supersample}")
         self.shading = shading or Shading()
         self.supersample = int(supersample)
 
@@ -138,7 +136,7 @@ class Renderer(ABC):
         index = np.zeros(n, np.int32) if mesh_index is None else np.asarray(mesh_index)
         if index.shape != (n,) or index.dtype.kind not in "iu":
             raise InputError(f"mesh_index: wanted integers [{n}], got {index.dtype} {list(index.shape)}")
-        if n and not (0 <= index.min() and index.max() < len(self.meshes)):
+        if n and not (index.min() >= 0 and index.max() < len(self.meshes)):
             raise InputError(f"mesh_index: wanted values in [0, {len(self.meshes)}), got {index.min()}..{index.max()}")
         index = index.astype(np.int32)
         # Vertices are stored about the centre: x_camera = R (vertex + centre) + t.
@@ -164,7 +162,7 @@ def check_intrinsics(K: ArrayLike, n: int) -> np.ndarray:
         raise InputError("K: holds NaN or infinity")
     if K.size and ((K[..., 0, 0] <= 0).any() or (K[..., 1, 1] <= 0).any()):
         raise InputError("K: wanted positive focal lengths K[0,0] and K[1,1] (x right, y down, z forward)")
-    if K.size and (np.abs(K[..., 2, :] - (0, 0, 1)) > 1e-12).any() or (np.abs(K[..., 1, 0]) > 1e-12).any():
+    if (K.size and (np.abs(K[..., 2, :] - (0, 0, 1)) > 1e-12).any()) or (np.abs(K[..., 1, 0]) > 1e-12).any():
         raise InputError("K: wanted an upper triangular matrix with last row 0 0 1; is it transposed?")
     return np.array(np.broadcast_to(K, (n, 3, 3)))
 
