@@ -1,0 +1,100 @@
+"""What every benchmark shares: the machine in words, timing by percentiles, JSON written whole or not at all, a table."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def hardware() -> dict[str, Any]:
+    """CPU model, the cores this process may use, operating system and Python, as plain data for a result file."""
+    model = ""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith(("model name", "hardware")):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass  # not Linux: platform's own answer below
+    return {
+        "cpu": model or platform.processor() or platform.machine(),
+        "cores": available_cores(),
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def available_cores() -> int:
+    """Cores this process may run on (less than the machine's in a container with an affinity mask)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def versions(*distributions: str) -> dict[str, str | None]:
+    """Installed versions by distribution name; None where one is missing."""
+    found: dict[str, str | None] = {}
+    for name in distributions:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def time_ms(fn: Callable[[], object], *, repeats: int = 50, warmup: int = 3) -> dict[str, float]:
+    """Wall-clock milliseconds of ``fn()``: p50, p90, min and the number of calls n, after ``warmup`` unmeasured calls.
+
+    The median is the figure to quote: on a shared machine the mean and the tail belong to the neighbours.
+    """
+    for _ in range(warmup):
+        fn()
+    samples = np.empty(repeats)
+    for i in range(repeats):
+        start = time.perf_counter()
+        fn()
+        samples[i] = (time.perf_counter() - start) * 1e3
+    p50, p90 = np.percentile(samples, (50, 90))
+    return {"p50": float(p50), "p90": float(p90), "min": float(samples.min()), "n": repeats}
+
+
+def write_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
+    """Write ``data`` to ``path`` atomically: a reader sees the old file or the new one, never half of one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # allow_nan=False: NaN is not JSON, and a figure that is NaN is a fault of the benchmark.
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def print_table(title: str, rows: Iterable[Sequence[object]], columns: Sequence[str] | None = None) -> None:
+    """Print rows as a table; floats with four significant digits, None as a dash. ``columns`` names the columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = [tuple(row) for row in rows]
+    table = Table(title=title, show_header=columns is not None)
+    width = max((len(row) for row in rows), default=0)
+    for name in columns or [""] * width:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    Console().print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
