@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine in words, timing by percentiles, JSON written whole or not at all, a table."""
+"""What every benchmark shares: the machine in words, timing by percentiles, whole-or-nothing JSON, a table."""
 
 from __future__ import annotations
 
