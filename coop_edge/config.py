@@ -68,6 +68,11 @@ class Config:
         _require(getattr(self, name) in choices, self, name, f"one of {', '.join(map(repr, choices))}")
 
 
+    def _nested(self, **kinds: type[Config]) -> None:
+        for name, kind in kinds.items():
+            _require(isinstance(getattr(self, name), kind), self, name, f"{kind.__name__} or a mapping of its options")
+
+
 MINIMAL_SOLVERS = ("p3p", "epnp")
 ROBUST_LOSSES = ("none", "huber", "cauchy")
 
@@ -170,6 +175,7 @@ class RefineConfig(Config):
     def __post_init__(self) -> None:
         self._int("iterations", 0, 100)
         self._number("margin", 1.0, 4.0)
+        self._nested(lm=LmConfig)
 
 
 @dataclass(frozen=True)
@@ -191,3 +197,6 @@ class EstimatorConfig(Config):
     ransac: RansacConfig = field(default_factory=RansacConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
+
+    def __post_init__(self) -> None:
+        self._nested(coarse=CoarseConfig, ransac=RansacConfig, refine=RefineConfig, select=SelectConfig)

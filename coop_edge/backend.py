@@ -1,0 +1,110 @@
+"""Picks, once, the renderer and the solvers of a device. The only room that knows the implementations.
+
+``device="cpu"`` and ``device="cuda"`` mean what they say: what is missing raises ``BackendUnavailable`` with the probe
+that failed. ``device="auto"`` takes CUDA where its probes pass, else the CPU, and says in the log which and why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from coop_edge.errors import BackendUnavailable, InputError
+
+if TYPE_CHECKING:
+    from coop_edge.mesh.mesh import Mesh
+    from coop_edge.pnp.base import PnpSolver
+    from coop_edge.render.base import Renderer, Shading
+
+log = logging.getLogger("coop_edge")
+
+RENDERERS = {"cpu": "coop_edge.render.cpu:CpuRenderer", "cuda": "coop_edge.render.cuda:CudaRenderer"}
+OFFLINE_RENDERERS = {**RENDERERS, "open3d": "coop_edge.render.open3d:Open3dRenderer"}
+SOLVERS = {"cpu": "coop_edge.pnp.cpu:CpuPnpSolver", "cuda": "coop_edge.pnp.cuda:CudaPnpSolver"}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What runs on one device. Make it with ``Backend.pick``.
+
+    name: "cpu" or "cuda". reason: why it was picked, one readable line.
+    """
+
+    name: Literal["cpu", "cuda"]
+    reason: str
+
+    @classmethod
+    def pick(cls, device: str = "auto") -> Backend:
+        """Choose the backend of ``device``: "auto", "cpu" or "cuda". Raises InputError, BackendUnavailable."""
+        if device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"device: wanted 'auto', 'cpu' or 'cuda', got {device!r}")
+        cpu_missing, cuda_missing = probe_cpu(), None
+        if device != "cpu":
+            cuda_missing = probe_cuda()
+            if cuda_missing is None:
+                backend = cls("cuda", "CuPy and a CUDA device answer")
+                log.info("backend: cuda (%s)", backend.reason)
+                return backend
+            if device == "cuda":
+                raise BackendUnavailable(f"device='cuda' was asked for, but {cuda_missing}")
+        if cpu_missing is not None:
+            raise BackendUnavailable(f"device={device!r}: the CPU backend is not usable: {cpu_missing}")
+        backend = cls("cpu", "asked for" if device == "cpu" else f"no CUDA: {cuda_missing}")
+        log.info("backend: cpu (%s)", backend.reason)
+        return backend
+
+    def renderer(
+        self, meshes: Mesh | Sequence[Mesh], *, shading: Shading | None = None, supersample: int = 1
+    ) -> Renderer:
+        """The renderer of this device for ``meshes``."""
+        return make_renderer(self.name, meshes, shading=shading, supersample=supersample)
+
+    def pnp_solver(self) -> PnpSolver:
+        """The pose solvers of this device."""
+        solver: PnpSolver = _load(SOLVERS[self.name])()
+        return solver
+
+
+def make_renderer(
+    name: str, meshes: Mesh | Sequence[Mesh], *, shading: Shading | None = None, supersample: int = 1
+) -> Renderer:
+    """A renderer by name: "cpu", "cuda", or "open3d" (offline). Raises InputError, BackendUnavailable."""
+    if name not in OFFLINE_RENDERERS:
+        raise InputError(f"renderer: wanted one of {', '.join(map(repr, OFFLINE_RENDERERS))}, got {name!r}")
+    renderer: Renderer = _load(OFFLINE_RENDERERS[name])(meshes, shading=shading, supersample=supersample)
+    return renderer
+
+
+def probe_cpu() -> str | None:
+    """None if the CPU backend can run, else what is missing and how to get it."""
+    if importlib.util.find_spec("numba") is None:
+        return "Numba is not installed (pip install numba)"
+    return None
+
+
+def probe_cuda() -> str | None:
+    """None if CuPy works with a device here, else the probe that failed, as one readable line."""
+    if importlib.util.find_spec("cupy") is None:
+        return "CuPy is not installed (pip install 'coop-edge[cuda12]' or 'coop-edge[cuda13]', by your CUDA version)"
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+        if count == 0:
+            return "CuPy finds no CUDA device"
+        if int(cupy.arange(3).sum()) != 3:
+            return "CuPy computes a wrong sum on the device"
+    except Exception as error:  # the probe's whole purpose: whatever fails here is quoted, not hidden
+        first_line = (str(error).splitlines() or [""])[0]
+        return f"CuPy fails on this machine: {type(error).__name__}: {first_line}"
+    return None
+
+
+def _load(place: str) -> type:
+    module, name = place.split(":")
+    loaded: type = getattr(importlib.import_module(module), name)
+    return loaded

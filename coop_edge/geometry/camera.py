@@ -1,0 +1,42 @@
+"""The pinhole camera: pixels to rays and back, batched, float64.
+
+Pixel (u, v) of a camera point (x, y, z), z forward: (u, v, 1) ~ K (x, y, z). The top-left pixel is centred at (0, 0).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coop_edge.geometry import se3
+
+Array = NDArray[np.float64]
+
+
+def project(K: ArrayLike, points_camera: ArrayLike) -> Array:
+    """Pixels of camera points; NaN where z <= 0. K [...,3,3], points [...,N,3] -> [...,N,2]."""
+    K, points = np.asarray(K, np.float64), np.asarray(points_camera, np.float64)
+    homogeneous = points @ np.swapaxes(K, -1, -2)
+    z = points[..., 2:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(z > 0, homogeneous[..., :2] / z, np.nan)
+
+
+def rays(K: ArrayLike, pixels: ArrayLike) -> Array:
+    """Camera points at z = 1 seen at ``pixels``. K [...,3,3], pixels [...,N,2] -> [...,N,3]."""
+    K, pixels = np.asarray(K, np.float64), np.asarray(pixels, np.float64)
+    # Back substitution instead of an inverse: exact where K is diagonal plus centre.
+    y = (pixels[..., 1] - K[..., 1, 2, None]) / K[..., 1, 1, None]
+    x = (pixels[..., 0] - K[..., 0, 2, None] - K[..., 0, 1, None] * y) / K[..., 0, 0, None]
+    return np.stack([x, y, np.ones_like(x)], axis=-1)
+
+
+def unproject(K: ArrayLike, pixels: ArrayLike, depth: ArrayLike) -> Array:
+    """Camera points at ``pixels`` [...,N,2] with z = ``depth`` [...,N] metres -> [...,N,3]; inverse of ``project``."""
+    return rays(K, pixels) * np.asarray(depth, np.float64)[..., None]
+
+
+def reprojection_error(T_camera_object: ArrayLike, K: ArrayLike, points: ArrayLike, pixels: ArrayLike) -> Array:
+    """Pixel distance between projected object points [...,N,3] and observed pixels [...,N,2] -> [...,N]."""
+    projected = project(K, se3.transform(T_camera_object, points))
+    return np.linalg.norm(projected - np.asarray(pixels, np.float64), axis=-1)

@@ -1,0 +1,113 @@
+"""The crop as a virtual camera: same centre as the real one, turned to look at the box, with a square image of its own.
+
+Because both cameras share their centre, image and crop are related by a homography and poses transfer exactly:
+``T_crop_object = [R_crop_camera 0; 0 1] T_camera_object``. There is no perspective error as there is when an image is
+merely cut out and its principal point moved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coop_edge.errors import InputError
+from coop_edge.geometry import camera as pinhole
+from coop_edge.geometry import se3
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class CropCamera:
+    """N virtual cameras with S x S images.
+
+    K [N,3,3] pixels; R_crop_camera [N,3,3] turns camera axes into crop axes; H [N,3,3] maps image pixels to crop pixels
+    (``cv2.warpPerspective(image, H[i], (S, S))`` makes the crop); size S.
+    """
+
+    K: Array
+    R_crop_camera: Array
+    H: Array
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.K)
+
+    def to_crop(self, T_camera_object: ArrayLike) -> Array:
+        """Poses in the real camera [N,4,4] -> in the virtual cameras [N,4,4]."""
+        return se3.compose(se3.from_rt(self.R_crop_camera, np.zeros(3)), T_camera_object)
+
+    def to_camera(self, T_crop_object: ArrayLike) -> Array:
+        """Poses in the virtual cameras [N,4,4] -> in the real camera [N,4,4]; inverse of ``to_crop``."""
+        R = np.swapaxes(self.R_crop_camera, -1, -2)
+        return se3.compose(se3.from_rt(R, np.zeros(3)), T_crop_object)
+
+    def pixels_to_crop(self, pixels: ArrayLike) -> Array:
+        """Image pixels [N,P,2] -> crop pixels [N,P,2]; NaN for what lies behind the virtual camera."""
+        return _apply_homography(self.H, pixels)
+
+    def pixels_to_image(self, pixels: ArrayLike) -> Array:
+        """Crop pixels [N,P,2] -> image pixels [N,P,2]."""
+        H_inverse: Array = np.linalg.inv(self.H).astype(np.float64)
+        return _apply_homography(H_inverse, pixels)
+
+
+def crop_camera(K: ArrayLike, bbox: ArrayLike, size: int, margin: float = 1.2) -> CropCamera:
+    """Virtual cameras that look at boxes.
+
+    K [3,3] or [N,3,3] of the real camera; bbox [N,4] (x, y, width, height) pixels, x and y of the top-left pixel; size
+    S >= 2 pixels; margin >= 1: side of the crop over the largest extent of the box as the virtual camera sees it. The
+    whole box is inside the crop and its centre projects to the crop's centre. The rotation is the smallest one that
+    turns the optical axis to the box's centre, so that the crop has no roll of its own. N = 0 is legal.
+    Raises InputError.
+    """
+    bbox = np.asarray(bbox, np.float64)
+    if bbox.ndim != 2 or bbox.shape[1] != 4:
+        raise InputError(f"bbox: wanted [N,4] (x, y, width, height), got {list(bbox.shape)}")
+    if not np.isfinite(bbox).all() or (bbox[:, 2:] <= 0).any():
+        raise InputError("bbox: wanted finite numbers and positive width and height")
+    n = len(bbox)
+    K = np.asarray(K, np.float64)
+    if K.shape not in ((3, 3), (n, 3, 3)) or not np.isfinite(K).all():
+        raise InputError(f"K: wanted finite [3,3] or [{n},3,3], got {list(K.shape)}")
+    if not isinstance(size, (int, np.integer)) or size < 2:
+        raise InputError(f"size: wanted an integer >= 2, got {size!r}")
+    if not (np.isfinite(margin) and margin >= 1.0):
+        raise InputError(f"margin: wanted a number >= 1, got {margin!r}")
+    K = np.broadcast_to(K, (n, 3, 3))
+
+    # A box of w pixels from column x covers [x - 0.5, x + w - 0.5]: pixel centres are at integers.
+    low = bbox[:, :2] - 0.5
+    high = low + bbox[:, 2:]
+    axis = pinhole.rays(K, ((low + high) / 2)[:, None])[:, 0]
+    R = _smallest_rotation_to_z(axis)
+
+    corners = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], axis=1)
+    seen = pinhole.rays(K, corners) @ np.swapaxes(R, 1, 2)
+    if n and seen[..., 2].min() <= 1e-6:
+        raise InputError("bbox: a corner lies 90 degrees or more off the box's centre; wanted a smaller box")
+    half_extent = np.abs(seen[..., :2] / seen[..., 2:]).max(axis=(1, 2))
+    focal = size / (2.0 * margin * half_extent)
+    K_crop = np.zeros((n, 3, 3))
+    K_crop[:, 0, 0] = K_crop[:, 1, 1] = focal
+    K_crop[:, 0, 2] = K_crop[:, 1, 2] = (size - 1) / 2.0
+    K_crop[:, 2, 2] = 1.0
+    H = K_crop @ R @ np.linalg.inv(K)
+    return CropCamera(K_crop, R, H, int(size))
+
+
+def _smallest_rotation_to_z(axis: Array) -> Array:
+    """Rotations with R @ axis parallel to +z, about an axis in the image plane; ``axis`` [N,3] with z > 0."""
+    d = axis / np.linalg.norm(axis, axis=-1, keepdims=True)
+    K = se3.hat(np.cross(d, (0.0, 0.0, 1.0)))
+    return np.eye(3) + K + (K @ K) / (1.0 + d[:, 2])[:, None, None]
+
+
+def _apply_homography(H: Array, pixels: ArrayLike) -> Array:
+    pixels = np.asarray(pixels, np.float64)
+    homogeneous = np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=-1) @ np.swapaxes(H, -1, -2)
+    w = homogeneous[..., 2:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(w > 0, homogeneous[..., :2] / w, np.nan)

@@ -1,0 +1,188 @@
+"""Validation of what goes in and what comes out: every refusal says what was given and what was wanted."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from coop_edge import Camera, Detection, InputError, PoseEstimate, StageTimes
+from coop_edge.geometry import se3
+
+K = np.array([[600.0, 0.0, 320.0], [0.0, 610.0, 240.0], [0.0, 0.0, 1.0]])
+POSE = se3.exp([0.1, -0.2, 1.0, 0.3, 0.2, 0.1])
+
+
+def _k(**entries: float) -> np.ndarray:
+    out = K.copy()
+    for key, value in entries.items():
+        out[int(key[1]), int(key[2])] = value
+    return out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((np.zeros((0,)), 640, 480), "wanted a 3x3 matrix, got shape [0]"),
+        ((np.eye(4), 640, 480), "wanted a 3x3 matrix, got shape [4, 4]"),
+        (("K", 640, 480), "wanted numbers"),
+        ((None, 640, 480), "wanted"),
+        ((_k(k02=np.nan), 640, 480), "NaN"),
+        ((K.T, 640, 480), "is it transposed?"),
+        ((_k(k00=0.0), 640, 480), "wanted both positive"),
+        ((_k(k11=-610.0), 640, 480), "left-handed"),
+        ((K, 0, 480), "width: wanted an integer >= 1, got 0"),
+        ((K, 640, -1), "height"),
+        ((K, 640.0, 480), "width"),
+        ((K, True, 480), "width"),
+    ],
+)
+def test_camera_refuses(arguments, says):
+    with pytest.raises(InputError) as error:
+        Camera(*arguments)
+    assert says in str(error.value)
+
+
+def test_camera_refuses_distortion_and_names_the_call_that_undistorts():
+    with pytest.raises(InputError, match=r"cv2\.undistort\(image, K, distortion"):
+        Camera(K, 640, 480, distortion=[0.1, 0, 0, 0, 0])
+    with pytest.raises(InputError, match="not zero"):
+        Camera(K, 640, 480, distortion=[np.nan] * 5)
+    assert Camera(K, 640, 480, distortion=np.zeros(5)).distortion is None
+
+
+def test_camera_keeps_a_frozen_float64_copy():
+    source = K.astype(np.float32)
+    camera = Camera(source, np.int64(640), 480)
+    source[0, 0] = 1.0
+    assert camera.K.dtype == np.float64
+    assert camera.K[0, 0] == 600.0
+    assert camera.size == (640, 480)
+    with pytest.raises(ValueError, match="read-only"):
+        camera.K[0, 0] = 1.0
+    with pytest.raises(AttributeError):
+        camera.width = 3
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (None, "NoneType"),
+        (np.zeros((0, 0, 3), np.uint8), "got [0, 0, 3]"),
+        (np.zeros((480, 640), np.uint8), "got [480, 640]"),
+        (np.zeros((640, 480, 3), np.uint8), "swapped"),
+        (np.zeros((480, 640, 4), np.uint8), "got [480, 640, 4]"),
+        (np.zeros((480, 640, 3), np.float32), "multiply"),
+        (np.zeros((480, 640, 3), np.int16), "uint8"),
+    ],
+)
+def test_check_image_refuses(image, says):
+    with pytest.raises(InputError) as error:
+        Camera(K, 640, 480).check_image(image)
+    assert says in str(error.value)
+
+
+def test_check_image_accepts_what_the_camera_makes():
+    assert Camera(K, 640, 480).check_image(np.zeros((480, 640, 3), np.uint8)) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({}, "wanted bbox=(x, y, width, height) or a bool mask"),
+        ({"object": "", "bbox": (0, 0, 1, 1)}, "non-empty name"),
+        ({"object": 3, "bbox": (0, 0, 1, 1)}, "non-empty name"),
+        ({"bbox": ()}, "got shape [0]"),
+        ({"bbox": (1, 2, 3)}, "got shape [3]"),
+        ({"bbox": "box"}, "wanted numbers"),
+        ({"bbox": (1, 2, np.nan, 4)}, "NaN"),
+        ({"bbox": (1, 2, 0, 4)}, "is it (x0, y0, x1, y1)?"),
+        ({"bbox": (100, 100, -50, 4)}, "positive"),
+        ({"mask": np.zeros((4, 5), bool)}, "no pixel is True"),
+        ({"mask": np.zeros((0, 0), bool)}, "no pixel is True"),
+        ({"mask": np.ones((4, 5), np.uint8)}, "mask > 0"),
+        ({"mask": np.ones((4, 5, 1), bool)}, "shape [4, 5, 1]"),
+        ({"mask": [[True]]}, "list"),
+        ({"mask": np.ones((4, 5), bool), "bbox": (10, 10, 2, 2)}, "outside the 5x4 image"),
+        ({"bbox": (0, 0, 1, 1), "score": 1.5}, "in [0, 1]"),
+        ({"bbox": (0, 0, 1, 1), "score": float("nan")}, "in [0, 1]"),
+        ({"bbox": (0, 0, 1, 1), "score": "high"}, "in [0, 1]"),
+    ],
+)
+def test_detection_refuses(arguments, says):
+    with pytest.raises(InputError) as error:
+        Detection(**{"object": "cup", **arguments})
+    assert says in str(error.value)
+
+
+def test_detection_box_of_a_mask_covers_its_pixels():
+    mask = np.zeros((480, 640), bool)
+    mask[100:131, 200:251] = True
+    assert Detection("cup", mask=mask).bbox == (200.0, 100.0, 51.0, 31.0)
+    assert Detection("cup", mask=mask, bbox=(190, 90, 70, 60)).bbox == (190.0, 90.0, 70.0, 60.0)
+
+
+@pytest.mark.parametrize("box", [(640, 0, 5, 5), (0, 480, 5, 5), (-5, 0, 5, 5), (0, -9.5, 3, 9)])
+def test_a_box_outside_the_image_is_refused(box):
+    with pytest.raises(InputError, match="outside the 640x480 image"):
+        Detection("cup", bbox=box).check_camera(Camera(K, 640, 480))
+
+
+def test_detection_fits_its_camera():
+    camera = Camera(K, 640, 480)
+    assert Detection("cup", bbox=(-10, 470, 20, 20)).check_camera(camera) is None
+    with pytest.raises(InputError, match=r"wanted \[480,640\]"):
+        Detection("cup", mask=np.ones((640, 480), bool)).check_camera(camera)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"success": False}, "wants a reason"),
+        ({"success": False, "reason": "lost", "T_camera_object": POSE}, "must not carry a pose"),
+        ({"success": False, "reason": "lost", "covariance": np.eye(6)}, "must not carry"),
+        ({"success": True}, "wants T_camera_object"),
+        ({"success": True, "T_camera_object": POSE, "reason": "x"}, "must not carry a reason"),
+        ({"success": True, "T_camera_object": np.zeros((0, 4, 4))}, "wanted [4,4]"),
+        ({"success": True, "T_camera_object": POSE[:3]}, "wanted shape"),
+        ({"success": True, "T_camera_object": POSE * np.nan}, "NaN"),
+        ({"success": True, "T_camera_object": POSE.T}, "transposed"),
+        ({"success": True, "T_camera_object": np.diag([1.0, 1, -1, 1])}, "reflection"),
+        ({"success": True, "T_camera_object": np.diag([2.0, 2, 2, 1])}, "orthonormal"),
+        ({"success": True, "T_camera_object": POSE, "score": 2}, "in [0, 1]"),
+        ({"success": True, "T_camera_object": POSE, "n_inliers": -1}, "n_inliers"),
+        ({"success": True, "T_camera_object": POSE, "reprojection_rms_px": np.nan}, "reprojection_rms_px"),
+        ({"success": True, "T_camera_object": POSE, "covariance": np.eye(3)}, "[6,6]"),
+        ({"success": True, "T_camera_object": POSE, "covariance": -np.eye(6)}, "non-negative"),
+        ({"success": True, "T_camera_object": POSE, "covariance": np.triu(np.ones((6, 6)))}, "symmetric"),
+        (
+            {"success": True, "T_camera_object": POSE, "covariance": 3 * np.eye(6) - np.ones((6, 6))},
+            "semi-definite",
+        ),
+        ({"success": "yes"}, "True or False"),
+    ],
+)
+def test_pose_estimate_refuses(arguments, says):
+    with pytest.raises(InputError) as error:
+        PoseEstimate(**arguments)
+    assert says in str(error.value)
+
+
+def test_pose_estimate_to_json():
+    covariance = np.diag([1e-6, 1e-6, 4e-6, 1e-4, 1e-4, 1e-4])
+    estimate = PoseEstimate(
+        True, T_camera_object=POSE, score=0.9, n_inliers=40, covariance=covariance, times=StageTimes(1, 2, 3, 4)
+    )
+    data = json.loads(json.dumps(estimate.to_dict()))
+    np.testing.assert_array_equal(data["T_camera_object"], POSE)
+    assert data["times"]["total_ms"] == 10
+    failed = PoseEstimate(False, reason="too few inliers")
+    assert failed.T_camera_object is None
+    assert failed.score == 0.0
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "1"])
+def test_stage_times_refuse(value):
+    with pytest.raises(InputError, match=r"StageTimes\.refine_ms"):
+        StageTimes(refine_ms=value)
