@@ -87,7 +87,8 @@ class CpuRenderer(Renderer):
         mesh, s = self.meshes[index], self.supersample
         height, width = depth.shape
         shift = (s - 1) / 2
-        camera = np.array([s * K[0, 0], s * K[0, 1], s * K[0, 2] + shift, s * K[1, 1], s * K[1, 2] + shift])
+        fx, fy = s * K[0, 0], s * K[1, 1]
+        camera = np.array([fx, s * K[0, 1], s * K[0, 2] + shift, fy, s * K[1, 2] + shift, 1.0 / fx, 1.0 / fy])
         count = len(mesh.vertices)
         xyz = _scratch("xyz", (count, 3), np.float64)
         fixed = _scratch("fixed", (count, 2), np.int32)

@@ -1,7 +1,7 @@
 """Pass 1 of the CPU renderer: triangles to a z-buffer of depth and triangle ids. The rules stand in ``cpu.py``.
 
-Camera parameters travel as one float64 array ``camera = (fx, skew, cx, fy, cy)``, already scaled by the supersampling
-factor; "sample" means a pixel of that finer grid.
+Camera parameters travel as one float64 array ``camera = (fx, skew, cx, fy, cy, 1 / fx, 1 / fy)``, already scaled by the
+supersampling factor; "sample" means a pixel of that finer grid.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def _plane(i: int, j: int, k: int, xyz: Array, camera: Array, plane: Array) -> b
     if d == 0.0 or not np.isfinite(d):
         return False
     inverse = 1.0 / d
-    gu = nx / camera[0]
-    gv = (ny - gu * camera[1]) / camera[3]
+    gu = nx * camera[5]
+    gv = (ny - gu * camera[1]) * camera[6]
     plane[0] = gu * inverse
     plane[1] = gv * inverse
     plane[2] = (nz - gu * camera[2] - gv * camera[4]) * inverse
