@@ -1,0 +1,35 @@
+# Two commands: `make demo` and `make test`. Each sets up its own .venv from nothing, then runs.
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_FLAGS ?=
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+
+$(VENV)/.installed-demo: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[cpu]"
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[cpu,onboard,dev]"
+	@touch $@ $(VENV)/.installed-demo
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/coop-edge render docs/examples/mug/mug.obj --unit m --output demo.png
+	$(BIN)/coop-edge onboard docs/examples/mug/mug.obj --unit m --renderer cpu --output demo.npz --contact-sheet demo_templates.png
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo.png demo.npz demo_templates.png

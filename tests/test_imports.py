@@ -1,0 +1,147 @@
+"""The house: which room may import which, and what an import may cost and load."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import coop_edge
+
+PACKAGE = Path(coop_edge.__file__).parent
+
+# Room -> rooms it may import (besides itself). Only `backend` may name implementations; see IMPLEMENTATIONS.
+FOUNDATION = {"errors", "config", "types", "geometry"}
+MAY_IMPORT = {
+    "errors": set(),
+    "config": {"errors"},
+    "geometry": {"errors"},
+    "types": {"errors", "geometry"},
+    "kernels": {"errors"},
+    "mesh": FOUNDATION,
+    "render": FOUNDATION | {"mesh", "kernels"},
+    "templates": FOUNDATION | {"mesh", "render"},
+    "pnp": FOUNDATION | {"kernels"},
+    "draw": FOUNDATION,
+    "backend": FOUNDATION | {"mesh", "render", "pnp", "kernels"},
+    "cli": {"*"},
+    "__init__": {"*"},
+}
+IMPLEMENTATIONS = {
+    "coop_edge.render.cpu",
+    "coop_edge.render.cuda",
+    "coop_edge.render.open3d",
+    "coop_edge.pnp.cpu",
+    "coop_edge.pnp.cuda",
+}
+MODULES = sorted(
+    ".".join(("coop_edge", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+)
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_room_imports_only_the_rooms_below_it(module):
+    path = Path(importlib.util.find_spec(module).origin)
+    room = _room(module)
+    assert room in MAY_IMPORT, f"{module} is in a room that the house does not have; add it to MAY_IMPORT"
+    imported = {name for name in _imports(path) if name.startswith("coop_edge.")}
+    rooms = {
+        _room(name) for name in imported if (PACKAGE / _room(name)).is_dir() or (PACKAGE / f"{_room(name)}.py").exists()
+    }
+    allowed = MAY_IMPORT[room] | {room}
+    assert "*" in allowed or rooms <= allowed, f"{module} imports {sorted(rooms - allowed)}"
+    if room not in ("backend", "render", "pnp", "cli"):
+        assert not imported & IMPLEMENTATIONS, f"{module} names implementations; ask `backend` for them"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_runtime_never_imports_the_workstation_side(module):
+    path = Path(importlib.util.find_spec(module).origin)
+    tops = {name.split(".")[0] for name in _imports(path)}
+    assert not tops & {"torch", "export", "benchmarks", "tests", "pycuda"}
+
+
+def _run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+BLOCK = """
+import importlib.abc, sys
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
+sys.meta_path.insert(0, Block())
+"""
+
+
+def test_import_coop_edge_needs_nothing_but_the_standard_library():
+    third_party = ["numpy", "cv2", "scipy", "trimesh", "numba", "typer", "rich", "PIL", "onnxruntime", "cupy", "open3d"]
+    assert _run(BLOCK.format(blocked=third_party) + "import coop_edge; print(coop_edge.__version__)").strip()
+
+
+def test_types_config_and_geometry_need_numpy_alone():
+    blocked = ["cv2", "scipy", "trimesh", "numba", "typer", "rich", "PIL", "onnxruntime", "cupy", "open3d", "torch"]
+    code = BLOCK.format(blocked=blocked) + (
+        "import coop_edge, coop_edge.geometry.crop\n"
+        "from coop_edge import Camera, Detection, EstimatorConfig, Mesh, PoseEstimate, TemplateSet\n"
+        "import coop_edge.render.base, coop_edge.pnp.base\nprint('ok')"
+    )
+    assert _run(code).strip() == "ok"
+
+
+def test_every_module_imports_without_the_optional_packages():
+    blocked = [
+        "cupy",
+        "open3d",
+        "torch",
+        "onnxruntime",
+        "tensorrt",
+        "fast_simplification",
+        "collada",
+        "pycuda",
+        "matplotlib",
+    ]
+    code = (
+        BLOCK.format(blocked=blocked)
+        + f"import importlib\nfor m in {MODULES!r}: importlib.import_module(m)\nprint('ok')"
+    )
+    assert _run(code).strip() == "ok"
+
+
+def test_importing_the_package_loads_no_heavy_module():
+    loaded = json.loads(_run("import coop_edge, json, sys; print(json.dumps(sorted(sys.modules)))"))
+    heavy = {"cv2", "scipy", "numba", "trimesh", "cupy", "open3d", "onnxruntime", "typer", "rich", "numpy"}
+    assert not heavy & set(loaded)
+
+
+def test_every_public_name_resolves_and_a_wrong_one_says_what_exists():
+    for name in coop_edge.__all__:
+        assert getattr(coop_edge, name) is not None
+    assert set(coop_edge.__all__) <= set(dir(coop_edge))
+    with pytest.raises(AttributeError, match=r"it offers: .*Camera"):
+        coop_edge.Kamera  # noqa: B018
