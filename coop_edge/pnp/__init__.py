@@ -5,23 +5,24 @@ floats to rounding. T maps object to camera, errors are in pixels, "in front" me
 
 Samples
 -------
-Random words come from Philox-4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC 2011),
-a function of a key and a counter and nothing else: key = (seed mod 2^32, seed div 2^32), counter = (hypothesis, problem,
-block, 0) with problem the index in the batch. Word i of a hypothesis is word (i mod 4) of block (i div 4).
+Random words come from Philox-4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC
+2011), a function of a key and a counter and nothing else: key = (seed mod 2^32, seed div 2^32), counter =
+(hypothesis, problem, block, 0) with problem the index in the batch. Word i of a hypothesis is word (i mod 4) of block
+(i div 4).
 
-A problem's n valid points are numbered 0..n-1 in the order of their indices. A sample of m of them, without replacement:
-draw r_i = floor(word_i (n - i) / 2^32), one of the n - i points still free, counted in ascending order; that is, go
-through the points already drawn in ascending order and add 1 to r_i for each that is <= r_i, stopping at the first
-greater one. Exactly m words, no rejection; every ordered sample has the same probability, up to n / 2^32. The order of
-drawing is kept. m = 3 for "p3p", min(sample_size, n) for "epnp".
+A problem's n valid points are numbered 0..n-1 in the order of their indices. A sample of m of them, without
+replacement: draw r_i = floor(word_i (n - i) / 2^32), one of the n - i points still free, counted in ascending order;
+that is, go through the points already drawn in ascending order and add 1 to r_i for each that is <= r_i, stopping at
+the first greater one. Exactly m words, no rejection; every ordered sample has the same probability, up to n / 2^32.
+The order of drawing is kept. m = 3 for "p3p", min(sample_size, n) for "epnp".
 
 Statuses, first that holds
 --------------------------
-NON_FINITE: K, or a valid entry of either point array, holds NaN or infinity. TOO_FEW_POINTS: n < 4. DEGENERATE: with X_0
-the first valid point, a the valid point farthest from it (lowest index among equals), d = |a - X_0|, and h the largest
-distance of a valid point from the line X_0 a (0 if d = 0): h <= 1e-5 d + 1e-6 |X_0|. NO_HYPOTHESIS: no sample gave a
-pose. TOO_FEW_INLIERS: fewer than min_inliers inliers at the end. Three points fit any mirror image, so a set of points
-that all lie behind the camera shows up as one of the last two.
+NON_FINITE: K, or a valid entry of either point array, holds NaN or infinity. TOO_FEW_POINTS: n < 4. DEGENERATE: with
+X_0 the first valid point, a the valid point farthest from it (lowest index among equals), d = |a - X_0|, and h the
+largest distance of a valid point from the line X_0 a (0 if d = 0): h <= 1e-5 d + 1e-6 |X_0|. NO_HYPOTHESIS: no sample
+gave a pose. TOO_FEW_INLIERS: fewer than min_inliers inliers at the end. Three points fit any mirror image, so a set
+of points that all lie behind the camera shows up as one of the last two.
 
 Hypotheses
 ----------
@@ -34,8 +35,8 @@ pose of its sample (the first of equals):
   samples then falls with the third power of the inlier share and not with the fourth.
 * "epnp": EPnP of the m points (``pnp.epnp``); none if one of them comes out not in front.
 
-Hypothesis h replaces the best so far if its score is strictly smaller: the lower index wins. Scoring may stop as soon as
-the running sum reaches the best score of any lower index.
+Hypothesis h replaces the best so far if its score is strictly smaller: the lower index wins. Scoring may stop as soon
+as the running sum reaches the best score of any lower index.
 
 Hypotheses are drawn in rounds of 32 (``ROUND``), the last one cut at ``hypotheses``. After each round, with k the
 inliers of the best pose, drawing stops if confidence < 1, k >= m and
@@ -47,17 +48,17 @@ A backend may evaluate several rounds at once if it discards what lies beyond th
 Local refinement (``refine=True``)
 ----------------------------------
 1. EPnP on the inliers of the best hypothesis; it replaces the pose if its score is smaller.
-2. Up to three times (``REFINE_ROUNDS``): Levenberg-Marquardt from the pose on its inliers (unit weights, no robust loss,
-   ``LmConfig()`` otherwise); keep the result if its score is smaller, and go on if its inliers differ from the previous
-   ones; else stop.
+2. Up to three times (``REFINE_ROUNDS``): Levenberg-Marquardt from the pose on its inliers (unit weights, no robust
+   loss, ``LmConfig()`` otherwise); keep the result if its score is smaller, and go on if its inliers differ from the
+   previous ones; else stop.
 
 EPnP (Lepetit, Moreno-Noguer, Fua: EPnP, IJCV 2009), as used here
 ------------------------------------------------------------------
 K^-1 takes pixels to normalised coordinates. Control points: the centroid and the three principal axes, each a standard
 deviation long. With principal variances l1 >= l2 >= l3: l3 < 1e-6 l2 is planar (three control points, 9 x 9), l3 > 1e-2
-l2 (or exactly 4 points that are not planar) is general (four, 12 x 12), in between both are computed. Betas: N = 1
-closed form; N = 2, 3 from the linear system in the products of betas; N = 4 (planar: 3) from the products with beta_1
-alone; each followed by 5 Gauss-Newton steps on the squared control-point distances. Each candidate gets the sign that
+l2 is general (four, 12 x 12), in between both are computed. Betas: N = 1 closed form; N = 2, 3 from the linear system
+in the products of betas; N = 4 (planar: 3) from the products with beta_1 alone; each followed by 5 Gauss-Newton steps
+on the squared control-point distances. Each candidate gets the sign that
 makes the mean depth positive, and R, t by absolute orientation (Horn 1987); the smallest sum of squared reprojection
 errors over the points wins, points not in front counting as infinite; the first of equals.
 
@@ -79,13 +80,13 @@ One pass gives the 28 sums (21 + 6 + 1) at a pose; a trial step is one pass. For
 
 1. solve (H + lambda diag H) xi' = -g by Cholesky; if that fails the step counts as refused;
 2. if max(|phi|, |rho'| / |t'|) < step_tolerance: stop (STEP), without the step;
-3. cost' < cost: accept, lambda <- max(lambda / damping_down, 1e-12); if cost - cost' < cost_tolerance cost: stop (COST);
-   otherwise: refuse, lambda <- lambda damping_up; above 1e12: stop (DAMPING).
+3. cost' < cost: accept, lambda <- max(lambda / damping_down, 1e-12); if cost - cost' < cost_tolerance cost: stop
+   (COST); otherwise: refuse, lambda <- max(lambda, 1e-12) damping_up; above 1e12: stop (DAMPING).
 
-At the end, DEGENERATE if the undamped H, scaled to a unit diagonal, has a Cholesky pivot <= 1e-12 (a backend that sums in
-FP32 takes a larger bound). Covariance: C' = H^-1 cost / (2 n - 6), then moved from the centroid to the object's origin,
-C = A C' A^T with A = [I  hat(R c); 0  I], since rho = rho' - phi x R c. It is NaN for n = 3, where nothing is left to
-estimate the variance from.
+At the end, DEGENERATE if the undamped H, scaled to a unit diagonal, has a Cholesky pivot <= 1e-12 (a backend that
+sums in FP32 takes a larger bound). Covariance: C' = H^-1 cost / (2 n - 6), then moved from the centroid to the
+object's origin, C = A C' A^T with A = [I  hat(R c); 0  I], since rho = rho' - phi x R c. It is NaN for n = 3, where
+nothing is left to estimate the variance from.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def _solver() -> CpuPnpSolver:
 def ransac_epnp(
     points_object: Any, points_image: Any, valid: Any, K: Any, config: RansacConfig | None = None
 ) -> RansacResult:
-    """``PnpSolver.ransac_epnp`` on the CPU, NumPy arrays, all cores; see ``pnp.base.PnpSolver`` for shapes and errors."""
+    """``PnpSolver.ransac_epnp`` on the CPU, NumPy arrays, all cores; see ``pnp.base.PnpSolver``."""
     return _solver().ransac_epnp(points_object, points_image, valid, K, config)
 
 
