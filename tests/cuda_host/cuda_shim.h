@@ -1,0 +1,320 @@
+// CUDA's words with a host meaning, for g++. What kernels may use is described in tests/cuda_host/__init__.py.
+//
+// Included in front of a .cu file by `-include`. The scheduler is a translation unit of its own (cuda_shim.cpp), so that
+// the compiler has to assume that shared and global memory change at every barrier.
+#pragma once
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#define CUDA_SHIM_HOST 1
+#define __global__
+#define __device__
+#define __host__
+#define __constant__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
+#define __launch_bounds__(...)
+// One block runs at a time, so static storage serves; the section lets the launcher find and poison it.
+#define __shared__ static __attribute__((section("cuda_shared")))
+
+// ---- Vector types ---------------------------------------------------------------------------------------------------
+#define CUDA_SHIM_VECTOR(T, N, ALIGN2, ALIGN4)                                       \
+  struct alignas(ALIGN2) N##2 { T x, y; };                                           \
+  struct N##3 { T x, y, z; };                                                        \
+  struct alignas(ALIGN4) N##4 { T x, y, z, w; };                                     \
+  inline N##2 make_##N##2(T x, T y) { return {x, y}; }                               \
+  inline N##3 make_##N##3(T x, T y, T z) { return {x, y, z}; }                       \
+  inline N##4 make_##N##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+CUDA_SHIM_VECTOR(float, float, 8, 16)
+CUDA_SHIM_VECTOR(double, double, 16, 16)
+CUDA_SHIM_VECTOR(int, int, 8, 16)
+CUDA_SHIM_VECTOR(unsigned int, uint, 8, 16)
+CUDA_SHIM_VECTOR(unsigned char, uchar, 2, 4)
+CUDA_SHIM_VECTOR(long long, longlong, 16, 16)
+#undef CUDA_SHIM_VECTOR
+
+struct dim3 {
+  unsigned int x, y, z;
+};
+
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
+constexpr int warpSize = 32;
+
+// ---- Scheduler ------------------------------------------------------------------------------------------------------
+namespace cuda_shim {
+
+enum class Op : unsigned char { sync, sync_or, sync_and, sync_count, warp_sync, ballot, any, all, shuffle };
+
+// Waits until all threads of the block have come to this place; returns the combined predicate.
+int block_barrier(Op op, int predicate, const char* file, int line);
+// Waits until all lanes of `mask` have come to this place, then returns `value` of lane `source` (for shuffles) or the
+// combined predicate.
+unsigned long long warp_collective(Op op, unsigned mask, unsigned long long value, int source, const char* file,
+                                   int line);
+int lane_id();
+[[noreturn]] void fail(const char* format, ...);
+
+struct Shared {  // the section of the `__shared__` arrays of one library
+  char *begin, *end;
+};
+int launch(void (*invoke)(void** arguments), void** arguments, const unsigned* grid, const unsigned* block, int reverse,
+           Shared shared, char* error, size_t error_size);
+
+template <class T>
+unsigned long long to_bits(T value) {
+  static_assert(std::is_arithmetic<T>::value && sizeof(T) >= 4, "shuffles take int, unsigned, 64-bit, float, double");
+  unsigned long long bits = 0;
+  memcpy(&bits, &value, sizeof(T));
+  return bits;
+}
+template <class T>
+T from_bits(unsigned long long bits) {
+  T value;
+  memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+
+// ---- Kernel signatures, read by host_device.py ----------------------------------------------------------------------
+// One item per parameter: "scalar kind size" or "pointer kind size alignment access", kind as NumPy's dtype.kind.
+template <class T>
+constexpr char kind() {
+  if (std::is_same<T, bool>::value) return 'b';
+  if (std::is_floating_point<T>::value) return 'f';
+  if (std::is_integral<T>::value) return std::is_signed<T>::value ? 'i' : 'u';
+  return 'V';
+}
+#define CUDA_SHIM_VECTOR_KIND(T, K, S)                                                         \
+  template <> constexpr char kind<T##2>() { return K; }                                        \
+  template <> constexpr char kind<T##3>() { return K; }                                        \
+  template <> constexpr char kind<T##4>() { return K; }                                        \
+  inline constexpr int component(T##2) { return S; }                                           \
+  inline constexpr int component(T##3) { return S; }                                           \
+  inline constexpr int component(T##4) { return S; }
+CUDA_SHIM_VECTOR_KIND(float, 'f', 4)
+CUDA_SHIM_VECTOR_KIND(double, 'f', 8)
+CUDA_SHIM_VECTOR_KIND(int, 'i', 4)
+CUDA_SHIM_VECTOR_KIND(uint, 'u', 4)
+CUDA_SHIM_VECTOR_KIND(uchar, 'u', 1)
+CUDA_SHIM_VECTOR_KIND(longlong, 'i', 8)
+#undef CUDA_SHIM_VECTOR_KIND
+template <class T>
+constexpr int component(T) { return sizeof(T); }
+
+struct Parameter {  // mirrored by host_device.py
+  int pointer, kind, component, size, alignment, writes;
+};
+template <class T>
+constexpr Parameter parameter() {
+  using P = typename std::remove_pointer<T>::type;
+  using V = typename std::remove_cv<P>::type;
+  static_assert(!std::is_void<V>::value, "kernel parameters are typed pointers, not void*");
+  return {std::is_pointer<T>::value, kind<V>(), component(V{}), sizeof(V), alignof(V), !std::is_const<P>::value};
+}
+
+template <auto Kernel>
+struct Entry;
+template <class... A, void (*Kernel)(A...)>
+struct Entry<Kernel> {
+  static int signature(Parameter* out) {
+    const Parameter list[] = {parameter<A>()..., Parameter{}};
+    if (out) memcpy(out, list, sizeof...(A) * sizeof(Parameter));
+    return sizeof...(A);
+  }
+  template <size_t... I>
+  static void call(void** arguments, std::index_sequence<I...>) {
+    Kernel(*static_cast<typename std::remove_cv<A>::type*>(arguments[I])...);
+  }
+  static void invoke(void** arguments) { call(arguments, std::index_sequence_for<A...>{}); }
+};
+
+}  // namespace cuda_shim
+
+extern "C" char __start_cuda_shared[] __attribute__((weak, visibility("hidden")));
+extern "C" char __stop_cuda_shared[] __attribute__((weak, visibility("hidden")));
+
+#define CUDA_SHIM_ENTRY extern "C" __attribute__((visibility("default")))
+#define CUDA_SHIM_EXPORT(name)                                                                                      \
+  CUDA_SHIM_ENTRY int cuda_shim_signature_##name(cuda_shim::Parameter* out) {                                       \
+    return cuda_shim::Entry<&name>::signature(out);                                                                 \
+  }                                                                                                                 \
+  CUDA_SHIM_ENTRY int cuda_shim_launch_##name(const unsigned* grid, const unsigned* block, int reverse,             \
+                                              void** arguments, char* error, size_t error_size) {                   \
+    return cuda_shim::launch(&cuda_shim::Entry<&name>::invoke, arguments, grid, block, reverse,                     \
+                             {__start_cuda_shared, __stop_cuda_shared}, error, error_size);                         \
+  }
+
+// ---- Barriers and warp collectives ----------------------------------------------------------------------------------
+#define CUDA_SHIM_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+inline void __syncthreads(CUDA_SHIM_PLACE) { cuda_shim::block_barrier(cuda_shim::Op::sync, 0, file, line); }
+inline int __syncthreads_or(int predicate, CUDA_SHIM_PLACE) {
+  return cuda_shim::block_barrier(cuda_shim::Op::sync_or, predicate, file, line);
+}
+inline int __syncthreads_and(int predicate, CUDA_SHIM_PLACE) {
+  return cuda_shim::block_barrier(cuda_shim::Op::sync_and, predicate, file, line);
+}
+inline int __syncthreads_count(int predicate, CUDA_SHIM_PLACE) {
+  return cuda_shim::block_barrier(cuda_shim::Op::sync_count, predicate, file, line);
+}
+inline void __syncwarp(unsigned mask = 0xffffffffu, CUDA_SHIM_PLACE) {
+  cuda_shim::warp_collective(cuda_shim::Op::warp_sync, mask, 0, 0, file, line);
+}
+inline unsigned __ballot_sync(unsigned mask, int predicate, CUDA_SHIM_PLACE) {
+  return (unsigned)cuda_shim::warp_collective(cuda_shim::Op::ballot, mask, predicate != 0, 0, file, line);
+}
+inline int __any_sync(unsigned mask, int predicate, CUDA_SHIM_PLACE) {
+  return (int)cuda_shim::warp_collective(cuda_shim::Op::any, mask, predicate != 0, 0, file, line);
+}
+inline int __all_sync(unsigned mask, int predicate, CUDA_SHIM_PLACE) {
+  return (int)cuda_shim::warp_collective(cuda_shim::Op::all, mask, predicate != 0, 0, file, line);
+}
+
+// Lanes are cut into segments of `width` (a power of two); what would leave the segment reads the lane itself.
+template <class T>
+T __shfl_sync(unsigned mask, T value, int source, int width = 32, CUDA_SHIM_PLACE) {
+  const int lane = cuda_shim::lane_id(), base = lane & ~(width - 1);
+  return cuda_shim::from_bits<T>(cuda_shim::warp_collective(
+      cuda_shim::Op::shuffle, mask, cuda_shim::to_bits(value), base + (source & (width - 1)), file, line));
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDA_SHIM_PLACE) {
+  const int lane = cuda_shim::lane_id(), source = lane - (int)delta;
+  return cuda_shim::from_bits<T>(cuda_shim::warp_collective(cuda_shim::Op::shuffle, mask, cuda_shim::to_bits(value),
+                                                            source < (lane & ~(width - 1)) ? lane : source, file,
+                                                            line));
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDA_SHIM_PLACE) {
+  const int lane = cuda_shim::lane_id(), source = lane + (int)delta;
+  return cuda_shim::from_bits<T>(cuda_shim::warp_collective(cuda_shim::Op::shuffle, mask, cuda_shim::to_bits(value),
+                                                            source > (lane | (width - 1)) ? lane : source, file,
+                                                            line));
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, CUDA_SHIM_PLACE) {
+  const int lane = cuda_shim::lane_id(), source = lane ^ lane_mask;
+  return cuda_shim::from_bits<T>(cuda_shim::warp_collective(cuda_shim::Op::shuffle, mask, cuda_shim::to_bits(value),
+                                                            source > (lane | (width - 1)) ? lane : source, file,
+                                                            line));
+}
+#undef CUDA_SHIM_PLACE
+
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+[[noreturn]] inline void __trap() { cuda_shim::fail("__trap() was called"); }
+
+// ---- Atomics: threads are switched at barriers only, so plain reads and writes are atomic ------------------------------
+#define CUDA_SHIM_ATOMIC(T)                                                                            \
+  inline T atomicExch(T* address, T value) { const T old = *address; *address = value; return old; }   \
+  inline T atomicAdd(T* address, T value) { const T old = *address; *address = (T)(old + value); return old; }
+#define CUDA_SHIM_ATOMIC_INTEGER(T)                                                                               \
+  CUDA_SHIM_ATOMIC(T)                                                                                             \
+  inline T atomicMin(T* address, T value) { const T old = *address; *address = value < old ? value : old; return old; } \
+  inline T atomicMax(T* address, T value) { const T old = *address; *address = value > old ? value : old; return old; } \
+  inline T atomicOr(T* address, T value) { const T old = *address; *address = old | value; return old; }            \
+  inline T atomicAnd(T* address, T value) { const T old = *address; *address = old & value; return old; }           \
+  inline T atomicXor(T* address, T value) { const T old = *address; *address = old ^ value; return old; }           \
+  inline T atomicCAS(T* address, T compare, T value) {                                                            \
+    const T old = *address;                                                                                       \
+    if (old == compare) *address = value;                                                                         \
+    return old;                                                                                                   \
+  }
+CUDA_SHIM_ATOMIC(float)
+CUDA_SHIM_ATOMIC(double)
+CUDA_SHIM_ATOMIC_INTEGER(int)
+CUDA_SHIM_ATOMIC_INTEGER(unsigned int)
+CUDA_SHIM_ATOMIC_INTEGER(unsigned long long)
+#undef CUDA_SHIM_ATOMIC_INTEGER
+#undef CUDA_SHIM_ATOMIC
+// CUDA has 64-bit signed minima and maxima, but no signed 64-bit add.
+inline long long atomicMin(long long* a, long long v) { const long long old = *a; *a = v < old ? v : old; return old; }
+inline long long atomicMax(long long* a, long long v) { const long long old = *a; *a = v > old ? v : old; return old; }
+
+// ---- Bits and arithmetic ----------------------------------------------------------------------------------------------
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
+inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
+inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)x) : 64; }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline int __ffsll(long long x) { return __builtin_ffsll(x); }
+inline unsigned __brev(unsigned x) {
+  unsigned r = 0;
+  for (int i = 0; i < 32; ++i) r |= ((x >> i) & 1u) << (31 - i);
+  return r;
+}
+inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((unsigned long long)a * b) >> 32); }
+inline int __mulhi(int a, int b) { return (int)(((long long)a * b) >> 32); }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned long long)(((unsigned __int128)a * b) >> 64);
+}
+inline long long __mul64hi(long long a, long long b) { return (long long)(((__int128)a * b) >> 64); }
+
+template <class T>
+inline T __ldg(const T* address) { return *address; }
+
+inline unsigned __float_as_uint(float x) { return cuda_shim::from_bits<unsigned>(cuda_shim::to_bits(x)); }
+inline int __float_as_int(float x) { return cuda_shim::from_bits<int>(cuda_shim::to_bits(x)); }
+inline float __uint_as_float(unsigned x) { return cuda_shim::from_bits<float>(x); }
+inline float __int_as_float(int x) { return cuda_shim::from_bits<float>((unsigned)x); }
+inline long long __double_as_longlong(double x) { return cuda_shim::from_bits<long long>(cuda_shim::to_bits(x)); }
+inline double __longlong_as_double(long long x) { return cuda_shim::from_bits<double>((unsigned long long)x); }
+
+// CUDA's conversions saturate and turn NaN into 0; a C++ cast that overflows is reported by UBSan instead.
+namespace cuda_shim {
+template <class I, class F>
+I saturate(F x) {
+  using Limits = std::numeric_limits<I>;
+  if (!(x == x)) return 0;
+  if (x <= (F)Limits::min()) return Limits::min();
+  if (x >= (F)Limits::max()) return Limits::max();
+  return (I)x;
+}
+}  // namespace cuda_shim
+#define CUDA_SHIM_CONVERT(F, from, I, to)                                                        \
+  inline I __##from##2##to##_rn(F x) { return cuda_shim::saturate<I>(rint((double)x)); }         \
+  inline I __##from##2##to##_rz(F x) { return cuda_shim::saturate<I>(trunc((double)x)); }        \
+  inline I __##from##2##to##_rd(F x) { return cuda_shim::saturate<I>(floor((double)x)); }        \
+  inline I __##from##2##to##_ru(F x) { return cuda_shim::saturate<I>(ceil((double)x)); }
+CUDA_SHIM_CONVERT(float, float, int, int)
+CUDA_SHIM_CONVERT(float, float, unsigned, uint)
+CUDA_SHIM_CONVERT(float, float, long long, ll)
+CUDA_SHIM_CONVERT(double, double, int, int)
+CUDA_SHIM_CONVERT(double, double, unsigned, uint)
+CUDA_SHIM_CONVERT(double, double, long long, ll)
+#undef CUDA_SHIM_CONVERT
+
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline double rsqrt(double x) { return 1.0 / sqrt(x); }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fsqrt_rn(float a) { return sqrtf(a); }
+inline float __frcp_rn(float a) { return 1.0f / a; }
+inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
+
+#define CUDA_SHIM_MINMAX(T)                                \
+  inline T min(T a, T b) { return b < a ? b : a; }         \
+  inline T max(T a, T b) { return a < b ? b : a; }
+CUDA_SHIM_MINMAX(int)
+CUDA_SHIM_MINMAX(unsigned int)
+CUDA_SHIM_MINMAX(long long)
+CUDA_SHIM_MINMAX(unsigned long long)
+#undef CUDA_SHIM_MINMAX
+inline float min(float a, float b) { return fminf(a, b); }
+inline float max(float a, float b) { return fmaxf(a, b); }
+inline double min(double a, double b) { return fmin(a, b); }
+inline double max(double a, double b) { return fmax(a, b); }
