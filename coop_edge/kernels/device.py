@@ -1,12 +1,14 @@
 """What the CUDA backends ask of a device: arrays, a stream's kernels, nothing else.
 
-The CUDA renderer and solvers are written against ``Device``. ``CupyDevice`` is the one that ships; the tests bring a
-second one that runs the very same ``.cu`` files on the host (``tests/cuda_host``), so that wrappers and kernels are both
-exercised on machines without a GPU.
+The CUDA renderer and solvers are written against ``Device``. ``CupyDevice`` is the one that ships; the tests bring
+a second one that runs the very same ``.cu`` files on the host (``tests/cuda_host``), so that wrappers and kernels are
+both exercised on machines without a GPU.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,15 +19,24 @@ SOURCE_DIR = Path(__file__).parent
 """Folder of the ``*.cu`` and ``*.cuh`` files."""
 
 COMPILE_OPTIONS = ("-std=c++17",)
+"""Options for NVRTC. Its default ``-fmad=true`` is kept: products and sums in floating point may be contracted, so two
+GPUs, and the host stand-in, differ in the last bits. Nothing that has to agree exactly (triangle coverage, the samples
+of RANSAC) is computed in floating point after it was first rounded."""
 
 Array = Any
+
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
 
 
 class Kernel(Protocol):
     """A compiled ``extern "C" __global__`` function."""
 
     def __call__(self, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any]) -> None:
-        """Launch. Arguments: device arrays (passed as pointers) and NumPy scalars of the parameter's exact type."""
+        """Launch on the current stream; every extent of ``grid`` and ``block`` is at least 1.
+
+        Arguments: C-contiguous device arrays of the parameter's element type (passed as pointers; None is a null
+        pointer) and NumPy scalars of the parameter's exact type.
+        """
         ...
 
 
@@ -42,3 +53,77 @@ class Device(Protocol):
     def to_numpy(self, array: Array) -> Any:
         """Copy a device array to the host (waits for the current stream)."""
         ...
+
+
+class CupyDevice:
+    """The GPU that is current in CuPy when this is made; kernels go to CuPy's current stream.
+
+    Raises BackendUnavailable with the probe that failed: no CuPy, no driver, no GPU.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import cupy
+        except ImportError as error:
+            raise BackendUnavailable(
+                f"CUDA: `import cupy` failed: {error}; install coop-edge[cuda12] or coop-edge[cuda13], whichever fits "
+                "the driver"
+            ) from error
+        try:
+            self.id = int(cupy.cuda.Device().id)
+            cupy.zeros(1)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            raise BackendUnavailable(f"CUDA: CuPy {cupy.__version__} cannot use a GPU here: {reason}") from error
+        self.xp = cupy
+        self._modules: dict[str, Any] = {}
+        self._kernels: dict[tuple[str, str], Kernel] = {}
+
+    def kernel(self, source: str, name: str) -> Kernel:
+        """The kernel ``name`` of ``SOURCE_DIR/source``; compiled by NVRTC on first use and cached."""
+        if (source, name) not in self._kernels:
+            if source not in self._modules:
+                self._modules[source] = self.xp.RawModule(
+                    code=read_source(source), options=(*COMPILE_OPTIONS, f"-I{SOURCE_DIR}")
+                )
+            self._kernels[source, name] = _CupyKernel(
+                self.xp.cuda.Device(self.id), self._modules[source].get_function(name)
+            )
+        return self._kernels[source, name]
+
+    def to_numpy(self, array: Array) -> Any:
+        """Copy a device array to the host (waits for the current stream)."""
+        return self.xp.asnumpy(array)
+
+
+class _CupyKernel:
+    def __init__(self, device: Any, function: Any) -> None:
+        self._device, self._function = device, function
+
+    def __call__(self, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any]) -> None:
+        with self._device:
+            self._function(tuple(grid), tuple(block), tuple(arguments))
+
+
+def source_closure(source: str) -> list[Path]:
+    """``SOURCE_DIR/source`` and every file that it includes by quotes, directly or not, sorted by name."""
+    seen: set[Path] = set()
+    todo = [SOURCE_DIR / source]
+    while todo:
+        path = todo.pop()
+        if path not in seen:
+            seen.add(path)
+            todo += [SOURCE_DIR / name for name in _INCLUDE.findall(path.read_text(encoding="utf-8"))]
+    return sorted(seen)
+
+
+def read_source(source: str) -> str:
+    """The text of ``SOURCE_DIR/source``, ending in a comment with the hash of all that it includes.
+
+    CuPy's cache on disk is keyed by this text alone: without the hash, a change in a ``.cuh`` would go unnoticed.
+    """
+    digest = hashlib.sha256()
+    for path in source_closure(source):
+        digest.update(path.read_bytes())
+    text = (SOURCE_DIR / source).read_text(encoding="utf-8")
+    return f"{text}\n// with includes: sha256 {digest.hexdigest()}\n"
