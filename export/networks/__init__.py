@@ -1,0 +1,1 @@
+"""Co-op's networks in PyTorch: coarse (class + offset per query patch), refiner (flow and confidences), selector."""

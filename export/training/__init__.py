@@ -1,0 +1,1 @@
+"""Training: objects, scenes and pairs rendered on the fly, and the loop over them."""
