@@ -55,12 +55,14 @@ Local refinement (``refine=True``)
 EPnP (Lepetit, Moreno-Noguer, Fua: EPnP, IJCV 2009), as used here
 ------------------------------------------------------------------
 K^-1 takes pixels to normalised coordinates. Control points: the centroid and the three principal axes, each a standard
-deviation long. With principal variances l1 >= l2 >= l3: l3 < 1e-6 l2 is planar (three control points, 9 x 9), l3 > 1e-2
-l2 is general (four, 12 x 12), in between both are computed. Betas: N = 1 closed form; N = 2, 3 from the linear system
-in the products of betas; N = 4 (planar: 3) from the products with beta_1 alone; each followed by 5 Gauss-Newton steps
-on the squared control-point distances. Each candidate gets the sign that
-makes the mean depth positive, and R, t by absolute orientation (Horn 1987); the smallest sum of squared reprojection
-errors over the points wins, points not in front counting as infinite; the first of equals.
+deviation long and pointing so that its component of largest magnitude is positive. With principal variances l1 >= l2
+>= l3: l3 < 1e-6 l2 is planar (three control points, 9 x 9), l3 > 1e-2 l2 is general (four, 12 x 12), in between both
+are computed. Starts for the betas: N = 1 closed form; N = 2, 3 from the linear system in the products of N betas; N = 4
+(planar: 3) from the products with beta_1 alone. From each, 10 Gauss-Newton steps over all four (planar: three) betas on
+the squared control-point distances. Each candidate gets the sign that puts the centroid in front, and R, t by absolute
+orientation (Horn 1987); the smallest sum of squared reprojection errors over the points wins, points not in front
+counting as infinite; the first of equals. With 4 or 5 points that are not planar the null space has more than one
+dimension and any basis of it is as good: what comes out then depends on the eigensolver.
 
 Weighted Levenberg-Marquardt
 ----------------------------

@@ -68,6 +68,7 @@ def absolute_orientation(X, Y):
 def epnp(X, u, K):
     """EPnP of n >= 4 points: (R, t), or None."""
     variances, axes = np.linalg.eigh((X - X.mean(0)).T @ (X - X.mean(0)) / len(X))
+    axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(0)[None], 0))  # the largest component positive
     best, best_error = None, np.inf
     for axis_count in (2, 3):
         ratio = variances[0] / variances[1]
@@ -99,10 +100,10 @@ def _epnp_candidates(X, u, K, variances, axes):
     for N in range(1, k + 1):
         beta = np.zeros(k)
         beta[:N] = _start(gram[:, :N, :N], goal, N, first_only=(k == N))
-        for _ in range(5):
+        for _ in range(10):
             residual = np.einsum("a,pab,b->p", beta, gram, beta) - goal
-            J = 2 * np.einsum("pab,b->pa", gram, beta)[:, :N]
-            beta[:N] -= np.linalg.lstsq(J, residual, rcond=None)[0]
+            J = 2 * np.einsum("pab,b->pa", gram, beta)
+            beta -= np.linalg.lstsq(J, residual, rcond=None)[0]
         Y = np.einsum("a,ajx->jx", beta, V)
         points = alpha @ Y
         yield absolute_orientation(X, points if points[:, 2].mean() > 0 else -points)

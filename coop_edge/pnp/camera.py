@@ -1,0 +1,90 @@
+"""Reprojection of structure-of-arrays points: the loops over points that RANSAC and EPnP spend their time in.
+
+Points are X [3,n] metres and u [2,n] pixels, rows contiguous; a projection is P [3,4] = K [R t]. K is upper triangular
+with last row 0 0 1, so the third row of P gives the depth.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coop_edge.pnp.jit import compiled, vectorised
+
+Array = np.ndarray
+
+MIN_DEPTH = 1e-6
+"""A point is in front of the camera if it is farther than this along the optical axis, metres."""
+CHUNK = 64  # points between two looks at the running score: a few vectors' worth
+
+
+@compiled
+def projection(K: Array, R: Array, t: Array, P: Array) -> None:
+    """P = K [R t]."""
+    for j in range(4):
+        if j < 3:
+            a, b, c = R[0, j], R[1, j], R[2, j]
+        else:
+            a, b, c = t[0], t[1], t[2]
+        P[0, j] = K[0, 0] * a + K[0, 1] * b + K[0, 2] * c
+        P[1, j] = K[1, 1] * b + K[1, 2] * c
+        P[2, j] = c
+
+
+@vectorised
+def squared_errors(X: Array, u: Array, P: Array, out: Array) -> None:
+    """Squared reprojection errors [n], pixels^2; infinity for a point that is not in front."""
+    p00, p01, p02, p03 = P[0, 0], P[0, 1], P[0, 2], P[0, 3]
+    p10, p11, p12, p13 = P[1, 0], P[1, 1], P[1, 2], P[1, 3]
+    p20, p21, p22, p23 = P[2, 0], P[2, 1], P[2, 2], P[2, 3]
+    for i in range(X.shape[1]):
+        x, y, z = X[0, i], X[1, i], X[2, i]
+        depth = p20 * x + p21 * y + p22 * z + p23
+        inverse = 1.0 / depth
+        du = (p00 * x + p01 * y + p02 * z + p03) * inverse - u[0, i]
+        dv = (p10 * x + p11 * y + p12 * z + p13) * inverse - u[1, i]
+        out[i] = du * du + dv * dv if depth > MIN_DEPTH else np.inf
+
+
+@vectorised
+def _msac_chunk(X: Array, u: Array, P: Array, threshold2: float, start: int, stop: int) -> float:
+    p00, p01, p02, p03 = P[0, 0], P[0, 1], P[0, 2], P[0, 3]
+    p10, p11, p12, p13 = P[1, 0], P[1, 1], P[1, 2], P[1, 3]
+    p20, p21, p22, p23 = P[2, 0], P[2, 1], P[2, 2], P[2, 3]
+    total = 0.0
+    for i in range(start, stop):
+        x, y, z = X[0, i], X[1, i], X[2, i]
+        depth = p20 * x + p21 * y + p22 * z + p23
+        inverse = 1.0 / depth
+        du = (p00 * x + p01 * y + p02 * z + p03) * inverse - u[0, i]
+        dv = (p10 * x + p11 * y + p12 * z + p13) * inverse - u[1, i]
+        e2 = du * du + dv * dv
+        # Written so that NaN (0 * infinity at depth 0) counts as an outlier.
+        total += e2 if (depth > MIN_DEPTH) & (e2 < threshold2) else threshold2
+    return total
+
+
+@compiled
+def msac_score(X: Array, u: Array, P: Array, threshold2: float, bound: float) -> float:
+    """MSAC score, pixels^2; scoring stops at a partial sum that reaches ``bound``, and that sum is returned."""
+    n = X.shape[1]
+    total = 0.0
+    start = 0
+    while start < n and total < bound:
+        stop = min(start + CHUNK, n)
+        total += _msac_chunk(X, u, P, threshold2, start, stop)
+        start = stop
+    return total
+
+
+@compiled
+def msac_inliers(X: Array, u: Array, P: Array, threshold2: float, errors: Array, inliers: Array) -> tuple[float, int]:
+    """Score and number of inliers; writes ``errors`` float64 [n] (squared) and ``inliers`` bool [n]."""
+    squared_errors(X, u, P, errors)
+    score = 0.0
+    count = 0
+    for i in range(X.shape[1]):
+        inside = errors[i] < threshold2
+        inliers[i] = inside
+        count += inside
+        score += errors[i] if inside else threshold2
+    return score, count
