@@ -1,0 +1,164 @@
+// Small dense linear algebra for one thread: fixed sizes, row-major arrays, no allocation, no host headers.
+//
+// `T` is float or double. Nothing here knows about cameras or poses.
+#pragma once
+
+#define COOP_HD __host__ __device__ inline
+
+namespace coop {
+
+template <typename T>
+COOP_HD T dot3(const T* a, const T* b) {
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+}
+
+template <typename T>
+COOP_HD void cross3(const T* a, const T* b, T* out) {
+    const T x = a[1] * b[2] - a[2] * b[1];
+    const T y = a[2] * b[0] - a[0] * b[2];
+    out[2] = a[0] * b[1] - a[1] * b[0];
+    out[0] = x;
+    out[1] = y;
+}
+
+// out = A x, 3x3.
+template <typename T>
+COOP_HD void multiply33_3(const T* A, const T* x, T* out) {
+    const T a = dot3(A, x), b = dot3(A + 3, x), c = dot3(A + 6, x);
+    out[0] = a;
+    out[1] = b;
+    out[2] = c;
+}
+
+// out = A B, 3x3; out may be neither A nor B.
+template <typename T>
+COOP_HD void multiply33_33(const T* A, const T* B, T* out) {
+    for (int i = 0; i < 3; ++i)
+        for (int j = 0; j < 3; ++j)
+            out[3 * i + j] = A[3 * i] * B[j] + A[3 * i + 1] * B[3 + j] + A[3 * i + 2] * B[6 + j];
+}
+
+// Position of (i, j), i <= j, in the row-major upper triangle of a symmetric N x N matrix.
+template <int N>
+COOP_HD constexpr int upper(int i, int j) {
+    return i * N - i * (i - 1) / 2 + (j - i);
+}
+
+// The rotation (c, s) that annihilates the off-diagonal `apq` of [app apq; apq aqq] (Golub & Van Loan, section 8.5.2).
+template <typename T>
+COOP_HD void jacobi_rotation(T app, T aqq, T apq, T* c, T* s) {
+    *c = T(1);
+    *s = T(0);
+    if (apq == T(0)) return;
+    const T theta = (aqq - app) / (T(2) * apq);
+    // For huge |theta|, theta^2 overflows to infinity and t becomes 0: the element is negligible, as it should be.
+    const T t = (theta >= T(0) ? T(1) : T(-1)) / (fabs(theta) + sqrt(theta * theta + T(1)));
+    *c = T(1) / sqrt(t * t + T(1));
+    *s = t * *c;
+}
+
+// Eigen-decomposition of a symmetric matrix by cyclic Jacobi rotations. On return the diagonal of A holds the
+// eigenvalues (unordered) and the columns of V the eigenvectors. Chosen over QR iterations for its accuracy on small
+// eigenvalues (Demmel & Veselic, 1992): null spaces are what it is used for.
+template <typename T, int N>
+COOP_HD void jacobi_eigen(T* A, T* V, int sweeps) {
+    for (int i = 0; i < N * N; ++i) V[i] = i % (N + 1) == 0 ? T(1) : T(0);
+    const T epsilon = sizeof(T) == 8 ? T(1e-32) : T(1e-15);
+    for (int sweep = 0; sweep < sweeps; ++sweep) {
+        T off = T(0), diagonal = T(0);
+        for (int p = 0; p < N; ++p) {
+            diagonal += A[p * N + p] * A[p * N + p];
+            for (int q = p + 1; q < N; ++q) off += A[p * N + q] * A[p * N + q];
+        }
+        if (!(off > epsilon * diagonal)) return;
+        for (int p = 0; p < N - 1; ++p)
+            for (int q = p + 1; q < N; ++q) {
+                T c, s;
+                jacobi_rotation(A[p * N + p], A[q * N + q], A[p * N + q], &c, &s);
+                for (int k = 0; k < N; ++k) {
+                    const T kp = A[k * N + p], kq = A[k * N + q];
+                    A[k * N + p] = c * kp - s * kq;
+                    A[k * N + q] = s * kp + c * kq;
+                }
+                for (int k = 0; k < N; ++k) {
+                    const T pk = A[p * N + k], qk = A[q * N + k];
+                    A[p * N + k] = c * pk - s * qk;
+                    A[q * N + k] = s * pk + c * qk;
+                    const T vp = V[k * N + p], vq = V[k * N + q];
+                    V[k * N + p] = c * vp - s * vq;
+                    V[k * N + q] = s * vp + c * vq;
+                }
+            }
+    }
+}
+
+// Cholesky factor of a symmetric positive definite matrix, in place in the lower triangle. False if a pivot falls
+// below `relative` times its own diagonal entry: the matrix is singular to working precision.
+template <typename T, int N>
+COOP_HD bool cholesky(T* A, T relative) {
+#pragma unroll 1  // one thread's work beside the many threads' sums: registers matter more than its speed
+    for (int j = 0; j < N; ++j) {
+        const T original = A[j * N + j];
+        T pivot = original;
+        for (int k = 0; k < j; ++k) pivot -= A[j * N + k] * A[j * N + k];
+        if (!(pivot > relative * original) || !(original > T(0))) return false;
+        const T root = sqrt(pivot);
+        A[j * N + j] = root;
+#pragma unroll 1
+        for (int i = j + 1; i < N; ++i) {
+            T value = A[i * N + j];
+            for (int k = 0; k < j; ++k) value -= A[i * N + k] * A[j * N + k];
+            A[i * N + j] = value / root;
+        }
+    }
+    return true;
+}
+
+// Solve L L^T x = b in place, L from `cholesky`.
+template <typename T, int N>
+COOP_HD void cholesky_solve(const T* L, T* x) {
+#pragma unroll 1
+    for (int i = 0; i < N; ++i) {
+        for (int k = 0; k < i; ++k) x[i] -= L[i * N + k] * x[k];
+        x[i] /= L[i * N + i];
+    }
+#pragma unroll 1
+    for (int i = N - 1; i >= 0; --i) {
+        for (int k = i + 1; k < N; ++k) x[i] -= L[k * N + i] * x[k];
+        x[i] /= L[i * N + i];
+    }
+}
+
+// Least squares A x = b with R rows and C columns by Householder QR; A and b are destroyed, x is written. Columns whose
+// remainder vanishes get x = 0 (a rank-deficient system has no preferred answer, and NaN would be worse).
+template <typename T, int R, int C>
+COOP_HD void least_squares(T* A, T* b, T* x) {
+    const T tiny = sizeof(T) == 8 ? T(1e-300) : T(1e-36);
+    T diagonal[C];
+    for (int j = 0; j < C; ++j) {
+        T norm = T(0);
+        for (int i = j; i < R; ++i) norm += A[i * C + j] * A[i * C + j];
+        diagonal[j] = T(0);
+        if (!(norm > tiny)) continue;
+        const T alpha = A[j * C + j] > T(0) ? -sqrt(norm) : sqrt(norm);
+        const T head = A[j * C + j] - alpha;
+        const T beta = T(1) / (alpha * head);  // -2 / |v|^2
+        A[j * C + j] = head;
+        for (int k = j + 1; k < C; ++k) {
+            T sum = T(0);
+            for (int i = j; i < R; ++i) sum += A[i * C + j] * A[i * C + k];
+            for (int i = j; i < R; ++i) A[i * C + k] += sum * beta * A[i * C + j];
+        }
+        T sum = T(0);
+        for (int i = j; i < R; ++i) sum += A[i * C + j] * b[i];
+        for (int i = j; i < R; ++i) b[i] += sum * beta * A[i * C + j];
+        diagonal[j] = alpha;
+    }
+    for (int j = C - 1; j >= 0; --j) {
+        T value = b[j];
+        for (int k = j + 1; k < C; ++k) value -= A[j * C + k] * x[k];
+        x[j] = diagonal[j] == T(0) ? T(0) : value / diagonal[j];
+    }
+}
+
+}  // namespace coop

@@ -1,0 +1,70 @@
+"""Arrays of the CUDA solvers: input checks that never copy through the host, and scratch that only grows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from coop_edge.errors import InputError
+from coop_edge.kernels.device import Device
+
+Array = Any
+
+
+class Scratch:
+    """Named device arrays that are allocated once and then reused.
+
+    A request that outgrows an array gets a new one, at least twice as large; the old one is kept, because a captured
+    CUDA graph may still point to it. Together the old ones are smaller than the current one.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._xp = device.xp
+        self._arrays: dict[str, Array] = {}
+        self._outgrown: list[Array] = []
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An uninitialised array; what it held before is left over from earlier calls."""
+        array = self._grown(name, math.prod(shape), np.dtype(dtype), self._xp.empty)
+        return array[: math.prod(shape)].reshape(shape)
+
+    def take_zeroed(self, name: str, count: int, dtype: Any) -> Array:
+        """An array that is zero when first handed out; whoever writes to it leaves zeros behind."""
+        return self._grown(name, count, np.dtype(dtype), self._xp.zeros)[:count]
+
+    def _grown(self, name: str, count: int, dtype: np.dtype[Any], allocate: Any) -> Array:
+        current = self._arrays.get(name)
+        if current is None or current.size < count:
+            if current is not None:
+                self._outgrown.append(current)
+                count = max(count, 2 * current.size)
+            self._arrays[name] = current = allocate(count, dtype=dtype)
+        return current
+
+
+def check_on_device(device: Device, **arrays: Array) -> None:
+    """Raise InputError for what is not an array of the device: nothing is uploaded behind the caller's back."""
+    wanted = device.xp.ndarray
+    for name, array in arrays.items():
+        if not isinstance(array, wanted):
+            raise InputError(
+                f"{name}: the CUDA solver takes {wanted.__module__}.{wanted.__name__} arrays, got"
+                f" {type(array).__module__}.{type(array).__name__}; upload it once with cupy.asarray"
+            )
+
+
+def as_floats(device: Device, *arrays: Array) -> list[Array]:
+    """The arrays, C-contiguous and of one dtype: float32 if all are, float64 otherwise; copies only what differs."""
+    dtype = np.float32 if all(a.dtype == np.float32 for a in arrays) else np.float64
+    return [device.xp.ascontiguousarray(a, dtype=dtype) for a in arrays]
+
+
+def check_out(name: str, array: Array, shape: tuple[int, ...], dtype: Any) -> None:
+    """Raise InputError unless a caller's output array is exactly what the kernels write."""
+    fits = tuple(array.shape) == shape and array.dtype == np.dtype(dtype) and array.flags.c_contiguous
+    if not fits:
+        raise InputError(
+            f"out: {name} wanted C-contiguous {np.dtype(dtype)} {list(shape)}, got {array.dtype} {list(array.shape)}"
+        )
