@@ -1,0 +1,11 @@
+"""Objects: mesh files to ``Mesh`` (metres, one colour source per face), and symmetries.
+
+Cheap to import: file readers, SciPy and trimesh are loaded by the first ``Mesh.load``.
+"""
+
+from __future__ import annotations
+
+from coop_edge.mesh.mesh import DEFAULT_ALBEDO, Mesh
+from coop_edge.mesh.symmetry import Symmetries, nearest_symmetric
+
+__all__ = ["DEFAULT_ALBEDO", "Mesh", "Symmetries", "nearest_symmetric"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from coop_edge.errors import MeshError
+from coop_edge.errors import InputError, MeshError
 
 DEFAULT_ALBEDO = (200, 200, 200)
 """Light grey (sRGB, 0..255) of faces that carry no colour of their own."""
@@ -59,8 +60,70 @@ class Mesh:
             raise MeshError("Mesh holds non-finite vertices or texture coordinates")
         if self.faces.min() < 0 or self.faces.max() >= len(self.vertices):
             raise MeshError(f"Mesh.faces: indices must lie in [0, {len(self.vertices)})")
+        for i, texture in enumerate(self.textures):
+            if texture.dtype != np.uint8 or texture.ndim != 3 or texture.shape[2] != 3 or texture.size == 0:
+                raise MeshError(f"Mesh.textures[{i}]: wanted uint8 [h,w,3], got {texture.dtype} {list(texture.shape)}")
         if self.face_texture.max() >= len(self.textures):
             raise MeshError(f"Mesh.face_texture: index {self.face_texture.max()} of {len(self.textures)} textures")
+
+    @classmethod
+    def load(
+        cls,
+        source: Any,
+        *,
+        unit: str,
+        albedo: ArrayLike | None = None,
+        ignore_colors: bool = False,
+        max_faces: int = 100_000,
+        name: str | None = None,
+    ) -> Mesh:
+        """Load a mesh file, or take a trimesh object.
+
+        Parameters
+        ----------
+        source: path of an OBJ (with MTL and textures), PLY, GLB/GLTF, STL, OFF or DAE (needs pycollada) file, or a
+            ``trimesh.Trimesh`` or ``trimesh.Scene``. Scene graphs are flattened; the axes stay those of the file.
+        unit: unit of the vertex coordinates: "m", "cm", "mm" or "in". There is no default, and what a file says about
+            its own unit is not used.
+        albedo: (R, G, B) in 0..255 for faces without a colour of their own; light grey (``DEFAULT_ALBEDO``) if None.
+        ignore_colors: drop the file's colours and textures; all faces take the albedo.
+        max_faces: a mesh with more triangles is simplified to as many (textures are then baked to corner colours).
+        name: name of the object; the file's stem if None.
+
+        ``centre`` is the middle of the bounding box. Degenerate triangles are dropped, vertices at equal positions
+        merged, textures above 4096 pixels a side shrunk; ``notes`` says what was changed, and so does the log.
+
+        Raises MeshError (a file that is missing, unreadable or refers to a missing file; no triangles; non-finite
+        vertices; a diameter outside 5 mm .. 5 m) and InputError (another argument).
+        """
+        from coop_edge.mesh.load import load_mesh
+
+        return load_mesh(source, unit=unit, albedo=albedo, ignore_colors=ignore_colors, max_faces=max_faces, name=name)
+
+    def surface_color(self, face: ArrayLike, barycentric: ArrayLike) -> NDArray[np.float64]:
+        """Albedo [...,3] in 0..255 (not rounded) at face indices [...] and barycentric coordinates [...,3].
+
+        What a renderer shows there before shading. Raises InputError on a shape or an index that does not fit.
+        """
+        from coop_edge.mesh.sample import surface_colors
+
+        index, weights = np.asarray(face), np.asarray(barycentric, np.float64)
+        if weights.shape != (*index.shape, 3) or index.dtype.kind not in "iu":
+            raise InputError(
+                f"surface_color: wanted integers [...] and barycentric coordinates [...,3], got {index.dtype} "
+                f"{list(index.shape)} and {list(weights.shape)}"
+            )
+        if index.size and not (index.min() >= 0 and index.max() < len(self.faces)):
+            raise InputError(f"surface_color: wanted face indices in [0, {len(self.faces)})")
+        flat = surface_colors(
+            self.corner_colors,
+            self.corner_uv,
+            self.face_texture,
+            self.textures,
+            index.reshape(-1).astype(np.int64),
+            weights.reshape(-1, 3),
+        )
+        return flat.reshape(*index.shape, 3)
 
     @cached_property
     def diameter(self) -> float:
@@ -79,8 +142,9 @@ class Mesh:
         """SHA-256 over everything that shapes a render: geometry, centre, colours, textures."""
         digest = hashlib.sha256(b"coop_edge.Mesh/1")
         geometry = (self.vertices, self.faces, self.centre)
-        colours = (self.corner_colors, self.corner_uv, self.face_texture, *self.textures)
-        for array in (*geometry, *colours):
+        colours = (self.corner_colors, self.corner_uv, self.face_texture)
+        arrays: list[NDArray[Any]] = [*geometry, *colours, *self.textures]
+        for array in arrays:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

@@ -1,0 +1,212 @@
+"""Mesh files to parts, through trimesh's readers, with what those pass over in silence turned into errors."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import trimesh
+from PIL import Image
+from trimesh.exchange.obj import load_obj
+from trimesh.exchange.ply import load_ply
+
+from coop_edge.errors import MeshError
+from coop_edge.mesh import gltf, parts
+from coop_edge.mesh.colors import material_texture
+from coop_edge.mesh.parts import Part
+
+_TEXT_ASSETS = (".mtl", ".bin", ".gltf", ".glb")
+
+
+class AssetReader:
+    """Reads what a mesh file refers to, relative to its folder, and remembers what could not be read.
+
+    trimesh's readers log a missing material or texture at debug level and go on in grey; ``check`` raises instead.
+    """
+
+    def __init__(self, mesh_path: Path) -> None:
+        self.folder = mesh_path.parent
+        self.file_name = mesh_path.name
+        self.failures: list[str] = []
+
+    def get(self, name: str) -> bytes:
+        """Bytes of the asset; images are checked to be such. Raises OSError, recorded for ``check``."""
+        path = self._find(name.strip())
+        if path is None:
+            self.failures.append(f"{name.strip()!r} is missing (looked in {self.folder})")
+            raise FileNotFoundError(name)
+        data = path.read_bytes()
+        if path.suffix.lower() not in _TEXT_ASSETS:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                    Image.open(io.BytesIO(data)).load()
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                self.failures.append(f"{name.strip()!r} cannot be decoded as an image ({error})")
+                raise
+        return data
+
+    def __getitem__(self, name: str) -> bytes:
+        return self.get(name)
+
+    def _find(self, name: str) -> Path | None:
+        for candidate in (name, name.replace("\\", "/"), unquote(name)):
+            path = self.folder / candidate.removeprefix("file://")
+            if path.is_file():
+                return path
+        return None
+
+    def check(self, mesh_path: Path) -> None:
+        """Raise MeshError if anything the mesh refers to could not be read."""
+        if self.failures:
+            raise MeshError(
+                f"{mesh_path}: refers to a file that cannot be used: {'; '.join(dict.fromkeys(self.failures))}. "
+                "Put it beside the mesh, or load with ignore_colors=True to do without its colours"
+            )
+
+
+def read_file(path: Path, ignore_colors: bool) -> tuple[list[Part], list[str]]:
+    """Parts of a mesh file, in its own unit and axes, and notes on what was passed over. Raises MeshError."""
+    if not path.exists():
+        raise MeshError(f"{path}: no such file")
+    if not path.is_file():
+        raise MeshError(f"{path}: not a file; wanted a mesh file ({', '.join(READERS)})")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise MeshError(f"{path}: suffix {path.suffix!r} is not known; wanted one of {', '.join(READERS)}")
+    if path.stat().st_size == 0:
+        raise MeshError(f"{path}: the file is empty")
+    assets = AssetReader(path)
+    notes: list[str] = []
+    try:
+        found = reader(path, assets, ignore_colors, notes)
+    except MeshError as error:
+        raise error if str(error).startswith(str(path)) else MeshError(f"{path}: {error}") from error
+    except Exception as error:  # readers meet any kind of bytes, and fail in any kind of way
+        assets.check(path)
+        raise MeshError(
+            f"{path}: cannot be read as {path.suffix[1:].upper()} ({type(error).__name__}: {error}); the file is "
+            "truncated, damaged or of another format. Try to export it again"
+        ) from error
+    if not ignore_colors:
+        assets.check(path)
+    return found, notes
+
+
+def _read_obj(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
+    with path.open("rb") as file:
+        return parts.from_loader(load_obj(file, resolver=assets, skip_materials=ignore_colors))
+
+
+def _read_ply(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
+    textured = _ply_names_texture(path) and not ignore_colors
+    with path.open("rb") as file:
+        loaded = load_ply(file, resolver=assets, fix_texture=textured, skip_materials=not textured)
+    for name, element in loaded.get("metadata", {}).get("_ply_raw", {}).items():
+        data, wanted = element.get("data"), element["length"]
+        columns = data.values() if isinstance(data, dict) else [data]
+        for column in columns:
+            if wanted and (column is None or len(column) < wanted):
+                have = 0 if column is None else len(column)
+                raise MeshError(f"truncated, {have} of {wanted} rows of element {name!r}; copy or export it again")
+    if textured:  # the reader splits vertices along texture seams: colours by vertex no longer fit
+        loaded.update(vertex_colors=None, face_colors=None)
+        if loaded.get("visual") is None:
+            raise MeshError("names a texture, but its vertices and faces have no texture coordinates")
+    else:
+        loaded["visual"] = None
+    return parts.from_loader(loaded)
+
+
+def _ply_names_texture(path: Path) -> bool:
+    with path.open("rb") as file:
+        for line in file:
+            text = line.strip().lower()
+            if text.startswith(b"comment texturefile"):
+                return True
+            if text == b"end_header":
+                return False
+    raise MeshError("has no end_header line: not a PLY file, or truncated")
+
+
+def _read_gltf(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
+    header = gltf.read_header(path)
+    gltf.check_header(header, path)
+    scene = _load_scene(path, assets, skip_materials=ignore_colors)
+    found = parts.from_scene(scene, linear=gltf.colors_are_linear(header))
+    textured = gltf.textured_materials(header) if not ignore_colors else set()
+    for part in found:
+        material = getattr(part.visual, "material", None)
+        if material is not None and material.name in textured and material_texture(material) is None:
+            assets.check(path)
+            raise MeshError(f"the texture of material {material.name!r} cannot be decoded; save it as PNG or JPEG")
+    return found
+
+
+def _read_off(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
+    lines = [line.split("#")[0].strip() for line in path.read_text(errors="replace").splitlines()]
+    tokens = " ".join(line for line in lines if line).split(maxsplit=3)
+    rows = sum(bool(line) for line in lines)
+    if len(tokens) >= 3 and tokens[1].isdigit() and tokens[2].isdigit():
+        wanted = int(tokens[1]) + int(tokens[2])
+        if rows < wanted + 1:
+            raise MeshError(f"truncated, {max(rows - 2, 0)} of {wanted} rows; copy or export it again")
+    return parts.from_scene(_load_scene(path, assets))
+
+
+def _read_stl(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
+    data = path.read_bytes()
+    if data[:5].lower() == b"solid" and b"facet" in data[:1024] and b"endsolid" not in data[-1024:]:
+        raise MeshError("truncated, it has no endsolid line; copy or export it again")
+    return parts.from_scene(_load_scene(path, assets))
+
+
+def _read_dae(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
+    try:
+        import collada
+        from trimesh.exchange.dae import load_collada
+    except ImportError as error:
+        raise MeshError(
+            "COLLADA files need pycollada, which is not installed: pip install pycollada (part of coop-edge[onboard])"
+        ) from error
+    data = path.read_bytes()
+    try:
+        loaded = load_collada(io.BytesIO(data), resolver=assets, ignore_broken=False)
+    except collada.common.DaeError as error:
+        loaded = load_collada(io.BytesIO(data), resolver=assets, ignore_broken=True)
+        notes.append(f"COLLADA: what could not be read was left out ({error})")
+    return parts.from_loader(loaded)
+
+
+def _load_scene(path: Path, assets: AssetReader, **options: Any) -> trimesh.Scene:
+    with path.open("rb") as file:
+        kind = path.suffix[1:].lower()
+        return trimesh.load(file, file_type=kind, resolver=assets, force="scene", process=False, **options)
+
+
+READERS: dict[str, Callable[[Path, AssetReader, bool, list[str]], list[Part]]] = {
+    ".obj": _read_obj,
+    ".ply": _read_ply,
+    ".glb": _read_gltf,
+    ".gltf": _read_gltf,
+    ".stl": _read_stl,
+    ".dae": _read_dae,
+    ".off": _read_off,
+}
+"""Known suffixes and their readers."""
+
+
+def read_trimesh(source: Any) -> list[Part]:
+    """Parts of a ``trimesh.Trimesh`` or ``trimesh.Scene``; MeshError for a point cloud or anything else."""
+    if isinstance(source, trimesh.Trimesh):
+        return [parts.from_trimesh(source)]
+    if isinstance(source, trimesh.Scene):
+        return parts.from_scene(source)
+    if isinstance(source, trimesh.PointCloud):
+        raise MeshError(f"a point cloud of {np.shape(source.vertices)[0]} points has no surface; wanted triangles")
+    raise MeshError(f"wanted a path, trimesh.Trimesh or trimesh.Scene, got {type(source).__name__}")

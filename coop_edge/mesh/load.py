@@ -1,0 +1,130 @@
+"""From files and trimesh objects to Mesh: units, checks, centre, simplification."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coop_edge.errors import InputError, MeshError
+from coop_edge.mesh import measure
+from coop_edge.mesh.files import read_file, read_trimesh
+from coop_edge.mesh.mesh import DEFAULT_ALBEDO, Mesh
+from coop_edge.mesh.simplify import simplify
+from coop_edge.mesh.soup import Soup, assemble, check_finite, compact, drop_degenerate, drop_unused_textures
+from coop_edge.mesh.units import METRES, metres_per
+
+MIN_DIAMETER, MAX_DIAMETER = 0.005, 5.0
+"""Metres; a mesh outside is refused as one whose unit was mistaken."""
+_TYPICAL_DIAMETER = 0.15  # of two units that fit, the one nearer to a thing for a hand looks right
+
+logger = logging.getLogger(__name__)
+
+
+def load_mesh(
+    source: Any,
+    *,
+    unit: str,
+    albedo: ArrayLike | None = None,
+    ignore_colors: bool = False,
+    max_faces: int = 100_000,
+    name: str | None = None,
+) -> Mesh:
+    """See ``Mesh.load``."""
+    metres = metres_per(unit)
+    if isinstance(max_faces, bool) or not isinstance(max_faces, (int, np.integer)) or max_faces < 4:
+        raise InputError(f"max_faces: wanted an integer of at least 4, got {max_faces!r}")
+    color = _albedo(albedo)
+    notes: list[str] = []
+    if isinstance(source, (str, Path)):
+        path = Path(source).expanduser()
+        parts, found = read_file(path, ignore_colors)
+        notes += found
+        label = str(path)
+        name = path.stem if name is None else name
+    else:
+        parts, label = read_trimesh(source), f"this {type(source).__name__}"
+    if ignore_colors:
+        parts = [replace(p, visual=None, vertex_colors=None, face_colors=None) for p in parts]
+    try:
+        mesh = _build(assemble(parts, color, notes), metres, unit, int(max_faces), name or "", notes)
+    except MeshError as error:
+        raise MeshError(f"{label}: {error}") from error
+    for note in mesh.notes:
+        logger.warning("%s: %s", label, note)
+    return mesh
+
+
+def _build(soup: Soup, metres: float, unit: str, max_faces: int, name: str, notes: list[str]) -> Mesh:
+    if len(soup.faces) == 0:
+        raise MeshError("has no triangles (a point cloud, lines, or an empty file); wanted a triangle mesh")
+    check_finite(soup)
+    given = len(soup.faces)
+    soup = compact(drop_degenerate(replace(soup, vertices=soup.vertices * metres)))
+    if len(soup.faces) == 0:
+        raise MeshError(f"all of its {given} triangles are degenerate (zero area); wanted a surface")
+    _check_diameter(measure.diameter(soup.vertices), metres, unit)
+    centre = _box_centre(soup.vertices)
+    soup = _about(soup, centre)
+    if dropped := given - len(soup.faces):
+        notes.append(f"{dropped} of {given} triangles have zero area and were dropped")
+    if len(soup.faces) > max_faces:
+        before = len(soup.faces)
+        textured = bool((soup.face_texture >= 0).any())
+        soup = compact(drop_degenerate(simplify(soup, max_faces)))
+        baked = ", its textures baked to colours at the corners" if textured else ""
+        notes.append(f"simplified from {before} to {len(soup.faces)} triangles{baked} (max_faces={max_faces})")
+        shift = _box_centre(soup.vertices)
+        centre, soup = centre + shift, _about(soup, shift)
+    soup = drop_unused_textures(soup)
+    return Mesh(
+        vertices=soup.vertices.astype(np.float32),
+        faces=soup.faces.astype(np.int32),
+        centre=centre,
+        corner_colors=soup.corner_colors,
+        corner_uv=soup.corner_uv,
+        face_texture=soup.face_texture,
+        textures=soup.textures,
+        name=name,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _about(soup: Soup, centre: NDArray[np.float64]) -> Soup:
+    """Vertices relative to ``centre``, rounded to float32; what collapses in rounding is dropped."""
+    rounded = (soup.vertices - centre).astype(np.float32).astype(np.float64)
+    return compact(drop_degenerate(replace(soup, vertices=rounded)))
+
+
+def _box_centre(vertices: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(0.5 * (vertices.min(axis=0) + vertices.max(axis=0)), np.float64)
+
+
+def _albedo(albedo: ArrayLike | None) -> NDArray[np.uint8]:
+    try:
+        color = np.asarray(DEFAULT_ALBEDO if albedo is None else albedo, np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"albedo: wanted three numbers (R, G, B) in 0..255, got {albedo!r}") from None
+    if color.shape != (3,) or not ((color >= 0) & (color <= 255)).all():
+        raise InputError(f"albedo: wanted three numbers (R, G, B) in 0..255, got {albedo!r}")
+    return np.rint(color).astype(np.uint8)
+
+
+def _check_diameter(diameter: float, metres: float, unit: str) -> None:
+    if MIN_DIAMETER <= diameter <= MAX_DIAMETER:
+        return
+    sizes = {u: diameter / metres * m for u, m in METRES.items()}
+    fitting = {u: d for u, d in sizes.items() if MIN_DIAMETER <= d <= MAX_DIAMETER}
+    if fitting:
+        best = min(fitting, key=lambda u: abs(math.log(fitting[u] / _TYPICAL_DIAMETER)))
+        hint = f"with unit={best!r} it would be {fitting[best]:.4g} m"
+    else:
+        hint = f"no unit of {', '.join(METRES)} brings it there: scale the mesh"
+    raise MeshError(
+        f"diameter {diameter:.4g} m with unit={unit!r}; {hint} (wanted {MIN_DIAMETER:g} m to {MAX_DIAMETER:g} m)"
+    )

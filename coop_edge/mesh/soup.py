@@ -1,0 +1,91 @@
+"""Triangles on their way to a Mesh: still float64, about the file's origin, and not yet checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.errors import MeshError
+from coop_edge.mesh.colors import TextureTable, paint
+from coop_edge.mesh.parts import Part
+
+
+@dataclass(frozen=True)
+class Soup:
+    """Triangles with a colour source each; the colour fields are those of Mesh."""
+
+    vertices: NDArray[np.float64]  # [V,3] metres
+    faces: NDArray[np.int64]  # [F,3]
+    corner_colors: NDArray[np.uint8]
+    corner_uv: NDArray[np.float32]
+    face_texture: NDArray[np.int32]
+    textures: tuple[NDArray[np.uint8], ...]
+
+    def select(self, keep: NDArray[np.bool_]) -> Soup:
+        """The faces where ``keep`` [F] is true."""
+        return replace(
+            self,
+            faces=self.faces[keep],
+            corner_colors=self.corner_colors[keep],
+            corner_uv=self.corner_uv[keep],
+            face_texture=self.face_texture[keep],
+        )
+
+
+def assemble(parts: list[Part], albedo: NDArray[np.uint8], notes: list[str]) -> Soup:
+    """All parts as one, colours settled. Raises MeshError."""
+    table = TextureTable()
+    painted = [paint(part, albedo, table, notes) for part in parts]
+    starts = np.cumsum([0, *(len(p.vertices) for p in parts)])
+    notes.extend(table.notes)
+    return Soup(
+        vertices=np.concatenate([np.zeros((0, 3)), *(p.vertices for p in parts)]),
+        faces=np.concatenate([np.zeros((0, 3), np.int64), *(p.faces + s for p, s in zip(parts, starts, strict=False))]),
+        corner_colors=np.concatenate([np.zeros((0, 3, 3), np.uint8), *(c for c, _, _ in painted)]),
+        corner_uv=np.concatenate([np.zeros((0, 3, 2), np.float32), *(uv for _, uv, _ in painted)]),
+        face_texture=np.concatenate([np.zeros(0, np.int32), *(t for _, _, t in painted)]),
+        textures=tuple(table.images),
+    )
+
+
+def check_finite(soup: Soup) -> None:
+    """Raise MeshError if a face uses a vertex or texture coordinate that is NaN or infinite."""
+    bad: NDArray[np.bool_] = np.asarray(~np.isfinite(soup.vertices).all(axis=1))
+    if bad[soup.faces].any():
+        n = int(np.unique(soup.faces[bad[soup.faces]]).size)
+        raise MeshError(f"{n} vertices used by faces are NaN or infinite; repair the mesh or export it again")
+    if not np.isfinite(soup.corner_uv).all():
+        raise MeshError("texture coordinates hold NaN or infinity; repair the mesh or load with ignore_colors=True")
+
+
+def drop_degenerate(soup: Soup) -> Soup:
+    """Without the faces that have no area to within rounding (height below 1e-7 of the longest edge)."""
+    corners = soup.vertices[soup.faces]
+    edges = corners[:, [1, 2, 0]] - corners
+    longest = (edges**2).sum(-1).max(axis=1, initial=0.0)
+    twice_area = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1)
+    keep = (twice_area > 1e-7 * longest) & (longest > 0)
+    return soup if keep.all() else soup.select(keep)
+
+
+def compact(soup: Soup) -> Soup:
+    """Without unused vertices, and with vertices at equal positions merged (colours live at the corners)."""
+    used, faces = np.unique(soup.faces, return_inverse=True)
+    points = soup.vertices[used] + 0.0  # -0.0 becomes 0.0, which compares equal but sorts apart
+    order = np.lexsort(points.T)
+    new = np.ones(len(points), bool)
+    new[1:] = (points[order[1:]] != points[order[:-1]]).any(axis=1)
+    group = np.empty(len(points), np.int64)
+    group[order] = np.cumsum(new) - 1
+    return replace(soup, vertices=points[order[new]], faces=group[faces.reshape(-1, 3)])
+
+
+def drop_unused_textures(soup: Soup) -> Soup:
+    """Textures that no face refers to are left out."""
+    used = np.unique(soup.face_texture[soup.face_texture >= 0])
+    index = np.full(len(soup.textures) + 1, -1, np.int32)
+    index[used] = np.arange(len(used))
+    textures = tuple(soup.textures[i] for i in used)
+    return replace(soup, face_texture=index[soup.face_texture], textures=textures)

@@ -1,0 +1,237 @@
+"""TemplateSet: the rendered templates of one object, made once and kept in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import coop_edge
+from coop_edge.errors import BundleError, InputError
+from coop_edge.geometry import se3
+from coop_edge.mesh.mesh import Mesh
+from coop_edge.mesh.symmetry import Symmetries
+from coop_edge.render.base import Renderer, Shading
+from coop_edge.templates import viewpoints
+from coop_edge.templates.viewpoints import VIEWPOINTS, template_poses
+
+DEFAULT_SIZE = 224
+"""Side of a template, pixels."""
+DEFAULT_MARGIN = 1.05
+"""Side of a template over the diameter of the bounding sphere's image."""
+DEFAULT_FIELD_OF_VIEW = 15.0
+"""Of a template, degrees from side to side: with the default margin the camera is 8 radii away, as in most scenes."""
+
+
+@dataclass(frozen=True, eq=False)
+class TemplateSet:
+    """The 42 templates of one object. Make it with ``render`` or ``load``.
+
+    Raises InputError if the fields do not fit together.
+    """
+
+    rgb: NDArray[np.uint8]  # [42,S,S,3]; black off the object
+    object_points: NDArray[np.float32]  # [42,S,S,3] metres, object's own frame; NaN off the object
+    T_camera_object: NDArray[np.float64]  # [42,4,4]
+    K: NDArray[np.float64]  # [3,3] pixels, one for all
+    mesh_hash: str  # Mesh.hash of what was rendered
+    diameter: float  # metres
+    settings: Mapping[str, Any]  # how it was rendered; plain data
+    symmetries: Symmetries = field(default_factory=Symmetries)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        n = len(VIEWPOINTS)
+        size = self.rgb.shape[1] if isinstance(self.rgb, np.ndarray) and self.rgb.ndim == 4 else 0
+        for name, shape, dtype in (
+            ("rgb", (n, size, size, 3), np.uint8),
+            ("object_points", (n, size, size, 3), np.float32),
+            ("T_camera_object", (n, 4, 4), np.float64),
+            ("K", (3, 3), np.float64),
+        ):
+            array = getattr(self, name)
+            if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype or not array.size:
+                given = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+                wanted = f"{np.dtype(dtype).name} {list(shape)}".replace("0, 0, 3", "S, S, 3")
+                raise InputError(f"TemplateSet.{name}: wanted {wanted}, got {given}")
+            object.__setattr__(self, name, np.ascontiguousarray(array))
+            getattr(self, name).setflags(write=False)
+        se3.check_transform(self.T_camera_object)
+        if not (np.isfinite(self.K).all() and math.isfinite(self.diameter) and self.diameter > 0):
+            raise InputError("TemplateSet: K and diameter: wanted finite numbers and a positive diameter")
+        if not isinstance(self.symmetries, Symmetries):
+            raise InputError(f"TemplateSet.symmetries: wanted Symmetries, got {type(self.symmetries).__name__}")
+        try:
+            plain = json.loads(json.dumps(dict(self.settings)))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"TemplateSet.settings: wanted plain data ({error})") from None
+        object.__setattr__(self, "settings", MappingProxyType(plain))
+
+    @classmethod
+    def render(
+        cls,
+        mesh: Mesh,
+        size: int = DEFAULT_SIZE,
+        *,
+        renderer: Callable[..., Renderer] | None = None,
+        symmetries: Symmetries | None = None,
+        supersample: int = 3,
+        shading: Shading | None = None,
+        margin: float = DEFAULT_MARGIN,
+        field_of_view: float = DEFAULT_FIELD_OF_VIEW,
+    ) -> TemplateSet:
+        """Render the templates of ``mesh``.
+
+        Parameters
+        ----------
+        size: side S of a template, pixels.
+        renderer: a Renderer class, or what makes one when called as ``renderer(mesh, shading=..., supersample=...)``;
+            the CPU renderer if None.
+        symmetries: of the object; they are kept with the templates. None: none.
+        supersample: samples per pixel side for RGB: 1, 3 or 5.
+        shading: the renderer's two lights; the default ones if None.
+        margin, field_of_view: see ``template_camera``.
+
+        Raises InputError, and BackendUnavailable if the renderer cannot run here.
+        """
+        if not isinstance(mesh, Mesh):
+            raise InputError(f"mesh: wanted a coop_edge Mesh (Mesh.load makes one), got {type(mesh).__name__}")
+        if renderer is None:
+            from coop_edge.render.cpu import CpuRenderer
+
+            renderer = CpuRenderer
+        poses, K = template_camera(mesh, size, margin=margin, field_of_view=field_of_view)
+        shading = shading or Shading()
+        drawer = renderer(mesh, shading=shading, supersample=supersample)
+        result = drawer.render(poses, K, size)
+        settings = {
+            "coop_edge": coop_edge.__version__,
+            "renderer": type(drawer).__name__,
+            "viewpoints": viewpoints.VERSION,
+            "size": int(size),
+            "margin": float(margin),
+            "field_of_view": float(field_of_view),
+            "distance": float(poses[0, 2, 3] + poses[0, 2, :3] @ mesh.centre),
+            "ambient": float(shading.ambient),
+            "diffuse": float(shading.diffuse),
+            "supersample": int(supersample),
+        }
+        return cls(
+            rgb=_on_host(result.rgb),
+            object_points=_on_host(result.object_points()),
+            T_camera_object=poses,
+            K=K,
+            mesh_hash=mesh.hash,
+            diameter=mesh.diameter,
+            settings=settings,
+            symmetries=symmetries or Symmetries(),
+            name=mesh.name,
+        )
+
+    @property
+    def size(self) -> int:
+        """Side S of a template, pixels."""
+        return int(self.rgb.shape[1])
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """Silhouettes, bool [42,S,S]."""
+        return np.asarray(np.isfinite(self.object_points[..., 0]))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over everything in the set: images, points, poses, K, mesh hash, settings, symmetries, name."""
+        digest = hashlib.sha256(b"coop_edge.TemplateSet/1")
+        digest.update(json.dumps(self._plain(), sort_keys=True).encode())
+        for array in self._arrays().values():
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def check_mesh(self, mesh: Mesh) -> None:
+        """Raise BundleError if these are not the templates of ``mesh`` (geometry, centre, colours and textures)."""
+        if mesh.hash != self.mesh_hash:
+            raise BundleError(
+                f"templates {self.name!r} were rendered from another mesh (hash {self.mesh_hash[:12]}, diameter "
+                f"{self.diameter:.4g} m) than {mesh.name!r} (hash {mesh.hash[:12]}, diameter {mesh.diameter:.4g} m); "
+                "render them again: coop-edge onboard MESH --unit UNIT -o TEMPLATES.npz"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a compressed .npz file, whole or not at all."""
+        from coop_edge.templates.storage import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TemplateSet:
+        """Read what ``save`` wrote.
+
+        Raises BundleError: missing, truncated, damaged (the hash does not fit), not a template file, or written by a
+        newer version.
+        """
+        from coop_edge.templates.storage import load
+
+        return load(path)
+
+    def _plain(self) -> dict[str, Any]:
+        return {
+            "mesh_hash": self.mesh_hash,
+            "diameter": self.diameter,
+            "settings": dict(self.settings),
+            "name": self.name,
+        }
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        discrete, continuous = self.symmetries.discrete, self.symmetries.continuous
+        return {
+            "rgb": self.rgb,
+            "object_points": self.object_points,
+            "T_camera_object": self.T_camera_object,
+            "K": self.K,
+            "symmetries_discrete": np.array(discrete, np.float64).reshape(-1, 4, 4),
+            "symmetries_continuous": np.array(continuous, np.float64).reshape(-1, 2, 3),
+        }
+
+
+def template_camera(
+    mesh: Mesh,
+    size: int = DEFAULT_SIZE,
+    *,
+    margin: float = DEFAULT_MARGIN,
+    field_of_view: float = DEFAULT_FIELD_OF_VIEW,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """T_camera_object [42,4,4] and K [3,3] of the templates of ``mesh``.
+
+    field_of_view: angle between the left and the right side of a template, degrees.
+    margin: side of a template over the diameter of the bounding sphere's image; it sets the distance. The sphere (about
+        the mesh's centre, radius r) is seen from distance D under sin a = r / D, and its image has radius f tan a.
+
+    Raises InputError.
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 1 <= size <= 8192:
+        raise InputError(f"size: wanted an integer in 1..8192, got {size!r}")
+    if not (math.isfinite(margin) and 1.0 <= margin <= 10.0):
+        raise InputError(f"margin: wanted a number in [1, 10], got {margin!r}")
+    if not (math.isfinite(field_of_view) and 1.0 <= field_of_view <= 90.0):
+        raise InputError(f"field_of_view: wanted degrees in [1, 90], got {field_of_view!r}")
+    half = math.tan(math.radians(field_of_view) / 2.0)
+    distance = mesh.radius / math.sin(math.atan(half / margin))
+    focal = 0.5 * size / half
+    middle = 0.5 * (size - 1)  # pixel centres lie at whole numbers: the sides are at -0.5 and size - 0.5
+    K = np.array([[focal, 0.0, middle], [0.0, focal, middle], [0.0, 0.0, 1.0]])
+    return template_poses(distance, mesh.centre), K
+
+
+def _on_host(array: Any) -> NDArray[Any]:
+    """NumPy, from wherever the renderer left it."""
+    return np.asarray(array if isinstance(array, np.ndarray) else array.get())
