@@ -104,13 +104,10 @@ class CpuRenderer(Renderer):
             fine_id.fill(-1)
             rasterize(mesh.faces, xyz, fixed, code, camera, first * s, fine_depth, fine_id)
             shade(
-                fine_id, first * s, s, xyz, mesh.faces, mesh.corner_colors, mesh.corner_uv, mesh.face_texture,
-                *self._textures[index], camera, self.shading.ambient, self.shading.diffuse, rgb[rows],
+                fine_depth, fine_id, first * s, s, xyz, camera, mesh.faces, mesh.corner_colors, mesh.corner_uv,
+                mesh.face_texture, *self._textures[index], self.shading.ambient, self.shading.diffuse,
+                rgb[rows], depth[rows], triangle_id[rows],
             )  # fmt: skip
-            if s > 1:
-                depth[rows] = fine_depth[s // 2 :: s, s // 2 :: s]
-                triangle_id[rows] = fine_id[s // 2 :: s, s // 2 :: s]
-        depth[triangle_id < 0] = 0.0
 
 
 def _cores() -> int:

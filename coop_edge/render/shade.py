@@ -14,14 +14,17 @@ Color = tuple[float, float, float]
 
 @kernel
 def shade(
-    triangle_id: Array, first_row: int, samples: int, xyz: Array, faces: Array, corner_colors: Array, corner_uv: Array,
-    face_texture: Array, texels: Array, textures: Array, camera: Array, ambient: float, diffuse: float, rgb: Array,
+    sample_depth: Array, sample_id: Array, first_row: int, samples: int, xyz: Array, camera: Array, faces: Array,
+    corner_colors: Array, corner_uv: Array, face_texture: Array, texels: Array, textures: Array, ambient: float,
+    diffuse: float, rgb: Array, depth: Array, triangle_id: Array,
 ) -> None:  # fmt: skip
-    """Write rgb uint8 [rows,W,3] as the rounded mean over the samples x samples ids of each pixel.
+    """Samples to pixels: rgb uint8 [rows,W,3] is the rounded mean, depth (0 = nothing) and id are the middle sample's.
 
-    triangle_id int32 [rows*samples, W*samples], whose first row is sample row ``first_row`` of the frame. The other
-    arrays are those of the mesh (``Mesh.packed_textures`` for the last two) and of ``transform_vertices``.
+    sample_depth, sample_id [rows*samples, W*samples] come from ``rasterize``; their first row is sample row
+    ``first_row`` of the frame. With one sample per pixel they may be the outputs depth and triangle_id themselves.
+    texels, textures: ``Mesh.packed_textures``.
     """
+    middle = samples // 2
     weights = np.empty(12)
     share = 1.0 / (samples * samples)
     last = -1
@@ -31,26 +34,16 @@ def shade(
             for v in range(row * samples, (row + 1) * samples):
                 y = (v + first_row - camera[4]) * camera[6]
                 for u in range(column * samples, (column + 1) * samples):
-                    face = triangle_id[v, u]
+                    face = sample_id[v, u]
                     if face < 0:
                         continue
                     if face != last:  # neighbours often lie on the same triangle
                         _corner_weights(xyz, faces[face, 0], faces[face, 1], faces[face, 2], weights)
                         last = face
                     x = (u - camera[2] - camera[1] * y) * camera[5]
-                    w0, w1, w2 = _barycentric(weights, x, y)
-                    texture = face_texture[face]
-                    if texture >= 0:
-                        s = w0 * corner_uv[face, 0, 0] + w1 * corner_uv[face, 1, 0] + w2 * corner_uv[face, 2, 0]
-                        t = w0 * corner_uv[face, 0, 1] + w1 * corner_uv[face, 1, 1] + w2 * corner_uv[face, 2, 1]
-                        sr, sg, sb = _bilinear(
-                            s, t, texels, textures[texture, 0], textures[texture, 1], textures[texture, 2]
-                        )
-                    else:
-                        a = corner_colors[face]
-                        sr = w0 * a[0, 0] + w1 * a[1, 0] + w2 * a[2, 0]
-                        sg = w0 * a[0, 1] + w1 * a[1, 1] + w2 * a[2, 1]
-                        sb = w0 * a[0, 2] + w1 * a[1, 2] + w2 * a[2, 2]
+                    sr, sg, sb = _albedo(
+                        _barycentric(weights, x, y), face, corner_colors, corner_uv, face_texture, texels, textures
+                    )
                     facing = abs(weights[9] * x + weights[10] * y + weights[11]) / np.sqrt(x * x + y * y + 1.0)
                     light = ambient + diffuse * facing
                     r += min(sr * light, 255.0)
@@ -59,6 +52,10 @@ def shade(
             rgb[row, column, 0] = np.uint8(r * share + 0.5)
             rgb[row, column, 1] = np.uint8(g * share + 0.5)
             rgb[row, column, 2] = np.uint8(b * share + 0.5)
+            face = sample_id[row * samples + middle, column * samples + middle]
+            z = sample_depth[row * samples + middle, column * samples + middle]
+            triangle_id[row, column] = face
+            depth[row, column] = z if face >= 0 else np.float32(0.0)
 
 
 @kernel
@@ -101,6 +98,25 @@ def _barycentric(weights: Array, x: float, y: float) -> Color:
         return 1.0, 0.0, 0.0
     scale = 1.0 / total
     return w0 * scale, w1 * scale, w2 * scale
+
+
+@kernel
+def _albedo(
+    w: Color, face: int, corner_colors: Array, corner_uv: Array, face_texture: Array, texels: Array, textures: Array
+) -> Color:
+    """The face's own colour (0..255) at barycentric coordinates w: from its texture, or else from its corners."""
+    texture = face_texture[face]
+    if texture >= 0:
+        uv = corner_uv[face]
+        s = w[0] * uv[0, 0] + w[1] * uv[1, 0] + w[2] * uv[2, 0]
+        t = w[0] * uv[0, 1] + w[1] * uv[1, 1] + w[2] * uv[2, 1]
+        return _bilinear(s, t, texels, textures[texture, 0], textures[texture, 1], textures[texture, 2])
+    c = corner_colors[face]
+    return (
+        w[0] * c[0, 0] + w[1] * c[1, 0] + w[2] * c[2, 0],
+        w[0] * c[0, 1] + w[1] * c[1, 1] + w[2] * c[2, 1],
+        w[0] * c[0, 2] + w[1] * c[1, 2] + w[2] * c[2, 2],
+    )
 
 
 @kernel
