@@ -1,0 +1,233 @@
+"""The renderer for GPUs: many views of many meshes in a few launches of the kernels in ``kernels/raster.cu``.
+
+It follows the rules of ``render.cpu`` step by step, with two differences: arithmetic is FP32 (an Orin computes FP64 at
+1/64 of that rate), and depth and colours come from edges that are rotated rather than subtracted, so that FP32 suffices
+at any distance. Coverage, once corners are snapped, is the same integer arithmetic. Which sample a triangle gets can
+therefore differ from ``CpuRenderer`` only where rounding moves a corner by 1/256 sample, or where depths tie to 1e-6.
+
+The result is the same for every batch a view is part of, and on every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from coop_edge.errors import InputError
+from coop_edge.kernels.device import CupyDevice, Device
+from coop_edge.mesh.mesh import Mesh
+from coop_edge.render.base import Array, Renderer, RenderResult, Shading
+
+_SOURCE = "raster.cu"
+_BLOCK = 128  # kBlock
+_LARGE_BLOCKS = 512  # of raster_large: 2048 warps, which go through the queue in strides
+_NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)  # kNothing
+_SAMPLES_PER_SLOT = 16  # one entry of the queue of large triangles (16 bytes) per so many samples (8 bytes each)
+_MIN_SLOTS = 4096
+
+
+@dataclass(frozen=True)
+class CudaRenderResult(RenderResult):
+    """A RenderResult whose object-point map was written by the renderer itself, on the device."""
+
+    points: Array  # float32 [N,H,W,3]: the surface point seen, in the object's frame; NaN off it
+
+    def object_points(self) -> Array:
+        """The object-point map, float32 [N,H,W,3] on the device."""
+        return self.points
+
+
+class CudaRenderer(Renderer):
+    """Renders on a GPU; all launches go to the device's current stream, and nothing waits for it.
+
+    Parameters besides those of ``Renderer``:
+
+    device: where to render; default ``CupyDevice()``, which raises BackendUnavailable without a GPU.
+    object_points: write the object-point map along with the image (the result is a CudaRenderResult).
+    max_scratch_bytes: bound on the z-buffer, 8 bytes per sample; larger batches are drawn in parts. The queue of large
+    triangles adds an eighth. Scratch memory grows to what was needed and is kept.
+
+    Arrays of the result live on the device. An instance is for one thread and one stream at a time, because its scratch
+    memory is shared by its calls.
+    """
+
+    def __init__(
+        self,
+        meshes: Mesh | Sequence[Mesh],
+        *,
+        shading: Shading | None = None,
+        supersample: int = 1,
+        device: Device | None = None,
+        object_points: bool = False,
+        max_scratch_bytes: int = 256 << 20,
+    ) -> None:
+        super().__init__(meshes, shading=shading, supersample=supersample)
+        if max_scratch_bytes < 1:
+            raise InputError(f"max_scratch_bytes: wanted at least 1, got {max_scratch_bytes}")
+        self.device: Device = CupyDevice() if device is None else device
+        self.max_scratch_bytes = int(max_scratch_bytes)
+        self._object_points = bool(object_points)
+        self._points: Array = None
+        scene = _Scene.of(self.meshes)
+        upload = self.device.xp.asarray
+        self._vertices, self._faces = upload(scene.vertices), upload(scene.faces)
+        self._colors = tuple(upload(a) for a in (scene.corner_colors, scene.corner_uv, scene.texels, scene.textures))
+        self._first_face, self._n_faces = scene.first_face, scene.n_faces
+        self._scratch: dict[str, Array] = {}
+
+    def render(
+        self,
+        T_camera_object: ArrayLike,
+        K: ArrayLike,
+        size: int | tuple[int, int],
+        *,
+        mesh_index: ArrayLike | None = None,
+    ) -> RenderResult:
+        """As ``Renderer.render``; with ``object_points`` the result is a CudaRenderResult."""
+        result = super().render(T_camera_object, K, size, mesh_index=mesh_index)
+        if not self._object_points:
+            return result
+        points, self._points = self._points, None
+        return CudaRenderResult(**vars(result), points=points)
+
+    def _render(
+        self, T_camera_centred: np.ndarray, K: np.ndarray, height: int, width: int, mesh_index: np.ndarray
+    ) -> tuple[Array, Array, Array]:
+        xp, n, s = self.device.xp, len(T_camera_centred), self.supersample
+        rgb = xp.empty((n, height, width, 3), np.uint8)
+        depth = xp.empty((n, height, width), np.float32)
+        triangle_id = xp.empty((n, height, width), np.int32)
+        self._points = xp.empty((n, height, width, 3), np.float32) if self._object_points else None
+        centres = np.stack([m.centre for m in self.meshes])[mesh_index].reshape(n, 3)
+        views = xp.asarray(_view_floats(T_camera_centred, K, s, centres))
+        for first, last, row, rows in self._parts(n, height, width):
+            ranges, blocks = self._ranges(mesh_index[first:last])
+            band = _Band(last - first, width * s, height * s, row * s, rows * s)
+            scene = (self._vertices, self._faces, views[first:last], xp.asarray(ranges))
+            zbuffer = self._rasterize(scene, blocks, band)
+            grid = (-(-(last - first) * rows * width // _BLOCK),)
+            self.device.kernel(_SOURCE, "shade")(
+                grid,
+                (_BLOCK,),
+                (*scene, *_int32(band.views, band.width, band.first_row, band.rows), zbuffer, *self._colors)
+                + (np.float32(self.shading.ambient), np.float32(self.shading.diffuse))
+                + (*_int32(s, first, height), rgb, depth, triangle_id, self._points),
+            )
+        return rgb, depth, triangle_id
+
+    def _rasterize(self, scene: tuple[Array, ...], blocks: int, band: _Band) -> Array:
+        """Fill the z-buffer with one part of the work; returns it, uint64 [samples]."""
+        samples = band.views * band.width * band.rows
+        zbuffer = self._buffer("zbuffer", samples, np.uint64)
+        zbuffer.fill(_NOTHING)
+        queue = self._buffer("queue", 4 * max(samples // _SAMPLES_PER_SLOT, _MIN_SLOTS), np.int32)
+        queued = self._buffer("queued", 1, np.uint64)
+        queued.fill(0)
+        numbers = _int32(band.views, band.width, band.height, band.first_row, band.rows)
+        arguments = (*scene, *numbers, zbuffer, queue, np.int32(queue.size // 4), queued)
+        self.device.kernel(_SOURCE, "raster_small")((blocks,), (_BLOCK,), arguments)
+        self.device.kernel(_SOURCE, "raster_large")((_LARGE_BLOCKS,), (_BLOCK,), arguments)
+        return zbuffer
+
+    def _parts(self, n: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+        """(first view, last view, first row, rows) in pixels: parts whose z-buffers fit into max_scratch_bytes."""
+        row_bytes = 8 * width * self.supersample**2
+        rows = max(1, min(height, self.max_scratch_bytes // row_bytes))
+        views = max(1, self.max_scratch_bytes // (row_bytes * height)) if rows == height else 1
+        for first in range(0, n, views):
+            for row in range(0, height, rows):
+                yield first, min(first + views, n), row, min(rows, height - row)
+
+    def _ranges(self, mesh_index: np.ndarray) -> tuple[np.ndarray, int]:
+        """Per view int32 [n,4] = first face, faces, first block of raster_small, 0; and the number of its blocks."""
+        faces = self._n_faces[mesh_index]
+        ends = np.cumsum(-(-faces // _BLOCK))
+        if ends[-1] >= 1 << 31:
+            raise InputError(f"{len(mesh_index)} views need {ends[-1]} blocks, more than a launch can have; split them")
+        starts = np.concatenate([[0], ends[:-1]])
+        ranges = np.stack([self._first_face[mesh_index], faces, starts, np.zeros_like(faces)], axis=1)
+        return ranges.astype(np.int32), int(ends[-1])
+
+    def _buffer(self, name: str, size: int, dtype: type[np.generic]) -> Array:
+        """Uninitialised scratch memory of at least ``size`` elements, kept between calls."""
+        if name not in self._scratch or self._scratch[name].size < size:
+            self._scratch.pop(name, None)  # first free the old, then ask for more
+            self._scratch[name] = self.device.xp.empty(size, dtype)
+        return self._scratch[name][:size]
+
+
+@dataclass(frozen=True)
+class _Band:
+    """A part of the work in samples: views, frame width and height, and the rows that the z-buffer holds."""
+
+    views: int
+    width: int
+    height: int
+    first_row: int
+    rows: int
+
+
+def _int32(*values: int) -> tuple[np.int32, ...]:
+    return tuple(np.int32(v) for v in values)
+
+
+def _view_floats(T: np.ndarray, K: np.ndarray, samples: int, centres: np.ndarray) -> np.ndarray:
+    """The kernels' views, float32 [n,22]: R, t, fx, skew, cx, fy, cy, 1/fx, 1/fy in samples, the mesh's centre."""
+    n = len(T)
+    shift = (samples - 1) / 2
+    fx, fy = samples * K[:, 0, 0], samples * K[:, 1, 1]
+    cx, cy = samples * K[:, 0, 2] + shift, samples * K[:, 1, 2] + shift
+    camera = np.stack([fx, samples * K[:, 0, 1], cx, fy, cy, 1 / fx, 1 / fy], axis=1)
+    return np.concatenate([T[:, :3, :3].reshape(n, 9), T[:, :3, 3], camera, centres], axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """All meshes in joint buffers, in the layout that the kernels read."""
+
+    vertices: np.ndarray  # float32 [V,4], the last is 0
+    faces: np.ndarray  # int32 [F,4]: three joint vertex indices, joint texture index or -1
+    corner_colors: np.ndarray  # uint8 [F,3,4], the last is 0
+    corner_uv: np.ndarray  # float32 [F,3,2]
+    texels: np.ndarray  # uint8 [M,4], the last is 0
+    textures: np.ndarray  # int32 [n,4]: first texel, height, width, 0
+    first_face: np.ndarray  # int64 [meshes]
+    n_faces: np.ndarray  # int64 [meshes]
+
+    @classmethod
+    def of(cls, meshes: Sequence[Mesh]) -> _Scene:
+        packed = [mesh.packed_textures() for mesh in meshes]
+        n_faces = np.array([len(mesh.faces) for mesh in meshes])
+        first_vertex = _starts([len(mesh.vertices) for mesh in meshes])
+        first_texel = _starts([len(texels) for texels, _ in packed])
+        first_texture = _starts([len(table) for _, table in packed])
+        if max(n_faces.sum(), sum(len(m.vertices) for m in meshes), sum(len(t) for t, _ in packed)) >= 1 << 31:
+            raise InputError("CudaRenderer: more than 2^31 faces, vertices or texels in all; use several renderers")
+        faces = []
+        for mesh, vertex, texture in zip(meshes, first_vertex, first_texture, strict=True):
+            joint = np.where(mesh.face_texture >= 0, mesh.face_texture + texture, -1)
+            faces.append(np.column_stack([mesh.faces + vertex, joint]))
+        tables = [t + (first, 0, 0) for (_, t), first in zip(packed, first_texel, strict=True)]
+        textures = np.concatenate([*tables, np.zeros((1, 3))])  # never empty: a pointer that can be taken
+        return cls(
+            vertices=_fourth(np.concatenate([mesh.vertices for mesh in meshes])),
+            faces=np.concatenate(faces).astype(np.int32),
+            corner_colors=_fourth(np.concatenate([mesh.corner_colors for mesh in meshes])),
+            corner_uv=np.ascontiguousarray(np.concatenate([mesh.corner_uv for mesh in meshes])),
+            texels=_fourth(np.concatenate([texels for texels, _ in packed])),
+            textures=_fourth(textures.astype(np.int32)),
+            first_face=_starts(n_faces),
+            n_faces=n_faces,
+        )
+
+
+def _starts(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+
+
+def _fourth(array: np.ndarray) -> np.ndarray:
+    """[...,3] -> [...,4] with a zero appended: the GPU loads four components at once."""
+    return np.concatenate([array, np.zeros((*array.shape[:-1], 1), array.dtype)], axis=-1)
