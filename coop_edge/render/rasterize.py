@@ -35,6 +35,11 @@ def kernel(function: F) -> F:
     return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
+def inlined(function: F) -> F:
+    """``kernel`` for a helper in an inner loop, always inlined: a call copies every array's descriptor."""
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function))
+
+
 @kernel
 def transform_vertices(
     vertices: Array, T: Array, camera: Array, height: int, width: int, xyz: Array, fixed: Array, code: Array
@@ -111,7 +116,7 @@ def rasterize(
             _fill(ax, ay, bx, by, cx, cy, f, plane, first_row, depth, triangle_id)
 
 
-@kernel
+@inlined
 def _plane(i: int, j: int, k: int, xyz: Array, camera: Array, plane: Array) -> bool:
     """The triangle's inverse depth 1 / z = plane[0] u + plane[1] v + plane[2], and its range; False if edge-on.
 
@@ -136,7 +141,7 @@ def _plane(i: int, j: int, k: int, xyz: Array, camera: Array, plane: Array) -> b
     return True
 
 
-@kernel
+@inlined
 def _fill(
     ax: int, ay: int, bx: int, by: int, cx: int, cy: int,
     face: int, plane: Array, first_row: int, depth: Array, triangle_id: Array,
@@ -186,7 +191,7 @@ def _fill(
         ec += down_c
 
 
-@kernel
+@inlined
 def _edge(ax: int, ay: int, bx: int, by: int, px: int, py: int) -> int:
     """(b - a) x (p - a), lowered by one for edges that are neither top nor left, so that inside means >= 0."""
     dx, dy = bx - ax, by - ay

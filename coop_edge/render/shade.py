@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.render.rasterize import kernel
+from coop_edge.render.rasterize import inlined, kernel
 
 Array = np.ndarray[Any, Any]
 Color = tuple[float, float, float]
@@ -58,7 +58,7 @@ def shade(
             depth[row, column] = z if face >= 0 else np.float32(0.0)
 
 
-@kernel
+@inlined
 def _corner_weights(xyz: Array, i: int, j: int, k: int, weights: Array) -> None:
     """Three corners' weights and the unit normal, each as three factors of a ray (x, y, 1).
 
@@ -87,7 +87,7 @@ def _corner_weights(xyz: Array, i: int, j: int, k: int, weights: Array) -> None:
     weights[9], weights[10], weights[11] = nx * scale, ny * scale, nz * scale
 
 
-@kernel
+@inlined
 def _barycentric(weights: Array, x: float, y: float) -> Color:
     """Barycentric coordinates where the ray (x, y, 1) meets the triangle, limited to the triangle."""
     w0 = max(weights[0] * x + weights[1] * y + weights[2], 0.0)
@@ -100,7 +100,7 @@ def _barycentric(weights: Array, x: float, y: float) -> Color:
     return w0 * scale, w1 * scale, w2 * scale
 
 
-@kernel
+@inlined
 def _albedo(
     w: Color, face: int, corner_colors: Array, corner_uv: Array, face_texture: Array, texels: Array, textures: Array
 ) -> Color:
@@ -119,7 +119,7 @@ def _albedo(
     )
 
 
-@kernel
+@inlined
 def _bilinear(s: float, t: float, texels: Array, start: int, height: int, width: int) -> Color:
     """Sample a texture that repeats; (0, 0) is the bottom left corner, texel centres lie at half-integers."""
     x = (s - np.floor(s)) * width - 0.5

@@ -167,6 +167,18 @@ def test_edge_on_triangles_draw_nothing():
     assert not times_covered(np.array([[[0.0, -1, 0.5], [0, 1, 0.5], [0, 0, 3]]]), intrinsics(33)).any()
 
 
+@pytest.mark.parametrize(("rim", "tip"), [(1.0, 3.0), (3.0, 1.0)])
+def test_depth_of_a_sliver_stays_within_the_triangle(rim, tip):
+    # Snapping moves this sliver, 0.0002 pixels wide, onto pixel centres ten times its width away from it.
+    image = np.array([[8.0019, 2], [8.0019, 28], [8.0021, 15]])
+    z = np.array([rim, rim, tip])
+    result = CpuRenderer(soup((flat(image) * z[:, None])[None])).render(np.eye(4)[None], EXACT, 32)
+    assert result.mask[0, 3:28, 8].all()
+    depth = result.depth[result.mask]
+    assert depth.min() >= 1.0 - 1e-6
+    assert depth.max() <= 3.0 + 1e-6
+
+
 def test_grazing_depth_stays_within_the_triangle():
     torus = colored_torus(sections=64)
     T = look_at_views(8, 0.3, seed=11)
