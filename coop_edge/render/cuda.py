@@ -181,7 +181,9 @@ def _view_floats(T: np.ndarray, K: np.ndarray, samples: int, centres: np.ndarray
     fx, fy = samples * K[:, 0, 0], samples * K[:, 1, 1]
     cx, cy = samples * K[:, 0, 2] + shift, samples * K[:, 1, 2] + shift
     camera = np.stack([fx, samples * K[:, 0, 1], cx, fy, cy, 1 / fx, 1 / fy], axis=1)
-    return np.concatenate([T[:, :3, :3].reshape(n, 9), T[:, :3, 3], camera, centres], axis=1).astype(np.float32)
+    views = np.concatenate([T[:, :3, :3].reshape(n, 9), T[:, :3, 3], camera, centres], axis=1)
+    with np.errstate(over="ignore"):  # an object 1e39 metres away is at infinity, and draws nothing
+        return views.astype(np.float32)
 
 
 @dataclass(frozen=True)
