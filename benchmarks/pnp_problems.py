@@ -52,7 +52,7 @@ def make_problems(
     shape: points in a "box", on a "plane" (one face of it), on the visible side of a "sphere", or "mixed" (problem i
     takes shape i mod 3). noise_px: standard deviation per axis, a number or a range to draw from per problem; outliers:
     share of wrong correspondences, likewise: pixels drawn over the object's surroundings. weights "known": positive for
-    inliers, 0 for outliers; "unknown": 1 for all. extent_px: the object's diameter in the image, which sets the distance.
+    inliers, 0 for outliers; "unknown": 1 for all. extent_px: the object's diameter in the image; sets the distance.
     """
     drawn = [
         _problem(

@@ -1,7 +1,7 @@
 """EPnP's coefficients of the null vectors, from the distances between control points.
 
-The control points in the camera's frame are sum_v beta_v V_v. For each pair p of them, |sum_v beta_v d_vp|^2 must be the
-squared distance on the object: equations that are linear in the products beta_v beta_w.
+The control points in the camera's frame are sum_v beta_v V_v. For each pair p of them, |sum_v beta_v d_vp|^2 must be
+the squared distance on the object: equations that are linear in the products beta_v beta_w.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def _normalise(u: Array, K: Array, out: Array) -> None:
 
 @vectorised
 def _local_coordinates(X: Array, centre: Array, axes: Array, variances: Array, out: Array) -> None:
-    """Rows 1..3: coordinates along the axes in standard deviations (0 along an axis without extent); row 0 is scratch."""
+    """Rows 1..3: coordinates along the axes in standard deviations (0 along one without extent); row 0 is scratch."""
     for a in range(3):
         scale = 1.0 / math.sqrt(variances[a]) if variances[a] > 0.0 else 0.0
         ax, ay, az = axes[a, 0] * scale, axes[a, 1] * scale, axes[a, 2] * scale

@@ -131,7 +131,7 @@ def _implicit_ql(d: Array, e: Array, V: Array) -> bool:
 
 @compiled
 def least_squares(A: Array, b: Array, rows: int, columns: int, x: Array) -> bool:
-    """x minimising |A x - b| by Householder QR; A [>= rows, >= columns] and b are overwritten; False if A is singular."""
+    """x minimising |A x - b| by Householder QR; A [rows, columns] and b are overwritten; False if A is singular."""
     largest = 0.0
     for k in range(columns):
         norm = 0.0

@@ -1,0 +1,192 @@
+"""The pose solvers on the CPU: Numba, float64, problems shared out among threads.
+
+A problem is computed by one thread from start to end, so the number of threads never changes a result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from coop_edge.config import LmConfig, RansacConfig
+from coop_edge.errors import InputError
+from coop_edge.geometry import se3
+from coop_edge.pnp.base import (
+    LmResult,
+    LmStatistics,
+    LmStop,
+    PnpStatus,
+    RansacResult,
+    RansacStatistics,
+    broadcast_intrinsics,
+    check_batch,
+    check_correspondences,
+)
+from coop_edge.pnp.lm import solve_lm
+from coop_edge.pnp.normal_equations import LOSSES
+from coop_edge.pnp.ransac import solve_ransac
+
+_REFINEMENT = LmConfig()  # of RANSAC's result; part of the algorithm, the same on every backend
+
+
+class CpuPnpSolver:
+    """``PnpSolver`` in NumPy arrays.
+
+    Parameters
+    ----------
+    threads: problems solved at the same time; default: the cores this process may use.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise InputError(f"threads: wanted a positive integer or None (all cores), got {threads!r}")
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.threads = threads or available
+        self._pool: ThreadPoolExecutor | None = None
+
+    def ransac_epnp(
+        self, points_object: Any, points_image: Any, valid: Any, K: Any, config: RansacConfig | None = None
+    ) -> RansacResult:
+        """Robust poses from B sets of N correspondences; see ``PnpSolver.ransac_epnp``.
+
+        Computes in float64 whatever the input's floating type; ``valid`` must be bool. Raises InputError.
+        """
+        config = config or RansacConfig()
+        batch = check_correspondences(points_object, points_image, valid, "valid", K)
+        if valid.dtype != np.bool_:
+            raise InputError(f"valid: wanted dtype bool, got {valid.dtype}; compare a score with a threshold first")
+        X, u = np.ascontiguousarray(points_object, np.float64), np.ascontiguousarray(points_image, np.float64)
+        valid = np.ascontiguousarray(valid)
+        intrinsics = checked_intrinsics(K, batch)
+        T = np.full((batch, 4, 4), np.nan)
+        inliers = np.zeros(valid.shape, np.bool_)
+        counts = np.zeros((3, batch), np.int32)  # status, inliers, hypotheses
+        figures = np.empty((2, batch))  # score, RMS
+        lm = _REFINEMENT
+        schedule = np.array(
+            (lm.iterations, lm.damping, lm.damping_up, lm.damping_down, lm.step_tolerance, lm.cost_tolerance),
+            np.float64,
+        )
+
+        def solve(i: int) -> None:
+            counts[0, i], counts[1, i], counts[2, i], figures[0, i], figures[1, i] = solve_ransac(
+                X[i],
+                u[i],
+                valid[i],
+                intrinsics[i],
+                float(config.threshold_px),
+                config.hypotheses,
+                float(config.confidence),
+                config.minimal == "p3p",
+                config.sample_size,
+                config.refine,
+                config.min_inliers,
+                config.seed,
+                i,
+                schedule,
+                T[i],
+                inliers[i],
+            )
+
+        self._each(solve, batch)
+        return RansacResult(T, inliers, RansacStatistics(counts[0], counts[1], counts[2], figures[0], figures[1]))
+
+    def weighted_lm(
+        self,
+        points_object: Any,
+        points_image: Any,
+        weights: Any,
+        K: Any,
+        T_init: Any,
+        config: LmConfig | None = None,
+    ) -> LmResult:
+        """Poses that minimise the weighted reprojection error from T_init; see ``PnpSolver.weighted_lm``.
+
+        Computes in float64; float32 points are read as they are, without a converted copy of the batch. The rotation
+        part of T_init is taken as it is: it must be one. Raises InputError.
+        """
+        config = config or LmConfig()
+        batch = check_correspondences(points_object, points_image, weights, "weights", K)
+        check_batch("weights", weights, (), 2)
+        check_batch("T_init", T_init, (4, 4), 3)
+        if len(T_init) != batch:
+            raise InputError(f"T_init: wanted [{batch},4,4] to go with points_object, got {list(T_init.shape)}")
+        arrays = (points_object, points_image, weights)
+        dtype = np.float32 if all(a.dtype == np.float32 for a in arrays) else np.float64
+        X, u, w = (np.ascontiguousarray(a, dtype) for a in arrays)
+        intrinsics, T_start = checked_intrinsics(K, batch), np.ascontiguousarray(T_init, np.float64)
+        _check_rotations(T_start)
+        T, covariance = np.full((batch, 4, 4), np.nan), np.full((batch, 6, 6), np.nan)
+        costs = np.full((3, batch), np.nan)  # initial, final, damping
+        counts = np.zeros((3, batch), np.int32)  # status, iterations, stop
+
+        def solve(i: int) -> None:
+            counts[0, i], costs[0, i], costs[1, i], counts[1, i], costs[2, i], counts[2, i] = solve_lm(
+                X[i],
+                u[i],
+                w[i],
+                intrinsics[i],
+                T_start[i],
+                config.iterations,
+                float(config.damping),
+                float(config.damping_up),
+                float(config.damping_down),
+                float(config.step_tolerance),
+                float(config.cost_tolerance),
+                LOSSES[config.loss],
+                float(config.loss_scale_px),
+                T[i],
+                covariance[i],
+            )
+
+        self._each(solve, batch)
+        return LmResult(T, covariance, LmStatistics(counts[0], costs[0], costs[1], counts[1], costs[2], counts[2]))
+
+    def close(self) -> None:
+        """Stop the threads; the solver starts new ones if it is used again."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+    def _each(self, solve: Callable[[int], None], batch: int) -> None:
+        if self.threads == 1 or batch < 2:
+            for i in range(batch):
+                solve(i)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="pnp")
+        # Interleaved, since neighbours tend to be equally hard; a task per thread, since tasks cost more than problems.
+        count = min(self.threads, batch)
+
+        def share(first: int) -> None:
+            for i in range(first, batch, count):
+                solve(i)
+
+        list(self._pool.map(share, range(count)))
+
+
+def checked_intrinsics(K: Any, batch: int) -> np.ndarray:
+    """K as float64 [B,3,3]; InputError if finite entries cannot be a pinhole camera's (NaN is left to the status)."""
+    K = broadcast_intrinsics(K, batch)
+    finite = np.isfinite(K).all(axis=(1, 2))
+    wrong = finite & ((K[:, 0, 0] <= 0) | (K[:, 1, 1] <= 0))
+    if wrong.any():
+        raise InputError(f"K: wanted positive focal lengths K[0,0] and K[1,1], got {K[wrong][0].tolist()}")
+    wrong = finite & ((K[:, 1, 0] != 0) | (K[:, 2] != (0.0, 0.0, 1.0)).any(axis=1))
+    if wrong.any():
+        raise InputError(f"K: wanted upper triangular with last row 0 0 1, got {K[wrong][0].tolist()}; transposed?")
+    return K
+
+
+def _check_rotations(T: np.ndarray) -> None:
+    """InputError if a finite T_init is no rigid motion; NaN is left to the status."""
+    finite = np.isfinite(T).all(axis=(1, 2))
+    # Float32 poses and a chain of products are welcome; a scale or a transposed matrix is not.
+    se3.check_transform(T[finite], "T_init", tolerance=1e-4)
+
+
+__all__ = ["CpuPnpSolver", "LmStop", "PnpStatus", "checked_intrinsics"]

@@ -1,0 +1,187 @@
+"""Weighted Levenberg-Marquardt on the reprojection error, one problem; the algorithm is stated in ``coop_edge.pnp``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from coop_edge.pnp.jit import compiled
+from coop_edge.pnp.linalg import cholesky, cholesky_solve, rotate_left
+from coop_edge.pnp.normal_equations import DEGENERATE, NONE, SOLVED, SUMS, centre_points, gather, normal_sums
+
+Array = np.ndarray
+
+# Values of LmStop: compiled code takes plain integers.
+STOP_ITERATIONS, STOP_STEP, STOP_COST, STOP_DAMPING, STOP_UNSOLVED = range(5)
+
+SINGULAR = 1e-12
+"""Smallest Cholesky pivot of H scaled to a unit diagonal."""
+_LEAST_DAMPING, _LARGEST_DAMPING = 1e-12, 1e12
+
+
+@compiled
+def _unpack(sums: Array, damping: float, H: Array) -> None:
+    """H + damping diag(H) from the upper triangle in ``sums``."""
+    at = 0
+    for i in range(6):
+        for j in range(i, 6):
+            H[i, j] = sums[at]
+            H[j, i] = sums[at]
+            at += 1
+        H[i, i] *= 1.0 + damping
+
+
+@compiled
+def minimise(
+    S: Array,
+    K: Array,
+    R: Array,
+    t: Array,
+    iterations: int,
+    damping: float,
+    up: float,
+    down: float,
+    step_tolerance: float,
+    cost_tolerance: float,
+    loss: int,
+    scale: float,
+    sums: Array,
+) -> tuple[float, int, float, int]:
+    """Levenberg-Marquardt from (R, t), which are replaced by the minimum, about centred points S [6,n].
+
+    ``sums`` [28] ends as those of the minimum. Returns initial cost, iterations, damping and LmStop.
+    """
+    trial = np.empty(SUMS)
+    scratch = np.empty(0 if loss == NONE else S.shape[1])
+    R_trial, t_trial = np.empty((3, 3)), np.empty(3)
+    H, L = np.empty((6, 6)), np.zeros((6, 6))
+    step, minus_g = np.zeros(6), np.empty(6)
+    normal_sums(S, R, t, K, loss, scale, scratch, sums)
+    initial = sums[27]
+    for iteration in range(iterations):
+        _unpack(sums, damping, H)
+        for k in range(6):
+            minus_g[k] = -sums[21 + k]
+        accepted = cholesky(H, L, 0.0)
+        if accepted:
+            cholesky_solve(L, minus_g, step)
+            moved = math.sqrt(step[0] * step[0] + step[1] * step[1] + step[2] * step[2])
+            turned = math.sqrt(step[3] * step[3] + step[4] * step[4] + step[5] * step[5])
+            distance = math.sqrt(t[0] * t[0] + t[1] * t[1] + t[2] * t[2])
+            if turned < step_tolerance and moved < step_tolerance * distance:
+                return initial, iteration + 1, damping, STOP_STEP
+            rotate_left(step[3:], R, R_trial)
+            for k in range(3):
+                t_trial[k] = t[k] + step[k]
+            normal_sums(S, R_trial, t_trial, K, loss, scale, scratch, trial)
+            accepted = trial[27] < sums[27]
+        if accepted:
+            decrease, previous = sums[27] - trial[27], sums[27]
+            sums[:] = trial
+            R[:, :] = R_trial
+            t[:] = t_trial
+            damping = max(damping / down, _LEAST_DAMPING)
+            if decrease < cost_tolerance * previous:
+                return initial, iteration + 1, damping, STOP_COST
+        else:
+            damping = max(damping, _LEAST_DAMPING) * up
+            if damping > _LARGEST_DAMPING:
+                return initial, iteration + 1, damping, STOP_DAMPING
+    return initial, iterations, damping, STOP_ITERATIONS
+
+
+@compiled
+def covariance_at_origin(sums: Array, n: int, arm: Array, out: Array) -> bool:
+    """Covariance of (rho, phi) at the object's origin, [6,6]; False if H is singular.
+
+    ``arm`` [3] = R c, from the object's origin to the centroid in camera axes: rho = rho' - phi x arm.
+    """
+    H, L = np.empty((6, 6)), np.zeros((6, 6))
+    _unpack(sums, 0.0, H)
+    scale = np.empty(6)
+    for i in range(6):
+        if not (H[i, i] > 0.0 and math.isfinite(H[i, i])):
+            return False
+        scale[i] = 1.0 / math.sqrt(H[i, i])
+    for i in range(6):
+        for j in range(6):
+            H[i, j] *= scale[i] * scale[j]
+    if not cholesky(H, L, SINGULAR):
+        return False
+    variance = sums[27] / (2.0 * n - 6.0) if n > 3 else math.nan
+    C = np.empty((6, 6))
+    unit, column = np.empty(6), np.empty(6)
+    for j in range(6):
+        unit[:] = 0.0
+        unit[j] = scale[j]
+        cholesky_solve(L, unit, column)
+        for i in range(6):
+            C[i, j] = scale[i] * column[i] * variance
+    A = np.eye(6)
+    A[0, 4], A[0, 5], A[1, 5] = -arm[2], arm[1], -arm[0]
+    A[1, 3], A[2, 3], A[2, 4] = arm[2], -arm[1], arm[0]
+    AC = np.zeros((6, 6))
+    for i in range(6):
+        for j in range(6):
+            for k in range(6):
+                AC[i, j] += A[i, k] * C[k, j]
+    for i in range(6):
+        for j in range(i, 6):
+            s = 0.0
+            for k in range(6):
+                s += AC[i, k] * A[j, k]
+            out[i, j] = s
+            out[j, i] = s
+    return True
+
+
+@compiled
+def solve_lm(
+    X: Array,
+    u: Array,
+    w: Array,
+    K: Array,
+    T_init: Array,
+    iterations: int,
+    damping: float,
+    up: float,
+    down: float,
+    step_tolerance: float,
+    cost_tolerance: float,
+    loss: int,
+    scale: float,
+    T: Array,
+    covariance: Array,
+) -> tuple[int, float, float, int, float, int]:
+    """One problem: status, initial and final cost, iterations, damping, LmStop; writes T, covariance if solved.
+
+    X [P,3], u [P,2], w [P] float32 or float64.
+    """
+    nan = math.nan
+    status, S = gather(X, u, w, K, T_init)
+    if status != SOLVED:
+        return status, nan, nan, 0, nan, STOP_UNSOLVED
+    centre, sums = np.empty(3), np.empty(SUMS)
+    centre_points(S, centre)
+    R, t = np.empty((3, 3)), np.empty(3)
+    for i in range(3):
+        t[i] = T_init[i, 3]
+        for j in range(3):
+            R[i, j] = T_init[i, j]
+            t[i] += T_init[i, j] * centre[j]
+    initial, taken, damping, stop = minimise(
+        S, K, R, t, iterations, damping, up, down, step_tolerance, cost_tolerance, loss, scale, sums
+    )
+    arm = np.empty(3)
+    for i in range(3):
+        arm[i] = R[i, 0] * centre[0] + R[i, 1] * centre[1] + R[i, 2] * centre[2]
+    if not covariance_at_origin(sums, S.shape[1], arm, covariance):
+        covariance[:, :] = nan
+        return DEGENERATE, nan, nan, taken, damping, STOP_UNSOLVED
+    T[:, :] = 0.0
+    T[:3, :3] = R
+    for i in range(3):
+        T[i, 3] = t[i] - arm[i]
+    T[3, 3] = 1.0
+    return SOLVED, initial, sums[27], taken, damping, stop
