@@ -24,7 +24,7 @@ GUARD = float(1 << 20)
 
 _LEFT, _RIGHT, _ABOVE, _BELOW, _NEAR, _CLIP = 1, 2, 4, 8, 16, 32
 _OUTSIDE = _LEFT | _RIGHT | _ABOVE | _BELOW | _NEAR
-_MAX_POLYGON = 8  # a triangle cut by five planes
+_MAX_POLYGON = 3 << 5  # 8 in exact arithmetic; whatever rounding does, each of five planes at most doubles it
 
 
 def kernel(function: F) -> F:
@@ -90,8 +90,8 @@ def rasterize(
     faces int32 [F,3]; xyz, fixed, code from ``transform_vertices``. Adds to depth float32 [rows,W] (infinity =
     nothing yet) and triangle_id int32 [rows,W] (-1).
     """
-    polygon = np.empty((2, _MAX_POLYGON + 1, 3))
-    corners = np.empty((_MAX_POLYGON + 1, 2), np.int64)
+    polygon = np.empty((2, _MAX_POLYGON, 3))
+    corners = np.empty((_MAX_POLYGON, 2), np.int64)
     plane = np.empty(5)
     for f in range(len(faces)):
         i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]

@@ -1,5 +1,8 @@
 """The contract of every renderer: what comes back, and what is refused with which words."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -204,3 +207,8 @@ def test_missing_open3d_says_what_to_install(monkeypatch, error, words):
     monkeypatch.setattr(open3d.importlib, "import_module", fail)
     with pytest.raises(BackendUnavailable, match=words):
         make("open3d", grey_box())
+
+
+def test_the_package_imports_no_backend():
+    code = "import sys, coop_edge.render; print(*{'numba', 'open3d', 'cupy', 'torch', 'scipy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split() == []
