@@ -90,23 +90,19 @@ class Symmetries:
 
         Beside a continuous axis only two can differ by more than a turn about it: the identity and a flip of the axis.
         """
-        members: list[Array] = [np.eye(4)]
-        frontier = list(members)
-        while frontier:
-            fresh: list[Array] = []
-            for A in frontier:
-                for B in self.discrete:
-                    product = A @ B
-                    if not any(self._equivalent(product, M) for M in members):
-                        members.append(product)
-                        fresh.append(product)
-                if len(members) > MAX_GROUP:
-                    raise InputError(
-                        f"discrete: products of the {len(self.discrete)} given symmetries exceed {MAX_GROUP} without "
-                        "closing into a group; give a continuous axis instead, or more exact matrices"
-                    )
-            frontier = fresh
-        return np.stack(members)
+        generators = np.array(self.discrete, np.float64).reshape(-1, 4, 4)
+        members, at = np.eye(4)[None], 0
+        while at < len(members):
+            for product in members[at] @ generators:
+                if not self._equivalent(product, members).any():
+                    members = np.concatenate([members, product[None]])
+            if len(members) > MAX_GROUP:
+                raise InputError(
+                    f"discrete: products of the {len(self.discrete)} given symmetries exceed {MAX_GROUP} without "
+                    "closing into a group; give a continuous axis instead, or more exact matrices"
+                )
+            at += 1
+        return members
 
     def transforms(self, max_step: float = 0.01) -> Array:
         """A finite set of the symmetries, [S,4,4], the identity first.
@@ -178,14 +174,16 @@ class Symmetries:
             if abs(axis @ T[:3, :3] @ axis) < 1.0 - _SAME_AXIS or gap > 1e-3:
                 raise InputError(f"discrete[{i}]: does not map the continuous axis {axis} onto itself")
 
-    def _equivalent(self, A: Array, B: Array) -> bool:
+    def _equivalent(self, A: Array, members: Array) -> NDArray[np.bool_]:
+        """Which of ``members`` [M,4,4] are A [4,4], up to turns about the continuous axes. [M]"""
+        if self._sphere_centre is not None:
+            return np.ones(len(members), bool)
         if self.continuous:
-            if self._sphere_centre is not None:
-                return True
             axis = self.continuous[0][0]
-            return bool((A[:3, :3] @ axis) @ (B[:3, :3] @ axis) > 0)
+            return np.asarray(members[:, :3, :3] @ axis @ (A[:3, :3] @ axis) > 0)
         # Two symmetries with one rotation differ by a translation, which no bounded object has as a symmetry.
-        return bool(np.linalg.norm(A[:3, :3] - B[:3, :3]) < _SAME_ROTATION)
+        gap = members[:, :3, :3] - A[:3, :3]
+        return np.asarray(np.einsum("mij,mij->m", gap, gap) < _SAME_ROTATION**2)
 
 
 def nearest_symmetric(T_camera_object: ArrayLike, T_reference: ArrayLike, symmetries: Symmetries | None) -> Array:
