@@ -1,0 +1,96 @@
+"""``CupyDevice``: what it says where there is no GPU, what it hands to CuPy, and, on a GPU, that a kernel runs."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks.gpu import render as gpu_render
+from benchmarks.meshes import grey_box
+from coop_edge.errors import BackendUnavailable
+from coop_edge.kernels.device import SOURCE_DIR, CupyDevice, read_source
+from coop_edge.render.cuda import CudaRenderer
+
+
+class FakeCupy(ModuleType):
+    """As much of CuPy as CupyDevice uses; records what it is asked."""
+
+    __version__ = "0.fake"
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        super().__init__("cupy")
+        self.failure, self.modules, self.launches, self.current = failure, [], [], None
+        self.cuda = SimpleNamespace(Device=self._device)
+
+    def _device(self, index: int = 3) -> FakeContext:
+        if self.failure:
+            raise self.failure
+        return FakeContext(self, index)
+
+    def zeros(self, n: int) -> None:
+        pass
+
+    def RawModule(self, **arguments: object) -> SimpleNamespace:
+        self.modules.append(arguments)
+        return SimpleNamespace(
+            get_function=lambda name: lambda *launch: self.launches.append((self.current, name, launch))
+        )
+
+
+class FakeContext:
+    def __init__(self, cupy: FakeCupy, index: int) -> None:
+        self.cupy, self.id = cupy, index
+
+    def __enter__(self) -> None:
+        self.cupy.current = self.id
+
+    def __exit__(self, *_: object) -> None:
+        self.cupy.current = None
+
+
+def test_without_cupy_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    for make in (CupyDevice, lambda: CudaRenderer(grey_box())):
+        with pytest.raises(BackendUnavailable, match=r"import cupy.* failed.*coop-edge\[cuda12\]"):
+            make()
+
+
+@pytest.mark.parametrize("message", ["cudaErrorNoDevice: no CUDA-capable device is detected", ""])
+def test_without_a_gpu_it_names_the_probe_that_failed(monkeypatch, message):
+    monkeypatch.setitem(sys.modules, "cupy", FakeCupy(RuntimeError(message)))
+    with pytest.raises(BackendUnavailable, match=f"CuPy 0.fake cannot use a GPU here: RuntimeError: {message or 'no'}"):
+        CupyDevice()
+
+
+def test_gpu_benchmark_without_a_gpu_exits_with_2_and_the_reason(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr(sys, "argv", ["render"])
+    assert gpu_render.main() == 2
+    assert "import cupy" in capsys.readouterr().err
+
+
+def test_kernels_are_compiled_once_and_launched_on_their_device(monkeypatch):
+    fake = FakeCupy()
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    device = CupyDevice()
+    assert (device.xp, device.id) == (fake, 3)
+    small = device.kernel("raster.cu", "raster_small")
+    assert device.kernel("raster.cu", "raster_small") is small
+    device.kernel("raster.cu", "shade")
+    (module,) = fake.modules
+    assert module["code"] == read_source("raster.cu")
+    assert module["options"] == ("-std=c++17", f"-I{SOURCE_DIR}")
+    arguments = [np.int32(1), None]
+    small([2], [128], arguments)
+    assert fake.launches == [(3, "raster_small", ((2,), (128,), (np.int32(1), None)))]
+
+
+@pytest.mark.gpu
+def test_arrays_go_to_the_gpu_and_back():
+    device = CupyDevice()
+    array = device.xp.arange(5)
+    np.testing.assert_array_equal(device.to_numpy(array), np.arange(5))
+    assert device.kernel("raster.cu", "shade") is device.kernel("raster.cu", "shade")
