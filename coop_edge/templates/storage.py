@@ -83,5 +83,5 @@ def _checked(path: Path, manifest: dict[str, Any], arrays: dict[str, Any]) -> Te
     except (KeyError, TypeError, ValueError, InputError) as error:
         raise BundleError(f"{path}: damaged ({type(error).__name__}: {error}); {_AGAIN}") from error
     if not fits:
-        raise BundleError(f"{path}: damaged, its content does not fit its hash {manifest['hash'][:12]}; {_AGAIN}")
+        raise BundleError(f"{path}: damaged, its content does not fit its hash {str(manifest['hash'])[:12]}; {_AGAIN}")
     return templates
