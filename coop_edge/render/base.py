@@ -134,6 +134,8 @@ class Renderer(ABC):
         K = check_intrinsics(K, n)
         height, width = check_size(size)
         index = np.zeros(n, np.int32) if mesh_index is None else np.asarray(mesh_index)
+        if index.shape == (0,) and n == 0:
+            index = index.astype(np.int32)  # an empty list has no dtype of its own
         if index.shape != (n,) or index.dtype.kind not in "iu":
             raise InputError(f"mesh_index: wanted integers [{n}], got {index.dtype} {list(index.shape)}")
         if n and not (index.min() >= 0 and index.max() < len(self.meshes)):
@@ -155,7 +157,10 @@ class Renderer(ABC):
 
 def check_intrinsics(K: ArrayLike, n: int) -> np.ndarray:
     """K as float64 [n,3,3], or InputError: wrong shape, NaN, non-positive focal length, a last row other than 0 0 1."""
-    K = np.asarray(K, dtype=np.float64)
+    try:
+        K = np.asarray(K, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"K: wanted numbers of shape [3,3] or [{n},3,3]: {error}") from None
     if K.shape not in ((3, 3), (n, 3, 3)):
         raise InputError(f"K: wanted [3,3] or [{n},3,3], got {list(K.shape)}")
     if not np.isfinite(K).all():
@@ -169,7 +174,10 @@ def check_intrinsics(K: ArrayLike, n: int) -> np.ndarray:
 
 def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) from S or (height, width), each in 1..8192, or InputError."""
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
+    try:
+        pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
+    except TypeError:
+        pair = ()
     if len(pair) != 2 or not all(isinstance(s, (int, np.integer)) and 1 <= s <= 8192 for s in pair):
         raise InputError(f"size: wanted S or (height, width) with sides in 1..8192, got {size!r}")
     return int(pair[0]), int(pair[1])

@@ -55,6 +55,12 @@ def test_per_view_intrinsics_and_mesh_index(renderer, n):
         np.testing.assert_array_equal(batch.triangle_id[i], single.triangle_id[0])
 
 
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_empty_lists_are_an_empty_batch(renderer):
+    result = make(renderer, grey_box()).render(np.zeros((0, 4, 4)), K, 8, mesh_index=[])
+    assert result.rgb.shape == (0, 8, 8, 3)
+
+
 BAD_CALLS = [
     ("one view without its axis", (T1[0], K, 32), {}, "leading axis"),
     ("pose of shape 3x4", (T1[:, :3], K, 32), {}, r"\[\.\.\.,4,4\]"),
@@ -67,6 +73,10 @@ BAD_CALLS = [
     ("NaN K", (T1, changed(K, (0, 0), np.nan), 32), {}, "NaN"),
     ("transposed K", (T1, K.T, 32), {}, "transposed"),
     ("negative focal length", (T1, changed(K, (0, 0), -5.0), 32), {}, "positive focal"),
+    ("K of words", (T1, "abc", 32), {}, "K: wanted numbers"),
+    ("no K", (T1, None, 32), {}, "K: wanted"),
+    ("no size", (T1, K, None), {}, "size"),
+    ("size in words", (T1, K, "32"), {}, "size"),
     ("size 0", (T1, K, 0), {}, "size"),
     ("size too large", (T1, K, 8193), {}, "8192"),
     ("fractional size", (T1, K, (32, 32.0)), {}, "size"),
