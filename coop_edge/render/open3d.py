@@ -19,7 +19,7 @@ from coop_edge.render.base import NEAR, Renderer, Shading
 
 Array = np.ndarray[Any, Any]
 
-SYSTEM_LIBRARIES = ("libgl1", "libx11-6", "libusb-1.0-0", "libgomp1")
+SYSTEM_LIBRARIES = ("libegl1", "libgl1", "libgomp1", "libusb-1.0-0", "libx11-6")
 """Debian and Ubuntu packages that Open3D's wheel needs beside Python (headless too)."""
 
 _BAND_SAMPLES = 1 << 20
