@@ -100,7 +100,14 @@ def read_file(path: Path, ignore_colors: bool) -> tuple[list[Part], list[str]]:
 
 def _read_obj(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
     with path.open("rb") as file:
-        return parts.from_loader(load_obj(file, resolver=assets, skip_materials=ignore_colors))
+        found = parts.from_loader(load_obj(file, resolver=assets, skip_materials=ignore_colors))
+    if not ignore_colors:
+        lines = path.read_bytes().splitlines()
+        used = {line[7:].decode(errors="replace").strip() for line in lines if line.startswith(b"usemtl ")}
+        known = {part.visual.material.name for part in found if part.visual is not None}
+        if unknown := sorted(used - known):
+            notes.append(f"materials {', '.join(map(repr, unknown))} are not defined: their faces take the albedo")
+    return found
 
 
 def _read_ply(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:

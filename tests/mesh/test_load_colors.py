@@ -114,6 +114,14 @@ def test_obj_vertex_colors_survive_a_material_without_texture(tmp_path):
         np.testing.assert_allclose(color_at(mesh, corner), color, atol=0.5)
 
 
+def test_obj_undefined_material_is_said(tmp_path):
+    path = assets.obj_quad(tmp_path, assets.texture())
+    path.write_text(path.read_text() + "usemtl (null)\nf 1/1 2/2 4/4\n")
+    mesh = Mesh.load(path, unit="m")
+    assert sorted(mesh.face_texture.tolist()) == [-1, 0, 0]
+    assert mesh.notes == ("materials '(null)' are not defined: their faces take the albedo",)
+
+
 def test_obj_coordinates_without_material_take_the_albedo(tmp_path):
     rows = [f"v {x} {y} {z}" for x, y, z in assets.QUAD] + [f"vt {u} {v}" for u, v in assets.QUAD_UV]
     (tmp_path / "q.obj").write_text("\n".join([*rows, "f 1/1 2/2 3/3", "f 1/1 3/3 4/4"]) + "\n")
