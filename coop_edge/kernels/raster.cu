@@ -229,5 +229,6 @@ extern "C" __global__ void __launch_bounds__(kBlock)
   rgb[3 * out + 2] = (unsigned char)fmaf(sum.b, share, 0.5f);
   depth[out] = middle == kNothing ? 0.0f : __uint_as_float((unsigned)(middle >> 32));
   triangle_id[out] = middle == kNothing ? -1 : (int)(unsigned)middle;
-  if (points && middle == kNothing) points[3 * out] = points[3 * out + 1] = points[3 * out + 2] = __int_as_float(0x7fc00000);
+  if (points && middle == kNothing)
+    for (int axis = 0; axis < 3; ++axis) points[3 * out + axis] = __int_as_float(0x7fc00000);  // NaN
 }

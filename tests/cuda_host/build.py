@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import subprocess
 import tempfile
@@ -65,31 +66,32 @@ def build(source: Path, include_dir: Path, sanitize: bool) -> Path:
     if not names:
         raise RuntimeError(f'{source}: holds no `extern "C" __global__ void` function')
     flags = [*FLAGS, *(SANITIZE if sanitize else ())]
-    shim = (SHIM_DIR / "cuda_shim.h", SHIM_DIR / "cuda_shim.cpp")
-    runtime = _cached(
-        b"".join(p.read_bytes() for p in shim), ".o", lambda out: [[*_cc(), "-c", str(shim[1]), "-o", out]]
-    )
+    shim = b"".join(path.read_bytes() for path in sorted(SHIM_DIR.glob("*.h")))
+    objects = [_compile_shim(SHIM_DIR / name, shim) for name in ("cuda_shim.cpp", "ubsan_handlers.cpp")]
     unit = f'#include "{source}"\n' + "".join(f"CUDA_SHIM_EXPORT({name})\n" for name in names)
-    contents = b"".join(p.read_bytes() for p in (*shim, *sorted(source_closure(source, include_dir))))
+    contents = shim + b"".join(p.read_bytes() for p in sorted(source_closure(source, include_dir)))
+    contents += "".join([unit, *flags, *map(str, objects)]).encode()
 
     def commands(out: str) -> list[list[str]]:
         main = f"{out}.cpp"
         Path(main).write_text(unit)
-        include = ["-I", str(include_dir), "-include", str(shim[0])]
+        include = ["-I", str(include_dir), "-include", str(SHIM_DIR / "cuda_shim.h")]
         return [
             ["g++", *flags, *include, "-c", main, "-o", f"{out}.o"],
-            ["g++", "-shared", f"{out}.o", str(runtime), "-o", out],
+            ["g++", "-shared", f"{out}.o", *map(str, objects), "-o", out],
         ]
 
-    return _cached(contents + unit.encode() + " ".join(flags).encode(), ".so", commands)
+    return _cached(contents, ".so", commands)
 
 
-def _cc() -> list[str]:
-    return ["g++", *FLAGS]
+def _compile_shim(source: Path, headers: bytes) -> Path:
+    contents = source.read_bytes() + headers + " ".join(FLAGS).encode()
+    return _cached(contents, ".o", lambda out: [["g++", *FLAGS, "-c", str(source), "-o", out]])
 
 
 def _cached(contents: bytes, suffix: str, commands: Callable[[str], list[list[str]]]) -> Path:
-    target = cache_dir() / (hashlib.sha256(contents).hexdigest()[:32] + suffix)
+    key = platform.machine().encode() + contents  # a home folder may be shared by different machines
+    target = cache_dir() / (hashlib.sha256(key).hexdigest()[:32] + suffix)
     if not target.exists():
         # Made elsewhere and renamed: several test processes may build the same library at the same time.
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:

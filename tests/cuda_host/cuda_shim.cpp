@@ -1,8 +1,8 @@
 // The scheduler behind cuda_shim.h: blocks one after another, the threads of a block as fibers.
 //
-// A fiber runs thread after thread on one stack for as long as none has to wait. One that waits keeps its fiber, and the
-// scheduler goes on with the next. Fibers start by ucontext and switch by _setjmp/_longjmp, which, unlike swapcontext,
-// make no system call.
+// A fiber runs thread after thread on one stack for as long as none has to wait. One that waits keeps its fiber, and
+// the scheduler goes on with the next. Fibers start by ucontext and switch by _setjmp/_longjmp, which, unlike
+// swapcontext, make no system call.
 #include "cuda_shim.h"
 
 #include <setjmp.h>
@@ -22,8 +22,9 @@ namespace {
 
 constexpr size_t kStack = 256 * 1024, kGuard = 64 * 1024;
 constexpr unsigned kMaxThreads = 1024;
-const char* const kNames[] = {"__syncthreads", "__syncthreads_or", "__syncthreads_and", "__syncthreads_count", "__syncwarp",
-                              "__ballot_sync", "__any_sync", "__all_sync", "__shfl_sync (or _up, _down, _xor)"};
+const char* const kNames[] = {"__syncthreads", "__syncthreads_or", "__syncthreads_and", "__syncthreads_count",
+                              "__syncwarp",    "__ballot_sync",    "__any_sync",        "__all_sync",
+                              "__shfl_sync (or _up, _down, _xor)"};
 
 enum class State : unsigned char { fresh, runnable, in_block_barrier, in_collective, returned };
 
@@ -95,7 +96,8 @@ void fiber_main() {
 
 Fiber* new_fiber() {
   Fiber* fiber = new Fiber;
-  void* memory = mmap(nullptr, kStack + kGuard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* memory = mmap(nullptr, kStack + kGuard, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (memory == MAP_FAILED) fail("cannot map the stack of a CUDA thread");
   mprotect(memory, kGuard, PROT_NONE);  // an overflow stops at once instead of writing into a neighbour
   fiber->stack = static_cast<char*>(memory) + kGuard;
@@ -123,7 +125,9 @@ void wait() {
   threadIdx = block.threads[self].index;
 }
 
-bool same_place(const Thread& a, const Thread& b) { return a.op == b.op && a.line == b.line && !strcmp(a.file, b.file); }
+bool same_place(const Thread& a, const Thread& b) {
+  return a.op == b.op && a.line == b.line && !strcmp(a.file, b.file);
+}
 
 [[noreturn]] void report_deadlock() {
   char text[512];
@@ -264,8 +268,8 @@ unsigned long long warp_collective(Op op, unsigned mask, unsigned long long valu
   if (!(mask >> lane & 1u))
     fail("%s at %s:%d: lane %d calls it, but is not in its mask 0x%08x", kNames[(int)op], file, line, lane, mask);
   if (op == Op::shuffle && !(members >> source & 1u))
-    fail("%s at %s:%d: lane %d reads from lane %d, which takes no part (mask 0x%08x)", kNames[(int)op], file, line, lane,
-         source, members);
+    fail("%s at %s:%d: lane %d reads from lane %d, which takes no part (mask 0x%08x)", kNames[(int)op], file, line,
+         lane, source, members);
   self.state = State::in_collective;
   for (int i = 0; i < 32; ++i) {
     if (!(members >> i & 1u)) continue;
@@ -310,34 +314,3 @@ int launch(void (*invoke)(void**), void** arguments, const unsigned* grid, const
 }
 
 }  // namespace cuda_shim
-
-// ---- UBSan's handlers: a report becomes the error of the launch ---------------------------------------------------------
-// Every handler's first argument starts with the place in the source (the layout is part of the compiler's interface).
-namespace {
-struct Place {
-  const char* file;
-  unsigned line, column;
-};
-}  // namespace
-
-#define UBSAN_HANDLER(name, text)                                                                  \
-  extern "C" void __ubsan_handle_##name(Place* place, ...) {                                       \
-    cuda_shim::fail("%s:%u:%u: %s (block (%u,%u,%u), thread (%u,%u,%u))", place->file, place->line, \
-                    place->column, text, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z); \
-  }
-UBSAN_HANDLER(add_overflow, "signed addition overflows")
-UBSAN_HANDLER(sub_overflow, "signed subtraction overflows")
-UBSAN_HANDLER(mul_overflow, "signed multiplication overflows")
-UBSAN_HANDLER(negate_overflow, "signed negation overflows")
-UBSAN_HANDLER(divrem_overflow, "integer division by zero, or overflow")
-UBSAN_HANDLER(shift_out_of_bounds, "shift by a negative or too large amount, or of a sign bit")
-UBSAN_HANDLER(out_of_bounds, "index outside the array")
-UBSAN_HANDLER(type_mismatch_v1, "null or misaligned pointer, or too small an object")
-UBSAN_HANDLER(pointer_overflow, "pointer arithmetic overflows")
-UBSAN_HANDLER(float_cast_overflow, "the integer cannot hold the float (CUDA saturates; clamp or use __float2int_*)")
-UBSAN_HANDLER(load_invalid_value, "a bool or enum holds another value: uninitialised?")
-UBSAN_HANDLER(builtin_unreachable, "unreachable code was reached")
-UBSAN_HANDLER(missing_return, "a function that returns a value ends without one")
-UBSAN_HANDLER(vla_bound_not_positive, "array of variable length with a bound that is not positive")
-UBSAN_HANDLER(invalid_builtin, "invalid argument of a builtin (clz or ctz of 0)")
-UBSAN_HANDLER(nonnull_arg, "null passed where it must not be")
