@@ -16,9 +16,10 @@ import coop_edge
 PACKAGE = Path(coop_edge.__file__).parent
 
 # Room -> rooms it may import (besides itself). Only `backend` may name implementations; see IMPLEMENTATIONS.
-FOUNDATION = {"errors", "config", "types", "geometry"}
+FOUNDATION = {"errors", "config", "types", "geometry", "files"}
 MAY_IMPORT = {
     "errors": set(),
+    "files": set(),
     "config": {"errors"},
     "geometry": {"errors"},
     "types": {"errors", "geometry"},
@@ -27,7 +28,7 @@ MAY_IMPORT = {
     "render": FOUNDATION | {"mesh", "kernels"},
     "templates": FOUNDATION | {"mesh", "render"},
     "pnp": FOUNDATION | {"kernels"},
-    "draw": FOUNDATION,
+    "draw": FOUNDATION | {"render"},
     "backend": FOUNDATION | {"mesh", "render", "pnp", "kernels"},
     "cli": {"*"},
     "__init__": {"*"},
@@ -90,12 +91,11 @@ def _run(code: str) -> str:
 
 
 BLOCK = """
-import importlib.abc, sys
-class Block(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
-sys.meta_path.insert(0, Block())
+import importlib.machinery as machinery
+find = machinery.PathFinder.find_spec
+def find_spec(name, path=None, target=None):
+    return None if name.split(".")[0] in {blocked!r} else find(name, path, target)
+machinery.PathFinder.find_spec = find_spec
 """
 
 
