@@ -129,36 +129,39 @@ COOP_HD void cholesky_solve(const T* L, T* x) {
     }
 }
 
-// Least squares A x = b with R rows and C columns by Householder QR; A and b are destroyed, x is written. Columns whose
-// remainder vanishes get x = 0 (a rank-deficient system has no preferred answer, and NaN would be worse).
+// Least squares A x = b by Householder QR, `rows` <= R and `columns` <= C used; A (row stride C) and b are destroyed.
+// False, with x unspecified, if a column is a combination of those before it to working precision.
 template <typename T, int R, int C>
-COOP_HD void least_squares(T* A, T* b, T* x) {
-    const T tiny = sizeof(T) == 8 ? T(1e-300) : T(1e-36);
-    T diagonal[C];
-    for (int j = 0; j < C; ++j) {
+COOP_HD bool least_squares(T* A, T* b, int rows, int columns, T* x) {
+    T largest = T(0), diagonal[C];
+    for (int j = 0; j < columns; ++j) {
         T norm = T(0);
-        for (int i = j; i < R; ++i) norm += A[i * C + j] * A[i * C + j];
-        diagonal[j] = T(0);
-        if (!(norm > tiny)) continue;
-        const T alpha = A[j * C + j] > T(0) ? -sqrt(norm) : sqrt(norm);
-        const T head = A[j * C + j] - alpha;
-        const T beta = T(1) / (alpha * head);  // -2 / |v|^2
-        A[j * C + j] = head;
-        for (int k = j + 1; k < C; ++k) {
+        for (int i = j; i < rows; ++i) norm += A[i * C + j] * A[i * C + j];
+        norm = sqrt(norm);
+        largest = fmax(largest, norm);
+        if (!(norm > (sizeof(T) == 8 ? T(1e-14) : T(1e-6)) * largest)) return false;
+        const T head = A[j * C + j];
+        diagonal[j] = head > T(0) ? -norm : norm;
+        A[j * C + j] = head - diagonal[j];
+        const T scale = T(1) / (norm * (norm + fabs(head)));  // 2 / |v|^2 of the reflector I - 2 v v^T / |v|^2
+        for (int k = j + 1; k <= columns; ++k) {
             T sum = T(0);
-            for (int i = j; i < R; ++i) sum += A[i * C + j] * A[i * C + k];
-            for (int i = j; i < R; ++i) A[i * C + k] += sum * beta * A[i * C + j];
+            for (int i = j; i < rows; ++i) sum += A[i * C + j] * (k < columns ? A[i * C + k] : b[i]);
+            sum *= scale;
+            for (int i = j; i < rows; ++i) {
+                if (k < columns)
+                    A[i * C + k] -= sum * A[i * C + j];
+                else
+                    b[i] -= sum * A[i * C + j];
+            }
         }
-        T sum = T(0);
-        for (int i = j; i < R; ++i) sum += A[i * C + j] * b[i];
-        for (int i = j; i < R; ++i) b[i] += sum * beta * A[i * C + j];
-        diagonal[j] = alpha;
     }
-    for (int j = C - 1; j >= 0; --j) {
+    for (int j = columns - 1; j >= 0; --j) {
         T value = b[j];
-        for (int k = j + 1; k < C; ++k) value -= A[j * C + k] * x[k];
-        x[j] = diagonal[j] == T(0) ? T(0) : value / diagonal[j];
+        for (int k = j + 1; k < columns; ++k) value -= A[j * C + k] * x[k];
+        x[j] = value / diagonal[j];
     }
+    return true;
 }
 
 }  // namespace coop

@@ -23,6 +23,22 @@ COOP_HD bool all_finite(const double* values, int count) {
     return good;
 }
 
+// Finite, focal lengths positive, upper triangular with last row 0 0 1. Raising for a wrong one, as the CPU does, would
+// mean waiting for the GPU; the problem comes back as NON_FINITE instead.
+COOP_HD bool is_camera(const double* K) {
+    return all_finite(K, 9) && K[0] > 0.0 && K[4] > 0.0 && K[3] == 0.0 && K[6] == 0.0 && K[7] == 0.0 && K[8] == 1.0;
+}
+
+// Finite and a rigid motion, to 1e-4: poses that were float32 pass, a scaled or transposed matrix does not.
+COOP_HD bool is_motion(const double* T) {
+    if (!all_finite(T, 16) || T[12] != 0.0 || T[13] != 0.0 || T[14] != 0.0 || T[15] != 1.0) return false;
+    double normal[3], error = 0.0;
+    for (int i = 0; i < 3; ++i)
+        for (int j = i; j < 3; ++j) error = fmax(error, fabs(dot3(T + 4 * i, T + 4 * j) - (i == j ? 1.0 : 0.0)));
+    cross3(T, T + 4, normal);
+    return error <= 1e-4 && dot3(normal, T + 8) > 0.0;
+}
+
 COOP_HD Intrinsics<double> read_intrinsics(const double* K) {
     Intrinsics<double> out = {K[0], K[1], K[2], K[4], K[5]};
     return out;
@@ -53,7 +69,7 @@ COOP_HD void accumulate_input(const In* X, const In* u, In w, const double* T, I
 
 // The status of a problem from its sums, first that holds.
 COOP_HD int input_status(const double* K, const double* T, const double* sums) {
-    if (!all_finite(K, 9) || !all_finite(T, 16) || sums[SUM_BAD] > 0.0) return NON_FINITE;
+    if (!is_camera(K) || !is_motion(T) || sums[SUM_BAD] > 0.0) return NON_FINITE;
     if (sums[SUM_WEIGHTED] < 3.0) return TOO_FEW_POINTS;
     if (sums[SUM_FRONT] < 1.0) return BEHIND_CAMERA;
     if (sums[SUM_FRONT] < 3.0) return TOO_FEW_POINTS;
@@ -79,6 +95,17 @@ COOP_HD void lm_setup(const double* K, const double* T, const double* sums, doub
     }
 }
 
+// K^-1 u - m0 in FP32, the two coordinates `stride` apart.
+template <typename In>
+COOP_HD void normalise(const Intrinsics<double>& K, double m0_x, double m0_y, const In* u, float* m, int stride) {
+    const double origin_v = K.fy * m0_y + K.cy, origin_u = K.fx * m0_x + K.skew * m0_y + K.cx;
+    const In high_u = In(origin_u), high_v = In(origin_v);
+    const In y = ((u[1] - high_v) - In(origin_v - double(high_v))) / In(K.fy);
+    const In x = ((u[0] - high_u) - In(origin_u - double(high_u)) - In(K.skew) * y) / In(K.fx);
+    m[0] = float(x);
+    m[stride] = float(y);
+}
+
 // One correspondence as the passes read it: X - c, K^-1 u - m0. `X_out` and `m_out` are written `stride` apart.
 template <typename In>
 COOP_HD void gather_point(const LmState& state, const In* X, const In* u, float* X_out, float* m_out, int stride) {
@@ -86,13 +113,7 @@ COOP_HD void gather_point(const LmState& state, const In* X, const In* u, float*
         const In high = In(state.centre[i]);
         X_out[i * stride] = float((X[i] - high) - In(state.centre[i] - double(high)));
     }
-    const double origin_v = state.K.fy * state.m0[1] + state.K.cy;
-    const double origin_u = state.K.fx * state.m0[0] + state.K.skew * state.m0[1] + state.K.cx;
-    const In high_u = In(origin_u), high_v = In(origin_v);
-    const In y = ((u[1] - high_v) - In(origin_v - double(high_v))) / In(state.K.fy);
-    const In x = ((u[0] - high_u) - In(origin_u - double(high_u)) - In(state.K.skew) * y) / In(state.K.fx);
-    m_out[0] = float(x);
-    m_out[stride] = float(y);
+    normalise(state.K, state.m0[0], state.m0[1], u, m_out, stride);
 }
 
 // First pass: sums over the block's share of a problem's points, then, in the block that arrives last, the set-up.

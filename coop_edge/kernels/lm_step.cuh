@@ -21,8 +21,8 @@ enum Stop { STOP_ITERATIONS = 0, STOP_STEP = 1, STOP_COST = 2, STOP_DAMPING = 3,
 constexpr double MIN_DAMPING = 1e-12, MAX_DAMPING = 1e12;
 
 // FP32 cannot tell two costs closer than this share apart: the rounding of the residuals, summed (measured: up to 5e-7
-// at 100 points). A step whose predicted decrease is smaller is taken on the word of its gradient, which is good to more
-// digits than the cost is, and ends the iteration as one below cost_tolerance would.
+// at 100 points). A step whose predicted decrease is smaller is taken on the word of its gradient, which is good to
+// more digits than the cost is, and ends the iteration as one below cost_tolerance would.
 constexpr double COST_NOISE = 1e-6;
 
 // A pivot of the undamped normal equations, scaled to a unit diagonal, below this is rounding: their sums are FP32.

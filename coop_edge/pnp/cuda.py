@@ -1,0 +1,116 @@
+"""The pose solvers on an NVIDIA GPU, through CuPy. The algorithm is that of ``coop_edge.pnp``.
+
+Arrays go in and come out as CuPy arrays, nothing passes through the host and nothing waits for the GPU: failures are
+found on the device and come back as statuses. Work is queued on CuPy's current stream.
+
+Memory: each operation keeps its scratch and grows it when a larger batch comes. Inputs that are C-contiguous and all
+float32 (the network's outputs) or all float64 are read in place; others are converted, which allocates. With ``out=``
+and arrays of that kind, a call whose shapes have been seen before allocates nothing and can be captured in a CUDA graph::
+
+    out = solver.weighted_lm(X, u, w, K, T_init)               # compiles, allocates
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        solver.weighted_lm(X, u, w, K, T_init, out=out)
+        graph = stream.end_capture()
+    graph.launch(stream)                                        # new contents of X, u, w, K, T_init; results in out
+
+The solver and the arrays must outlive the graph. One solver serves one stream at a time, since its scratch is shared.
+
+Precision: points, samples, scores and sums within a warp are FP32, on centred and normalised coordinates; FP64 is for
+what there is one of per problem (poses, the 6 x 6 solves, sums over warps and blocks, the stopping rule), since Orin
+computes FP64 at 1/64 of its FP32 rate. Each source in ``kernels/`` says what that costs. Against the CPU solver on the
+tests' problems: the same samples, numbers of hypotheses and inliers; poses within 1e-6 rad and 1e-6 of the distance, or
+0.2 % of their standard deviation.
+
+Two answers differ from the CPU solver's, because raising would mean waiting for the GPU: a problem whose K is no
+pinhole camera's, or whose T_init is no rigid motion, comes back as NON_FINITE instead of InputError.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coop_edge.config import LmConfig, RansacConfig
+from coop_edge.errors import InputError
+from coop_edge.kernels.device import Device
+from coop_edge.pnp import cuda_lm, cuda_ransac
+from coop_edge.pnp.base import LmResult, RansacResult, check_batch, check_correspondences
+from coop_edge.pnp.cuda_arrays import Scratch, check_on_device
+
+Array = Any
+
+
+class CudaPnpSolver:
+    """``pnp.base.PnpSolver`` on a GPU. ``device``: CuPy's current device if None."""
+
+    def __init__(self, device: Device | None = None) -> None:
+        if device is None:
+            from coop_edge.kernels.device import CupyDevice
+
+            device = CupyDevice()
+        self.device = device
+        self._scratch = Scratch(device)
+
+    def ransac_epnp(
+        self,
+        points_object: Array,
+        points_image: Array,
+        valid: Array,
+        K: Array,
+        config: RansacConfig | None = None,
+        *,
+        out: RansacResult | None = None,
+    ) -> RansacResult:
+        """``PnpSolver.ransac_epnp``; ``out``: arrays of an earlier result of the same shapes, written and returned.
+
+        Raises InputError on shapes, dtypes, and on arrays that are not on the device.
+        """
+        check_on_device(self.device, points_object=points_object, points_image=points_image, valid=valid, K=K)
+        batch = check_correspondences(points_object, points_image, valid, "valid", K)
+        if valid.dtype.kind != "b":
+            raise InputError(f"valid: wanted dtype bool, got {valid.dtype}; compare a score with a threshold first")
+        count = int(points_object.shape[1])
+        if out is None:
+            out = cuda_ransac.empty_result(self.device, batch, count)
+        else:
+            cuda_ransac.check_result(out, batch, count)
+        if batch:
+            cuda_ransac.run(
+                self.device, self._scratch, points_object, points_image, valid, K, config or RansacConfig(), out
+            )
+        return out
+
+    def weighted_lm(
+        self,
+        points_object: Array,
+        points_image: Array,
+        weights: Array,
+        K: Array,
+        T_init: Array,
+        config: LmConfig | None = None,
+        *,
+        out: LmResult | None = None,
+    ) -> LmResult:
+        """``PnpSolver.weighted_lm``; ``out``: arrays of an earlier result of the same shapes, written and returned.
+
+        FP32 cannot tell costs apart that differ by less than 1e-6: a step that promises less is taken and ends the
+        iteration (LmStop.COST), whatever ``cost_tolerance``. A set of points counts as DEGENERATE from a scaled pivot
+        of 1e-6 on. Raises InputError on shapes, dtypes, and on arrays that are not on
+        the device.
+        """
+        arrays = {"points_object": points_object, "points_image": points_image, "weights": weights}
+        check_on_device(self.device, **arrays, K=K, T_init=T_init)
+        batch = check_correspondences(points_object, points_image, weights, "weights", K)
+        check_batch("weights", weights, (), 2)
+        check_batch("T_init", T_init, (4, 4), 3)
+        if len(T_init) != batch:
+            raise InputError(f"T_init: wanted [{batch},4,4] to go with points_object, got {list(T_init.shape)}")
+        if out is None:
+            out = cuda_lm.empty_result(self.device, batch)
+        else:
+            cuda_lm.check_result(out, batch)
+        if batch:
+            config = config or LmConfig()
+            cuda_lm.run(self.device, self._scratch, points_object, points_image, weights, K, T_init, config, out)
+        return out

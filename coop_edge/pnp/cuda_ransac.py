@@ -1,0 +1,105 @@
+"""EPnP inside RANSAC on the GPU: the launches of ``kernels/ransac.cu``; how it works stands in ``kernels/ransac.cuh``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from coop_edge.config import MINIMAL_SOLVERS, LmConfig, RansacConfig
+from coop_edge.errors import InputError
+from coop_edge.kernels.device import Device
+from coop_edge.pnp.base import RansacResult, RansacStatistics
+from coop_edge.pnp.cuda_arrays import Scratch, as_floats, check_out
+
+Array = Any
+
+MAX_POINTS = 1 << 24
+"""Counts are summed in FP32, exact up to here."""
+
+_SOURCE = "ransac.cu"
+_THREADS = 128  # RANSAC_THREADS
+_PROBLEM_BYTES = 72  # sizeof(RansacProblem), asserted in ransac.cu
+
+
+def empty_result(device: Device, batch: int, count: int) -> RansacResult:
+    """Outputs for ``batch`` problems of ``count`` correspondences, uninitialised."""
+    xp = device.xp
+    statistics = RansacStatistics(
+        status=xp.empty(batch, dtype=np.int32),
+        n_inliers=xp.empty(batch, dtype=np.int32),
+        hypotheses=xp.empty(batch, dtype=np.int32),
+        score=xp.empty(batch, dtype=np.float64),
+        reprojection_rms_px=xp.empty(batch, dtype=np.float64),
+    )
+    poses, inliers = xp.empty((batch, 4, 4), dtype=np.float64), xp.empty((batch, count), dtype=np.bool_)
+    return RansacResult(poses, inliers, statistics)
+
+
+def check_result(out: RansacResult, batch: int, count: int) -> None:
+    """Raise InputError unless ``out`` can take the results of ``batch`` problems of ``count`` correspondences."""
+    check_out("T_camera_object", out.T_camera_object, (batch, 4, 4), np.float64)
+    check_out("inliers", out.inliers, (batch, count), np.bool_)
+    for name in ("score", "reprojection_rms_px"):
+        check_out(name, getattr(out.statistics, name), (batch,), np.float64)
+    for name in ("status", "n_inliers", "hypotheses"):
+        check_out(name, getattr(out.statistics, name), (batch,), np.int32)
+
+
+def run(
+    device: Device,
+    scratch: Scratch,
+    points_object: Array,
+    points_image: Array,
+    valid: Array,
+    K: Array,
+    config: RansacConfig,
+    out: RansacResult,
+) -> None:
+    """Launch both kernels on the current stream; shapes are checked, B >= 1."""
+    batch, count = points_object.shape[:2]
+    if count > MAX_POINTS:
+        raise InputError(f"points_object: wanted at most {MAX_POINTS} points per problem, got {count}")
+    X, u = as_floats(device, points_object, points_image)
+    K = device.xp.ascontiguousarray(K, dtype=np.float64)
+    valid = device.xp.ascontiguousarray(valid)
+    problems = scratch.take("ransac_problems", (batch, _PROBLEM_BYTES), np.uint8)
+    points = scratch.take("ransac_points", (batch, 5, count), np.float32)
+    index = scratch.take("ransac_index", (batch, count), np.int32)
+    flags = scratch.take("ransac_flags", (batch, 2, count), np.uint8)
+    suffix = "f32" if np.float32 == X.dtype else "f64"
+    grid, block, size = (batch,), (_THREADS,), np.int32(count)
+
+    device.kernel(_SOURCE, f"ransac_read_{suffix}")(
+        grid, block, (X, u, valid, K, np.int32(0 if K.ndim == 2 else 9), size, problems, points, index)
+    )
+    s = out.statistics
+    device.kernel(_SOURCE, "ransac_solve")(
+        grid,
+        block,
+        (
+            *(problems, points, index, size, flags, *_options(config)),
+            *(out.T_camera_object, out.inliers, s.status, s.n_inliers, s.hypotheses, s.score, s.reprojection_rms_px),
+        ),
+    )
+
+
+def _options(config: RansacConfig) -> tuple[np.generic, ...]:
+    """The kernel's scalars, from ``threshold`` on."""
+    adaptive = config.confidence < 1.0
+    lm = LmConfig()
+    return (
+        np.float32(config.threshold_px),
+        np.int32(config.hypotheses),
+        np.int32(MINIMAL_SOLVERS.index(config.minimal)),
+        np.int32(config.sample_size),
+        np.int32(config.refine),
+        np.int32(config.min_inliers),
+        np.int32(adaptive),
+        np.float64(math.log1p(-config.confidence) if adaptive else 0.0),
+        np.uint64(config.seed),
+        np.int32(lm.iterations),
+        *(np.float64(value) for value in (lm.damping, lm.damping_up, lm.damping_down)),
+        *(np.float64(value) for value in (lm.step_tolerance, lm.cost_tolerance)),
+    )
