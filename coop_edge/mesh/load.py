@@ -75,10 +75,11 @@ def _build(soup: Soup, metres: float, unit: str, max_faces: int, name: str, note
         notes.append(f"{dropped} of {given} triangles have zero area and were dropped")
     if len(soup.faces) > max_faces:
         before = len(soup.faces)
-        textured = bool((soup.face_texture >= 0).any())
+        textured = (soup.face_texture >= 0).mean()
         soup = compact(drop_degenerate(simplify(soup, max_faces)))
-        baked = ", its textures baked to colours at the corners" if textured else ""
-        notes.append(f"simplified from {before} to {len(soup.faces)} triangles{baked} (max_faces={max_faces})")
+        kept = (soup.face_texture >= 0).mean()
+        seams = f", textured ones {textured:.1%} before and {kept:.1%} after" if textured else ""
+        notes.append(f"simplified from {before} to {len(soup.faces)} triangles{seams} (max_faces={max_faces})")
         shift = _box_centre(soup.vertices)
         centre, soup = centre + shift, _about(soup, shift)
     soup = drop_unused_textures(soup)

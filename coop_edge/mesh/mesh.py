@@ -87,7 +87,8 @@ class Mesh:
             its own unit is not used.
         albedo: (R, G, B) in 0..255 for faces without a colour of their own; light grey (``DEFAULT_ALBEDO``) if None.
         ignore_colors: drop the file's colours and textures; all faces take the albedo.
-        max_faces: a mesh with more triangles is simplified to as many (textures are then baked to corner colours).
+        max_faces: a mesh with more triangles is simplified to as many; those that come to bridge a texture's seam then
+                carry colours at their corners instead of the texture.
         name: name of the object; the file's stem if None.
 
         ``centre`` is the middle of the bounding box. Degenerate triangles are dropped, vertices at equal positions

@@ -20,10 +20,30 @@ Points = NDArray[np.float64]
 def simplify(soup: Soup, max_faces: int) -> Soup:
     """A soup of at most ``max_faces`` triangles, where the surface allows it.
 
-    Every corner of the new triangles takes the colour of the nearest point of the given surface, looked up slightly
-    inside the triangle so that edges between colours stay sharp. Textures are baked into these corner colours: their
-    coordinates do not survive edge collapses across the seams. Raises MeshError if fast-simplification is missing.
+    Colours and texture coordinates are those of the nearest points of the given surface, looked up slightly inside the
+    new triangles so that edges between colours stay sharp. A triangle keeps its texture if the coordinates at its
+    corners predict those in between (``_transfer_texture``); the others, which bridge a seam of the texture or another
+    kind of colour, take colours at their corners. Raises MeshError if fast-simplification is missing.
     """
+    vertices, faces = _collapse(soup, max_faces)
+    corners = vertices[faces]
+    middle = corners.mean(axis=1, keepdims=True)
+    face, barycentric = nearest_on_surface(soup.vertices, soup.faces, (corners + _INSET * (middle - corners)))
+    source = (soup.corner_colors, soup.corner_uv, soup.face_texture, soup.textures)
+    colors = surface_colors(*source, face.ravel(), barycentric.reshape(-1, 3)).reshape(-1, 3, 3)
+    texture, uv = _transfer_texture(soup, corners, face, barycentric)
+    return Soup(
+        vertices=vertices,
+        faces=faces,
+        corner_colors=np.rint(np.clip(colors, 0, 255)).astype(np.uint8),
+        corner_uv=uv.astype(np.float32),
+        face_texture=texture,
+        textures=soup.textures,
+    )
+
+
+def _collapse(soup: Soup, max_faces: int) -> tuple[Points, NDArray[np.int64]]:
+    """Vertices and faces after edge collapses."""
     try:
         import fast_simplification
     except ImportError as error:
@@ -39,32 +59,49 @@ def simplify(soup: Soup, max_faces: int) -> Soup:
             break
     if len(triangles) == 0:
         raise MeshError(f"nothing is left of {len(soup.faces)} triangles at max_faces={max_faces}; raise it")
-    vertices, faces = np.asarray(points, np.float64) * size, np.asarray(triangles, np.int64)
-    corners = vertices[faces]
-    inside = corners + _INSET * (corners.mean(axis=1, keepdims=True) - corners)
-    face, barycentric = nearest_on_surface(soup.vertices, soup.faces, inside.reshape(-1, 3))
-    colors = surface_colors(
-        soup.corner_colors, soup.corner_uv, soup.face_texture, soup.textures, face, barycentric
-    ).reshape(-1, 3, 3)
-    f = len(faces)
-    return Soup(
-        vertices=vertices,
-        faces=faces,
-        corner_colors=np.rint(np.clip(colors, 0, 255)).astype(np.uint8),
-        corner_uv=np.zeros((f, 3, 2), np.float32),
-        face_texture=np.full(f, -1, np.int32),
-        textures=(),
+    return np.asarray(points, np.float64) * size, np.asarray(triangles, np.int64)
+
+
+def _transfer_texture(
+    soup: Soup, corners: Points, face: NDArray[np.int64], barycentric: Points
+) -> tuple[NDArray[np.int32], Points]:
+    """face_texture [F] and corner_uv [F,3,2] of new triangles, given where their inset corners lie on the old surface.
+
+    The test of a triangle: at its middle and the middles of its edges, the coordinates interpolated from its corners
+    are those of the old surface there, to 2 texels or 0.5 % of the texture.
+    """
+    texture = np.where(
+        (soup.face_texture[face] == soup.face_texture[face[:, :1]]).all(1), soup.face_texture[face[:, 0]], -1
     )
+    uv = np.zeros((len(face), 3, 2))
+    textured = np.flatnonzero(texture >= 0)
+    if len(textured) == 0:
+        return texture.astype(np.int32), uv
+    at_inset = np.einsum("fcb,fcbk->fck", barycentric[textured], soup.corner_uv[face[textured]].astype(np.float64))
+    mean = at_inset.mean(axis=1, keepdims=True)
+    at_corners = mean + (at_inset - mean) / (1.0 - _INSET)
+    weights = np.array([[1, 1, 1], [0, 1.5, 1.5], [1.5, 0, 1.5], [1.5, 1.5, 0]]) / 3.0
+    weights = (1.0 - _INSET) * weights + _INSET / 3.0
+    found, where = nearest_on_surface(soup.vertices, soup.faces, weights @ corners[textured])
+    truth = np.einsum("fpb,fpbk->fpk", where, soup.corner_uv[found].astype(np.float64))
+    sides = np.array([t.shape[1::-1] for t in soup.textures], np.float64)[texture[textured]]
+    tolerance = np.maximum(2.0 / sides, 0.005)[:, None]
+    good = (np.abs(weights @ at_corners - truth) <= tolerance).all(axis=(1, 2))
+    good &= (soup.face_texture[found] == texture[textured, None]).all(axis=1)
+    texture[textured[~good]] = -1
+    uv[textured[good]] = at_corners[good]
+    return texture.astype(np.int32), uv
 
 
 def nearest_on_surface(
     vertices: Points, faces: NDArray[np.int64], queries: Points, chunk: int = 1 << 15
 ) -> tuple[NDArray[np.int64], Points]:
-    """Nearest surface points to queries [N,3]: face index [N] and barycentric coordinates [N,3].
+    """Nearest surface points to queries [...,3]: face index [...] and barycentric coordinates [...,3].
 
     Exact among the faces of the nearest inset corners, which is the true answer unless triangles much larger than
     their neighbours lie near.
     """
+    shape, queries = queries.shape[:-1], queries.reshape(-1, 3)
     corners = vertices[faces]
     anchors = (corners * 2.0 + corners.mean(axis=1, keepdims=True)) / 3.0
     tree = cKDTree(anchors.reshape(-1, 3))
@@ -82,7 +119,7 @@ def nearest_on_surface(
         rows = np.arange(len(part))
         best_face[s : s + chunk] = candidates[rows, pick]
         best_barycentric[s : s + chunk] = barycentric[rows, pick]
-    return best_face, best_barycentric
+    return best_face.reshape(shape), best_barycentric.reshape(*shape, 3)
 
 
 def closest_barycentric(triangles: Points, points: Points) -> Points:

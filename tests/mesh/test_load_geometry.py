@@ -8,11 +8,14 @@ import sys
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
+from benchmarks.meshes import smooth_texture
 from coop_edge.errors import InputError, MeshError
 from coop_edge.mesh import Mesh
 from coop_edge.mesh.simplify import closest_barycentric, nearest_on_surface
 from tests.mesh import assets, gltf_writer
+from tests.oracles.texture import lookup
 
 
 def _box(extents=(0.1, 0.06, 0.04), offset=(0.3, -0.2, 0.5)) -> trimesh.Trimesh:
@@ -146,28 +149,58 @@ def test_simplified_sphere_keeps_shape_and_colors(caplog):
     assert np.abs(mesh.corner_colors - want).mean() < 3
 
 
-def test_simplified_texture_is_baked():
-    image = np.zeros((64, 64, 3), np.uint8)
-    image[:, :32], image[:, 32:] = (250, 20, 20), (20, 20, 250)
-    n = 60
+def _wavy_sheet(texture: np.ndarray, n: int = 60, seam: bool = False) -> trimesh.Trimesh:
+    """A bumpy sheet of 0.2 x 0.2 m under a texture; with a seam, its right half shows the texture upside down."""
     grid = np.stack(np.meshgrid(np.linspace(0, 1, n), np.linspace(0, 1, n), indexing="ij"), -1).reshape(-1, 2)
     bump = 0.02 * np.sin(5 * grid[:, 0]) * np.sin(4 * grid[:, 1])
     index = np.arange(n * n).reshape(n, n)
     quads = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1).reshape(-1, 4)
-    from PIL import Image
-
-    visual = trimesh.visual.TextureVisuals(uv=grid, image=Image.fromarray(image))
     faces = quads[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3)
-    vertices = np.column_stack([0.2 * grid, bump])
-    mesh = Mesh.load(trimesh.Trimesh(vertices, faces, visual=visual, process=False), unit="m", max_faces=1500)
+    vertices, uv = np.column_stack([0.2 * grid, bump])[faces].reshape(-1, 3), grid[faces].copy()
+    if seam:
+        right = grid[faces][..., 0].mean(1) > 0.5
+        uv[right] = 1.0 - uv[right]
+    visual = trimesh.visual.TextureVisuals(uv=uv.reshape(-1, 2), image=Image.fromarray(texture))
+    return trimesh.Trimesh(vertices, np.arange(len(vertices)).reshape(-1, 3), visual=visual, process=False)
+
+
+@pytest.mark.parametrize("seam", [False, True])
+def test_simplified_texture_stays_in_place(seam):
+    texture = smooth_texture(128)
+    texture[:, :1], texture[:1], texture[-1:], texture[:, -1:] = 0, 0, 0, 0  # so that wrapping round would show
+    mesh = Mesh.load(_wavy_sheet(texture, seam=seam), unit="m", max_faces=1500)
     assert len(mesh.faces) <= 1500
-    assert mesh.textures == ()
-    assert "textures baked" in mesh.notes[0]
-    x = (mesh.vertices.astype(float) + mesh.centre)[mesh.faces][..., 0]
-    clear = np.abs(x - 0.1) > 0.01  # and beyond the repeated texture's outermost half texel
-    clear &= (x > 0.002) & (x < 0.198)
-    want = np.where(x[..., None] < 0.1, (250, 20, 20), (20, 20, 250))
-    np.testing.assert_array_equal(mesh.corner_colors[clear], want[clear])
+    textured = mesh.face_texture >= 0
+    assert textured.mean() > (0.85 if seam else 0.99)
+    assert "textured ones 100.0% before and" in mesh.notes[0]
+    rng = np.random.default_rng(0)
+    faces = rng.integers(0, len(mesh.faces), 3000)
+    weights = rng.dirichlet((1, 1, 1), 3000)
+    points = np.einsum("nc,nck->nk", weights, mesh.vertices[mesh.faces[faces]].astype(float)) + mesh.centre
+    uv = points[:, :2] / 0.2
+    uv[seam & (uv[:, 0] > 0.5)] = 1.0 - uv[seam & (uv[:, 0] > 0.5)]
+    want = np.array([lookup(texture, *c) for c in uv])
+    inner = ((uv > 0.03) & (uv < 0.97)).all(axis=1) & (np.abs(points[:, 0] - 0.1) > 0.01)
+    error = np.abs(mesh.surface_color(faces, weights) - want)[inner]
+    assert np.median(error) < 1.5
+    assert (error > 25).mean() < 0.01
+
+
+def test_simplified_seam_never_shows_what_lies_between_in_the_texture():
+    """Left half red, right half blue, green between them in the texture only: no triangle may sweep across it."""
+    texture = np.zeros((64, 64, 3), np.uint8)
+    texture[:, :24], texture[:, 24:40], texture[:, 40:] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    sheet = _wavy_sheet(texture)
+    uv = np.asarray(sheet.visual.uv).reshape(-1, 3, 2)
+    right = uv[..., 0].mean(1) > 0.5
+    uv[..., 0] = np.where(right[:, None], 0.75 + 0.2 * uv[..., 0], 0.05 + 0.2 * uv[..., 0])
+    sheet.visual.uv = uv.reshape(-1, 2)
+    mesh = Mesh.load(sheet, unit="m", max_faces=1000)
+    rng = np.random.default_rng(1)
+    colors = mesh.surface_color(rng.integers(0, len(mesh.faces), 5000), rng.dirichlet((1, 1, 1), 5000))
+    assert colors[:, 1].max() < 1
+    assert (colors[:, 0] > 249).mean() > 0.4
+    assert (colors[:, 2] > 249).mean() > 0.4
 
 
 def test_no_simplification_at_the_limit():
