@@ -99,10 +99,16 @@ def read_file(path: Path, ignore_colors: bool) -> tuple[list[Part], list[str]]:
 
 
 def _read_obj(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
+    lines = path.read_bytes().splitlines()
+    relative = next((i for i, line in enumerate(lines) if line.startswith(b"f ") and b"-" in line), None)
+    if relative is not None and any(line.startswith((b"v ", b"vt ")) for line in lines[relative:]):
+        # They count back from where they stand; the reader counts them from the end of the file.
+        raise MeshError(
+            "mixes relative (negative) face indices with vertices that follow; export it with absolute ones"
+        )
     with path.open("rb") as file:
         found = parts.from_loader(load_obj(file, resolver=assets, skip_materials=ignore_colors))
     if not ignore_colors:
-        lines = path.read_bytes().splitlines()
         used = {line[7:].decode(errors="replace").strip() for line in lines if line.startswith(b"usemtl ")}
         known = {part.visual.material.name for part in found if part.visual is not None}
         if unknown := sorted(used - known):

@@ -130,6 +130,16 @@ def test_truncated_obj_that_lacks_vertices(tmp_path):
         Mesh.load(tmp_path / "a.obj", unit="m")
 
 
+def test_obj_relative_indices(tmp_path):
+    """Read where they mean the same from both ends; refused where the reader would take the wrong vertices."""
+    triangle = "v 0 0 {z}\nv 0.1 0 {z}\nv 0 0.1 {z}\n"
+    (tmp_path / "a.obj").write_text(triangle.format(z=0) + "f -3 -2 -1\n")
+    assert len(Mesh.load(tmp_path / "a.obj", unit="m").faces) == 1
+    (tmp_path / "b.obj").write_text("".join(triangle.format(z=z) + "f -3 -2 -1\n" for z in (0, 0.1)))
+    with pytest.raises(MeshError, match=r"b\.obj: mixes relative"):
+        Mesh.load(tmp_path / "b.obj", unit="m")
+
+
 def _without(path: Path, name: str) -> Path:
     (path.parent / name).unlink()
     return path
