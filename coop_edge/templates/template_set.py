@@ -106,7 +106,7 @@ class TemplateSet:
         if not isinstance(mesh, Mesh):
             raise InputError(f"mesh: wanted a coop_edge Mesh (Mesh.load makes one), got {type(mesh).__name__}")
         if renderer is None:
-            from coop_edge.render.cpu import CpuRenderer
+            from coop_edge.render import CpuRenderer
 
             renderer = CpuRenderer
         poses, K = template_camera(mesh, size, margin=margin, field_of_view=field_of_view)
