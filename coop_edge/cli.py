@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import sys
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -151,7 +150,7 @@ def render(
     mesh: MeshFile,
     unit: UnitOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write (.png).")],
-    view: Annotated[int, typer.Option(min=0, max=41, help="Which of the 42 viewpoints.")] = 30,
+    view: Annotated[int, typer.Option(min=0, max=41, help="Which of the 42 viewpoints.")] = 9,
     size: Annotated[int, typer.Option(min=16, max=2048, help="Side of each picture, pixels.")] = 448,
     renderer: Annotated[RendererName, typer.Option(help="Which renderer to use.")] = RendererName.cpu,
     supersample: Annotated[int, typer.Option(help="Samples per pixel side: 1, 3 or 5.")] = 3,
@@ -249,4 +248,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
