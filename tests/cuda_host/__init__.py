@@ -27,12 +27,14 @@ What a kernel has to look like
 
 What is caught
 --------------
-Each of these raises ``KernelError`` with file and line: barriers and collectives that can never complete, lanes that
-read from lanes that take no part, undefined behaviour that UBSan sees (index outside an array of known size, signed
-overflow, misaligned ``float4``, null pointers, a float cast to an integer that cannot hold it: CUDA saturates there,
-other machines don't), and writes outside the arrays of a launch (``guard=True``). Shared memory starts as garbage
-(bytes 0xCD) in every block, and so do arrays from ``device.xp.empty``. ``reverse=True`` runs blocks and threads in
-descending order: a result that changes has a race or depends on the order.
+Each of these raises ``KernelError``, with the place in the source or the CUDA thread: barriers and collectives that
+can never complete, lanes that read from lanes that take no part, undefined behaviour that UBSan sees (index outside an
+array of known size, signed overflow, misaligned ``float4``, null pointers, a float cast to an integer that cannot hold
+it: CUDA saturates there, other machines don't), writes outside the arrays of a launch (``guard=True``), segmentation
+faults and stack overflows. Shared memory starts as garbage (bytes 0xCD) in every block, and so do arrays from
+``device.xp.empty``. ``reverse=True`` runs blocks and threads in descending order: a result that changes has a race or
+depends on the order.
 
-What is not caught: data races that both orders happen to survive, and all that concerns speed.
+What is not caught: reads slightly outside an array, data races that both orders happen to survive, endless loops, and
+all that concerns speed.
 """

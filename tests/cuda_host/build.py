@@ -17,7 +17,7 @@ FLAGS = (
     *("-fno-math-errno", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"),
     *("-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function"),
 )
-# Compiled in, but not linked with libubsan: the handlers are in cuda_shim.cpp and end the launch with an error.
+# Compiled in, but not linked with libubsan: the handlers are in faults.cpp and end the launch with an error.
 SANITIZE = ("-fsanitize=undefined,float-cast-overflow", "-fno-sanitize=vptr")
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -67,7 +67,7 @@ def build(source: Path, include_dir: Path, sanitize: bool) -> Path:
         raise RuntimeError(f'{source}: holds no `extern "C" __global__ void` function')
     flags = [*FLAGS, *(SANITIZE if sanitize else ())]
     shim = b"".join(path.read_bytes() for path in sorted(SHIM_DIR.glob("*.h")))
-    objects = [_compile_shim(SHIM_DIR / name, shim) for name in ("cuda_shim.cpp", "ubsan_handlers.cpp")]
+    objects = [_compile_shim(SHIM_DIR / name, shim) for name in ("cuda_shim.cpp", "faults.cpp")]
     unit = f'#include "{source}"\n' + "".join(f"CUDA_SHIM_EXPORT({name})\n" for name in names)
     contents = shim + b"".join(p.read_bytes() for p in sorted(source_closure(source, include_dir)))
     contents += "".join([unit, *flags, *map(str, objects)]).encode()

@@ -304,12 +304,17 @@ int launch(void (*invoke)(void**), void** arguments, const unsigned* grid, const
   const std::lock_guard<std::mutex> lock(one_launch_at_a_time);
   error_text = error;
   error_capacity = error_size;
-  if (_setjmp(failure)) return 1;
+  catch_faults();
+  if (_setjmp(failure)) {
+    release_faults();
+    return 1;
+  }
   set_dimensions(grid, threads);
   block.invoke = invoke;
   block.arguments = arguments;
   block.reverse = reverse != 0;
   run_grid(shared);
+  release_faults();
   return 0;
 }
 

@@ -60,6 +60,8 @@ unsigned long long warp_collective(Op op, unsigned mask, unsigned long long valu
                                    int line);
 int lane_id();
 [[noreturn]] void fail(const char* format, ...);
+void catch_faults();  // faults.cpp
+void release_faults();
 
 struct Shared {  // the section of the `__shared__` arrays of one library
   char *begin, *end;

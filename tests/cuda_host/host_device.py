@@ -65,7 +65,7 @@ class HostDevice:
         self, source_dir: Path = SOURCE_DIR, *, sanitize: bool = True, guard: bool = True, reverse: bool = False
     ) -> None:
         self.xp = _PoisoningNumpy()
-        self._source_dir = Path(source_dir)
+        self._source_dir = Path(source_dir).resolve()
         self._sanitize, self._guard, self._reverse = sanitize, guard, reverse
         self._kernels: dict[tuple[str, str], HostKernel] = {}
 

@@ -149,3 +149,9 @@ extern "C" __global__ void race(int* out) {
   out[threadIdx.x] = value;
 }
 extern "C" __global__ void trap() { __trap(); }
+extern "C" __global__ void far_read(int* out, long long i) { out[0] = out[i]; }
+__device__ __noinline__ int dig(int* out, int depth) {
+  volatile int local[64] = {depth};
+  return depth > 0 ? dig(out, depth - 1) + local[depth % 64] : out[0];
+}
+extern "C" __global__ void stack_overflow(int* out, int depth) { out[0] = dig(out, depth); }

@@ -153,6 +153,8 @@ WRONG = [
     ("cast", 1, (INT, np.float32(3e9)), "the integer cannot hold the float"),
     ("misaligned", 1, (np.zeros(8, np.float32),), "misaligned"),
     ("null_write", 1, (None,), "null or misaligned pointer"),
+    ("far_read", 1, (INT, np.int64(1 << 44)), "memory access outside all arrays"),
+    ("stack_overflow", 1, (INT, np.int32(1 << 20)), "stack overflow"),
     ("trap", 1, (), r"__trap\(\) was called"),
     ("nothing", 1025, (), r"block \(1025,1,1\): wanted 1 to 1024 threads"),
     ("nothing", 0, (), r"block \(0,1,1\)"),

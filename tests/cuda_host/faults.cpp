@@ -1,7 +1,41 @@
-// UBSan's handlers: a report becomes the error of the launch, instead of a message and a dead process.
-// Every handler's first argument starts with the place in the source (the layout is part of the compiler's interface).
+// Faults of a kernel become the error of its launch, instead of a message or a dead process.
+#include <signal.h>
+
 #include "cuda_shim.h"
 
+// ---- Reads far outside any array, and stacks that overflow ----
+namespace cuda_shim {
+namespace {
+constexpr int kSignals[2] = {SIGSEGV, SIGBUS};
+struct sigaction before[2];
+stack_t stack_before;
+char handler_stack[64 * 1024];  // the thread that overflows its own has none left
+
+void report(int, siginfo_t* info, void*) {
+  fail("memory access outside all arrays, or stack overflow, at address %p (block (%u,%u,%u), thread (%u,%u,%u))",
+       info->si_addr, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+}
+}  // namespace
+
+void catch_faults() {
+  stack_t own = {};
+  own.ss_sp = handler_stack;
+  own.ss_size = sizeof handler_stack;
+  sigaltstack(&own, &stack_before);
+  struct sigaction action = {};
+  action.sa_sigaction = report;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;  // fail() never returns here
+  for (int i = 0; i < 2; ++i) sigaction(kSignals[i], &action, &before[i]);
+}
+
+void release_faults() {
+  for (int i = 0; i < 2; ++i) sigaction(kSignals[i], &before[i], nullptr);
+  sigaltstack(&stack_before, nullptr);
+}
+}  // namespace cuda_shim
+
+// ---- UBSan ----
+// Every handler's first argument starts with the place in the source (the layout is part of the compiler's interface).
 namespace {
 struct Place {
   const char* file;
