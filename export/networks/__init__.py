@@ -1,1 +1,54 @@
-"""Co-op's networks in PyTorch: coarse (class + offset per query patch), refiner (flow and confidences), selector."""
+"""The networks of Co-op in PyTorch: coarse, refiner, selector; each is built from one configuration."""
+
+from __future__ import annotations
+
+from coop_edge.errors import ConfigError
+from export.networks.coarse import CoarseNet, CoarseOutput
+from export.networks.config import (
+    CONFIGS,
+    ROLES,
+    SIZES,
+    CoarseNetConfig,
+    NetConfig,
+    RefinerNetConfig,
+    SelectorNetConfig,
+    TrunkConfig,
+    preset,
+)
+from export.networks.croco import load_croco, read_state_dict
+from export.networks.refiner import RefinerNet, RefinerOutput
+from export.networks.selector import SelectorNet
+
+Net = CoarseNet | RefinerNet | SelectorNet
+
+__all__ = [
+    "CONFIGS",
+    "ROLES",
+    "SIZES",
+    "CoarseNet",
+    "CoarseNetConfig",
+    "CoarseOutput",
+    "Net",
+    "NetConfig",
+    "RefinerNet",
+    "RefinerNetConfig",
+    "RefinerOutput",
+    "SelectorNet",
+    "SelectorNetConfig",
+    "TrunkConfig",
+    "build",
+    "load_croco",
+    "preset",
+    "read_state_dict",
+]
+
+
+def build(config: NetConfig) -> Net:
+    """The network of a configuration, freshly initialised from PyTorch's global generator."""
+    if isinstance(config, CoarseNetConfig):
+        return CoarseNet(config)
+    if isinstance(config, RefinerNetConfig):
+        return RefinerNet(config)
+    if isinstance(config, SelectorNetConfig):
+        return SelectorNet(config)
+    raise ConfigError(f"build: wanted a network configuration, got {type(config).__name__}")

@@ -1,0 +1,101 @@
+"""The losses of Co-op, each a mean over what it applies to; zero, with a gradient of zero, where there is nothing.
+
+Means are over all patches or pixels of a batch, not per image: an image with few visible pixels weighs little.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from coop_edge.errors import InputError
+from export.differentiable_pnp import PnpSolution
+from export.networks.coarse import CoarseOutput
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``values`` where ``mask`` (same shape) is True; 0 if nowhere. Values outside may be NaN or infinite."""
+    total = torch.where(mask, values, torch.zeros_like(values)).sum()
+    return total / mask.sum().clamp(min=1)
+
+
+def class_loss(logits: Tensor, match_index: Tensor) -> Tensor:
+    """Cross-entropy over T + 1 classes: logits [N,T,T+1], match_index int64 [N,T] in [0, T]; T is *no match*."""
+    if logits.shape[:-1] != match_index.shape:
+        raise InputError(f"match_index: wanted {list(logits.shape[:-1])}, got {list(match_index.shape)}")
+    values = functional.cross_entropy(logits.flatten(0, 1), match_index.flatten(), reduction="none")
+    return masked_mean(values, torch.ones_like(values, dtype=torch.bool))
+
+
+def offset_loss(offset: Tensor, target: Tensor, match_index: Tensor) -> Tensor:
+    """L1 distance |dx| + |dy| of offsets [N,T,2], patch units, over the matched patches (match_index < T)."""
+    matched = match_index < match_index.shape[1]
+    return masked_mean((offset - target).abs().sum(dim=-1), matched)
+
+
+def coarse_loss(out: CoarseOutput, match_index: Tensor, offset: Tensor) -> dict[str, Tensor]:
+    """The parts that the head has, by name; their sum is the loss.
+
+    match_index int64 [N,T], offset [N,T,2] as in ``CoarseBatch``. "class": cross-entropy. "offset": L1. For the
+    regression ablation "position": L1 of the matched patches' template positions, patch units, and "matched": binary
+    cross-entropy of having a match.
+    """
+    parts: dict[str, Tensor] = {}
+    if out.logits is not None:
+        parts["class"] = class_loss(out.logits, match_index)
+    if out.offset is not None:
+        parts["offset"] = offset_loss(out.offset, offset, match_index)
+    if out.position is not None and out.matched is not None:
+        count = match_index.shape[1]
+        side = round(count**0.5)
+        cell = torch.stack([match_index % side, match_index // side], dim=-1)
+        parts["position"] = offset_loss(out.position, cell + 0.5 + offset, match_index)
+        parts["matched"] = functional.binary_cross_entropy_with_logits(
+            out.matched, (match_index < count).to(out.matched.dtype)
+        )
+    return parts
+
+
+def laplace_nll(flow: Tensor, scale: Tensor, target: Tensor, visible: Tensor) -> Tensor:
+    """|y - mu|_1 / b + 2 log(2 b): two independent Laplace densities that share b, over the visible pixels.
+
+    flow, target [N,2,H,W] and scale b [N,1,H,W], pixels; visible bool [N,H,W].
+    """
+    distance = (target - flow).abs().sum(dim=1)
+    b = scale[:, 0]
+    return masked_mean(distance / b + 2 * torch.log(2 * b), visible)
+
+
+def certainty_loss(logit: Tensor, visible: Tensor, silhouette: Tensor) -> Tensor:
+    """Binary cross-entropy of "visible in the query", logit [N,1,H,W], over the rendered silhouette (bool [N,H,W])."""
+    values = functional.binary_cross_entropy_with_logits(logit[:, 0], visible.to(logit.dtype), reduction="none")
+    return masked_mean(values, silhouette)
+
+
+def point_matching_l1(R: Tensor, t: Tensor, R_true: Tensor, t_true: Tensor, points: Tensor) -> Tensor:
+    """Mean over points [B,P,3] of |(R X + t) - (R_true X + t_true)|_1, [B], metres."""
+    difference = points @ (R - R_true).transpose(1, 2) + (t - t_true)[:, None]
+    return difference.abs().sum(dim=-1).mean(dim=-1)
+
+
+def pose_loss(solution: PnpSolution, T_true: Tensor, points: Tensor, diameter: Tensor) -> Tensor:
+    """Disentangled distance of model points (GenFlow, after Simonelli et al., ICCV 2019), as a share of the diameter.
+
+    The sum of three mean L1 distances: rotation, x-y and z of the translation predicted, each with the other two at
+    their true value. T_true [B,4,4]; points [B,P,3] and diameter [B] in metres. Unsolved problems take no part.
+    """
+    R_true, t_true = T_true[:, :3, :3], T_true[:, :3, 3]
+    t_xy = torch.cat([solution.t[:, :2], t_true[:, 2:]], dim=-1)
+    t_z = torch.cat([t_true[:, :2], solution.t[:, 2:]], dim=-1)
+    distance = (
+        point_matching_l1(solution.R, t_true, R_true, t_true, points)
+        + point_matching_l1(R_true, t_xy, R_true, t_true, points)
+        + point_matching_l1(R_true, t_z, R_true, t_true, points)
+    )
+    return masked_mean(distance / diameter, solution.valid)
+
+
+def score_loss(logit: Tensor, error: Tensor, tolerance: float = 0.1) -> Tensor:
+    """Binary cross-entropy of a selector's score [N] against exp(-error / tolerance), error [N] in diameters."""
+    return functional.binary_cross_entropy_with_logits(logit, torch.exp(-error / tolerance).to(logit.dtype))

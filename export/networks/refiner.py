@@ -1,0 +1,119 @@
+"""The refiner: from the render at the current pose to the query, a flow and how far to trust it (Co-op, stage 2).
+
+Matching comes first: the similarities of the rendered image's decoded tokens and the query's tokens give an expected
+position (soft-argmax) per patch, hence a flow; a DPT head adds what is finer. A head that regresses the whole flow from
+DPT features instead hardly learns when samples are few.
+
+Output cell (i, j) stands for the rendered pixel (x, y) = (stride j + stride // 2, stride i + stride // 2).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from coop_edge.errors import InputError
+from export.networks.config import RefinerNetConfig
+from export.networks.dpt import LEVELS, DptHead
+from export.networks.trunk import Matcher, OffsetHead, Trunk, grid_of
+
+
+class RefinerOutput(NamedTuple):
+    """H = W = S / stride; float32."""
+
+    flow: Tensor  # [N,2,H,W] pixels (x, y), rendered -> query
+    scale: Tensor  # [N,1,H,W] Laplace scale b, pixels
+    certainty_logit: Tensor  # [N,1,H,W]
+    sensitivity: Tensor  # [N,1,H,W] in [0, 1]
+    coarse_flow: Tensor  # [N,2,rows,columns] pixels, per patch: the matching alone
+    match_logits: Tensor  # [N,T,T] similarities of rendered and query patches
+
+
+def cell_pixels(stride: int) -> slice:
+    """The pixels that the output cells stand for, along one axis of the S x S image."""
+    return slice(stride // 2, None, stride)
+
+
+class RefinerNet(nn.Module):
+    """Both crops through one encoder; the rendered image's tokens attend to the query's."""
+
+    role = "refiner"
+
+    def __init__(self, config: RefinerNetConfig | None = None) -> None:
+        super().__init__()
+        c = self.config = config or RefinerNetConfig()
+        dim = c.trunk.decoder_dim
+        self.trunk = Trunk(c.trunk)
+        self.matcher = Matcher(dim, c.match_dim)
+        self.offset = OffsetHead(dim)
+        depth = c.trunk.decoder_depth
+        # The encoder's tokens and the decoder at thirds of its depth.
+        self.levels = [round(depth * i / (LEVELS - 1)) for i in range(LEVELS)]
+        self.channels = {"flow": 2, "certainty": 1}
+        if c.flow == "laplace":
+            self.channels["scale"] = 1
+        if c.sensitivity:
+            self.channels["sensitivity"] = 1
+        self.dpt = DptHead((dim,) * LEVELS, c.dpt_channels, sum(self.channels.values()), c.stride)
+        # The residual starts small: until it has learnt something, the matching alone is better.
+        last = self.dpt.head[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+            last.bias.zero_()
+
+    def forward(self, query: Tensor, render: Tensor) -> RefinerOutput:
+        """Crops of the image and renders [N,3,S,S], float32 RGB in [0, 1], by the same virtual camera."""
+        if query.shape != render.shape:
+            raise InputError(f"render: wanted the query's shape {list(query.shape)}, got {list(render.shape)}")
+        memory, tokens = self.trunk.encode(torch.cat([query, render])).chunk(2)
+        grid = grid_of(tokens)
+        decoded = self.trunk.decode(tokens, memory, grid)
+        coarse_flow, logits = self._match(decoded[-1], memory, grid)
+        stages = [tokens, *decoded]
+        raw = self.dpt([stages[i] for i in self.levels], grid).float()
+        return self._outputs(raw, coarse_flow, logits)
+
+    def confidence(self, out: RefinerOutput) -> Tensor:
+        """W = certainty * sensitivity * P_R with P_R = 1 - exp(-R / b), [N,1,H,W].
+
+        The certainty is detached: the pose must not teach what is visible. P_R is the probability that the error along
+        one axis is below R if errors are Laplace distributed with scale b.
+        """
+        flow_probability = -torch.expm1(-self.config.radius_px / out.scale)
+        return out.certainty_logit.detach().sigmoid() * out.sensitivity * flow_probability
+
+    def export_outputs(self, query: Tensor, render: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The bundle's ``refiner``: flow, scale, certainty, sensitivity."""
+        out = self(query, render)
+        return out.flow, out.scale, out.certainty_logit.sigmoid(), out.sensitivity
+
+    def _match(self, decoded: Tensor, memory: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Flow per patch [N,2,rows,columns], pixels, and the similarities [N,T,T]."""
+        rows, columns = grid
+        logits = self.matcher(decoded, memory)
+        probability = functional.softmax(logits, dim=-1)
+        y = torch.arange(rows, device=decoded.device, dtype=torch.float32).repeat_interleave(columns)
+        x = torch.arange(columns, device=decoded.device, dtype=torch.float32).repeat(rows)
+        centres = torch.stack([x, y], dim=-1)  # [T,2] in patches; the half patch cancels in the difference
+        expected = probability @ centres + self.offset(decoded, probability.to(memory.dtype) @ memory)
+        flow = (expected - centres) * self.config.trunk.patch_size
+        return flow.transpose(1, 2).unflatten(2, (rows, columns)), logits
+
+    def _outputs(self, raw: Tensor, coarse_flow: Tensor, logits: Tensor) -> RefinerOutput:
+        c = self.config
+        parts = dict(zip(self.channels, raw.split(list(self.channels.values()), dim=1), strict=True))
+        size = [raw.shape[2], raw.shape[3]]
+        flow = functional.interpolate(coarse_flow, size=size, mode="bilinear", align_corners=False)
+        flow = flow + parts["flow"] * c.stride
+        ones = torch.ones_like(parts["certainty"])
+        scale, sensitivity = ones, ones
+        if "scale" in parts:
+            scale = c.scale_min_px + (c.scale_max_px - c.scale_min_px) * parts["scale"].sigmoid()
+        if "sensitivity" in parts:
+            sensitivity = parts["sensitivity"].sigmoid()
+        return RefinerOutput(flow, scale, parts["certainty"], sensitivity, coarse_flow, logits)

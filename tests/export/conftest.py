@@ -1,0 +1,20 @@
+"""Without PyTorch (extra ``export``) the tests that import it are left out, and the header says so."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+NEED_TORCH = sorted(
+    p.name for p in _HERE.glob("test_*.py") if re.search(r"^import torch$", p.read_text(), re.MULTILINE)
+)
+
+collect_ignore = [] if importlib.util.find_spec("torch") else NEED_TORCH
+
+
+def pytest_report_header() -> str | None:
+    if collect_ignore:
+        return f"PyTorch is not installed: {len(collect_ignore)} files of tests/export are left out"
+    return None
