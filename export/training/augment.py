@@ -1,0 +1,134 @@
+"""What a camera does to a picture, and what a CAD model's colours lack: appearance only, no pixel moves.
+
+``camera`` turns linear light into an 8-bit photograph; ``recolor`` changes the colours of a template.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+from coop_edge.render.base import Shading
+from export.training.scenes_light import GAMMA
+
+Array = np.ndarray[Any, Any]
+Rng = np.random.Generator
+
+GREY_SHARE = 0.2
+"""Of templates that are rendered in plain grey, as CAD models without colours are."""
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def camera(rng: Rng, image: Array) -> Array:
+    """Photograph uint8 [n,n,3] of linear light float32 [n,n,3]: exposure, white balance, blur, noise, JPEG.
+
+    Lengths (blur) are relative to a picture of 128 pixels.
+    """
+    unit = len(image) / 128.0
+    warmth = rng.normal(0, 0.07, 3) + rng.normal(0, 0.1) * np.array([1.0, 0.0, -1.0])
+    image = image * np.exp(rng.normal(0.0, 0.3) + warmth).astype(np.float32)
+    image = _blur(rng, image, unit)
+    cv2.max(image, 0.0, image)
+    image = cv2.pow(image, 1.0 / (GAMMA * np.exp(rng.normal(0, 0.1))))
+    if rng.random() < 0.5:
+        image = cv2.transform(image, color_matrix(0.0, rng.uniform(0.4, 1.3)))
+    if rng.random() < 0.4:
+        image = (image - 0.5) * np.float32(np.exp(rng.normal(0, 0.15))) + np.float32(0.5 + rng.normal(0, 0.04))
+    if rng.random() < 0.8:
+        image = image + _noise(rng, len(image), np.exp(rng.uniform(np.log(0.003), np.log(0.06))))
+    picture = np.clip(image * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    if rng.random() < 0.5:
+        picture = _jpeg(picture, int(rng.integers(25, 96)))
+    return picture
+
+
+def recolor(rng: Rng, template: Array) -> Array:
+    """A template's colours uint8 [n,n,3] as a CAD model may have them: near to the truth, or with another hue."""
+    strong = rng.random() < 0.2
+    angle = rng.uniform(-np.pi, np.pi) if strong else rng.normal(0, 0.15)
+    matrix = color_matrix(angle, rng.uniform(0.0, 1.5) if strong else np.exp(rng.normal(0, 0.2)))
+    gain = np.exp(rng.normal(0, 0.35 if strong else 0.15) + rng.normal(0, 0.05, 3))
+    return cv2.transform(template, gain[:, None] * matrix)
+
+
+def grey(rng: Rng, template: Array) -> Array:
+    """A template rendered in white, uint8 [n,n,3], as one of a plain grey."""
+    return cv2.convertScaleAbs(template, alpha=rng.uniform(100.0, 235.0) / 255.0)
+
+
+def template_shading(rng: Rng) -> Shading:
+    """The renderer's lights: its defaults in half of the cases, else anything from flat to dark at the limb."""
+    if rng.random() < 0.5:
+        return Shading()
+    ambient = rng.uniform(0.1, 0.9)
+    return Shading(ambient=float(ambient), diffuse=float((1.0 - ambient) * rng.uniform(0.8, 1.2)))
+
+
+def color_matrix(angle: float, saturation: float) -> Array:
+    """Turn of the hue about the grey axis by ``angle`` radians after a change of saturation, float64 [3,3]."""
+    grey_part = np.tile(_LUMA, (3, 1))
+    saturate = grey_part + saturation * (np.eye(3) - grey_part)
+    c, s = np.cos(angle), np.sin(angle) / np.sqrt(3.0)
+    third = (1.0 - c) / 3.0
+    turn = np.array(
+        [
+            [c + third, third - s, third + s],
+            [third + s, c + third, third - s],
+            [third - s, third + s, c + third],
+        ]
+    )
+    return turn @ saturate
+
+
+def _blur(rng: Rng, image: Array, unit: float) -> Array:
+    """The lens's own softness; besides, at times, low resolution, defocus, motion."""
+    n = len(image)
+    if rng.random() < 0.25:
+        m = max(8, int(n * rng.uniform(0.3, 0.9)))
+        image = cv2.resize(image, (m, m), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (n, n), interpolation=cv2.INTER_LINEAR)
+    sigma = rng.uniform(0.8, 2.0) if rng.random() < 0.2 else rng.uniform(0.2, 0.7)
+    image = cv2.GaussianBlur(image, (0, 0), sigma * unit)
+    if rng.random() < 0.12:
+        length = unit * rng.uniform(2.0, 8.0)
+        image = cv2.filter2D(image, -1, _motion(length, rng.uniform(0, np.pi)), borderType=cv2.BORDER_REPLICATE)
+    return image
+
+
+def _motion(length: float, angle: float) -> Array:
+    """A centred line of this length in pixels as a convolution kernel, float32, sum 1."""
+    side = 2 * int(np.ceil(length / 2)) + 3
+    kernel = np.zeros((side, side), np.float32)
+    t = np.linspace(-length / 2, length / 2, 4 * side)
+    x, y = side / 2 - 0.5 + t * np.cos(angle), side / 2 - 0.5 + t * np.sin(angle)
+    np.add.at(kernel, (np.rint(y).astype(int), np.rint(x).astype(int)), 1.0)
+    kernel += kernel[::-1, ::-1]  # rounding must not move the picture
+    return kernel / kernel.sum()
+
+
+@lru_cache(maxsize=1)
+def _noise_bank() -> Array:
+    """Unit Gaussian noise float32 [640,640,3], used in pieces: drawing it anew would take longer than all else."""
+    return np.random.default_rng(20240229).standard_normal((640, 640, 3), np.float32)
+
+
+def _noise(rng: Rng, n: int, sigma: float) -> Array:
+    """Sensor noise float32 [n,n,3], a random piece of the bank; in half of the cases in brightness alone."""
+    bank = _noise_bank()
+    if n > len(bank):
+        return rng.standard_normal((n, n, 3), np.float32) * np.float32(sigma)
+    y, x = rng.integers(len(bank) - n + 1, size=2)
+    piece = bank[y : y + n, x : x + n]
+    if rng.random() < 0.5:
+        piece = piece[:, ::-1]
+    return (piece if rng.random() < 0.5 else piece[..., :1]) * np.float32(sigma)
+
+
+def _jpeg(picture: Array, quality: int) -> Array:
+    done, code = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise RuntimeError("OpenCV cannot encode JPEG here")
+    return cv2.imdecode(code, cv2.IMREAD_COLOR)

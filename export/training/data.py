@@ -1,0 +1,219 @@
+"""The stream of training pairs: endless, drawn by worker processes, the same whatever their number.
+
+Sample i is a function of (seed, split, i) alone. Samples come in blocks of ``BLOCK``; blocks take turns over ``LANES``
+lanes, each with a small stock of objects and backgrounds of its own that is renewed piece by piece, so that an object
+is made once and used about ``BLOCK / FRESH`` times as a target. A worker serves whole lanes and keeps their stocks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from coop_edge.errors import InputError
+from export.training import objects, pairs, textures
+from export.training.batch import PATCH, stack
+from export.training.data_workers import Blocks, InProcess, Workers
+
+Array = np.ndarray[Any, Any]
+
+BLOCK = 16
+"""Samples that are drawn together."""
+LANES = 32
+"""Stocks of objects; no more workers than lanes have anything to do."""
+FIRST, FRESH, HELD = 6, 1, 12
+"""Objects of a lane at its first block, new ones with each further block, and how many it holds at most."""
+PLATES = 4
+"""Backgrounds of a lane at a time; one is new with each block."""
+PACK_SHARE = 0.7
+"""Of objects that come from the asset pack, where there is one."""
+ROLES = ("coarse", "refiner")
+SPLITS = ("train", "heldout")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a worker needs to know to draw any block."""
+
+    role: str
+    size: int
+    seed: int
+    split: str
+    pack: str | None
+    photos: str | None
+    keep_scenes: bool
+
+
+class Artist:
+    """Draws blocks of one recipe; keeps the stocks of the lanes it is asked for."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._objects: dict[int, dict[int, objects.TrainingObject]] = {}
+        self._plates: dict[int, dict[int, Array]] = {}
+        self._pack = None
+        if recipe.pack is not None:
+            from export.training.packs import Pack
+
+            self._pack = Pack(recipe.pack, split=recipe.split)
+
+    def __call__(self, block: int) -> tuple[Any, list[Any]]:
+        """Batch of BLOCK samples, and their scenes (empty unless asked for)."""
+        recipe = self.recipe
+        stock = self._stock(block)
+        drawn, kept = [], []
+        for i in range(block * BLOCK, (block + 1) * BLOCK):
+            rng = _generator(recipe, 0, i)
+            if recipe.role == "coarse":
+                drawn.append(pairs.coarse_pair(rng, stock, recipe.size))
+            else:
+                from export.training.pairs_refiner import refiner_pair
+
+                pair, scene = refiner_pair(rng, stock, recipe.size)
+                drawn.append(pair)
+                kept.append(scene)
+        return stack(drawn), kept if recipe.keep_scenes else []
+
+    def _stock(self, block: int) -> pairs.Stock:
+        lane, turn = block % LANES, block // LANES
+        last = FIRST + turn * FRESH
+        things = _renew(self._objects.setdefault(lane, {}), range(max(0, last - HELD), last), lane, self._object)
+        plates = _renew(self._plates.setdefault(lane, {}), range(turn, turn + PLATES), lane, self._plate)
+        return pairs.Stock(things, plates)
+
+    def _object(self, lane: int, number: int) -> objects.TrainingObject:
+        rng = _generator(self.recipe, 1, lane, number)
+        if self._pack is not None and rng.random() < PACK_SHARE:
+            return self._pack.draw(rng)
+        return objects.procedural(rng, self.recipe.split, self.recipe.photos, name=f"procedural/{lane}/{number}")
+
+    def _plate(self, lane: int, number: int) -> Array:
+        rng = _generator(self.recipe, 2, lane, number)
+        return textures.background(rng, 256, self.recipe.split, self.recipe.photos)
+
+
+class Stream:
+    """Iterator over batches; also a context manager. ``close`` ends the workers."""
+
+    def __init__(self, recipe: Recipe, batch_size: int, workers: int, start: int) -> None:
+        self.recipe = recipe
+        self.batch_size = batch_size
+        self.position = start
+        """Number of the next sample."""
+        ahead = -(-2 * batch_size // BLOCK) + 2 * workers
+        first = start // BLOCK
+        self._blocks: Blocks = Workers(recipe, workers, first, ahead, LANES) if workers else InProcess(recipe, first)
+        self._skip = start % BLOCK
+        self._rest: tuple[Any, list[Any]] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        """The next batch; with ``keep_scenes`` a pair (batch, scenes)."""
+        parts, scenes = [], []
+        missing = self.batch_size
+        while missing:
+            batch, kept = self._rest if self._rest is not None else self._next_block()
+            count = len(batch.query)
+            take = min(missing, count)
+            parts.append(_rows(batch, 0, take))
+            scenes += kept[:take]
+            self._rest = (_rows(batch, take, count), kept[take:]) if take < count else None
+            missing -= take
+        self.position += self.batch_size
+        whole = stack(parts)
+        return (whole, scenes) if self.recipe.keep_scenes else whole
+
+    def _next_block(self) -> tuple[Any, list[Any]]:
+        batch, kept = self._blocks.next()
+        if self._skip:
+            batch, kept, self._skip = _rows(batch, self._skip, BLOCK), kept[self._skip :], 0
+        return batch, kept
+
+    def close(self) -> None:
+        self._blocks.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def make_stream(
+    role: str,
+    size: int,
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int,
+    pack: str | os.PathLike[str] | None = None,
+    split: str = "train",
+    device: str = "cpu",
+    photos: str | os.PathLike[str] | None = None,
+    keep_scenes: bool = False,
+    start: int = 0,
+) -> Stream:
+    """Endless iterator over CoarseBatch or RefinerBatch (NumPy); close it, or use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    role: "coarse" or "refiner".
+    size: S of the images, a multiple of PATCH.
+    batch_size: N, at least 1.
+    workers: processes that draw; 0 draws in this one, when asked. Processes are spawned: a script that makes a stream
+        needs the ``if __name__ == "__main__"`` guard.
+    seed: with the split and a sample's number it determines the sample. Ranks of a distributed run take different ones.
+    pack: asset pack (``assets.build_pack``); without one all objects are procedural.
+    split: "train" or "heldout": different seeds, different assets and photographs.
+    device: "cpu".
+    photos: folder of JPEG and PNG files for textures and backgrounds; scikit-image's samples, if installed, by default.
+    keep_scenes: iterate over (batch, scenes) instead, as ``rerender`` needs them; refiner only.
+    start: number of the first sample; resuming at ``stream.position`` goes on with the same samples.
+
+    Raises InputError; a worker's exception comes out of ``next`` as RuntimeError with the worker's traceback.
+    """
+    if role not in ROLES:
+        raise InputError(f"role: wanted one of {', '.join(map(repr, ROLES))}, got {role!r}")
+    if split not in SPLITS:
+        raise InputError(f"split: wanted one of {', '.join(map(repr, SPLITS))}, got {split!r}")
+    if device != "cpu":
+        raise InputError(f"device: pairs are drawn on the 'cpu', got {device!r}; workers draw while a GPU trains")
+    if keep_scenes and role != "refiner":
+        raise InputError("keep_scenes: wanted role='refiner'; only refiner pairs are rendered again")
+    for name, value, low in (("size", size, PATCH), ("batch_size", batch_size, 1), ("workers", workers, 0),
+                             ("seed", seed, 0), ("start", start, 0)):  # fmt: skip
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+            raise InputError(f"{name}: wanted an integer of at least {low}, got {value!r}")
+    if size % PATCH:
+        raise InputError(f"size: wanted a multiple of {PATCH}, got {size}")
+    paths = [None if p is None else os.fspath(p) for p in (pack, photos)]
+    recipe = Recipe(role, int(size), int(seed), split, paths[0], paths[1], bool(keep_scenes))
+    if photos is not None:
+        textures.photographs(split, paths[1])  # a folder that is not there is said here, not by a worker
+    if pack is not None and not os.path.isfile(recipe.pack or ""):
+        raise InputError(f"pack: {recipe.pack!r} does not exist; python -m export assets SOURCE... -o {recipe.pack}")
+    return Stream(recipe, int(batch_size), int(workers), int(start))
+
+
+def _generator(recipe: Recipe, *key: int) -> np.random.Generator:
+    return np.random.default_rng([recipe.seed, SPLITS.index(recipe.split), *key])
+
+
+def _renew(held: dict[int, Any], wanted: range, lane: int, make: Any) -> list[Any]:
+    """``held`` brought to the wanted numbers; what is in it in order."""
+    for number in [n for n in held if n not in wanted]:
+        del held[number]
+    for number in wanted:
+        if number not in held:
+            held[number] = make(lane, number)
+    return [held[number] for number in wanted]
+
+
+def _rows(batch: Any, low: int, high: int) -> Any:
+    return type(batch)(**{f.name: getattr(batch, f.name)[low:high] for f in fields(batch)})

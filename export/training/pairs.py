@@ -1,0 +1,123 @@
+"""One coarse pair: a photograph-like query crop, a template, and which patch of one shows what of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from coop_edge.geometry import se3
+from coop_edge.render.base import RenderResult
+from coop_edge.render.cpu import CpuRenderer
+from coop_edge.templates.template_set import template_camera
+from coop_edge.templates.viewpoints import VIEWPOINTS
+from export.training import augment, labels, scenes
+from export.training.batch import PATCH, CoarseBatch
+from export.training.objects import TrainingObject
+from export.training.scenes import Item, Scene
+from export.training.scenes_light import draw_lighting, photograph
+
+Array = np.ndarray[Any, Any]
+Rng = np.random.Generator
+
+NEAR_SHARE = 0.7
+"""Of pairs whose template is the one seen from nearest the query's direction; the others take any of the 42."""
+VIEW_JITTER = np.radians(4.0)
+"""Standard deviation of a template's small random turn, radians per axis."""
+SUPERSAMPLE = 3
+"""Of half of the templates; the others have one sample per pixel."""
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What pairs are drawn from: objects, and backgrounds uint8 [n,n,3]."""
+
+    objects: Sequence[TrainingObject]
+    backgrounds: Sequence[Array]
+
+
+def coarse_pair(rng: Rng, stock: Stock, size: int) -> CoarseBatch:
+    """A batch of one. size: of the images, a multiple of PATCH."""
+    scene = scenes.draw_scene(rng, stock.objects)
+    crop = scenes.crop_of(rng, scene, size)
+    R, K = crop.R_crop_camera[0], crop.K[0]
+    query = query_image(rng, scene, R, K, size, stock)
+    T_query = se3.from_rt(R, np.zeros(3)) @ scene.target.T
+    T_template, K_template = template_view(rng, scene.target, size)
+    template, seen = template_image(rng, scene.target.object, T_template, K_template, size)
+    index, offset = coarse_labels(scene, R, K, size, T_template, K_template, seen)
+    return CoarseBatch(
+        query=query[None],
+        template=template[None],
+        match_index=index[None],
+        offset=offset[None],
+        template_points=seen.object_points(),
+        K_query=K[None],
+        T_query=T_query[None],
+        diameter=np.array([scene.target.object.diameter]),
+    )
+
+
+def query_image(rng: Rng, scene: Scene, R: Array, K: Array, size: int, stock: Stock) -> Array:
+    """The crop as a camera takes it, uint8 [size,size,3]; drawn at twice the size."""
+    fine = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]]) @ K  # two samples per pixel and axis
+    view = scenes.look(scene, R, fine, 2 * size)
+    light = photograph(scene, view, draw_lighting(rng, scene), backdrop(rng, stock, 2 * size))
+    return augment.camera(rng, cv2.resize(light, (size, size), interpolation=cv2.INTER_AREA))
+
+
+def backdrop(rng: Rng, stock: Stock, size: int) -> Array:
+    """A piece of one of the backgrounds, turned, mirrored, enlarged to uint8 [size,size,3]."""
+    plate = stock.backgrounds[int(rng.integers(len(stock.backgrounds)))]
+    side = int(len(plate) * rng.uniform(0.4, 1.0))
+    y, x = rng.integers(len(plate) - side + 1, size=2)
+    piece = np.rot90(plate[y : y + side, x : x + side], int(rng.integers(4)))
+    if rng.random() < 0.5:
+        piece = piece[:, ::-1]
+    return cv2.resize(np.ascontiguousarray(piece), (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def template_view(rng: Rng, target: Item, size: int) -> tuple[Array, Array]:
+    """T_camera_object [4,4] and K [3,3] of a template: nearest to how the query sees the target, or any."""
+    poses, K = template_camera(target.object.mesh, size)
+    R = target.T[:3, :3]
+    towards = -R.T @ scenes.centre_of(target)  # from the object's centre to the camera, object's axes
+    near = rng.random() < NEAR_SHARE
+    view = int(np.argmax(VIEWPOINTS @ towards)) if near else int(rng.integers(len(VIEWPOINTS)))
+    turn = se3.so3_exp(rng.normal(0.0, VIEW_JITTER, 3))
+    centre = target.object.mesh.centre
+    T = poses[view] @ se3.from_rt(turn, centre - turn @ centre)
+    return T, K
+
+
+def template_image(rng: Rng, thing: TrainingObject, T: Array, K: Array, size: int) -> tuple[Array, RenderResult]:
+    """The object as a CAD model shows it, uint8 [size,size,3], and the render behind it."""
+    plain = rng.random() < augment.GREY_SHARE
+    samples = SUPERSAMPLE if rng.random() < 0.5 else 1
+    mesh = thing.grey if plain else thing.mesh
+    renderer = CpuRenderer(mesh, shading=augment.template_shading(rng), supersample=samples, threads=1)
+    seen = renderer.render(T[None], K, size)
+    image = augment.grey(rng, seen.rgb[0]) if plain else augment.recolor(rng, seen.rgb[0])
+    return image, seen
+
+
+def coarse_labels(
+    scene: Scene, R: Array, K: Array, size: int, T_template: Array, K_template: Array, seen: RenderResult
+) -> tuple[Array, Array]:
+    """match_index int64 [T] and offset float32 [T,2]; see CoarseBatch."""
+    target = scene.target
+    K_patch = labels.patch_camera(K)
+    centres = scenes.look(scene, R, K_patch, size // PATCH)  # what is seen exactly at the patch centres
+    at, points = scenes.points_of(centres, 0, target)
+    normals = target.object.face_normals[centres.triangle.ravel()[at]].astype(np.float64)
+    tolerance = labels.TOLERANCE * target.object.diameter
+    uv, shown = labels.visible_in(points, T_template, K_template, seen.depth[0], tolerance)
+    shown &= labels.side_seen(normals, points, target.T) == labels.side_seen(normals, points, T_template)
+    shown &= scenes.inside_photograph(scene, R, K, labels.patch_centres(size)[at])
+    count = (size // PATCH) ** 2
+    pixels, matched = np.zeros((count, 2)), np.zeros(count, bool)
+    pixels[at], matched[at] = uv, shown
+    return labels.match_labels(pixels, matched, size)
