@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from tests.cuda_host.host_device import HostDevice
 from tests.kernels.devices import device  # noqa: F401
 from tests.oracles import render as oracle
 from tests.render.cuda_scenes import assert_same, on_host, render
-from tests.render.scenes import MESHES, VIEWS, assert_parity, intrinsics, views_of
+from tests.render.scenes import MESHES, VIEWS, assert_parity, intrinsics, soup, views_of
 
 SIZE = 48
 K = intrinsics(SIZE)
@@ -181,6 +183,44 @@ def test_object_points_lie_on_the_surface(device, distance):  # noqa: F811
         facing = np.abs((camera * (normal @ T[i, :3, :3].T)).sum(axis=1)) / np.linalg.norm(camera, axis=1)
         apart = np.linalg.norm(points - back_projected[i][result.mask[i]], axis=1) * facing
         assert apart[inside].max() <= 5e-7 * distance
+
+
+def quilt():
+    """A mesh with two tiny textures that repeat, and faces with none: two triangles of each."""
+    rng = np.random.default_rng(4)
+    x = np.array([0.0, 10.0, 20.0, 30.0])
+    vertices = np.stack([np.tile(x, 2), np.repeat([0.0, 24.0], 4), np.ones(8)], axis=-1)
+    faces = np.array([[i, i + 1, i + 5] for i in range(3)] + [[i, i + 5, i + 4] for i in range(3)])
+    mesh = soup(vertices[faces], colors=rng.integers(0, 256, (6, 3, 3)))
+    textures = tuple(rng.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in ((3, 5), (4, 2)))
+    uv = (vertices[faces][..., :2] * (0.13, -0.11) - (0.7, -0.4)).astype(np.float32)
+    return replace(mesh, corner_uv=uv, face_texture=np.array([0, -1, 1] * 2, np.int32), textures=textures)
+
+
+def test_textures_repeat_and_belong_to_faces(device):  # noqa: F811
+    """Every row and column of texels is blended with its neighbour across the border, in both textures."""
+    meshes = [textured_sphere(1, texture_size=8), quilt()]
+    K_exact, T = np.eye(3), np.eye(4)[None]
+    options = {"shading": Shading(1.0, 0.0)}
+    ours = render(device, meshes, T, K_exact, (24, 30), mesh_index=[1], **options)
+    expected, _, face = oracle.render(meshes[1], T[0], K_exact, 24, 30, **options)
+    assert ours.mask.all()
+    same = ours.triangle_id[0] == face  # on the seams the two have different rules
+    assert same.mean() > 0.9
+    np.testing.assert_allclose(ours.rgb[0][same].astype(int), expected[same].astype(int), atol=1)
+
+
+def test_grazing_depth_stays_within_the_triangle(device):  # noqa: F811
+    torus = colored_torus(sections=48)
+    T = look_at_views(4, 0.3, seed=11)
+    result = render(device, torus, T, intrinsics(120), 120)
+    for i in range(len(T)):
+        z = ((torus.vertices + torus.centre) @ T[i, 2, :3] + T[i, 2, 3])[
+            torus.faces[result.triangle_id[i][result.mask[i]]]
+        ]
+        depth = result.depth[i][result.mask[i]]
+        assert (depth >= z.min(axis=1) - 1e-7).all()
+        assert (depth <= z.max(axis=1) + 1e-7).all()
 
 
 @pytest.mark.parametrize("value", [0, -1])
