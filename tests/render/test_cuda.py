@@ -211,16 +211,20 @@ def test_textures_repeat_and_belong_to_faces(device):  # noqa: F811
 
 
 def test_grazing_depth_stays_within_the_triangle(device):  # noqa: F811
-    torus = colored_torus(sections=48)
-    T = look_at_views(4, 0.3, seed=11)
-    result = render(device, torus, T, intrinsics(120), 120)
-    for i in range(len(T)):
-        z = ((torus.vertices + torus.centre) @ T[i, 2, :3] + T[i, 2, 3])[
-            torus.faces[result.triangle_id[i][result.mask[i]]]
-        ]
-        depth = result.depth[i][result.mask[i]]
-        assert (depth >= z.min(axis=1) - 1e-7).all()
-        assert (depth <= z.max(axis=1) + 1e-7).all()
+    """Slivers seen from the side: snapping covers samples just off them, where their plane is far outside of them."""
+    slivers = []
+    for x in np.arange(-20, 20) / 2000.0:  # of a left edge, in pixels from a column of pixel centres
+        for edge, tip in ((3.0, 0.5), (0.5, 3.0)):
+            corners = np.array([[16.0 + x, 2.0, 1.0], [16.0 + x, 30.0, 1.0], [16.1 + x, 16.0, 1.0]])
+            slivers.append(soup((corners * np.array([edge, edge, tip])[:, None])[None]))
+    T, index = np.tile(np.eye(4), (len(slivers), 1, 1)), np.arange(len(slivers))
+    result = render(device, slivers, T, np.eye(3), 32, mesh_index=index)
+    depth = result.depth[result.mask]
+    assert len(depth) > 500
+    assert depth.min() >= np.float32(0.5)
+    assert depth.max() <= np.float32(3.0)
+    cpu = CpuRenderer(slivers, threads=1).render(T, np.eye(3), 32, mesh_index=index)
+    np.testing.assert_array_equal(result.mask, cpu.mask)
 
 
 @pytest.mark.parametrize("value", [0, -1])
