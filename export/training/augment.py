@@ -1,17 +1,20 @@
 """What a camera does to a picture, and what a CAD model's colours lack: appearance only, no pixel moves.
 
-``camera`` turns linear light into an 8-bit photograph; ``recolor`` changes the colours of a template.
+``camera`` turns linear light into an 8-bit photograph; ``Look`` renders an object with the colours its CAD model has.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 
-from coop_edge.render.base import Shading
+from coop_edge.render.base import RenderResult, Shading
+from coop_edge.render.cpu import CpuRenderer
+from export.training.objects import TrainingObject
 from export.training.scenes_light import GAMMA
 
 Array = np.ndarray[Any, Any]
@@ -19,15 +22,19 @@ Rng = np.random.Generator
 
 GREY_SHARE = 0.2
 """Of templates that are rendered in plain grey, as CAD models without colours are."""
+HUE_SHARE = 0.15
+"""Of templates whose hues are turned altogether, as where a product comes in several colours."""
+SUPERSAMPLE = 3
+"""Of half of the templates; the others have one sample per pixel."""
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def camera(rng: Rng, image: Array) -> Array:
+def camera(rng: Rng, image: Array, blur_unit: float | None = None) -> Array:
     """Photograph uint8 [n,n,3] of linear light float32 [n,n,3]: exposure, white balance, blur, noise, JPEG.
 
-    Lengths (blur) are relative to a picture of 128 pixels.
+    blur_unit: pixels that a blur of one pixel in 128 amounts to; n / 128 if None.
     """
-    unit = len(image) / 128.0
+    unit = len(image) / 128.0 if blur_unit is None else blur_unit
     warmth = rng.normal(0, 0.07, 3) + rng.normal(0, 0.1) * np.array([1.0, 0.0, -1.0])
     image = image * np.exp(rng.normal(0.0, 0.3) + warmth).astype(np.float32)
     image = _blur(rng, image, unit)
@@ -45,26 +52,39 @@ def camera(rng: Rng, image: Array) -> Array:
     return picture
 
 
-def recolor(rng: Rng, template: Array) -> Array:
-    """A template's colours uint8 [n,n,3] as a CAD model may have them: near to the truth, or with another hue."""
-    strong = rng.random() < 0.2
-    angle = rng.uniform(-np.pi, np.pi) if strong else rng.normal(0, 0.15)
-    matrix = color_matrix(angle, rng.uniform(0.0, 1.5) if strong else np.exp(rng.normal(0, 0.2)))
-    gain = np.exp(rng.normal(0, 0.35 if strong else 0.15) + rng.normal(0, 0.05, 3))
-    return cv2.transform(template, gain[:, None] * matrix)
+@dataclass(frozen=True, eq=False)
+class Look:
+    """How a CAD model shows its object: a renderer's settings, and a change of colours after it."""
+
+    plain: bool  # rendered in white instead of its own colours
+    matrix: Array  # float64 [3,3] on RGB
+    shading: Shading
+    supersample: int
+
+    def render(self, thing: TrainingObject, T: Array, K: Array, size: int) -> tuple[Array, RenderResult]:
+        """The object at T [4,4] through K [3,3], uint8 [size,size,3], and the render behind it."""
+        mesh = thing.grey if self.plain else thing.mesh
+        renderer = CpuRenderer(mesh, shading=self.shading, supersample=self.supersample, threads=1)
+        seen = renderer.render(T[None], K, size)
+        return cv2.transform(seen.rgb[0], self.matrix), seen
 
 
-def grey(rng: Rng, template: Array) -> Array:
-    """A template rendered in white, uint8 [n,n,3], as one of a plain grey."""
-    return cv2.convertScaleAbs(template, alpha=rng.uniform(100.0, 235.0) / 255.0)
-
-
-def template_shading(rng: Rng) -> Shading:
-    """The renderer's lights: its defaults in half of the cases, else anything from flat to dark at the limb."""
+def draw_look(rng: Rng) -> Look:
+    """Plain grey, colours near to the truth, or another hue; the renderer's default lights in half of the cases."""
+    kind = rng.random()
+    if kind < GREY_SHARE:
+        matrix = np.eye(3) * rng.uniform(100.0, 235.0) / 255.0
+    elif kind < GREY_SHARE + HUE_SHARE:
+        gain = np.exp(rng.normal(0, 0.35) + rng.normal(0, 0.1, 3))
+        matrix = gain[:, None] * color_matrix(rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 1.5))
+    else:
+        gain = np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.05, 3))
+        matrix = gain[:, None] * color_matrix(rng.normal(0, 0.15), np.exp(rng.normal(0, 0.2)))
+    shading = Shading()
     if rng.random() < 0.5:
-        return Shading()
-    ambient = rng.uniform(0.1, 0.9)
-    return Shading(ambient=float(ambient), diffuse=float((1.0 - ambient) * rng.uniform(0.8, 1.2)))
+        ambient = float(rng.uniform(0.1, 0.9))
+        shading = Shading(ambient=ambient, diffuse=float((1.0 - ambient) * rng.uniform(0.8, 1.2)))
+    return Look(kind < GREY_SHARE, matrix, shading, SUPERSAMPLE if rng.random() < 0.5 else 1)
 
 
 def color_matrix(angle: float, saturation: float) -> Array:

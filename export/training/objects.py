@@ -39,6 +39,10 @@ class TrainingObject:
         none = np.full_like(self.mesh.face_texture, -1)
         return replace(self.mesh, corner_colors=white, face_texture=none, textures=())
 
+    def bare(self) -> TrainingObject:
+        """Without textures: geometry to hide others with."""
+        return TrainingObject(self.grey, self.model_points, self.diameter)
+
     @cached_property
     def face_normals(self) -> Array:
         """float32 [F,3], unit, by the order of a face's corners."""

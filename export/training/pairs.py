@@ -11,7 +11,6 @@ import numpy as np
 
 from coop_edge.geometry import se3
 from coop_edge.render.base import RenderResult
-from coop_edge.render.cpu import CpuRenderer
 from coop_edge.templates.template_set import template_camera
 from coop_edge.templates.viewpoints import VIEWPOINTS
 from export.training import augment, labels, scenes
@@ -27,8 +26,6 @@ NEAR_SHARE = 0.7
 """Of pairs whose template is the one seen from nearest the query's direction; the others take any of the 42."""
 VIEW_JITTER = np.radians(4.0)
 """Standard deviation of a template's small random turn, radians per axis."""
-SUPERSAMPLE = 3
-"""Of half of the templates; the others have one sample per pixel."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def coarse_pair(rng: Rng, stock: Stock, size: int) -> CoarseBatch:
     query = query_image(rng, scene, R, K, size, stock)
     T_query = se3.from_rt(R, np.zeros(3)) @ scene.target.T
     T_template, K_template = template_view(rng, scene.target, size)
-    template, seen = template_image(rng, scene.target.object, T_template, K_template, size)
+    template, seen = augment.draw_look(rng).render(scene.target.object, T_template, K_template, size)
     index, offset = coarse_labels(scene, R, K, size, T_template, K_template, seen)
     return CoarseBatch(
         query=query[None],
@@ -91,17 +88,6 @@ def template_view(rng: Rng, target: Item, size: int) -> tuple[Array, Array]:
     centre = target.object.mesh.centre
     T = poses[view] @ se3.from_rt(turn, centre - turn @ centre)
     return T, K
-
-
-def template_image(rng: Rng, thing: TrainingObject, T: Array, K: Array, size: int) -> tuple[Array, RenderResult]:
-    """The object as a CAD model shows it, uint8 [size,size,3], and the render behind it."""
-    plain = rng.random() < augment.GREY_SHARE
-    samples = SUPERSAMPLE if rng.random() < 0.5 else 1
-    mesh = thing.grey if plain else thing.mesh
-    renderer = CpuRenderer(mesh, shading=augment.template_shading(rng), supersample=samples, threads=1)
-    seen = renderer.render(T[None], K, size)
-    image = augment.grey(rng, seen.rgb[0]) if plain else augment.recolor(rng, seen.rgb[0])
-    return image, seen
 
 
 def coarse_labels(

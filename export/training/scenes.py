@@ -33,7 +33,8 @@ CUT_SHARE = 0.07
 """Of scenes where the edge of the photograph cuts through the target."""
 _UNLIT = Shading(ambient=1.0, diffuse=0.0)
 _PROBE = 64  # side of the views in which placements are judged, pixels
-_BASE_K = np.diag([1000.0, 1000.0, 1.0])  # of the base camera: any pixel unit does, boxes only pass through it
+BASE_K = np.diag([1000.0, 1000.0, 1.0])
+"""Of the base camera: any pixel unit does, boxes only pass through it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +162,7 @@ def crop_of(rng: Rng, scene: Scene, size: int) -> CropCamera:
     growth = np.exp(rng.normal(0.0, 0.1, 2))
     box[:, :2] -= 0.5 * (growth - 1.0) * box[:, 2:]
     box[:, 2:] *= growth
-    return crop_camera(_BASE_K, box, size, margin=float(rng.uniform(1.05, 1.35)))
+    return crop_camera(BASE_K, box, size, margin=float(rng.uniform(1.05, 1.35)))
 
 
 def amodal_box(item: Item) -> Array:
@@ -175,7 +176,7 @@ def amodal_box(item: Item) -> Array:
 
 def _probe(scene: Scene) -> tuple[View, Array]:
     """A small view of the whole target, and where it is visible in it, bool [n,n]."""
-    camera = crop_camera(_BASE_K, amodal_box(scene.target), _PROBE, margin=1.02)
+    camera = crop_camera(BASE_K, amodal_box(scene.target), _PROBE, margin=1.02)
     view = look(scene, camera.R_crop_camera[0], camera.K[0], _PROBE)
     columns, rows = np.meshgrid(np.arange(_PROBE), np.arange(_PROBE))
     inside = inside_photograph(scene, view.R, view.K, np.stack([columns, rows], axis=-1))
