@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from coop_edge.geometry import se3
-from coop_edge.geometry.camera import project
+from coop_edge.geometry.camera import project, unproject
 from export.training.batch import PATCH
 
 Array = np.ndarray[Any, Any]
@@ -61,6 +61,15 @@ def visible_in(points: Array, T: Array, K: Array, depth: Array, tolerance: float
         low = np.minimum(low, np.where(near > 0, near, np.inf))
         high = np.maximum(high, near)  # 0 never is the largest where there is something
     return uv, inside & (z >= low - tolerance) & (z <= high + tolerance)
+
+
+def point_map(depth: Array, T: Array, K: Array) -> Array:
+    """``render.base.object_points`` of one view, float32 [n,n,3], worked out where there is an object alone."""
+    out = np.full((*depth.shape, 3), np.nan, np.float32)
+    rows, columns = np.nonzero(depth)
+    pixels = np.stack([columns, rows], axis=1)
+    out[rows, columns] = (unproject(K, pixels, depth[rows, columns]) - T[:3, 3]) @ T[:3, :3]
+    return out
 
 
 def match_labels(pixels: Array, matched: Array, size: int) -> tuple[Array, Array]:

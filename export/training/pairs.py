@@ -51,7 +51,7 @@ def coarse_pair(rng: Rng, stock: Stock, size: int) -> CoarseBatch:
         template=template[None],
         match_index=index[None],
         offset=offset[None],
-        template_points=seen.object_points(),
+        template_points=labels.point_map(seen.depth[0], T_template, K_template)[None],
         K_query=K[None],
         T_query=T_query[None],
         diameter=np.array([scene.target.object.diameter]),

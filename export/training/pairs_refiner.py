@@ -1,8 +1,8 @@
 """One refiner pair: a photograph-like crop, and a render at a wrong pose by the same virtual camera.
 
-A photograph is drawn once, somewhat larger than the crops taken from it; each crop is a homography of it, as at run time.
-So the same photograph serves any pose (see ``rerender``), and labels come from geometry drawn anew through each crop's
-own camera.
+A photograph is drawn once, somewhat larger than the crops taken from it; each crop is a homography of it, as at run
+time. So the same photograph serves any pose (see ``rerender``), and labels come from geometry drawn anew through each
+crop's own camera.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def start_pose(rng: Rng, item: Item) -> Array:
 
 
 def object_crop(T: Array, item: Item, size: int, margin: float) -> CropCamera:
-    """The virtual camera that looks at the mesh's centre at pose T [4,4]; side of the crop = margin * diameter there."""
+    """The virtual camera that looks at the mesh's centre at pose T [4,4]; its side there is margin * diameter."""
     x, y, z = T[:3, :3] @ item.object.mesh.centre + T[:3, 3]
     side = 1000.0 * item.object.diameter / z
     box = np.array([[1000.0 * x / z - side / 2 + 0.5, 1000.0 * y / z - side / 2 + 0.5, side, side]])
@@ -99,12 +99,12 @@ def view_at(record: RefinerScene, T_init: Array) -> RefinerBatch:
     query = cv2.warpPerspective(record.picture, H, (size, size), flags=cv2.INTER_LINEAR)
     T_crop_init, T_crop_true = crop.to_crop(T_init[None])[0], crop.to_crop(target.T[None])[0]
     render, seen = record.look.render(target.object, T_crop_init, K, size)
-    points = seen.object_points()
-    flow, visible = _labels(record, R, K, seen, points[0], T_crop_true)
+    points = labels.point_map(seen.depth[0], T_crop_init, K)
+    flow, visible = _labels(record, R, K, seen, points, T_crop_true)
     return RefinerBatch(
         query=query[None],
         render=render[None],
-        object_points=points,
+        object_points=points[None],
         flow=flow[None],
         visible=visible[None],
         K=K[None],

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 
 from coop_edge.geometry import se3
@@ -58,6 +60,15 @@ class Scene:
     def target(self) -> Item:
         return self.items[0]
 
+    @cached_property
+    def probe(self) -> tuple[View, Array]:
+        """A small view of the whole target, and where it is visible in it, bool [n,n]."""
+        camera = crop_camera(BASE_K, amodal_box(self.target), _PROBE, margin=1.02)
+        view = look(self, camera.R_crop_camera[0], camera.K[0], _PROBE)
+        columns, rows = np.meshgrid(np.arange(_PROBE), np.arange(_PROBE))
+        inside = inside_photograph(self, view.R, view.K, np.stack([columns, rows], axis=-1))
+        return view, (view.item == 0) & inside
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -87,10 +98,10 @@ def look(scene: Scene, R: Array, K: Array, n: int) -> View:
             covered = int(np.count_nonzero(hit))
         z = seen.depth[0] * np.float32(item.scale)
         nearer = hit & (z < depth)
-        depth[nearer] = z[nearer]
+        np.copyto(depth, z, where=nearer)
+        np.copyto(triangle, seen.triangle_id[0], where=nearer)
         who[nearer] = k
-        triangle[nearer] = seen.triangle_id[0][nearer]
-        np.copyto(albedo, seen.rgb[0], where=nearer[..., None])
+        cv2.copyTo(seen.rgb[0], nearer.view(np.uint8), albedo)
     depth[who < 0] = 0.0
     return View(albedo, depth, who, triangle, covered, R, K)
 
@@ -142,13 +153,13 @@ def centre_of(item: Item) -> Array:
 
 def visible_share(scene: Scene) -> float:
     """Share of the target's silhouette that is seen: not hidden, and inside the photograph."""
-    view, visible = _probe(scene)
+    view, visible = scene.probe
     return float(np.count_nonzero(visible)) / max(view.covered, 1)
 
 
 def crop_of(rng: Rng, scene: Scene, size: int) -> CropCamera:
     """A crop as a detector's box gives it: round what is visible or round all of the target, not quite right."""
-    view, visible = _probe(scene)
+    view, visible = scene.probe
     if rng.random() < 0.6 and visible.any():
         rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
         corners = np.array([[columns[0] - 0.5, rows[0] - 0.5], [columns[-1] + 0.5, rows[-1] + 0.5]])
@@ -172,15 +183,6 @@ def amodal_box(item: Item) -> Array:
     uv = 1000.0 * p[:, :2] / np.maximum(p[:, 2:], 1e-3 * item.object.diameter)
     low, high = uv.min(axis=0), uv.max(axis=0)
     return np.concatenate([low + 0.5, high - low])[None]
-
-
-def _probe(scene: Scene) -> tuple[View, Array]:
-    """A small view of the whole target, and where it is visible in it, bool [n,n]."""
-    camera = crop_camera(BASE_K, amodal_box(scene.target), _PROBE, margin=1.02)
-    view = look(scene, camera.R_crop_camera[0], camera.K[0], _PROBE)
-    columns, rows = np.meshgrid(np.arange(_PROBE), np.arange(_PROBE))
-    inside = inside_photograph(scene, view.R, view.K, np.stack([columns, rows], axis=-1))
-    return view, (view.item == 0) & inside
 
 
 def _at(chosen: TrainingObject, R: Array, centre: Array) -> Array:

@@ -79,21 +79,23 @@ def photograph(scene: Scene, view: View, lighting: Lighting, background: Array) 
     """Linear image float32 [n,n,3] of a view of even size n, over a background uint8 [n,n,3]; 0 outside its edge."""
     n = len(view.item)
     light, gleam, dark = _light(scene, view, lighting)
-    solid = (view.item >= 0).astype(np.uint8)
-    image = cv2.LUT(np.where(solid[..., None] > 0, view.albedo, background), _TO_LINEAR)
-    behind = 1.0 - 0.75 * dark[..., None] * (lighting.shadow > 0)
-    half = (view.item[::2, ::2] >= 0).astype(np.float32)
-    known = np.dstack([light * half[..., None], gleam * half, half])
-    spread = cv2.resize(known, (n, n), interpolation=cv2.INTER_LINEAR)
-    weight = np.maximum(spread[..., 4:], 1e-3)
-    on = np.where(spread[..., 4:] > 1e-3, spread[..., :4] / weight, (*np.full(3, 0.7), 0.0)).astype(np.float32)
-    off = cv2.resize(behind.astype(np.float32), (n, n), interpolation=cv2.INTER_LINEAR)[..., None]
-    image *= np.where(solid[..., None] > 0, on[..., :3], off)
-    image += on[..., 3:] * solid[..., None]
+    solid = (view.item >= 0).view(np.uint8)
+    on = cv2.resize(_grown(np.dstack([light, gleam]), view.item[::2, ::2] >= 0), (n, n))
+    off = cv2.resize(1.0 - np.float32(0.75) * dark, (n, n))
+    factor = cv2.copyTo(on[..., :3], solid, cv2.merge([off, off, off]))
+    image = cv2.LUT(cv2.copyTo(view.albedo, solid, background.copy()), _TO_LINEAR)
+    image = cv2.multiply(image, factor) + (on[..., 3] * solid)[..., None]
     if scene.edge is not None:
         columns, rows = np.meshgrid(np.arange(n), np.arange(n))
         image *= inside_photograph(scene, view.R, view.K, np.stack([columns, rows], axis=-1))[..., None]
     return image
+
+
+def _grown(values: Array, known: Array) -> Array:
+    """Values [h,w,c] carried a few pixels beyond where they are known (bool [h,w]); 0.7 where nothing is near."""
+    weight = cv2.blur(known.astype(np.float32), (5, 5))[..., None]
+    near = cv2.blur(values * known[..., None], (5, 5)) / np.maximum(weight, 1e-6)
+    return np.where(known[..., None], values, np.where(weight > 1e-6, near, np.float32(0.7))).astype(np.float32)
 
 
 def _light(scene: Scene, view: View, lighting: Lighting) -> tuple[Array, Array, Array]:
@@ -113,35 +115,33 @@ def _light(scene: Scene, view: View, lighting: Lighting) -> tuple[Array, Array, 
         if len(at) == 0:
             continue
         normals, to_camera = _normals(item, half.triangle.ravel()[at], points)
-        value = lighting.ambient + lighting.sky * (0.5 + 0.5 * (normals @ lighting.up))[:, None]
-        shade = 1.0 - lighting.shadow * dark.ravel()[at]
-        shine = np.zeros(len(at))
-        for j, light in enumerate(lighting.lights):
-            facing = np.maximum(normals @ light.direction, 0.0)
-            if j == 0:
-                facing = facing * shade
-            value = value + facing[:, None] * light.color
-            if lighting.gloss[k] > 0:
-                middle = to_camera + light.direction
-                middle /= np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-6)
-                peak = np.maximum(np.einsum("nk,nk->n", normals, middle), 0.0) ** lighting.shininess[k]
-                shine += peak * (facing > 0) * light.color.mean() * (shade if j == 0 else 1.0)
-        diffuse[at] = value
-        gleam[at] = lighting.gloss[k] * shine
+        # All lights at once: columns are lights, the first of them reduced where it is hidden.
+        directions = np.stack([light.direction for light in lighting.lights]).astype(np.float32)
+        colors = np.stack([light.color for light in lighting.lights]).astype(np.float32)
+        reach = np.ones((len(at), len(directions)), np.float32)
+        reach[:, 0] -= np.float32(lighting.shadow) * dark.ravel()[at]
+        cosine = normals @ directions.T
+        above = 0.5 + 0.5 * (normals @ lighting.up.astype(np.float32))
+        diffuse[at] = (np.maximum(cosine, 0) * reach) @ colors + above[:, None] * lighting.sky + lighting.ambient
+        if lighting.gloss[k] > 0:  # n . h of Blinn (1977), h = (v + l) / |v + l| and |v + l|^2 = 2 + 2 v . l
+            half_way = np.sqrt(np.maximum(2.0 + 2.0 * (to_camera @ directions.T), 1e-6))
+            peak = (np.einsum("nk,nk->n", normals, to_camera)[:, None] + cosine) / half_way
+            strength = np.clip(peak, 0, 1) ** np.float32(lighting.shininess[k]) * (cosine > 0) * reach
+            gleam[at] = np.float32(lighting.gloss[k]) * (strength @ colors.mean(axis=1))
     return diffuse.reshape(h, h, 3), gleam.reshape(h, h), dark
 
 
 def _normals(item: Item, triangle: Array, points: Array) -> tuple[Array, Array]:
-    """Smooth unit normals towards the camera, and unit vectors to the camera, both [P,3] in the base camera's axes."""
+    """Smooth unit normals towards the camera, and unit vectors to it, both float32 [P,3] in the base camera's axes."""
     thing = item.object
     x = (points - thing.mesh.centre).astype(np.float32)
     table = thing.normal_map[triangle]
     smooth = np.einsum("nij,nj->ni", table[..., :3], x) + table[..., 3]
     flat = thing.face_normals[triangle]
-    R = item.T[:3, :3]
-    to_camera = -(se3.transform(item.T, points))
+    R = item.T[:3, :3].astype(np.float32)
+    to_camera = -se3.transform(item.T, points).astype(np.float32)
     to_camera /= np.linalg.norm(to_camera, axis=1, keepdims=True)
-    side = np.where(np.einsum("nk,nk->n", flat @ R.T, to_camera) < 0, -1.0, 1.0)
+    side = np.where(np.einsum("nk,nk->n", flat @ R.T, to_camera) < 0, -1, 1).astype(np.float32)
     normals = (smooth @ R.T) * side[:, None]
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
     return normals, to_camera
