@@ -15,7 +15,10 @@ import numpy as np
 
 
 def hardware() -> dict[str, Any]:
-    """CPU model, the cores this process may use, operating system and Python, as plain data for a result file."""
+    """CPU model, usable cores, system, Python and the load of the last minute, as plain data for a result file.
+
+    ``load_1min`` counts this process too; well above its own threads, the neighbours were in the figures.
+    """
     model = ""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -30,6 +33,7 @@ def hardware() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
 
 
