@@ -38,7 +38,8 @@ def solve_betas(null: Array, variances: Array, count: int, N: int, beta: Array) 
                         s += (null[v, i, k] - null[v, j, k]) * (null[w, i, k] - null[w, j, k])
                     gram[p, v, w] = s
             p += 1
-    beta[:] = 0.0
+    for v in range(4):
+        beta[v] = 0.0
     if N == 1:
         above, below = 0.0, 0.0
         for p in range(pairs):

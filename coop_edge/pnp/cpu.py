@@ -30,7 +30,14 @@ from coop_edge.pnp.lm import solve_lm
 from coop_edge.pnp.normal_equations import LOSSES
 from coop_edge.pnp.ransac import solve_ransac
 
-_REFINEMENT = LmConfig()  # of RANSAC's result; part of the algorithm, the same on every backend
+
+def _schedule(lm: LmConfig) -> np.ndarray:
+    loss, scale = LOSSES[lm.loss], lm.loss_scale_px
+    tolerances = lm.step_tolerance, lm.cost_tolerance
+    return np.array((lm.iterations, lm.damping, lm.damping_up, lm.damping_down, *tolerances, loss, scale), np.float64)
+
+
+_REFINEMENT = _schedule(LmConfig())  # of RANSAC's result; part of the algorithm, the same on every backend
 
 
 class CpuPnpSolver:
@@ -59,18 +66,13 @@ class CpuPnpSolver:
         batch = check_correspondences(points_object, points_image, valid, "valid", K)
         if valid.dtype != np.bool_:
             raise InputError(f"valid: wanted dtype bool, got {valid.dtype}; compare a score with a threshold first")
-        X, u = np.ascontiguousarray(points_object, np.float64), np.ascontiguousarray(points_image, np.float64)
-        valid = np.ascontiguousarray(valid)
-        intrinsics = checked_intrinsics(K, batch)
+        X, u = _readable(points_object, np.float64), _readable(points_image, np.float64)
+        valid = _readable(valid, np.bool_)
+        intrinsics = _readable(checked_intrinsics(K, batch), np.float64)
         T = np.full((batch, 4, 4), np.nan)
         inliers = np.zeros(valid.shape, np.bool_)
         counts = np.zeros((3, batch), np.int32)  # status, inliers, hypotheses
         figures = np.empty((2, batch))  # score, RMS
-        lm = _REFINEMENT
-        schedule = np.array(
-            (lm.iterations, lm.damping, lm.damping_up, lm.damping_down, lm.step_tolerance, lm.cost_tolerance),
-            np.float64,
-        )
 
         def solve(i: int) -> None:
             counts[0, i], counts[1, i], counts[2, i], figures[0, i], figures[1, i] = solve_ransac(
@@ -87,7 +89,7 @@ class CpuPnpSolver:
                 config.min_inliers,
                 config.seed,
                 i,
-                schedule,
+                _REFINEMENT,
                 T[i],
                 inliers[i],
             )
@@ -117,8 +119,8 @@ class CpuPnpSolver:
             raise InputError(f"T_init: wanted [{batch},4,4] to go with points_object, got {list(T_init.shape)}")
         arrays = (points_object, points_image, weights)
         dtype = np.float32 if all(a.dtype == np.float32 for a in arrays) else np.float64
-        X, u, w = (np.ascontiguousarray(a, dtype) for a in arrays)
-        intrinsics, T_start = checked_intrinsics(K, batch), np.ascontiguousarray(T_init, np.float64)
+        X, u, w = (_readable(a, dtype) for a in arrays)
+        intrinsics, T_start = _readable(checked_intrinsics(K, batch), np.float64), _readable(T_init, np.float64)
         _check_rotations(T_start)
         T, covariance = np.full((batch, 4, 4), np.nan), np.full((batch, 6, 6), np.nan)
         costs = np.full((3, batch), np.nan)  # initial, final, damping
@@ -167,6 +169,13 @@ class CpuPnpSolver:
                 solve(i)
 
         list(self._pool.map(share, range(count)))
+
+
+def _readable(array: Any, dtype: Any) -> np.ndarray:
+    """The array contiguous and marked read-only, so that the kernels are compiled for one kind of array."""
+    view = np.ascontiguousarray(array, dtype).view()
+    view.flags.writeable = False
+    return view
 
 
 def checked_intrinsics(K: Any, batch: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 from coop_edge.pnp.betas import solve_betas
 from coop_edge.pnp.camera import projection, squared_errors
 from coop_edge.pnp.jit import compiled, vectorised
-from coop_edge.pnp.linalg import rotation_from_correlation, symmetric_eigen
+from coop_edge.pnp.linalg import copy_pose, rotation_from_correlation, shifted, symmetric_eigen
 
 Array = np.ndarray
 
@@ -48,10 +48,9 @@ def epnp(X: Array, u: Array, K: Array, R: Array, t: Array) -> float:
     _local_coordinates(X, centre, axes, variances, local)
     ratio = variances[2] / variances[1]
     errors = np.empty(n)
-    if ratio <= GENERAL:
-        best = _best_candidate(X, u, K, centre, axes, variances, local, normalised, 3, best, errors, R, t)
-    if ratio >= PLANAR:
-        best = _best_candidate(X, u, K, centre, axes, variances, local, normalised, 4, best, errors, R, t)
+    for count in range(3, 5):
+        if (count == 3 and ratio <= GENERAL) or (count == 4 and ratio >= PLANAR):
+            best = _best_candidate(X, u, K, centre, axes, variances, local, normalised, count, best, errors, R, t)
     return best
 
 
@@ -91,11 +90,12 @@ def _best_candidate(
             continue
         projection(K, R_new, t_new, P)
         squared_errors(X, u, P, errors)
-        total = errors.sum()
+        total = 0.0
+        for i in range(len(errors)):
+            total += errors[i]
         if total < best:
             best = total
-            R[:, :] = R_new
-            t[:] = t_new
+            copy_pose(R_new, t_new, R, t)
     return best
 
 
@@ -104,7 +104,10 @@ def _principal_axes(X: Array, centre: Array, axes: Array, variances: Array) -> b
     """Centroid, principal axes (rows) and variances, largest first."""
     n = X.shape[1]
     for k in range(3):
-        centre[k] = X[k].sum() / n
+        total = 0.0
+        for i in range(n):
+            total += X[k, i]
+        centre[k] = total / n
     C = np.zeros((3, 3))
     for i in range(n):
         x, y, z = X[0, i] - centre[0], X[1, i] - centre[1], X[2, i] - centre[2]
@@ -204,5 +207,6 @@ def _pose_of_betas(
     if not rotation_from_correlation(S, R):
         return False
     for i in range(3):
-        t[i] = sign * C[0, i] - (R[i, 0] * centre[0] + R[i, 1] * centre[1] + R[i, 2] * centre[2])
+        t[i] = sign * C[0, i]
+    shifted(R, centre, t, -1.0, t)
     return math.isfinite(t[0] + t[1] + t[2])

@@ -13,18 +13,61 @@ Array = np.ndarray
 _MAX_QL = 60  # implicit shifts converge cubically; 2 or 3 steps per eigenvalue are usual
 
 
+# Explicit loops instead of slice assignments: those compile ten times as long.
+
+
+@compiled
+def copy_pose(R: Array, t: Array, R_out: Array, t_out: Array) -> None:
+    """R_out, t_out = R, t."""
+    for i in range(3):
+        for j in range(3):
+            R_out[i, j] = R[i, j]
+        t_out[i] = t[i]
+
+
+@compiled
+def shifted(R: Array, c: Array, t: Array, sign: float, out: Array) -> None:
+    """out = t + sign R c; ``out`` may be t."""
+    for i in range(3):
+        out[i] = t[i] + sign * (R[i, 0] * c[0] + R[i, 1] * c[1] + R[i, 2] * c[2])
+
+
+@compiled
+def write_transform(R: Array, t: Array, T: Array) -> None:
+    """T = [R t; 0 1]."""
+    for i in range(3):
+        for j in range(3):
+            T[i, j] = R[i, j]
+        T[i, 3] = t[i]
+        T[3, i] = 0.0
+    T[3, 3] = 1.0
+
+
+@compiled
+def all_finite(A: Array) -> bool:
+    """Is no entry of A [m,n] NaN or infinite?"""
+    for i in range(A.shape[0]):
+        for j in range(A.shape[1]):
+            if not math.isfinite(A[i, j]):
+                return False
+    return True
+
+
 @compiled
 def symmetric_eigen(A: Array, values: Array) -> bool:
-    """Eigenvalues and eigenvectors of the symmetric A [n,n], ascending; False if it did not converge.
+    """Eigenvalues and eigenvectors of the symmetric A [n,n], ascending; False for NaN or no convergence.
 
     A becomes the eigenvectors, as columns; values [n]. Householder tridiagonalisation, then implicit QL with
     Wilkinson's shift (Golub, Van Loan, Matrix Computations, section 8.3).
     """
     n = len(values)
-    off = np.zeros(n)
+    off = np.empty(n)
     _tridiagonal(A, values, off)
     if not _implicit_ql(values, off, A):
         return False
+    for i in range(n):
+        if not math.isfinite(values[i]):
+            return False
     for i in range(n - 1):  # selection sort: n is small and n - 1 swaps of columns are the least work
         least = i
         for j in range(i + 1, n):
@@ -41,9 +84,10 @@ def symmetric_eigen(A: Array, values: Array) -> bool:
 def _tridiagonal(A: Array, diagonal: Array, off: Array) -> None:
     """A = Q T Q^T: T into ``diagonal`` and ``off`` (off[i] between i and i + 1), Q over A."""
     n = len(diagonal)
-    Q = np.eye(n)
-    v = np.zeros(n)
-    w = np.zeros(n)
+    Q = np.zeros((n, n))
+    for i in range(n):
+        Q[i, i] = 1.0
+    v, w = np.empty(n), np.empty(n)
     for k in range(n - 2):
         norm = 0.0
         for i in range(k + 1, n):
@@ -81,7 +125,9 @@ def _tridiagonal(A: Array, diagonal: Array, off: Array) -> None:
     for i in range(n):
         diagonal[i] = A[i, i]
         off[i] = A[i + 1, i] if i + 1 < n else 0.0
-    A[:, :] = Q
+    for i in range(n):
+        for j in range(n):
+            A[i, j] = Q[i, j]
 
 
 @compiled

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from coop_edge.pnp.jit import compiled
-from coop_edge.pnp.linalg import cholesky, cholesky_solve, rotate_left
+from coop_edge.pnp.linalg import cholesky, cholesky_solve, copy_pose, rotate_left, shifted, write_transform
 from coop_edge.pnp.normal_equations import DEGENERATE, NONE, SOLVED, SUMS, centre_points, gather, normal_sums
 
 Array = np.ndarray
@@ -78,9 +78,9 @@ def minimise(
             accepted = trial[27] < sums[27]
         if accepted:
             decrease, previous = sums[27] - trial[27], sums[27]
-            sums[:] = trial
-            R[:, :] = R_trial
-            t[:] = t_trial
+            for k in range(SUMS):
+                sums[k] = trial[k]
+            copy_pose(R_trial, t_trial, R, t)
             damping = max(damping / down, _LEAST_DAMPING)
             if decrease < cost_tolerance * previous:
                 return initial, iteration + 1, damping, STOP_COST
@@ -113,12 +113,14 @@ def covariance_at_origin(sums: Array, n: int, arm: Array, out: Array) -> bool:
     C = np.empty((6, 6))
     unit, column = np.empty(6), np.empty(6)
     for j in range(6):
-        unit[:] = 0.0
-        unit[j] = scale[j]
+        for i in range(6):
+            unit[i] = scale[i] if i == j else 0.0
         cholesky_solve(L, unit, column)
         for i in range(6):
             C[i, j] = scale[i] * column[i] * variance
-    A = np.eye(6)
+    A = np.zeros((6, 6))
+    for i in range(6):
+        A[i, i] = 1.0
     A[0, 4], A[0, 5], A[1, 5] = -arm[2], arm[1], -arm[0]
     A[1, 3], A[2, 3], A[2, 4] = arm[2], -arm[1], arm[0]
     AC = np.zeros((6, 6))
@@ -164,24 +166,15 @@ def solve_lm(
         return status, nan, nan, 0, nan, STOP_UNSOLVED
     centre, sums = np.empty(3), np.empty(SUMS)
     centre_points(S, centre)
-    R, t = np.empty((3, 3)), np.empty(3)
-    for i in range(3):
-        t[i] = T_init[i, 3]
-        for j in range(3):
-            R[i, j] = T_init[i, j]
-            t[i] += T_init[i, j] * centre[j]
+    R, t, arm, zero = np.empty((3, 3)), np.empty(3), np.empty(3), np.zeros(3)
+    copy_pose(T_init, T_init[:, 3], R, t)
+    shifted(R, centre, t, 1.0, t)
     initial, taken, damping, stop = minimise(
         S, K, R, t, iterations, damping, up, down, step_tolerance, cost_tolerance, loss, scale, sums
     )
-    arm = np.empty(3)
-    for i in range(3):
-        arm[i] = R[i, 0] * centre[0] + R[i, 1] * centre[1] + R[i, 2] * centre[2]
+    shifted(R, centre, zero, 1.0, arm)
     if not covariance_at_origin(sums, S.shape[1], arm, covariance):
-        covariance[:, :] = nan
-        return DEGENERATE, nan, nan, taken, damping, STOP_UNSOLVED
-    T[:, :] = 0.0
-    T[:3, :3] = R
-    for i in range(3):
-        T[i, 3] = t[i] - arm[i]
-    T[3, 3] = 1.0
+        return DEGENERATE, nan, nan, taken, nan, STOP_UNSOLVED
+    shifted(R, centre, t, -1.0, t)
+    write_transform(R, t, T)
     return SOLVED, initial, sums[27], taken, damping, stop

@@ -12,6 +12,7 @@ import numpy as np
 
 from coop_edge.pnp.camera import MIN_DEPTH
 from coop_edge.pnp.jit import compiled, vectorised
+from coop_edge.pnp.linalg import all_finite
 
 Array = np.ndarray
 
@@ -143,7 +144,7 @@ def gather(X: Array, u: Array, w: Array, K: Array, T: Array) -> tuple[int, Array
     X [P,3], u [P,2], w [P] float32 or float64; entries of weight zero are not looked at.
     """
     nothing = np.empty((6, 0))
-    if not (np.isfinite(K).all() and np.isfinite(T).all()):
+    if not (all_finite(K) and all_finite(T)):
         return NON_FINITE, nothing
     weighted = 0
     for i in range(len(w)):
@@ -168,7 +169,9 @@ def gather(X: Array, u: Array, w: Array, K: Array, T: Array) -> tuple[int, Array
         return (BEHIND_CAMERA if n == 0 else TOO_FEW_POINTS), nothing
     if n < weighted:
         fewer = np.empty((6, n))
-        fewer[:, :] = S[:, :n]
+        for k in range(6):
+            for i in range(n):
+                fewer[k, i] = S[k, i]
         S = fewer
     return SOLVED, S
 

@@ -9,12 +9,12 @@ import numpy as np
 from coop_edge.pnp.camera import msac_inliers, msac_score, projection
 from coop_edge.pnp.epnp import epnp
 from coop_edge.pnp.jit import compiled
+from coop_edge.pnp.linalg import all_finite, copy_pose, shifted, write_transform
 from coop_edge.pnp.lm import minimise
 from coop_edge.pnp.normal_equations import (
     DEGENERATE,
     NO_HYPOTHESIS,
     NON_FINITE,
-    NONE,
     SOLVED,
     SUMS,
     TOO_FEW_INLIERS,
@@ -32,32 +32,31 @@ REFINE_ROUNDS = 3
 
 
 @compiled
-def compact(points_object: Array, points_image: Array, valid: Array, K: Array, X: Array, u: Array) -> tuple[int, int]:
-    """Valid points of one problem into X [3,N], u [2,N]: status and their number."""
+def compact(points_object: Array, points_image: Array, valid: Array, K: Array) -> tuple[int, Array, Array]:
+    """Valid points of one problem: status, X [3,n], u [2,n]."""
     n = 0
-    finite = np.isfinite(K).all()
     for i in range(len(valid)):
-        if not valid[i]:
-            continue
-        total = 0.0
-        for k in range(3):
-            X[k, n] = points_object[i, k]
-            total += X[k, n] - X[k, n]
-        for k in range(2):
-            u[k, n] = points_image[i, k]
-            total += u[k, n] - u[k, n]
-        finite = finite and total == 0.0  # a number minus itself is 0, or NaN if it is not finite
-        n += 1
-    if not finite:
-        return NON_FINITE, n
-    if n < 4:
-        return TOO_FEW_POINTS, n
-    return (DEGENERATE if _collinear(X[:, :n]) else SOLVED), n
+        n += valid[i]
+    X, u = np.empty((3, n)), np.empty((2, n))
+    at = 0
+    for i in range(len(valid)):
+        if valid[i]:
+            X[0, at], X[1, at], X[2, at] = points_object[i, 0], points_object[i, 1], points_object[i, 2]
+            u[0, at], u[1, at] = points_image[i, 0], points_image[i, 1]
+            at += 1
+    status = SOLVED
+    if not (all_finite(K) and all_finite(X) and all_finite(u)):
+        status = NON_FINITE
+    elif n < 4:
+        status = TOO_FEW_POINTS
+    elif collinear(X):
+        status = DEGENERATE
+    return status, X, u
 
 
 @compiled
-def _collinear(X: Array) -> bool:
-    """Do all points [3,n] lie on one line, or in one place?"""
+def collinear(X: Array) -> bool:
+    """Do all points [3,n], n >= 1, lie on one line, or in one place?"""
     n = X.shape[1]
     far, d2 = 0, 0.0
     for i in range(1, n):
@@ -142,7 +141,7 @@ def best_hypothesis(
     rays = np.empty((n, 3))
     unit_rays(u, K, rays)
     sample, scratch = np.empty(MAX_SAMPLE, np.int64), np.empty(MAX_SAMPLE, np.int64)
-    R_all, t_all, P, P_best = np.empty((MAX_ROOTS, 3, 3)), np.empty((MAX_ROOTS, 3)), np.empty((3, 4)), np.empty((3, 4))
+    R_all, t_all, P = np.empty((MAX_ROOTS, 3, 3)), np.empty((MAX_ROOTS, 3)), np.empty((3, 4))
     best = math.inf
     drawn = 0
     while drawn < hypotheses:
@@ -154,12 +153,11 @@ def best_hypothesis(
                 score = msac_score(X, u, P, threshold2, best)
                 if score < best:
                     best = score
-                    R[:, :] = R_all[i]
-                    t[:] = t_all[i]
-                    P_best[:, :] = P
+                    copy_pose(R_all[i], t_all[i], R, t)
         drawn = stop
         if best < math.inf:
-            _, k = msac_inliers(X, u, P_best, threshold2, errors, inliers)
+            projection(K, R, t, P)
+            _, k = msac_inliers(X, u, P, threshold2, errors, inliers)
             if enough(drawn, k, n, m, confidence):
                 break
     return best, drawn
@@ -171,7 +169,7 @@ def refine_pose(
 ) -> None:
     """EPnP, then Levenberg-Marquardt, on the inliers; each replaces R, t only if it lowers the MSAC score.
 
-    ``lm``: iterations, damping, damping_up, damping_down, step_tolerance, cost_tolerance.
+    ``lm``: iterations, damping, damping_up, damping_down, step_tolerance, cost_tolerance, loss, scale.
     """
     n = X.shape[1]
     R_new, t_new, P, sums, centre = np.empty((3, 3)), np.empty(3), np.empty((3, 4)), np.empty(SUMS), np.empty(3)
@@ -180,38 +178,40 @@ def refine_pose(
     score, k = msac_inliers(X, u, P, threshold2, errors, inliers)
     if k >= 4:
         S = _selected(X, u, inliers, k)
-        if not _collinear(S[:3]) and epnp(S[:3], S[3:5], K, R_new, t_new) < math.inf:
+        if not collinear(S[:3]) and epnp(S[:3], S[3:5], K, R_new, t_new) < math.inf:
             projection(K, R_new, t_new, P)
             new_score, new_k = msac_inliers(X, u, P, threshold2, errors, new_inliers)
             if new_score < score:
                 score, k = new_score, new_k
-                inliers[:] = new_inliers
-                R[:, :] = R_new
-                t[:] = t_new
+                _replace(new_inliers, inliers)
+                copy_pose(R_new, t_new, R, t)
     for _ in range(REFINE_ROUNDS):
         if k < 3:
             break
         S = _selected(X, u, inliers, k)
         centre_points(S, centre)
-        R_new[:, :] = R
-        for i in range(3):
-            t_new[i] = t[i] + R[i, 0] * centre[0] + R[i, 1] * centre[1] + R[i, 2] * centre[2]
-        minimise(S, K, R_new, t_new, int(lm[0]), lm[1], lm[2], lm[3], lm[4], lm[5], NONE, 1.0, sums)
-        for i in range(3):
-            t_new[i] -= R_new[i, 0] * centre[0] + R_new[i, 1] * centre[1] + R_new[i, 2] * centre[2]
+        copy_pose(R, t, R_new, t_new)
+        shifted(R_new, centre, t_new, 1.0, t_new)
+        minimise(S, K, R_new, t_new, int(lm[0]), lm[1], lm[2], lm[3], lm[4], lm[5], int(lm[6]), lm[7], sums)
+        shifted(R_new, centre, t_new, -1.0, t_new)
         projection(K, R_new, t_new, P)
         new_score, k = msac_inliers(X, u, P, threshold2, errors, new_inliers)
         if not new_score < score:
             break
         score = new_score
-        R[:, :] = R_new
-        t[:] = t_new
-        same = True
-        for i in range(n):
-            same = same and inliers[i] == new_inliers[i]
-        if same:
+        copy_pose(R_new, t_new, R, t)
+        if not _replace(new_inliers, inliers):
             break
-        inliers[:] = new_inliers
+
+
+@compiled
+def _replace(source: Array, target: Array) -> bool:
+    """Copy a mask; True if that changes anything."""
+    changed = False
+    for i in range(len(source)):
+        changed = changed or source[i] != target[i]
+        target[i] = source[i]
+    return changed
 
 
 @compiled
@@ -253,12 +253,10 @@ def solve_ransac(
     inliers_out: Array,
 ) -> tuple[int, int, int, float, float]:
     """One problem: status, inliers, hypotheses drawn, score, RMS error; writes T [4,4], inliers_out [N] if solved."""
-    N = len(valid)
-    X_all, u_all = np.empty((3, N)), np.empty((2, N))
-    status, n = compact(points_object, points_image, valid, K, X_all, u_all)
+    status, X, u = compact(points_object, points_image, valid, K)
     if status != SOLVED:
         return status, 0, 0, math.inf, math.nan
-    X, u = np.ascontiguousarray(X_all[:, :n]), np.ascontiguousarray(u_all[:, :n])
+    n = X.shape[1]
     m = 3 if use_p3p else min(sample_size, n)
     R, t, P = np.empty((3, 3)), np.empty(3), np.empty((3, 4))
     errors, inliers = np.empty(n), np.empty(n, np.bool_)
@@ -276,13 +274,10 @@ def solve_ransac(
         return TOO_FEW_INLIERS, 0, drawn, math.inf, math.nan
     squares = 0.0
     at = 0
-    for i in range(N):
+    for i in range(len(valid)):
         if valid[i]:
             inliers_out[i] = inliers[at]
             squares += errors[at] if inliers[at] else 0.0
             at += 1
-    T[:, :] = 0.0
-    T[:3, :3] = R
-    T[:3, 3] = t
-    T[3, 3] = 1.0
+    write_transform(R, t, T)
     return SOLVED, k, drawn, score, math.sqrt(squares / k)

@@ -1,0 +1,150 @@
+"""What both operations of CpuPnpSolver share: input checks, dtypes, threads, the module's own functions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import coop_edge.pnp as pnp
+from benchmarks.pnp_problems import make_problems, perturbed
+from coop_edge.config import RansacConfig
+from coop_edge.errors import InputError
+from coop_edge.pnp.cpu import CpuPnpSolver
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return make_problems(7, 40, shape="mixed", noise_px=1.0, outliers=0.2, padding=3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def solver():
+    return CpuPnpSolver(threads=1)
+
+
+def arguments(problems, operation):
+    common = {"points_object": problems.points_object, "points_image": problems.points_image, "K": problems.K}
+    if operation == "ransac_epnp":
+        return {**common, "valid": problems.valid}
+    return {**common, "weights": problems.weights, "T_init": problems.T_camera_object}
+
+
+def flipped(K):
+    K = K.copy()
+    K[2, 0, 0] *= -1
+    return K
+
+
+CHANGES = [
+    ("both", "points_object", lambda a: a[0], r"points_object: wanted an array \[B,N,3\]"),
+    ("both", "points_object", lambda a: a.tolist(), "points_object: wanted an array"),
+    ("both", "points_object", lambda a: a.astype(complex), "points_object: wanted real numbers"),
+    ("both", "points_image", lambda a: a[:, :-1], r"points_image: wanted \[7,43,2\]"),
+    ("both", "points_image", lambda a: np.concatenate([a, a[..., :1]], -1), "points_image: wanted an array"),
+    ("both", "K", lambda a: a[:3], r"K: wanted \[3,3\] or \[7,3,3\]"),
+    ("both", "K", lambda a: np.swapaxes(a, 1, 2), "transposed"),
+    ("both", "K", flipped, "positive focal"),
+    ("ransac_epnp", "valid", lambda a: a[:, 1:], r"valid: wanted \[7,43\]"),
+    ("ransac_epnp", "valid", lambda a: a.astype(float), "valid: wanted dtype bool, got float64"),
+    ("ransac_epnp", "valid", lambda a: a.astype(np.uint8), "valid: wanted dtype bool, got uint8"),
+    ("weighted_lm", "weights", lambda a: a[:3], r"weights: wanted \[7,43\]"),
+    ("weighted_lm", "weights", lambda a: a.astype(complex), "weights: wanted real numbers"),
+    ("weighted_lm", "T_init", lambda a: a[:3], r"T_init: wanted \[7,4,4\]"),
+    ("weighted_lm", "T_init", lambda a: a[:, :3], "T_init: wanted an array"),
+    ("weighted_lm", "T_init", lambda a: 2 * a, "T_init: last row"),
+    ("weighted_lm", "T_init", lambda a: a * [[1], [1], [-1], [1]], "reflection"),
+]
+
+
+@pytest.mark.parametrize("operation", ["ransac_epnp", "weighted_lm"])
+@pytest.mark.parametrize(("applies", "name", "change", "message"), CHANGES)
+def test_wrong_input_says_what_was_wanted(solver, problems, operation, applies, name, change, message):
+    if applies not in ("both", operation):
+        pytest.skip("an argument of the other operation")
+    given = arguments(problems, operation)
+    given[name] = change(given[name])
+    with pytest.raises(InputError, match=message):
+        getattr(solver, operation)(**given)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "all"])
+def test_threads_are_checked(threads):
+    with pytest.raises(InputError, match="threads"):
+        CpuPnpSolver(threads=threads)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 16, None])
+def test_the_number_of_threads_changes_nothing(solver, problems, threads):
+    many = CpuPnpSolver(threads=threads)
+    T_init = perturbed(problems.T_camera_object, 0.05, 0.02)
+    for operation in ("ransac_epnp", "weighted_lm"):
+        given = arguments(problems, operation)
+        if operation == "weighted_lm":
+            given["T_init"] = T_init
+        one, other = getattr(solver, operation)(**given), getattr(many, operation)(**given)
+        np.testing.assert_array_equal(one.T_camera_object, other.T_camera_object)
+        for name in one.statistics.__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(one.statistics, name), getattr(other.statistics, name))
+    many.close()
+    assert many.ransac_epnp(**arguments(problems, "ransac_epnp")).T_camera_object.shape == (7, 4, 4)
+    many.close()
+
+
+def test_a_problem_alone_is_a_problem_in_a_batch(solver, problems):
+    """LM at any place of a batch; RANSAC at the same place, since samples are keyed by it."""
+    together = solver.weighted_lm(**arguments(problems, "weighted_lm"))
+    for i in (0, 3, 6):
+        alone = solver.weighted_lm(**{k: v[i : i + 1] for k, v in arguments(problems, "weighted_lm").items()})
+        np.testing.assert_array_equal(alone.T_camera_object[0], together.T_camera_object[i])
+    longer, shorter = arguments(problems, "ransac_epnp"), {}
+    for name, value in longer.items():
+        shorter[name] = value[:3]
+    np.testing.assert_array_equal(
+        solver.ransac_epnp(**shorter).T_camera_object, solver.ransac_epnp(**longer).T_camera_object[:3]
+    )
+
+
+def test_dtypes_and_layouts(solver, problems):
+    """float32, integers' and Fortran-ordered arrays, and one K for all are taken; results are float64."""
+    K = problems.K[0]
+    for operation in ("ransac_epnp", "weighted_lm"):
+        given = {**arguments(problems, operation), "K": K}
+        reference = getattr(solver, operation)(**given)
+        assert reference.T_camera_object.dtype == np.float64
+        fortran = {k: np.asfortranarray(v) for k, v in given.items()}
+        np.testing.assert_array_equal(getattr(solver, operation)(**fortran).T_camera_object, reference.T_camera_object)
+        single = {
+            k: v.astype(np.float32) if v.dtype == float and k not in ("K", "T_init") else v for k, v in given.items()
+        }
+        result = getattr(solver, operation)(**single)
+        assert result.T_camera_object.dtype == np.float64
+        solved = np.isfinite(reference.T_camera_object) & np.isfinite(result.T_camera_object)
+        assert solved.any()
+        np.testing.assert_allclose(result.T_camera_object[solved], reference.T_camera_object[solved], atol=1e-2)
+
+
+def test_inputs_are_not_written_to(solver, problems):
+    for operation in ("ransac_epnp", "weighted_lm"):
+        given = {k: v.copy() for k, v in arguments(problems, operation).items()}
+        for value in given.values():
+            value.flags.writeable = False
+        getattr(solver, operation)(**given)
+
+
+def test_module_functions_are_the_solver(solver, problems):
+    config = RansacConfig(seed=3)
+    given = arguments(problems, "ransac_epnp")
+    np.testing.assert_array_equal(
+        pnp.ransac_epnp(**given, config=config).T_camera_object,
+        solver.ransac_epnp(**given, config=config).T_camera_object,
+    )
+    given = arguments(problems, "weighted_lm")
+    np.testing.assert_array_equal(pnp.weighted_lm(**given).covariance, solver.weighted_lm(**given).covariance)
+
+
+def test_importing_the_package_does_not_import_numba():
+    code = "import sys, coop_edge.pnp, coop_edge.pnp.base; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
