@@ -67,6 +67,24 @@ def laplace_nll(flow: Tensor, scale: Tensor, target: Tensor, visible: Tensor) ->
     return masked_mean(distance / b + 2 * torch.log(2 * b), visible)
 
 
+def matching_loss(logits: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
+    """Cross-entropy of the refiner's similarities against where each rendered patch's centre lies in the query.
+
+    logits [N,T,T]; flow [N,2,rows,columns], patch units (x, y), of the patch centres; visible bool [N,rows,columns].
+    The target spreads over the four nearest patch centres by bilinear weights, so that its expected position is the
+    truth: the soft-argmax that fits it is exact. Positions off the grid of centres count at its border.
+    """
+    rows, columns = flow.shape[2:]
+    y = torch.arange(rows, dtype=flow.dtype, device=flow.device)[:, None] + flow[:, 1]
+    x = torch.arange(columns, dtype=flow.dtype, device=flow.device) + flow[:, 0]
+    # A hat function of width one per axis: the weights of linear interpolation.
+    in_row = _hat(y.clamp(0, rows - 1), rows)
+    in_column = _hat(x.clamp(0, columns - 1), columns)
+    target = (in_row[..., :, None] * in_column[..., None, :]).flatten(3).flatten(1, 2)
+    values = -(target.to(logits.dtype) * functional.log_softmax(logits, dim=-1)).sum(dim=-1)
+    return masked_mean(values, visible.flatten(1))
+
+
 def certainty_loss(logit: Tensor, visible: Tensor, silhouette: Tensor) -> Tensor:
     """Binary cross-entropy of "visible in the query", logit [N,1,H,W], over the rendered silhouette (bool [N,H,W])."""
     values = functional.binary_cross_entropy_with_logits(logit[:, 0], visible.to(logit.dtype), reduction="none")
@@ -99,3 +117,9 @@ def pose_loss(solution: PnpSolution, T_true: Tensor, points: Tensor, diameter: T
 def score_loss(logit: Tensor, error: Tensor, tolerance: float = 0.1) -> Tensor:
     """Binary cross-entropy of a selector's score [N] against exp(-error / tolerance), error [N] in diameters."""
     return functional.binary_cross_entropy_with_logits(logit, torch.exp(-error / tolerance).to(logit.dtype))
+
+
+def _hat(position: Tensor, count: int) -> Tensor:
+    """Weights [...,count] of linear interpolation at ``position`` [...] between 0 .. count - 1."""
+    nodes = torch.arange(count, dtype=position.dtype, device=position.device)
+    return (1 - (position[..., None] - nodes).abs()).clamp(min=0)

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-NEED_TORCH = sorted(
-    p.name for p in _HERE.glob("test_*.py") if re.search(r"^import torch$", p.read_text(), re.MULTILINE)
-)
+_IMPORT = re.compile(r"^import torch$", re.MULTILINE)
+NEED_TORCH = sorted(p.name for p in _HERE.glob("test_*.py") if _IMPORT.search(p.read_text()))
 
 collect_ignore = [] if importlib.util.find_spec("torch") else NEED_TORCH
 

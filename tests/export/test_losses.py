@@ -18,6 +18,7 @@ from export.losses import (
     coarse_loss,
     laplace_nll,
     masked_mean,
+    matching_loss,
     offset_loss,
     point_matching_l1,
     pose_loss,
@@ -165,3 +166,36 @@ def test_masked_mean_ignores_what_is_outside_and_checks_shapes():
     assert values.grad.tolist() == [0.5, 0, 0.5]
     with pytest.raises(InputError, match=r"match_index: wanted \[2, 4\], got \[2, 5\]"):
         class_loss(rand(2, 4, 5), torch.zeros(2, 5, dtype=torch.long))
+
+
+def test_matching_loss_is_least_where_the_expected_position_is_the_truth():
+    """At the minimum over all logits, soft-argmax gives the true position, between patches too."""
+    flow, visible = 0.4 * rand(1, 2, 3, 4), torch.ones(1, 3, 4, dtype=torch.bool)
+    logits = torch.zeros(1, 12, 12, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([logits], max_iter=400, tolerance_grad=1e-12, tolerance_change=1e-15)
+
+    def closure():
+        optimiser.zero_grad()
+        loss = matching_loss(logits, flow, visible)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    share = logits.detach().softmax(-1)[0]
+    grid = torch.tensor([[c, r] for r in range(3) for c in range(4)], dtype=torch.float64)
+    truth = grid + flow[0].flatten(1).T
+    truth = torch.minimum(truth.clamp(min=0), torch.tensor([3.0, 2.0], dtype=torch.float64))
+    torch.testing.assert_close(share @ grid, truth, atol=2e-3, rtol=0)
+
+
+def test_matching_loss_passes_gradcheck_and_counts_visible_patches_alone():
+    flow, logits = rand(2, 2, 2, 2), rand(2, 4, 4, seed=1)
+    visible = torch.tensor([[[True, False], [True, True]], [[False, False], [False, True]]])
+    gradcheck(lambda x: matching_loss(x, flow, visible), logits)
+    # A flow of one patch to the right from (0, 0) makes patch 1 the one target.
+    flow = torch.zeros(1, 2, 2, 2, dtype=torch.float64)
+    flow[0, 0, 0, 0] = 1
+    only = torch.zeros(1, 2, 2, dtype=torch.bool)
+    only[0, 0, 0] = True
+    wanted = -torch.log_softmax(logits[:1], -1)[0, 0, 1]
+    assert matching_loss(logits[:1], flow, only).item() == pytest.approx(wanted.item())

@@ -1,0 +1,164 @@
+"""The command `python -m export`: the workstation side. Exit codes: 0 done, 2 wrong use, 3 training diverged."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from coop_edge.errors import CoopEdgeError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+_errors = Console(stderr=True)
+
+
+class Role(str, Enum):
+    """Networks that are trained."""
+
+    coarse = "coarse"
+    refiner = "refiner"
+    selector = "selector"
+
+
+class Head(str, Enum):
+    """Heads of the coarse network."""
+
+    hybrid = "hybrid"
+    classification = "classification"
+    regression = "regression"
+
+
+class Logits(str, Enum):
+    """Class logits of the coarse network."""
+
+    dot = "dot"
+    linear = "linear"
+
+
+class Flow(str, Enum):
+    """Flow of the refiner."""
+
+    laplace = "laplace"
+    deterministic = "deterministic"
+
+
+class Switch(str, Enum):
+    """On or off."""
+
+    on = "on"
+    off = "off"
+
+
+class Precision(str, Enum):
+    """Of matrix products."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Device(str, Enum):
+    """Where to train."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Size(str, Enum):
+    """Size presets."""
+
+    xs = "xs"
+    s = "s"
+    b = "b"
+    l = "l"  # noqa: E741 (the name of the preset)
+
+
+@app.callback()
+def _root() -> None:
+    """The workstation side of coop_edge."""
+
+
+@app.command()
+def train(
+    role: Annotated[Role, typer.Argument(help="Which network.")],
+    size: Annotated[Size | None, typer.Option(help="Size preset [default: xs].")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Wall time of this run [default: 60].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run [default: out/training/ROLE_SIZE].")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from a coarse checkpoint, or from a CroCo-v2-shaped state dict.")
+    ] = None,
+    pack: Annotated[Path | None, typer.Option(help="Asset pack; procedural objects alone without one.")] = None,
+    photos: Annotated[Path | None, typer.Option(help="Folder of photographs for textures and backgrounds.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the first weights and the data [default: 0].")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs per step and process [default: 16].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that draw pairs [default: 1].")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of PyTorch; 0 = its own choice.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate; 0 = the size's.")] = None,
+    head: Annotated[Head | None, typer.Option(help="Coarse: what is predicted [default: hybrid].")] = None,
+    logits: Annotated[Logits | None, typer.Option(help="Coarse: class logits [default: dot].")] = None,
+    flow: Annotated[Flow | None, typer.Option(help="Refiner: with a scale or without [default: laplace].")] = None,
+    pose_loss: Annotated[Switch | None, typer.Option(help="Refiner: the loss through PnP [default: on].")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="bfloat16 on a GPU, float32 elsewhere.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to train [default: auto].")] = None,
+    compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile.")] = None,
+    evaluate_minutes: Annotated[float | None, typer.Option(help="Between evaluations [default: 10].")] = None,
+    evaluate_samples: Annotated[int | None, typer.Option(help="Held-out pairs of one [default: 256].")] = None,
+    checkpoint_minutes: Annotated[float | None, typer.Option(help="Between checkpoints [default: 3].")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps; 0 = no bound.")] = None,
+) -> None:
+    """Train on pairs rendered on the fly. Several processes: torchrun --nproc-per-node N -m export train ..."""
+    for name, value, wanted in (("head", head, "coarse"), ("logits", logits, "coarse"), ("flow", flow, "refiner"),
+                                ("pose-loss", pose_loss, "refiner")):  # fmt: skip
+        if value is not None and role.value != wanted:
+            _fail(f"--{name} is an option of the {wanted} network, not of the {role.value}", 2)
+    from export.training.session import Plan
+    from export.training.session import train as run
+    from export.training.watch import TrainingDivergedError
+
+    options: dict[str, Any] = {
+        "size": size,
+        "minutes": minutes,
+        "seed": seed,
+        "batch_size": batch_size,
+        "workers": workers,
+        "threads": threads,
+        "learning_rate": learning_rate,
+        "precision": precision,
+        "device": device,
+        "compile": compile_,
+        "evaluate_minutes": evaluate_minutes,
+        "evaluate_samples": evaluate_samples,
+        "checkpoint_minutes": checkpoint_minutes,
+        "max_steps": max_steps,
+        "pack": str(pack.absolute()) if pack else None,
+        "photos": str(photos.absolute()) if photos else None,
+        "pose_loss": None if pose_loss is None else pose_loss is Switch.on,
+    }
+    net = _given({"head": head, "logits": logits, "flow": flow})
+    try:
+        folder = run(Plan(role.value, _given(options), net, out, resume, init))
+    except TrainingDivergedError as error:
+        _fail(str(error), 3)
+    except (CoopEdgeError, OSError) as error:
+        _fail(f"{type(error).__name__}: {error}", 2)
+    typer.echo(folder)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, enumerations as their values."""
+    return {k: v.value if isinstance(v, Enum) else v for k, v in options.items() if v is not None}
+
+
+def _fail(message: str, code: int) -> None:
+    _errors.print("[bold red]error:[/] ", end="")
+    _errors.print(message, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    app()

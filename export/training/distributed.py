@@ -1,0 +1,82 @@
+"""Several processes that train one network: what torchrun sets up, and what they have to agree on.
+
+Started alone, a process is a group of one and nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from coop_edge.errors import BackendUnavailable
+
+
+@dataclass(frozen=True)
+class Group:
+    """rank of size processes; ``device`` is this process's own."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        """The network whose backward pass averages gradients over the group."""
+        if self.size == 1:
+            return net
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(net, device_ids=ids)
+
+    def largest(self, *values: float) -> tuple[float, ...]:
+        """The largest of each value over the group: the same answer everywhere."""
+        if self.size == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(tensor, op=distributed.ReduceOp.MAX)
+        return tuple(tensor.tolist())
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto", "cpu" or "cuda"; under torchrun each local process has a GPU of its own. Raises BackendUnavailable."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise BackendUnavailable(f"device='cuda' was asked for, but PyTorch {torch.__version__} finds no CUDA device")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if local >= torch.cuda.device_count():
+        raise BackendUnavailable(
+            f"local process {local} has no GPU: PyTorch finds {torch.cuda.device_count()}; "
+            "start torchrun with --nproc-per-node of at most that"
+        )
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+@contextmanager
+def join(device_name: str) -> Iterator[Group]:
+    """The group that torchrun's environment describes (NCCL on GPUs, gloo on CPUs), or a group of one."""
+    device = pick_device(device_name)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Group(0, 1, device)
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Group(distributed.get_rank(), size, device)
+    finally:
+        distributed.destroy_process_group()

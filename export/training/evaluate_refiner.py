@@ -1,0 +1,163 @@
+"""The refiner on held-out objects: flow, calibration, and the pose error over render-and-compare iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from coop_edge.config import LmConfig
+from coop_edge.pnp import PnpStatus, weighted_lm
+from export.networks import RefinerNet, SelectorNet
+from export.networks.refiner import cell_pixels
+from export.training.batch import RefinerBatch
+from export.training.report import mean_or_none, median_or_none, present
+from export.training.rerender import rerender
+from export.training.task import to_tensors
+
+Array = np.ndarray[Any, Any]
+
+ITERATIONS = 5
+"""Renders and comparisons per pair."""
+BINS = 10
+"""Of the calibration figures."""
+
+
+@torch.no_grad()
+def evaluate_refiner(
+    net: RefinerNet, batches: Sequence[tuple[RefinerBatch, Sequence[Any]]], device: torch.device
+) -> dict[str, float]:
+    """Figures over all pairs; ``batches`` are those of a stream with ``keep_scenes=True``.
+
+    error_before, error_after_1, error_after_5: medians over pairs of the mean distance of model points to their true
+    place, as a share of the diameter; reduction_1, _5: error_before over them; improved_5: share of pairs that got
+    better. flow_epe: median over visible pixels of the flow's end-point error, px, at the start pose; flow_epe_before:
+    that of a flow of zero. certainty_accuracy: share of silhouette pixels on the right side of one half.
+    flow_calibration_error, certainty_calibration_error: mean over pixels of |predicted probability - observed share|
+    of its decile bin; for the flow the probability is P_R, the event an error below R along one axis.
+    """
+    errors: list[list[Array]] = [[] for _ in range(ITERATIONS + 1)]
+    pixels: list[dict[str, Array]] = []
+    for batch, scenes in batches:
+        current = batch
+        errors[0].append(pose_error(current, current.T_init))
+        for iteration in range(1, ITERATIONS + 1):
+            outputs = _predict(net, current, device)
+            if iteration == 1:
+                pixels.append(_pixel_figures(net, current, outputs))
+            T = solve_pose(net, current, outputs)
+            errors[iteration].append(pose_error(current, T))
+            if iteration < ITERATIONS:
+                current = rerender(current, scenes, T)
+    if not pixels:
+        return {}
+    error = [np.concatenate(e) for e in errors]
+    return _pose_figures(error) | _flow_figures({k: np.concatenate([p[k] for p in pixels]) for k in pixels[0]})
+
+
+def pose_error(batch: RefinerBatch, T_camera_object: Array) -> Array:
+    """Mean distance of model points at ``T_camera_object`` [N,4,4] to their true place, in diameters, [N]."""
+    difference = np.asarray(T_camera_object, np.float64) - batch.T_true
+    moved = batch.model_points @ np.swapaxes(difference[:, :3, :3], 1, 2) + difference[:, None, :3, 3]
+    return np.linalg.norm(moved, axis=-1).mean(axis=-1) / batch.diameter
+
+
+def solve_pose(net: RefinerNet, batch: RefinerBatch, outputs: dict[str, Array]) -> Array:
+    """Weighted Levenberg-Marquardt from ``T_init``, by the package's own solver; ``T_init`` where it fails. [N,4,4]."""
+    cells = cell_pixels(net.config.stride)
+    points = batch.object_points[:, cells, cells].astype(np.float64)
+    n, height, width = points.shape[:3]
+    weights = np.where(np.isfinite(points[..., 0]), outputs["confidence"][:, 0], 0.0).astype(np.float64)
+    pixel = np.arange(batch.query.shape[1], dtype=np.float64)[cells]
+    image = outputs["flow"].transpose(0, 2, 3, 1) + np.stack(np.meshgrid(pixel, pixel), axis=-1)
+    shape = (n, height * width)
+    result = weighted_lm(
+        points.reshape(*shape, 3), image.reshape(*shape, 2), weights.reshape(shape), batch.K, batch.T_init, LmConfig()
+    )
+    solved = np.asarray(result.statistics.status) == PnpStatus.SOLVED
+    return np.where(solved[:, None, None], result.T_camera_object, batch.T_init)
+
+
+def _predict(net: RefinerNet, batch: RefinerBatch, device: torch.device) -> dict[str, Array]:
+    tensors = to_tensors(batch, device)
+    out = net(tensors["query"], tensors["render"])
+    values = {
+        "flow": out.flow,
+        "scale": out.scale,
+        "certainty": out.certainty_logit.sigmoid(),
+        "confidence": net.confidence(out),
+    }
+    return {k: v.double().cpu().numpy() for k, v in values.items()}
+
+
+def _pixel_figures(net: RefinerNet, batch: RefinerBatch, outputs: dict[str, Array]) -> dict[str, Array]:
+    cells = cell_pixels(net.config.stride)
+    silhouette = np.isfinite(batch.object_points[:, cells, cells, 0])
+    visible = batch.visible[:, cells, cells] & silhouette
+    truth = batch.flow[:, :, cells, cells].astype(np.float64)
+    difference = outputs["flow"] - truth
+    radius = net.config.radius_px
+    return {
+        "epe": np.linalg.norm(difference, axis=1)[visible],
+        "epe_before": np.linalg.norm(truth, axis=1)[visible],
+        "flow_probability": -np.expm1(-radius / outputs["scale"][:, 0])[visible],
+        "flow_hit": (np.abs(difference) < radius).mean(axis=1)[visible],
+        "certainty": outputs["certainty"][:, 0][silhouette],
+        "seen": visible[silhouette].astype(np.float64),
+    }
+
+
+def _pose_figures(error: list[Array]) -> dict[str, float]:
+    before, once, last = (median_or_none(error[i]) for i in (0, 1, ITERATIONS))
+    ratio = lambda after: before / after if before is not None and after else None  # noqa: E731
+    return present(
+        {
+            "error_before": before,
+            "error_after_1": once,
+            "error_after_5": last,
+            "reduction_1": ratio(once),
+            "reduction_5": ratio(last),
+            "improved_5": mean_or_none(error[ITERATIONS] < error[0]),
+            "within_10_percent_5": mean_or_none(error[ITERATIONS] < 0.1),
+        }
+    )
+
+
+def _flow_figures(p: dict[str, Array]) -> dict[str, float]:
+    return present(
+        {
+            "flow_epe_before": median_or_none(p["epe_before"]),
+            "flow_epe": median_or_none(p["epe"]),
+            "certainty_accuracy": mean_or_none((p["certainty"] > 0.5) == (p["seen"] > 0.5)),
+            "flow_calibration_error": calibration_error(p["flow_probability"], p["flow_hit"]),
+            "certainty_calibration_error": calibration_error(p["certainty"], p["seen"]),
+        }
+    )
+
+
+def calibration_error(probability: Array, outcome: Array) -> float | None:
+    """Expected calibration error over ``BINS`` bins of equal width, all values in [0, 1]; None of nothing."""
+    if not probability.size:
+        return None
+    which = np.minimum((probability * BINS).astype(int), BINS - 1)
+    count = np.bincount(which, minlength=BINS)
+    gap = np.bincount(which, weights=probability - outcome, minlength=BINS)
+    return float(np.abs(gap).sum() / count.sum())
+
+
+@torch.no_grad()
+def evaluate_selector(
+    net: SelectorNet, batches: Sequence[tuple[RefinerBatch, Sequence[Any]]], device: torch.device
+) -> dict[str, float]:
+    """rank_correlation: Spearman's, of score and minus the pose error, over all pairs."""
+    scores, errors = [], []
+    for batch, _ in batches:
+        tensors = to_tensors(batch, device)
+        scores.append(net(tensors["query"], tensors["render"]).cpu().numpy())
+        errors.append(pose_error(batch, batch.T_init))
+    if not scores or sum(map(len, scores)) < 2:
+        return {}
+    return present({"rank_correlation": float(stats.spearmanr(np.concatenate(scores), -np.concatenate(errors))[0])})
