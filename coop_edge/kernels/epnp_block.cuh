@@ -119,20 +119,20 @@ __device__ inline void warp_candidates(EpnpShared* shared) {
 
 // Centroid, then covariance, of the used points; sets frame, planar, general. All threads must call.
 __device__ inline void block_frame(const PointSet& set, float* scratch, double* total, EpnpShared* shared) {
-    float sums[32], X[3], m[2], centre[3];
+    float sums[8], X[3], m[2], centre[3];
 #pragma unroll
-    for (int i = 0; i < 32; ++i) sums[i] = 0.0f;
+    for (int i = 0; i < 8; ++i) sums[i] = 0.0f;
     for (int i = threadIdx.x; i < set.count; i += blockDim.x) {
         if (!set.used[i]) continue;
         set.read(i, X, m);
         for (int k = 0; k < 3; ++k) sums[k] += X[k];
         sums[3] += 1.0f;
     }
-    block_sum_32(sums, scratch, total);
+    block_sums<4>(sums, scratch, total);
     const float n = float(total[3]);
     for (int k = 0; k < 3; ++k) centre[k] = float(total[k] / total[3]);
 #pragma unroll
-    for (int i = 0; i < 32; ++i) sums[i] = 0.0f;
+    for (int i = 0; i < 8; ++i) sums[i] = 0.0f;
     for (int i = threadIdx.x; i < set.count; i += blockDim.x) {
         if (!set.used[i]) continue;
         set.read(i, X, m);
@@ -142,7 +142,7 @@ __device__ inline void block_frame(const PointSet& set, float* scratch, double* 
 #pragma unroll
             for (int k = j; k < 3; ++k) sums[upper<3>(j, k)] += X[j] * X[k];
     }
-    block_sum_32(sums, scratch, total);
+    block_sums<8>(sums, scratch, total);
     if (threadIdx.x == 0) {
         float covariance[6];
         for (int i = 0; i < 6; ++i) covariance[i] = float(total[i]) / n;
@@ -157,21 +157,20 @@ __device__ inline void block_frame(const PointSet& set, float* scratch, double* 
 // Candidates with `count` control points; shared->pose and shared->best are replaced by a better one. All threads.
 __device__ inline void block_candidates(const PointSet& set, int count, const PixelScale<float>& scale,
                                         float* scratch, double* total, EpnpShared* shared) {
-    float sums[64], X[3], m[2], alpha[4];
+    float sums[40], X[3], m[2], alpha[4];
 #pragma unroll
-    for (int i = 0; i < 64; ++i) sums[i] = 0.0f;
+    for (int i = 0; i < 40; ++i) sums[i] = 0.0f;
     for (int i = threadIdx.x; i < set.count; i += blockDim.x) {
         if (!set.used[i]) continue;
         set.read(i, X, m);
         barycentric(shared->frame, count, X, alpha);
         accumulate_normal(count, alpha, m[0], m[1], sums);
     }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        block_sum_32(sums + 32 * half, scratch, total);
-        if (threadIdx.x < (half == 0 ? 32 : 8)) shared->sums[32 * half + threadIdx.x] = float(total[threadIdx.x]);
-        __syncthreads();
-    }
+    block_sums<32>(sums, scratch, total);
+    if (threadIdx.x < 32) shared->sums[threadIdx.x] = float(total[threadIdx.x]);
+    block_sums<8>(sums + 32, scratch, total);
+    if (threadIdx.x < 8) shared->sums[32 + threadIdx.x] = float(total[threadIdx.x]);
+    __syncthreads();
     if (threadIdx.x < 32) {
         if (count == 3)
             warp_candidates<3>(shared);
@@ -180,7 +179,7 @@ __device__ inline void block_candidates(const PointSet& set, int count, const Pi
     }
     __syncthreads();
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sums[i] = 0.0f;  // 4 errors, 4 numbers of points behind; the others do not matter
+    for (int i = 0; i < 8; ++i) sums[i] = 0.0f;  // 4 errors, 4 numbers of points behind
     for (int i = threadIdx.x; i < set.count; i += blockDim.x) {
         if (!set.used[i]) continue;
         set.read(i, X, m);
@@ -192,7 +191,7 @@ __device__ inline void block_candidates(const PointSet& set, int count, const Pi
             sums[4 + N] += error >= 0.0f ? 0.0f : 1.0f;
         }
     }
-    block_sum_32(sums, scratch, total);
+    block_sums<8>(sums, scratch, total);
     if (threadIdx.x == 0)
         for (int N = 0; N < 4; ++N) {
             if (!shared->exists[N] || total[4 + N] > 0.0 || !(float(total[N]) < shared->best)) continue;

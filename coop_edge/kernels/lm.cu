@@ -87,9 +87,9 @@ lm_iterate(const float* gathered, int count, int blocks, int iterations, int los
         const float m[2] = {points[3 * count + i], points[4 * count + i]};
         accumulate(view, X, m, w, loss, float(loss_scale), sums);
     }
-    block_sum_32(sums, scratch, total);
+    block_sums<32>(sums, scratch, total);
     partials += 32ll * problem * blocks;
-    if (last_block_sum_32(total, partials, block, blocks, arrived + problem, &is_last) && threadIdx.x == 0) {
+    if (last_block_sums<32>(total, partials, block, blocks, arrived + problem, &is_last) && threadIdx.x == 0) {
         const LmOptions options = {iterations, loss, damping, damping_up, damping_down, step_tolerance, cost_tolerance,
                                    loss_scale};
         lm_advance(state, options, total);
@@ -97,7 +97,7 @@ lm_iterate(const float* gathered, int count, int blocks, int iterations, int los
 }
 
 // One thread per problem.
-extern "C" __global__ void __launch_bounds__(LM_THREADS)
+extern "C" __global__ void __launch_bounds__(LM_THREADS, 2)
 lm_finish(const LmState* states, int batch, double* T, double* covariance, int* status, double* initial_cost,
           double* final_cost, int* steps, double* damping, int* stop) {
     const int problem = blockIdx.x * LM_THREADS + threadIdx.x;

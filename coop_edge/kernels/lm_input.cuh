@@ -121,13 +121,13 @@ template <typename In>
 __device__ inline void lm_read(const In* points_object, const In* points_image, const In* weights, const double* K,
                                const double* T, int count, int block, int blocks, double damping, double* partials,
                                LmState* state, unsigned* arrived, In* scratch, double* total, int* is_last) {
-    In sums[32];
+    In sums[8];
 #pragma unroll
-    for (int i = 0; i < 32; ++i) sums[i] = In(0);
+    for (int i = 0; i < 8; ++i) sums[i] = In(0);
     for (int i = block * blockDim.x + threadIdx.x; i < count; i += blocks * blockDim.x)
         accumulate_input(points_object + 3 * i, points_image + 2 * i, weights[i], T, sums);
-    block_sum_32(sums, scratch, total);
-    if (last_block_sum_32(total, partials, block, blocks, arrived, is_last) && threadIdx.x == 0)
+    block_sums<8>(sums, scratch, total);
+    if (last_block_sums<8>(total, partials, block, blocks, arrived, is_last) && threadIdx.x == 0)
         lm_setup(K, T, total, damping, state);
 }
 

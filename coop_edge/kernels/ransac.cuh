@@ -132,29 +132,31 @@ __device__ inline void score_round(const RansacView& view, float threshold2, int
 }
 
 struct PoseScore {
-    float score, inliers, changed, squares;  // changed: inliers that differ from `previous`; squares: over the inliers
+    double score;
+    float inliers, changed, squares;  // changed: inliers that differ from `previous`; squares: over the inliers
 };
 
 // Score a pose, write its inliers. All threads must call and get the answer.
 __device__ inline PoseScore block_score(const RansacView& view, const float* pose, float threshold2,
                                         const unsigned char* previous, unsigned char* inliers, RansacShared* shared) {
-    float sums[32];
+    float sums[4];
 #pragma unroll
-    for (int i = 0; i < 32; ++i) sums[i] = 0.0f;
+    for (int i = 0; i < 4; ++i) sums[i] = 0.0f;
     for (int i = threadIdx.x; i < view.count; i += RANSAC_THREADS) {
         const float X[3] = {view.points[i], view.points[view.stride + i], view.points[2 * view.stride + i]};
         const float error = squared_error(pose, view.scale, X, view.points[3 * view.stride + i],
                                           view.points[4 * view.stride + i], float(MIN_DEPTH));
         const bool inside = error >= 0.0f && error < threshold2;
-        sums[0] += msac_share(error, threshold2);
+        sums[0] += inside ? error : 0.0f;
         sums[1] += inside ? 1.0f : 0.0f;
         sums[2] += previous && inside != (previous[i] != 0) ? 1.0f : 0.0f;
-        sums[3] += inside ? error : 0.0f;
         inliers[i] = inside;
     }
-    block_sum_32(sums, shared->scratch, shared->total);
+    block_sums<4>(sums, shared->scratch, shared->total);
     const double* total = shared->total;
-    const PoseScore result = {float(total[0]), float(total[1]), float(total[2]), float(total[3])};
+    // Outliers are counted, not summed: FP32 would lose small errors beside many squared thresholds.
+    const double score = total[0] + double(threshold2) * (double(view.count) - total[1]);
+    const PoseScore result = {score, float(total[1]), float(total[2]), float(total[0])};
     __syncthreads();
     return result;
 }

@@ -31,20 +31,20 @@ __device__ inline void inlier_sums(const RansacView& view, const unsigned char* 
         for (int k = 0; k < 2; ++k) m[k] = view.points[(3 + k) * view.stride + i] - pose.m0[k];
         accumulate(pose, X, m, 1.0f, LOSS_NONE, 1.0f, sums);
     }
-    block_sum_32(sums, shared->scratch, shared->total);
+    block_sums<32>(sums, shared->scratch, shared->total);
 }
 
 // Centroid of the used points into shared->lm.centre, an FP32 value so that every pass subtracts the same. All threads.
 __device__ inline void inlier_centre(const RansacView& view, const unsigned char* used, RansacShared* shared) {
-    float sums[32];
+    float sums[4];
 #pragma unroll
-    for (int i = 0; i < 32; ++i) sums[i] = 0.0f;
+    for (int i = 0; i < 4; ++i) sums[i] = 0.0f;
     for (int i = threadIdx.x; i < view.count; i += RANSAC_THREADS) {
         if (!used[i]) continue;
         for (int k = 0; k < 3; ++k) sums[k] += view.points[k * view.stride + i];
         sums[3] += 1.0f;
     }
-    block_sum_32(sums, shared->scratch, shared->total);
+    block_sums<4>(sums, shared->scratch, shared->total);
     if (threadIdx.x < 3) shared->lm.centre[threadIdx.x] = double(float(shared->total[threadIdx.x] / shared->total[3]));
     __syncthreads();
 }
@@ -81,6 +81,12 @@ __device__ inline void inlier_lm(const RansacView& view, const RansacOptions& op
     __syncthreads();
 }
 
+// Whether a refined pose is kept: its score is smaller, or, at exact points, as small as FP32 can tell (errors of 1e-4
+// px at each point). Then the refined pose is the better one: it minimises, and its pose is FP64.
+COOP_HD bool is_better(const PoseScore& trial, const PoseScore& best, int points) {
+    return trial.score < best.score + 1e-8 * points;
+}
+
 // The result's pose and score; `flags` [2][stride] holds the inliers of the result in row *current. All threads.
 __device__ inline PoseScore refine(const RansacView& view, const RansacOptions& options, unsigned char* flags,
                                    int* current, RansacShared* shared) {
@@ -105,7 +111,7 @@ __device__ inline PoseScore refine(const RansacView& view, const RansacOptions& 
         inlier_lm(view, options, used, shared->best_pose, shared);
         const PoseScore score = block_score(view, shared->best_pose, options.threshold2, used,
                                             flags + (1 - now) * view.stride, shared);
-        if (!(score.score < best.score)) break;
+        if (!is_better(score, best, view.count)) break;
         best = score;
         now = 1 - now;
         if (threadIdx.x < 9) shared->R[threadIdx.x] = shared->lm.R[threadIdx.x];
@@ -150,7 +156,7 @@ __device__ inline void write_result(const RansacProblem& problem, int status, in
     out.status[b] = status;
     out.n_inliers[b] = solved ? int(result.inliers) : 0;
     out.hypotheses[b] = drawn;
-    out.score[b] = solved ? double(result.score) : infinity();
+    out.score[b] = solved ? result.score : infinity();
     out.rms[b] = solved ? sqrt(double(result.squares) / double(result.inliers)) : not_a_number();
     double* T = out.T + 16 * b;
     if (solved) {

@@ -7,21 +7,25 @@ namespace coop {
 
 constexpr unsigned FULL_WARP = 0xffffffffu;
 
-// Sum 32 values over a warp at once: lane l returns the sum of v[l]. Each step halves the number of values and the
-// number of lanes that hold them, which takes 31 shuffles where 32 separate trees would take 160. v is destroyed.
-template <typename T>
-__device__ inline T warp_sum_32(T* v) {
+// Sum N values (a power of two, at most 32) over a warp at once: lane l returns the sum of v[l / (32 / N)]. Each step
+// halves the number of values and the number of lanes that hold them; 32 values take 31 shuffles, where 32 separate trees
+// would take 160. v is destroyed.
+template <int N, typename T>
+__device__ inline T warp_sums(T* v) {
     const int lane = threadIdx.x & 31;
 #pragma unroll
-    for (int offset = 16; offset > 0; offset >>= 1) {
+    for (int count = N; count > 1; count /= 2) {
+        const int offset = 16 * count / N;
         const bool upper_half = (lane & offset) != 0;
 #pragma unroll
-        for (int i = 0; i < offset; ++i) {
-            const T give = upper_half ? v[i] : v[i + offset];
-            const T keep = upper_half ? v[i + offset] : v[i];
+        for (int i = 0; i < count / 2; ++i) {
+            const T give = upper_half ? v[i] : v[i + count / 2];
+            const T keep = upper_half ? v[i + count / 2] : v[i];
             v[i] = keep + __shfl_xor_sync(FULL_WARP, give, offset);
         }
     }
+#pragma unroll
+    for (int offset = 16 / N; offset > 0; offset /= 2) v[0] += __shfl_xor_sync(FULL_WARP, v[0], offset);
     return v[0];
 }
 
@@ -33,28 +37,31 @@ __device__ inline T warp_sum(T value) {
     return value;
 }
 
-// Sum v[0..31] over the block into `total`, in double from the warps on. `scratch` holds 32 values per warp. Both are
+// Sum v[0..N-1] over the block into `total`, in double from the warps on. `scratch` holds N values per warp. Both are
 // shared memory; all threads must call, and all see `total` on return.
-template <typename T>
-__device__ inline void block_sum_32(T* v, T* scratch, double* total) {
+template <int N, typename T>
+__device__ inline void block_sums(T* v, T* scratch, double* total) {
+    constexpr int LANES = 32 / N;  // that hold the same sum
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-    scratch[32 * warp + lane] = warp_sum_32(v);
+    const T sum = warp_sums<N>(v);
+    if (lane % LANES == 0) scratch[N * warp + lane / LANES] = sum;
     __syncthreads();
-    if (warp == 0) {
-        double sum = 0.0;
-        for (int w = 0; w < warps; ++w) sum += double(scratch[32 * w + lane]);
-        total[lane] = sum;
+    if (threadIdx.x < N) {
+        double all = 0.0;
+        for (int w = 0; w < warps; ++w) all += double(scratch[N * w + threadIdx.x]);
+        total[threadIdx.x] = all;
     }
     __syncthreads();
 }
 
-// Combine the blocks of one problem. Every block passes its 32 totals; the block that arrives last returns true with
-// the sums over all blocks in `total`, added in block order whichever block that is. `partials` holds 32 doubles per
+// Combine the blocks of one problem. Every block passes its N totals; the block that arrives last returns true with
+// the sums over all blocks in `total`, added in block order whichever block that is. `partials` holds N doubles per
 // block, `arrived` starts at 0 and is left at 0. Shared: `total`, `is_last`. All threads must call.
-__device__ inline bool last_block_sum_32(double* total, double* partials, int block, int blocks, unsigned* arrived,
-                                         int* is_last) {
-    if (threadIdx.x < 32) {
-        partials[32 * block + threadIdx.x] = total[threadIdx.x];
+template <int N>
+__device__ inline bool last_block_sums(double* total, double* partials, int block, int blocks, unsigned* arrived,
+                                       int* is_last) {
+    if (threadIdx.x < N) {
+        partials[N * block + threadIdx.x] = total[threadIdx.x];
         __threadfence();  // the partials are visible before the arrival is
     }
     __syncthreads();
@@ -66,10 +73,10 @@ __device__ inline bool last_block_sum_32(double* total, double* partials, int bl
     }
     __syncthreads();
     if (!*is_last) return false;
-    if (threadIdx.x < 32) {
+    if (threadIdx.x < N) {
         const volatile double* others = partials;  // written by other blocks during this launch: not through L1
         double sum = 0.0;
-        for (int b = 0; b < blocks; ++b) sum += others[32 * b + threadIdx.x];
+        for (int b = 0; b < blocks; ++b) sum += others[N * b + threadIdx.x];
         total[threadIdx.x] = sum;
     }
     __syncthreads();

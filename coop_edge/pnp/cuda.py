@@ -4,8 +4,9 @@ Arrays go in and come out as CuPy arrays, nothing passes through the host and no
 found on the device and come back as statuses. Work is queued on CuPy's current stream.
 
 Memory: each operation keeps its scratch and grows it when a larger batch comes. Inputs that are C-contiguous and all
-float32 (the network's outputs) or all float64 are read in place; others are converted, which allocates. With ``out=``
-and arrays of that kind, a call whose shapes have been seen before allocates nothing and can be captured in a CUDA graph::
+float32 (the network's outputs) or all float64 are read in place; others are converted, which allocates. With
+``out=`` and arrays of that kind, a call whose shapes have been seen before allocates nothing and can be captured in a
+CUDA graph::
 
     out = solver.weighted_lm(X, u, w, K, T_init)               # compiles, allocates
     stream = cupy.cuda.Stream(non_blocking=True)

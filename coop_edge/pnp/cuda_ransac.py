@@ -1,4 +1,4 @@
-"""EPnP inside RANSAC on the GPU: the launches of ``kernels/ransac.cu``; how it works stands in ``kernels/ransac.cuh``."""
+"""EPnP inside RANSAC on the GPU: the launches of ``kernels/ransac.cu``; how it works: see ``kernels/ransac.cuh``."""
 
 from __future__ import annotations
 
