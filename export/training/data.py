@@ -2,7 +2,7 @@
 
 Sample i is a function of (seed, split, i) alone. Samples come in blocks of ``BLOCK``; blocks take turns over ``LANES``
 lanes, each with a small stock of objects and backgrounds of its own that is renewed piece by piece, so that an object
-is made once and used about ``BLOCK / FRESH`` times as a target. A worker serves whole lanes and keeps their stocks.
+is made once and is the target of about ``BLOCK * RENEWAL`` samples. A worker serves whole lanes and keeps their stocks.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from export.training.data_workers import Blocks, InProcess, Workers
 
 Array = np.ndarray[Any, Any]
 
-BLOCK = 16
-"""Samples that are drawn together."""
+BLOCK = 4
+"""Samples that are drawn together; few, so that a batch mixes the stocks of many lanes."""
 LANES = 32
 """Stocks of objects; no more workers than lanes have anything to do."""
-FIRST, FRESH, HELD = 6, 1, 12
-"""Objects of a lane at its first block, new ones with each further block, and how many it holds at most."""
+FIRST, HELD, RENEWAL = 6, 12, 4
+"""Objects of a lane at its first block, how many it holds at most, and blocks of a lane per new object."""
 PLATES = 4
-"""Backgrounds of a lane at a time; one is new with each block."""
+"""Backgrounds of a lane at a time; renewed as objects are."""
 PACK_SHARE = 0.7
 """Of objects that come from the asset pack, where there is one."""
 ROLES = ("coarse", "refiner")
@@ -80,9 +80,10 @@ class Artist:
 
     def _stock(self, block: int) -> pairs.Stock:
         lane, turn = block % LANES, block // LANES
-        last = FIRST + turn * FRESH
+        age = turn // RENEWAL
+        last = FIRST + age
         things = _renew(self._objects.setdefault(lane, {}), range(max(0, last - HELD), last), lane, self._object)
-        plates = _renew(self._plates.setdefault(lane, {}), range(turn, turn + PLATES), lane, self._plate)
+        plates = _renew(self._plates.setdefault(lane, {}), range(age, age + PLATES), lane, self._plate)
         return pairs.Stock(things, plates)
 
     def _object(self, lane: int, number: int) -> objects.TrainingObject:

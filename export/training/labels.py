@@ -3,7 +3,8 @@
 A surface point is visible in a view if its own side faces the camera and the depth image holds it there. The depth
 image is known at whole pixels; between them the surface lies between the depths of the four around, so a point is
 accepted within that range, widened by ``tolerance``. Only pixels of the same object count, so whatever stands in front
-hides it. The side settles what depth cannot: the two faces of a thin plate.
+hides it. The side settles what depth cannot: the two faces of a thin plate. Within a pixel of an outline the answer may
+err to either side: there a depth image does not tell.
 """
 
 from __future__ import annotations
