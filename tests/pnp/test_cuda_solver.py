@@ -7,8 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks.pnp_problems import make_problems, perturbed
-from coop_edge.errors import InputError
+from benchmarks.gpu import solvers as gpu_solvers
+from benchmarks.pnp_problems import make_problems, perturbed, pose_errors
+from coop_edge.errors import BackendUnavailable, InputError
+from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.pnp.cuda import CudaPnpSolver
 from coop_edge.pnp.cuda_arrays import Scratch
 from tests.cuda_host.host_device import HostDevice
@@ -157,3 +159,34 @@ def test_a_call_can_be_captured_in_a_cuda_graph_and_replayed_on_new_contents(ope
     stream.synchronize()
     assert_same_bits(to_host(solver.device, out), wanted)
     assert all(np.isfinite(v).all() for v in arrays_of(wanted).values())
+
+
+def test_the_benchmark_says_why_it_cannot_run(monkeypatch, capsys):
+    def unavailable():
+        raise BackendUnavailable("no GPU in this test")
+
+    monkeypatch.setattr(gpu_solvers, "CupyDevice", unavailable)
+    monkeypatch.setattr("sys.argv", ["solvers"])
+    assert gpu_solvers.main() == 2
+    assert "no GPU in this test" in capsys.readouterr().err
+
+
+def test_the_benchmarks_pytorch_peer_is_a_fair_one():
+    """It converges as far as FP32 without centring can: a peer that does not solve the problem would be no peer."""
+    torch = pytest.importorskip("torch")
+    from benchmarks.gpu.torch_lm import weighted_lm
+
+    p = make_problems(3, 500, shape="sphere", noise_px=1.0, outliers=0.2, seed=6)
+    T = perturbed(p.T_camera_object, 0.08, 0.02)
+    inputs = [torch.as_tensor(a.astype(np.float32)) for a in (p.points_object, p.points_image, p.weights, p.K, T)]
+    found = weighted_lm(*inputs, 10).double().numpy()
+    wanted = CpuPnpSolver(1).weighted_lm(p.points_object, p.points_image, p.weights, p.K, T).T_camera_object
+    assert pose_errors(found, wanted)[0].max() < 0.05
+
+
+@pytest.mark.gpu
+def test_the_benchmark_runs():
+    figures = gpu_solvers.measure_lm(CudaPnpSolver(), 3)
+    assert figures["cuda_ms"] > 0
+    assert figures["median_rotation_error_deg"] < 0.1
+    assert gpu_solvers.measure_ransac(CudaPnpSolver(), 3)["solved"] == 1.0

@@ -1,0 +1,150 @@
+"""Speed of the CUDA pose solvers: ``python -m benchmarks.gpu.solvers [--json FILE]``.
+
+RANSAC on 42 problems of 196 points with 40 % outliers; weighted Levenberg-Marquardt on 5 problems of 50,176 points, at
+most 10 iterations. Against the CPU solver on all cores and, where PyTorch with CUDA is installed, a batched LM in plain
+PyTorch, which always runs all 10. Times on the GPU are of whole calls, inputs and outputs on the device: CUDA events
+around a call, and the same call replayed as a CUDA graph, which leaves out Python's launches. Exits 2 without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import hardware, print_table, time_ms, versions, write_json
+from benchmarks.pnp_problems import PnpProblems, make_problems, perturbed, pose_errors
+from coop_edge.config import LmConfig, RansacConfig
+from coop_edge.errors import BackendUnavailable
+from coop_edge.kernels.device import CupyDevice
+from coop_edge.pnp.cpu import CpuPnpSolver
+from coop_edge.pnp.cuda import CudaPnpSolver
+
+LM_CONFIG = LmConfig(iterations=10)
+RANSAC_CONFIG = RansacConfig()
+
+
+def ransac_problems() -> PnpProblems:
+    return make_problems(42, 196, shape="mixed", noise_px=1.0, outliers=0.4)
+
+
+def lm_problems() -> tuple[PnpProblems, np.ndarray]:
+    """The problems and the poses to start from."""
+    problems = make_problems(5, 50176, shape="sphere", noise_px=1.0, outliers=0.2)
+    return problems, perturbed(problems.T_camera_object, np.deg2rad(5.0), 0.02)
+
+
+def gpu_ms(cupy: Any, call: Callable[[], object], repeats: int) -> float:
+    """Median time of ``call`` on the current stream, after three unmeasured ones."""
+    times = []
+    for repeat in range(repeats + 3):
+        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        call()
+        stop.record()
+        stop.synchronize()
+        if repeat >= 3:
+            times.append(cupy.cuda.get_elapsed_time(start, stop))
+    return float(np.median(times))
+
+
+def graph_ms(cupy: Any, call: Callable[[], object], repeats: int) -> float:
+    """Median time of ``call``, captured once and replayed."""
+    stream = cupy.cuda.Stream(non_blocking=True)
+    cupy.cuda.Device().synchronize()
+    with stream:
+        stream.begin_capture()
+        call()
+        graph = stream.end_capture()
+        return gpu_ms(cupy, lambda: graph.launch(stream), repeats)
+
+
+def measure_ransac(solver: CudaPnpSolver, repeats: int) -> dict[str, float]:
+    cupy, p = solver.device.xp, ransac_problems()
+    inputs = [cupy.asarray(a, dtype=cupy.float32) for a in (p.points_object, p.points_image)]
+    inputs += [cupy.asarray(p.valid), cupy.asarray(p.K)]
+    out = solver.ransac_epnp(*inputs, RANSAC_CONFIG)
+    error = pose_errors(cupy.asnumpy(out.T_camera_object), p.T_camera_object)[0]
+    cpu = CpuPnpSolver()
+    return {
+        "cuda_ms": gpu_ms(cupy, lambda: solver.ransac_epnp(*inputs, RANSAC_CONFIG, out=out), repeats),
+        "cuda_graph_ms": graph_ms(cupy, lambda: solver.ransac_epnp(*inputs, RANSAC_CONFIG, out=out), repeats),
+        "cpu_ms": time_ms(lambda: cpu.ransac_epnp(p.points_object, p.points_image, p.valid, p.K, RANSAC_CONFIG))["p50"],
+        "median_hypotheses": float(np.median(cupy.asnumpy(out.statistics.hypotheses))),
+        "median_rotation_error_deg": float(np.nanmedian(error)),
+        "solved": float(np.isfinite(error).mean()),
+    }
+
+
+def measure_lm(solver: CudaPnpSolver, repeats: int) -> dict[str, float]:
+    cupy = solver.device.xp
+    p, T = lm_problems()
+    arrays = [np.asarray(a, np.float32) for a in (p.points_object, p.points_image, p.weights)]
+    inputs = [*map(cupy.asarray, arrays), cupy.asarray(p.K), cupy.asarray(T)]
+    out = solver.weighted_lm(*inputs, LM_CONFIG)
+    error = pose_errors(cupy.asnumpy(out.T_camera_object), p.T_camera_object)[0]
+    cpu = CpuPnpSolver()
+    figures = {
+        "cuda_ms": gpu_ms(cupy, lambda: solver.weighted_lm(*inputs, LM_CONFIG, out=out), repeats),
+        "cuda_graph_ms": graph_ms(cupy, lambda: solver.weighted_lm(*inputs, LM_CONFIG, out=out), repeats),
+        "cpu_ms": time_ms(lambda: cpu.weighted_lm(*arrays, p.K, T, LM_CONFIG), repeats=20)["p50"],
+        "mean_iterations": float(cupy.asnumpy(out.statistics.iterations).mean()),
+        "median_rotation_error_deg": float(np.median(error)),
+    }
+    return figures | torch_lm_figures(arrays, p, T, repeats)
+
+
+def torch_lm_figures(arrays: list[np.ndarray], p: PnpProblems, T: np.ndarray, repeats: int) -> dict[str, float]:
+    """The PyTorch peer's time and accuracy; empty where PyTorch cannot use a GPU."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    if not torch.cuda.is_available():
+        return {}
+    from benchmarks.gpu.torch_lm import weighted_lm
+
+    inputs = [torch.as_tensor(np.asarray(a, np.float32), device="cuda") for a in (*arrays, p.K, T)]
+    times = []
+    for repeat in range(repeats + 3):
+        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        result = weighted_lm(*inputs, LM_CONFIG.iterations)
+        stop.record()
+        stop.synchronize()
+        if repeat >= 3:
+            times.append(start.elapsed_time(stop))
+    error = pose_errors(result.double().cpu().numpy(), p.T_camera_object)[0]
+    return {"torch_ms": float(np.median(times)), "torch_median_rotation_error_deg": float(np.median(error))}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--repeats", type=int, default=50, help="timed calls (default 50)")
+    arguments = parser.parse_args()
+    try:
+        device = CupyDevice()
+    except BackendUnavailable as error:
+        print(error, file=sys.stderr)
+        return 2
+    solver = CudaPnpSolver(device)
+    figures = {
+        "ransac": measure_ransac(solver, arguments.repeats),
+        "lm": measure_lm(solver, arguments.repeats),
+    }
+    properties = device.xp.cuda.runtime.getDeviceProperties(device.id)
+    gpu = f"{properties['name'].decode()} (SM {properties['major']}.{properties['minor']})"
+    rows = [(operation, name, value) for operation, f in figures.items() for name, value in f.items()]
+    print_table(gpu, rows, columns=["operation", "figure", "value"])
+    if arguments.json:
+        result = {"benchmark": "gpu.solvers", **figures, "gpu": gpu, "hardware": hardware()}
+        write_json(arguments.json, {**result, "versions": versions("numpy", "cupy-cuda12x", "cupy-cuda13x", "torch")})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
