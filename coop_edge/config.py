@@ -86,16 +86,16 @@ class RansacConfig(Config):
 
     threshold_px: float = 4.0
     """Inlier threshold on the reprojection error, pixels."""
-    hypotheses: int = 256
+    hypotheses: int = 1024
     """Upper bound on the minimal samples drawn per problem."""
     confidence: float = 0.999
     """Stop early once an all-inlier sample has been drawn with this probability; 1 draws all hypotheses."""
     minimal: Literal["p3p", "epnp"] = "p3p"
-    """Minimal solver: "p3p" (3 points + 1 to choose among its roots) or "epnp" (``sample_size`` points)."""
-    sample_size: int = 4
-    """Points per minimal sample for "epnp", 4 to 6; "p3p" always takes 4 (3 to solve, 1 to choose)."""
+    """Minimal solver: "p3p" (3 points, every root scored) or "epnp" (``sample_size`` points)."""
+    sample_size: int = 5
+    """Points per minimal sample for "epnp", 4 to 6; fewer need fewer samples, more stand more noise."""
     refine: bool = True
-    """Run EPnP and Levenberg-Marquardt on the inliers of the best hypothesis."""
+    """Run EPnP and Levenberg-Marquardt on the points that fit the best hypothesis."""
     min_inliers: int = 4
     """A problem with fewer inliers comes back unsolved."""
     seed: int = 0

@@ -47,10 +47,14 @@ A backend may evaluate several rounds at once if it discards what lies beyond th
 
 Local refinement (``refine=True``)
 ----------------------------------
-1. EPnP on the inliers of the best hypothesis; it replaces the pose if its score is smaller.
-2. Up to three times (``REFINE_ROUNDS``): Levenberg-Marquardt from the pose on its inliers (unit weights, no robust
-   loss, ``LmConfig()`` otherwise); keep the result if its score is smaller, and go on if its inliers differ from the
-   previous ones; else stop.
+The near points of a pose are those with e^2 < (1.5 threshold)^2: a pose of three noisy points misses many inliers.
+
+1. EPnP on the near points of the best hypothesis, if they are 4 at least and not collinear; it replaces the pose if its
+   score is smaller.
+2. Up to three times (``REFINE_ROUNDS``): Levenberg-Marquardt from the pose (unit weights, no robust loss, otherwise
+   ``LmConfig()``), the first time on its near points, then on its inliers; stop if these are fewer than 3. A result
+   with a smaller score replaces the pose; stop if its inliers are the points just used. One without is dropped; stop,
+   unless it was the first.
 
 EPnP (Lepetit, Moreno-Noguer, Fua: EPnP, IJCV 2009), as used here
 ------------------------------------------------------------------

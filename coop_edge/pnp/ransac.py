@@ -29,6 +29,8 @@ Array = np.ndarray
 ROUND = 32
 """Hypotheses between two looks at the stopping rule."""
 REFINE_ROUNDS = 3
+NEAR = 1.5
+"""Refinement begins with the points within this many thresholds: a pose of three noisy points misses many inliers."""
 
 
 @compiled
@@ -167,25 +169,30 @@ def best_hypothesis(
 def refine_pose(
     X: Array, u: Array, K: Array, threshold2: float, lm: Array, R: Array, t: Array, errors: Array, inliers: Array
 ) -> None:
-    """EPnP, then Levenberg-Marquardt, on the inliers; each replaces R, t only if it lowers the MSAC score.
+    """EPnP, then Levenberg-Marquardt, on the points that fit; each replaces R, t only if it lowers the MSAC score.
 
-    ``lm``: iterations, damping, damping_up, damping_down, step_tolerance, cost_tolerance, loss, scale.
+    ``lm``: iterations, damping, damping_up, damping_down, step_tolerance, cost_tolerance, loss, scale. ``errors`` and
+    ``inliers`` [n] are scratch.
     """
-    n = X.shape[1]
     R_new, t_new, P, sums, centre = np.empty((3, 3)), np.empty(3), np.empty((3, 4)), np.empty(SUMS), np.empty(3)
-    new_inliers = np.empty(n, np.bool_)
+    new_inliers = np.empty(len(inliers), np.bool_)
+    near2 = NEAR * NEAR * threshold2
     projection(K, R, t, P)
-    score, k = msac_inliers(X, u, P, threshold2, errors, inliers)
+    score, _ = msac_inliers(X, u, P, threshold2, errors, inliers)
+    _, k = msac_inliers(X, u, P, near2, errors, inliers)
     if k >= 4:
         S = _selected(X, u, inliers, k)
         if not collinear(S[:3]) and epnp(S[:3], S[3:5], K, R_new, t_new) < math.inf:
             projection(K, R_new, t_new, P)
-            new_score, new_k = msac_inliers(X, u, P, threshold2, errors, new_inliers)
+            new_score, _ = msac_inliers(X, u, P, threshold2, errors, new_inliers)
             if new_score < score:
-                score, k = new_score, new_k
-                _replace(new_inliers, inliers)
+                score = new_score
                 copy_pose(R_new, t_new, R, t)
-    for _ in range(REFINE_ROUNDS):
+                _, k = msac_inliers(X, u, P, near2, errors, inliers)
+    for attempt in range(REFINE_ROUNDS):
+        if attempt > 0:
+            projection(K, R, t, P)
+            _, k = msac_inliers(X, u, P, threshold2, errors, inliers)
         if k < 3:
             break
         S = _selected(X, u, inliers, k)
@@ -195,23 +202,22 @@ def refine_pose(
         minimise(S, K, R_new, t_new, int(lm[0]), lm[1], lm[2], lm[3], lm[4], lm[5], int(lm[6]), lm[7], sums)
         shifted(R_new, centre, t_new, -1.0, t_new)
         projection(K, R_new, t_new, P)
-        new_score, k = msac_inliers(X, u, P, threshold2, errors, new_inliers)
-        if not new_score < score:
-            break
-        score = new_score
-        copy_pose(R_new, t_new, R, t)
-        if not _replace(new_inliers, inliers):
+        new_score, _ = msac_inliers(X, u, P, threshold2, errors, new_inliers)
+        if new_score < score:
+            score = new_score
+            copy_pose(R_new, t_new, R, t)
+            if _equal(new_inliers, inliers):
+                break
+        elif attempt > 0:
             break
 
 
 @compiled
-def _replace(source: Array, target: Array) -> bool:
-    """Copy a mask; True if that changes anything."""
-    changed = False
-    for i in range(len(source)):
-        changed = changed or source[i] != target[i]
-        target[i] = source[i]
-    return changed
+def _equal(a: Array, b: Array) -> bool:
+    for i in range(len(a)):  # noqa: SIM110 (Numba compiles no generator expression)
+        if a[i] != b[i]:
+            return False
+    return True
 
 
 @compiled

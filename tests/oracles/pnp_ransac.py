@@ -170,22 +170,25 @@ def _minimal(X, u, rays, K, config):
 
 
 def refine(R, t, X, u, K, config):
-    """EPnP, then up to three times LM, on the inliers; each kept only if its score is smaller."""
-    score, inliers = msac(R, t, X, u, K, config.threshold_px)
-    if inliers.sum() >= 4:
-        pose = epnp(X[inliers], u[inliers], K)
-        if pose is not None and msac(*pose, X, u, K, config.threshold_px)[0] < score:
+    """EPnP, then up to three times LM, on the points that fit; each kept only if its score is smaller."""
+    threshold, near = config.threshold_px, 1.5 * config.threshold_px
+    score, _ = msac(R, t, X, u, K, threshold)
+    used = msac(R, t, X, u, K, near)[1]
+    if used.sum() >= 4:
+        pose = epnp(X[used], u[used], K)
+        if pose is not None and msac(*pose, X, u, K, threshold)[0] < score:
             R, t = pose
-            score, inliers = msac(R, t, X, u, K, config.threshold_px)
-    for _ in range(3):
-        if inliers.sum() < 3:
+            score = msac(R, t, X, u, K, threshold)[0]
+    for attempt in range(3):
+        used = msac(R, t, X, u, K, threshold if attempt else near)[1]
+        if used.sum() < 3:
             break
-        T = pnp_lm.weighted_lm(X, u, inliers.astype(float), K, se3.from_rt(R, t))[0]
-        new_score, new_inliers = msac(T[:3, :3], T[:3, 3], X, u, K, config.threshold_px)
-        if not new_score < score:
+        T = pnp_lm.weighted_lm(X, u, used.astype(float), K, se3.from_rt(R, t))[0]
+        new_score, inliers = msac(T[:3, :3], T[:3, 3], X, u, K, threshold)
+        if new_score < score:
+            R, t, score = T[:3, :3], T[:3, 3], new_score
+            if (inliers == used).all():
+                break
+        elif attempt:
             break
-        R, t, score = T[:3, :3], T[:3, 3], new_score
-        if (new_inliers == inliers).all():
-            break
-        inliers = new_inliers
     return R, t
