@@ -92,8 +92,8 @@ class RansacConfig(Config):
     """Stop early once an all-inlier sample has been drawn with this probability; 1 draws all hypotheses."""
     minimal: Literal["p3p", "epnp"] = "p3p"
     """Minimal solver: "p3p" (3 points, every root scored) or "epnp" (``sample_size`` points)."""
-    sample_size: int = 5
-    """Points per minimal sample for "epnp", 4 to 6; fewer need fewer samples, more stand more noise."""
+    sample_size: int = 4
+    """Points per minimal sample for "epnp", 4 to 6; fewer points need fewer samples."""
     refine: bool = True
     """Run EPnP and Levenberg-Marquardt on the points that fit the best hypothesis."""
     min_inliers: int = 4
