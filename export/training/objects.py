@@ -176,11 +176,11 @@ def _paint(rng: Rng, parts: list[Surface], split: str, photos: str | None) -> tu
 
 
 def _face_normals(vertices: Array, faces: Array) -> tuple[Array, Array]:
-    """Unit normals [F,3] and twice the areas [F]."""
+    """Unit normals [F,3] and twice the areas [F]; without an area, which no renderer draws, (0, 0, 1)."""
     p = vertices.astype(np.float64)[faces]
     cross = np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])
     twice = np.linalg.norm(cross, axis=1)
-    return cross / np.maximum(twice, 1e-300)[:, None], twice
+    return np.where(twice[:, None] > 0, cross / np.maximum(twice, 1e-300)[:, None], (0.0, 0.0, 1.0)), twice
 
 
 def _corner_normals(vertices: Array, faces: Array) -> Array:
