@@ -47,7 +47,7 @@ ransac_solve(const RansacProblem* problems, const float* points, const int* inde
     const RansacView view = {&problem, points + 5 * first, b, problem.count, size,
                              {float(problem.K.fx), float(problem.K.skew), float(problem.K.fy)}};
     unsigned char* own_flags = flags + 2 * first;
-    int outcome = problem.status, tried = 0, current = 0;
+    int outcome = problem.status, tried = 0;
     PoseScore result = {0.0, 0.0f, 0.0f, 0.0f};
     if (outcome == SOLVED) {
         search(view, options, own_flags, &shared);
@@ -57,11 +57,11 @@ ransac_solve(const RansacProblem* problems, const float* points, const int* inde
     if (outcome == SOLVED) {
         take_pose(shared.best_pose, &shared);
         if (options.refine)
-            result = refine(view, options, own_flags, &current, &shared);
+            result = refine(view, options, own_flags, own_flags + size, &shared);
         else
             result = block_score(view, shared.pose, options.threshold2, nullptr, own_flags, &shared);
         if (result.inliers < float(options.min_inliers)) outcome = TOO_FEW_INLIERS;
     }
     const RansacOutputs out = {T, inliers, status, n_inliers, drawn, score, rms};
-    write_result(problem, outcome, tried, result, own_flags + current * size, index + first, size, b, out, shared);
+    write_result(problem, outcome, tried, result, own_flags, index + first, size, b, out, shared);
 }

@@ -19,6 +19,7 @@
 namespace coop {
 
 constexpr int ROUND = 32, MAX_ROOTS = 4, REFINE_ROUNDS = 3;
+constexpr float NEAR = 1.5f;  // refinement begins with the points within this many thresholds
 constexpr int SCORE_GROUP = 4;  // points per lane between two looks at the running score
 
 enum Minimal { MINIMAL_P3P = 0, MINIMAL_EPNP = 1 };

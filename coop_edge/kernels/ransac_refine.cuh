@@ -1,4 +1,5 @@
-// Local refinement of RANSAC's best pose on its inliers, by the block that found it: EPnP, then Levenberg-Marquardt.
+// Local refinement of RANSAC's best pose on the points that fit it, by the block that found it: EPnP, then
+// Levenberg-Marquardt.
 #pragma once
 
 #include "ransac.cuh"
@@ -87,41 +88,47 @@ COOP_HD bool is_better(const PoseScore& trial, const PoseScore& best, int points
     return trial.score < best.score + 1e-8 * points;
 }
 
-// The result's pose and score; `flags` [2][stride] holds the inliers of the result in row *current. All threads.
-__device__ inline PoseScore refine(const RansacView& view, const RansacOptions& options, unsigned char* flags,
-                                   int* current, RansacShared* shared) {
-    int now = 0;
-    PoseScore best = block_score(view, shared->pose, options.threshold2, nullptr, flags, shared);
-    if (best.inliers >= 4.0f) {
-        const PointSet set = {view.points, flags, view.count, view.stride};
+// LM's end becomes the result.
+__device__ inline void take_lm(RansacShared* shared) {
+    if (threadIdx.x < 9) shared->R[threadIdx.x] = shared->lm.R[threadIdx.x];
+    if (threadIdx.x < 3) shared->t[threadIdx.x] = shared->lm.t[threadIdx.x];
+    if (threadIdx.x < 12) shared->pose[threadIdx.x] = shared->best_pose[threadIdx.x];
+    __syncthreads();
+}
+
+// Refine shared->pose, R, t; returns its score and leaves its inliers in `used`. `trial` is scratch of the same size.
+// All threads must call.
+__device__ inline PoseScore refine(const RansacView& view, const RansacOptions& options, unsigned char* used,
+                                   unsigned char* trial, RansacShared* shared) {
+    const float threshold2 = options.threshold2, near2 = NEAR * NEAR * threshold2;
+    PoseScore best = block_score(view, shared->pose, threshold2, nullptr, used, shared);
+    float count = block_score(view, shared->pose, near2, nullptr, used, shared).inliers;
+    if (count >= 4.0f) {
+        const PointSet set = {view.points, used, view.count, view.stride};
         block_epnp(set, view.scale, shared->scratch, shared->total, &shared->epnp);
         if (shared->epnp.found) {
-            unsigned char* trial = flags + view.stride;
-            const PoseScore score =
-                block_score(view, shared->epnp.pose, options.threshold2, nullptr, trial, shared);
+            const PoseScore score = block_score(view, shared->epnp.pose, threshold2, nullptr, trial, shared);
             if (score.score < best.score) {
                 best = score;
-                now = 1;
                 take_pose(shared->epnp.pose, shared);
+                count = block_score(view, shared->pose, near2, nullptr, used, shared).inliers;
             }
         }
     }
-    for (int round = 0; round < REFINE_ROUNDS && best.inliers >= 3.0f; ++round) {
-        const unsigned char* used = flags + now * view.stride;
+    for (int attempt = 0; attempt < REFINE_ROUNDS; ++attempt) {
+        if (attempt > 0) count = block_score(view, shared->pose, threshold2, nullptr, used, shared).inliers;
+        if (count < 3.0f) break;
         inlier_lm(view, options, used, shared->best_pose, shared);
-        const PoseScore score = block_score(view, shared->best_pose, options.threshold2, used,
-                                            flags + (1 - now) * view.stride, shared);
-        if (!is_better(score, best, view.count)) break;
-        best = score;
-        now = 1 - now;
-        if (threadIdx.x < 9) shared->R[threadIdx.x] = shared->lm.R[threadIdx.x];
-        if (threadIdx.x < 3) shared->t[threadIdx.x] = shared->lm.t[threadIdx.x];
-        if (threadIdx.x < 12) shared->pose[threadIdx.x] = shared->best_pose[threadIdx.x];
-        __syncthreads();
-        if (score.changed == 0.0f) break;
+        const PoseScore score = block_score(view, shared->best_pose, threshold2, used, trial, shared);
+        if (is_better(score, best, view.count)) {
+            best = score;
+            take_lm(shared);
+            if (score.changed == 0.0f) break;
+        } else if (attempt > 0) {
+            break;
+        }
     }
-    *current = now;
-    return best;
+    return block_score(view, shared->pose, threshold2, nullptr, used, shared);
 }
 
 // Write a solved problem's pose, inliers and statistics, or its failure. All threads must call; the inliers of the
