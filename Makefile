@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_FLAGS ?=
+# For the training side's tests. Pinned, because an open range may pull gigabytes of CUDA packages.
+TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint clean
@@ -16,7 +18,8 @@ $(VENV)/.installed-demo: pyproject.toml | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[cpu,onboard,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[cpu,onboard,export,dev]"
 	@touch $@ $(VENV)/.installed-demo
 
 demo: $(VENV)/.installed-demo
