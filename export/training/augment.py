@@ -107,10 +107,10 @@ def _blur(rng: Rng, image: Array, unit: float) -> Array:
     """The lens's own softness; besides, at times, low resolution, defocus, motion."""
     n = len(image)
     if rng.random() < 0.25:
-        m = max(8, int(n * rng.uniform(0.3, 0.9)))
+        m = max(8, int(n * rng.uniform(0.4, 0.9)))
         image = cv2.resize(image, (m, m), interpolation=cv2.INTER_AREA)
         image = cv2.resize(image, (n, n), interpolation=cv2.INTER_LINEAR)
-    sigma = rng.uniform(0.8, 2.0) if rng.random() < 0.2 else rng.uniform(0.2, 0.7)
+    sigma = rng.uniform(0.8, 1.7) if rng.random() < 0.2 else rng.uniform(0.2, 0.7)
     image = cv2.GaussianBlur(image, (0, 0), sigma * unit)
     if rng.random() < 0.12:
         length = unit * rng.uniform(2.0, 8.0)

@@ -88,6 +88,7 @@ class Pack:
 
     def __init__(self, path: str | os.PathLike[str], split: str | None = None) -> None:
         self.path = os.fspath(path)
+        self._split = split or "train"
         try:
             self._zip = zipfile.ZipFile(self.path)
             index = json.loads(self._zip.read("index.json"))
@@ -121,7 +122,7 @@ class Pack:
         colors, images = mesh.corner_colors, mesh.textures
         uv, face_texture = mesh.corner_uv, mesh.face_texture
         if not images and rng.random() < 0.3:
-            images = (textures.texture(rng, 128, "train"),)
+            images = (textures.texture(rng, 128, self._split),)
             uv = _box_projection(mesh, rng.uniform(0.7, 3.0), rng)
             face_texture = np.zeros_like(face_texture)
         elif rng.random() < 0.4:

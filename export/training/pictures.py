@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from coop_edge.errors import InputError
 from export.training.batch import PATCH, CoarseBatch, RefinerBatch
@@ -32,8 +33,12 @@ def write_pairs(path: str | os.PathLike[str], batch: CoarseBatch | RefinerBatch,
     if not rows:
         raise InputError("write_pairs: wanted at least one pair, got an empty batch")
     picture = np.concatenate([np.pad(row, ((0, 6), (0, 0), (0, 0)), constant_values=255) for row in rows])
-    if not cv2.imwrite(os.fspath(path), np.ascontiguousarray(picture[..., ::-1])):
-        raise InputError(f"{os.fspath(path)!r} cannot be written; wanted a path that ends in .png or .jpg")
+    try:
+        Image.fromarray(picture).save(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{os.fspath(path)!r} cannot be written ({error}); wanted a path that ends in .png or .jpg"
+        ) from error
 
 
 def _coarse(batch: CoarseBatch, i: int) -> Array:

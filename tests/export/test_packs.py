@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import zipfile
 from dataclasses import replace
 
@@ -254,3 +256,38 @@ def test_debian_licences(tmp_path):
     assert licence("a/one.wrl") == "GPL-3+"
     assert licence("a/two_b.wrl") == "GPL-3+"
     assert licence("a/three.wrl") == "CC-BY-4.0"
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
+def test_fetch_unpacks_a_debian_package(tmp_path):
+    """A small package of the same layout, already in the cache folder: nothing is downloaded."""
+    root = tmp_path / "root"
+    collection(root / "things")
+    furniture = root / "usr/share/sweethome3d/furniture"
+    furniture.mkdir(parents=True)
+    with zipfile.ZipFile(furniture / "Acme.sh3f", "w") as archive:
+        archive.write(root / "things/d0/tetra.obj", "acme/tetra.obj")
+        archive.write(root / "things/d0/m.mtl", "acme/m.mtl")
+        archive.write(root / "things/d0/t.png", "acme/t.png")
+    shutil.rmtree(root / "things")
+    notes = root / "usr/share/doc/sweethome3d-furniture"
+    notes.mkdir(parents=True)
+    (notes / "copyright").write_text("Files: Acme/*\nCopyright: A\nLicense: CC-BY-3.0\n")
+    (root / "DEBIAN").mkdir()
+    (root / "DEBIAN/control").write_text(
+        "Package: sweethome3d-furniture\nVersion: 1\nArchitecture: all\nMaintainer: A <a@b.c>\nDescription: x\n"
+    )
+    (tmp_path / "cache/sources").mkdir(parents=True)
+    target = tmp_path / "cache/sources/sweethome3d-furniture_1_all.deb"
+    subprocess.run(["dpkg-deb", "-b", str(root), str(target)], check=True, capture_output=True)
+    found = sources.fetch("sweethome3d", tmp_path / "cache")
+    assert [(s.name, s.licence) for s in found] == [("sweethome3d/Acme", "CC-BY-3.0")]
+    build_pack(found, tmp_path / "p.npz")
+    (asset,) = Pack(tmp_path / "p.npz").assets
+    assert (asset.name, asset.licence, asset.textures) == ("sweethome3d/Acme/acme/tetra.obj", "CC-BY-3.0", 1)
+
+
+def test_a_download_that_fails_says_what_to_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"kicad-packages3d could not be fetched.*By hand: cd .* && apt-get download"):
+        sources.fetch("kicad", tmp_path)
