@@ -143,11 +143,12 @@ SPOILED = {
 }
 
 
-@pytest.mark.parametrize("minimal", ["p3p", "epnp"])
-@pytest.mark.parametrize("kind", SPOILED)
+# "one pixel" with EPnP is left out: it answers with a pose far away, which is a pose.
+CASES = [(kind, minimal) for kind in SPOILED for minimal in ("p3p", "epnp") if (kind, minimal) != ("one pixel", "epnp")]
+
+
+@pytest.mark.parametrize(("kind", "minimal"), CASES)
 def test_a_problem_that_cannot_be_solved_says_why_and_disturbs_no_other(solver, kind, minimal):
-    if kind == "one pixel" and minimal == "epnp":
-        pytest.skip("EPnP answers a single pixel with a pose far away, which is a pose")
     problems = make_problems(3, 20, shape="box", noise_px=0.3, seed=5)
     config = RansacConfig(threshold_px=1.0, minimal=minimal, sample_size=6, min_inliers=8)
     expected = solve(solver, problems, config)
