@@ -103,7 +103,7 @@ def train(
     logits: Annotated[Logits | None, typer.Option(help="Coarse: class logits [default: dot].")] = None,
     flow: Annotated[Flow | None, typer.Option(help="Refiner: with a scale or without [default: laplace].")] = None,
     pose_loss: Annotated[Switch | None, typer.Option(help="Refiner: the loss through PnP [default: on].")] = None,
-    precision: Annotated[Precision | None, typer.Option(help="bfloat16 on a GPU, float32 elsewhere.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="auto = bfloat16 where the device is fast at it.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to train [default: auto].")] = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile.")] = None,
     evaluate_minutes: Annotated[float | None, typer.Option(help="Between evaluations [default: 10].")] = None,

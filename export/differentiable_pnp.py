@@ -10,7 +10,7 @@ minimised is sum_p w_p^2 |pi(K (R X_p + t)) - u_p|^2. Everything is computed in 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,29 @@ class PnpSolution(NamedTuple):
     R: Tensor
     t: Tensor
     valid: Tensor
+
+
+class _LimitGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
+        ctx.limit = limit
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+        factor = (ctx.limit / norm.clamp(min=ctx.limit)).view(-1, *[1] * (gradient.ndim - 1))
+        return gradient * factor, None
+
+
+def limit_gradient(x: Tensor, limit: float) -> Tensor:
+    """``x`` [B,...] unchanged; on the way back each problem's gradient is scaled down to a norm of ``limit``.
+
+    A badly conditioned problem has a derivative hundreds of times that of the others, and would be all that the
+    network learns from.
+    """
+    return _LimitGradient.apply(x, limit)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def hat(v: Tensor) -> Tensor:
@@ -56,7 +79,8 @@ def solve_pnp(
     points_object [B,P,3] metres; points_image [B,P,2] pixels; weights [B,P] >= 0; K [B,3,3]; T_init [B,4,4]. Entries of
     weight zero may hold anything, NaN included. B = 0 is legal. ``valid`` is False, and the pose T_init without a
     gradient, where fewer than 3 weighted points lie in front of the camera, the normal equations are singular, or the
-    Gauss-Newton step leaves the object's neighbourhood (more than a radian or half the distance).
+    answer has left the neighbourhood of T_init: moved by more than half the distance, or turned by more than a radian
+    in the last step.
     """
     R, t = T_init[:, :3, :3], T_init[:, :3, 3]
     with torch.no_grad():
@@ -70,7 +94,8 @@ def solve_pnp(
     H, g, _ = _normal_equations(X, u, w, used, K, R_lm, t_lm)
     step, solvable = _solve(H, g, torch.zeros_like(t[:, 0]))
     with torch.no_grad():
-        near = (step[:, 3:].norm(dim=-1) < 1) & (step[:, :3].norm(dim=-1) < 0.5 * t_lm.norm(dim=-1))
+        moved = (t_lm + step[:, :3] - t).norm(dim=-1)
+        near = (step[:, 3:].norm(dim=-1) < 1) & (moved < 0.5 * t.norm(dim=-1))
         valid = solvable & near & (used.sum(dim=-1) >= 3)
     step = torch.where(valid[:, None], step, torch.zeros_like(step))
     R_gn, t_gn = so3_exp(step[:, 3:]) @ R_lm, t_lm + step[:, :3]

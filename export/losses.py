@@ -13,6 +13,9 @@ from coop_edge.errors import InputError
 from export.differentiable_pnp import PnpSolution
 from export.networks.coarse import CoarseOutput
 
+POSE_LIMIT = 3.0
+"""Diameters of disentangled distance (three terms) beyond which a solved pose counts as unsolved."""
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of ``values`` where ``mask`` (same shape) is True; 0 if nowhere. Values outside may be NaN or infinite."""
@@ -101,7 +104,9 @@ def pose_loss(solution: PnpSolution, T_true: Tensor, points: Tensor, diameter: T
     """Disentangled distance of model points (GenFlow, after Simonelli et al., ICCV 2019), as a share of the diameter.
 
     The sum of three mean L1 distances: rotation, x-y and z of the translation predicted, each with the other two at
-    their true value. T_true [B,4,4]; points [B,P,3] and diameter [B] in metres. Unsolved problems take no part.
+    their true value. T_true [B,4,4]; points [B,P,3] and diameter [B] in metres. Unsolved problems take no part, nor do
+    those that are off by more than ``POSE_LIMIT`` diameters: PnP that has run away has a gradient that says nothing,
+    and one such pair would outweigh all others.
     """
     R_true, t_true = T_true[:, :3, :3], T_true[:, :3, 3]
     t_xy = torch.cat([solution.t[:, :2], t_true[:, 2:]], dim=-1)
@@ -111,7 +116,8 @@ def pose_loss(solution: PnpSolution, T_true: Tensor, points: Tensor, diameter: T
         + point_matching_l1(R_true, t_xy, R_true, t_true, points)
         + point_matching_l1(R_true, t_z, R_true, t_true, points)
     )
-    return masked_mean(distance / diameter, solution.valid)
+    share = distance / diameter
+    return masked_mean(share, solution.valid & (share.detach() < POSE_LIMIT))
 
 
 def score_loss(logit: Tensor, error: Tensor, tolerance: float = 0.1) -> Tensor:

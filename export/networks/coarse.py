@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from coop_edge.errors import InputError
 from export.networks.config import CoarseNetConfig
-from export.networks.trunk import Matcher, OffsetHead, Trunk, grid_of
+from export.networks.trunk import Matcher, OffsetHead, Trunk, grid_of, start_small
 
 
 class CoarseOutput(NamedTuple):
@@ -41,6 +41,7 @@ class CoarseNet(nn.Module):
         if c.logits == "dot":
             self.matcher = Matcher(dim, c.match_dim)
             self.no_match = nn.Linear(dim, 1)
+            start_small(self.no_match)
         else:
             self.classes = nn.Linear(dim, c.trunk.grid**2 + 1)
         if c.head == "hybrid":

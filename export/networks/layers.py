@@ -38,8 +38,15 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Scaled dot-product attention on [N,heads,T,head_dim] -> [N,T,heads * head_dim]."""
-    out = functional.scaled_dot_product_attention(query, key, value)
+    """Scaled dot-product attention on [N,heads,T,head_dim] -> [N,T,heads * head_dim].
+
+    The fused kernel on a GPU; on a CPU two matrix products, faster there at a few hundred tokens, and what is exported.
+    """
+    if query.is_cuda:
+        out = functional.scaled_dot_product_attention(query, key, value)
+    else:
+        share = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+        out = functional.softmax(share, dim=-1).to(value.dtype) @ value
     return out.transpose(1, 2).flatten(2)
 
 

@@ -100,7 +100,9 @@ class RefinerNet(nn.Module):
         y = torch.arange(rows, device=decoded.device, dtype=torch.float32).repeat_interleave(columns)
         x = torch.arange(columns, device=decoded.device, dtype=torch.float32).repeat(rows)
         centres = torch.stack([x, y], dim=-1)  # [T,2] in patches; the half patch cancels in the difference
-        expected = probability @ centres + self.offset(decoded, probability.to(memory.dtype) @ memory)
+        # Sums, not a matrix product: autocast would round positions to a fraction of a pixel.
+        expected = torch.stack([(probability * x).sum(dim=-1), (probability * y).sum(dim=-1)], dim=-1)
+        expected = expected + self.offset(decoded, probability @ memory)
         flow = (expected - centres) * self.config.trunk.patch_size
         return flow.transpose(1, 2).unflatten(2, (rows, columns)), logits
 

@@ -89,10 +89,10 @@ class Trunk(nn.Module):
         x = self.patch_embed((image - self.rgb_mean) / self.rgb_std)
         height, width = x.shape[2:]
         rotation = self._rotation(height, width, "encoder", x.device)
-        x = x.flatten(2).transpose(1, 2)
+        x = _full(x.flatten(2).transpose(1, 2))
         for block in self.enc_blocks:
             x = block(x, rotation)
-        return self.decoder_embed(self.enc_norm(x))
+        return _full(self.decoder_embed(self.enc_norm(x)))
 
     def decode(self, x: Tensor, memory: Tensor, grid: tuple[int, int]) -> list[Tensor]:
         """Tokens x [N,T,D] read memory [N,T,D], both on a grid of (rows, columns) -> x after each block.
@@ -140,6 +140,7 @@ class OffsetHead(nn.Module):
         self.matched = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, 2)
         self.apply(_initialise)
+        start_small(self.out)
 
     def forward(self, decoded: Tensor, matched: Tensor) -> Tensor:
         """Decoded [N,T,D], matched [N,T,D] -> offset (x, y) [N,T,2], float32."""
@@ -154,6 +155,16 @@ def grid_of(tokens: Tensor) -> tuple[int, int]:
     if side * side != count:
         raise InputError(f"tokens: wanted [N,T,D] of a square crop, T = (S / 16)^2, got T = {count}")
     return side, side
+
+
+def start_small(layer: nn.Linear) -> None:
+    """Outputs near zero at first: a head that starts with large errors sends noise through the whole trunk."""
+    nn.init.normal_(layer.weight, std=0.01)
+
+
+def _full(x: Tensor) -> Tensor:
+    """At least float32: under autocast the branches of a block are bfloat16, their sum must not be."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _initialise(module: nn.Module) -> None:

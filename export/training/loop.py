@@ -23,7 +23,7 @@ from export.networks import Net
 from export.training.data import make_stream
 from export.training.distributed import Group
 from export.training.optimiser import Ema, adamw, learning_rate, set_learning_rate
-from export.training.options import TrainOptions
+from export.training.options import TrainOptions, uses_bfloat16
 from export.training.report import Display, Table
 from export.training.task import Task, to_tensors
 from export.training.watch import Pace, Watch
@@ -71,6 +71,7 @@ class Trainer:
         if resume:
             self._restore()
         self.first_step = self.at.step
+        self.bfloat16 = uses_bfloat16(options.precision, self.device)
         self.warmup = options.warmup / 3 if resume else options.warmup
         self._streams = streams
         model = torch.compile(self.net) if options.compile else self.net
@@ -100,7 +101,8 @@ class Trainer:
         )
         with contextlib.closing(stream), self._signals(), self._display() as display:
             display.say(
-                f"{self.task.role}: {parameters_of(self.net) / 1e6:.2f} M parameters on {self.device}, "
+                f"{self.task.role}: {parameters_of(self.net) / 1e6:.2f} M parameters on {self.device} "
+                f"({'bfloat16' if self.bfloat16 else 'float32'}), "
                 f"{self.group.size} process(es), step {self.at.step}, files in {self.folder}"
             )
             finished = self._train(iter(stream), display)
@@ -153,7 +155,7 @@ class Trainer:
         o = self.options
         set_learning_rate(self.optimiser, learning_rate(o.peak_rate, progress, self.warmup))
         tensors = to_tensors(batch, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             parts = self.task.losses(self.model, tensors, progress)
         loss = torch.stack(list(parts.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
@@ -167,10 +169,6 @@ class Trainer:
         self.at.step += 1
         self.at.samples += o.batch_size * self.group.size
         self.at.position += o.batch_size
-
-    @property
-    def _bfloat16(self) -> bool:
-        return self.options.precision == "bfloat16" or (self.options.precision == "auto" and self.device.type == "cuda")
 
     def _log(self, display: Display, seconds: float, samples: int, waited: float, progress: float) -> None:
         parts = self._watch.means()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from coop_edge.config import Config
 from export.networks import SIZES
 
@@ -39,7 +41,7 @@ class TrainOptions(Config):
     pose_loss: bool = True
     """Refiner: the loss through differentiable PnP, the one teacher of the sensitivity."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products; "auto" = bfloat16 on a GPU, float32 on a CPU."""
+    """Of matrix products; "auto" = bfloat16 on a GPU and on a CPU that has instructions for it, else float32."""
     compile: bool = False
     """torch.compile the network: slower to start, faster after."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -80,3 +82,13 @@ class TrainOptions(Config):
     @property
     def peak_rate(self) -> float:
         return self.learning_rate or PEAK_RATES[self.size]
+
+
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether matrix products run in bfloat16 with option ``precision`` on ``device``."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

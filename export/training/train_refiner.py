@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from export.differentiable_pnp import solve_pnp
+from export.differentiable_pnp import limit_gradient, solve_pnp
 from export.losses import certainty_loss, laplace_nll, matching_loss, pose_loss, score_loss
 from export.networks import Net, RefinerNet, RefinerOutput, SelectorNet
 from export.networks.refiner import cell_pixels
@@ -22,6 +22,9 @@ POSE_RAMP = (0.05, 0.2)
 """Shares of the run between which the pose loss comes in: before there is a flow, it teaches nothing."""
 POSE_WEIGHT = 2.0
 MATCHING_WEIGHT = 0.5
+GRADIENT_LIMIT = 0.02
+"""Norm of the pose loss's gradient by one pair's flow, and by its confidences, over the batch size. That of a healthy
+problem is half of it, and that of the flow's likelihood 1 / (b sqrt(cells)): the two stay comparable."""
 
 
 class RefinerTask(Task):
@@ -65,8 +68,9 @@ class RefinerTask(Task):
         net: RefinerNet, out: RefinerOutput, batch: dict[str, Tensor], points: Tensor, silhouette: Tensor
     ) -> Tensor:
         """The pose loss, in float64: PnP on pixels and metres loses it all in less."""
-        weights = net.confidence(out)[:, 0].double() * silhouette
-        image = cell_centres(net.config.stride, out.flow).double() + out.flow.double()
+        limit = GRADIENT_LIMIT / max(len(points), 1)
+        weights = limit_gradient(net.confidence(out)[:, 0], limit).double() * silhouette
+        image = cell_centres(net.config.stride, out.flow).double() + limit_gradient(out.flow, limit).double()
         solution = solve_pnp(
             points.flatten(1, 2).double(),
             image.flatten(2).transpose(1, 2),

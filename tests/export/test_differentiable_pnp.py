@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 from coop_edge.config import LmConfig
 from coop_edge.geometry import se3
 from coop_edge.pnp import weighted_lm
-from export.differentiable_pnp import hat, so3_exp, solve_pnp
+from export.differentiable_pnp import hat, limit_gradient, so3_exp, solve_pnp
 
 
 def problem(rng, batch=3, points=40, noise_px=0.0, perturb=1.0):
@@ -168,3 +168,18 @@ def test_masked_points_may_hold_nan_and_do_not_leak_into_the_gradient():
     dirty.t.sum().backward()
     assert torch.isfinite(image.grad).all()
     assert torch.isfinite(weights.grad).all()
+
+
+def test_limit_gradient_changes_nothing_but_long_gradients():
+    x = torch.randn(3, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    y = limit_gradient(x, 2.0)
+    assert torch.equal(x, y)
+    gradient = torch.zeros(3, 2, 4, dtype=torch.float64)
+    gradient[0, 0, 0], gradient[1, 1, 2], gradient[1, 0, 0] = 1.5, 30.0, 40.0  # norms 1.5, 50, 0
+    y.backward(gradient)
+    torch.testing.assert_close(x.grad[0], gradient[0])
+    torch.testing.assert_close(x.grad[1], gradient[1] * 2 / 50)
+    assert (x.grad[2] == 0).all()
+    empty = torch.zeros(0, 5, requires_grad=True)
+    limit_gradient(empty, 1.0).sum().backward()
+    assert empty.grad.shape == (0, 5)
