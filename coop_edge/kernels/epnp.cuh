@@ -156,6 +156,7 @@ COOP_HD bool start_betas(const BetaEquations<T>& equations, int N, T* beta) {
 // Gauss-Newton on sum_p (beta^T gram_p beta - goal_p)^2 over all betas.
 template <typename T>
 COOP_HD void refine_betas(const BetaEquations<T>& equations, T* beta) {
+#pragma unroll 1
     for (int step = 0; step < BETA_STEPS; ++step) {
         T J[24], r[6], change[4];
         for (int p = 0; p < equations.pairs; ++p) {
@@ -202,7 +203,7 @@ COOP_HD void rotation_from_correlation(const T* S, T* R) {
 
 // The candidate pose (R row-major, then t) that starts from N null vectors. False if it does not exist.
 template <typename T>
-COOP_HD bool epnp_candidate(const EpnpFrame<T>& frame, int count, const T* null, int N, T* pose) {
+COOP_HD_CALL bool epnp_candidate(const EpnpFrame<T>& frame, int count, const T* null, int N, T* pose) {
     BetaEquations<T> equations;
     make_equations(frame, count, null, &equations);
     T beta[4];

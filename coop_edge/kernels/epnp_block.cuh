@@ -43,7 +43,7 @@ COOP_HD void tournament(int round, int i, int* p, int* q) {
 // Jacobi eigen-decomposition of the symmetric A [SIZE,SIZE], SIZE even, by one warp: SIZE / 2 disjoint rotations at a
 // time. All lanes of the warp must call. A and V are shared; see jacobi_eigen.
 template <int SIZE>
-__device__ inline void warp_jacobi(float* A, float* V, float (*rotation)[2]) {
+__device__ __noinline__ void warp_jacobi(float* A, float* V, float (*rotation)[2]) {
     constexpr int PAIRS = SIZE / 2;
     const int lane = threadIdx.x & 31;
     for (int i = lane; i < SIZE * SIZE; i += 32) V[i] = i % (SIZE + 1) == 0 ? 1.0f : 0.0f;
@@ -155,8 +155,8 @@ __device__ inline void block_frame(const PointSet& set, float* scratch, double* 
 }
 
 // Candidates with `count` control points; shared->pose and shared->best are replaced by a better one. All threads.
-__device__ inline void block_candidates(const PointSet& set, int count, const PixelScale<float>& scale,
-                                        float* scratch, double* total, EpnpShared* shared) {
+__device__ __noinline__ void block_candidates(const PointSet& set, int count, const PixelScale<float>& scale,
+                                             float* scratch, double* total, EpnpShared* shared) {
     float sums[40], X[3], m[2], alpha[4];
 #pragma unroll
     for (int i = 0; i < 40; ++i) sums[i] = 0.0f;

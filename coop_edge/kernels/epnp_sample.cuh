@@ -38,8 +38,8 @@ COOP_HD T sample_error(const T* pose, const PixelScale<T>& scale, const T* X, co
 
 // The candidates with COUNT control points; `best` and `pose` are replaced by one that is better.
 template <typename T, int COUNT>
-COOP_HD void sample_candidates(const EpnpFrame<T>& frame, const PixelScale<T>& scale, const T* X, const T* m, int n,
-                               T min_depth, T* best, T* pose) {
+COOP_HD_CALL void sample_candidates(const EpnpFrame<T>& frame, const PixelScale<T>& scale, const T* X, const T* m,
+                                    int n, T min_depth, T* best, T* pose) {
     constexpr int SIZE = 3 * COUNT;
     T sums[40], A[SIZE * SIZE], V[SIZE * SIZE], null[COUNT * SIZE], alpha[4], candidate[12];
     for (int i = 0; i < 40; ++i) sums[i] = T(0);
@@ -51,6 +51,7 @@ COOP_HD void sample_candidates(const EpnpFrame<T>& frame, const PixelScale<T>& s
         for (int j = 0; j < SIZE; ++j) A[i * SIZE + j] = normal_entry(sums, i, j);
     jacobi_eigen<T, SIZE>(A, V, 16);
     smallest_vectors<T, SIZE>(A, V, SIZE, COUNT, null);
+#pragma unroll 1
     for (int N = 1; N <= COUNT; ++N) {
         if (!epnp_candidate(frame, COUNT, null, N, candidate)) continue;
         const T error = sample_error(candidate, scale, X, m, n, min_depth);

@@ -4,6 +4,8 @@
 #pragma once
 
 #define COOP_HD __host__ __device__ inline
+// For large functions that few threads run: inlining them doubles the time NVRTC takes on the user's device.
+#define COOP_HD_CALL __host__ __device__ __noinline__
 
 namespace coop {
 
@@ -61,9 +63,10 @@ COOP_HD void jacobi_rotation(T app, T aqq, T apq, T* c, T* s) {
 // eigenvalues (unordered) and the columns of V the eigenvectors. Chosen over QR iterations for its accuracy on small
 // eigenvalues (Demmel & Veselic, 1992): null spaces are what it is used for.
 template <typename T, int N>
-COOP_HD void jacobi_eigen(T* A, T* V, int sweeps) {
+COOP_HD_CALL void jacobi_eigen(T* A, T* V, int sweeps) {
     for (int i = 0; i < N * N; ++i) V[i] = i % (N + 1) == 0 ? T(1) : T(0);
     const T epsilon = sizeof(T) == 8 ? T(1e-32) : T(1e-15);
+#pragma unroll 1
     for (int sweep = 0; sweep < sweeps; ++sweep) {
         T off = T(0), diagonal = T(0);
         for (int p = 0; p < N; ++p) {
@@ -71,7 +74,9 @@ COOP_HD void jacobi_eigen(T* A, T* V, int sweeps) {
             for (int q = p + 1; q < N; ++q) off += A[p * N + q] * A[p * N + q];
         }
         if (!(off > epsilon * diagonal)) return;
+#pragma unroll 1
         for (int p = 0; p < N - 1; ++p)
+#pragma unroll 1
             for (int q = p + 1; q < N; ++q) {
                 T c, s;
                 jacobi_rotation(A[p * N + p], A[q * N + q], A[p * N + q], &c, &s);
@@ -132,8 +137,9 @@ COOP_HD void cholesky_solve(const T* L, T* x) {
 // Least squares A x = b by Householder QR, `rows` <= R and `columns` <= C used; A (row stride C) and b are destroyed.
 // False, with x unspecified, if a column is a combination of those before it to working precision.
 template <typename T, int R, int C>
-COOP_HD bool least_squares(T* A, T* b, int rows, int columns, T* x) {
+COOP_HD_CALL bool least_squares(T* A, T* b, int rows, int columns, T* x) {
     T largest = T(0), diagonal[C];
+#pragma unroll 1
     for (int j = 0; j < columns; ++j) {
         T norm = T(0);
         for (int i = j; i < rows; ++i) norm += A[i * C + j] * A[i * C + j];
@@ -144,6 +150,7 @@ COOP_HD bool least_squares(T* A, T* b, int rows, int columns, T* x) {
         diagonal[j] = head > T(0) ? -norm : norm;
         A[j * C + j] = head - diagonal[j];
         const T scale = T(1) / (norm * (norm + fabs(head)));  // 2 / |v|^2 of the reflector I - 2 v v^T / |v|^2
+#pragma unroll 1
         for (int k = j + 1; k <= columns; ++k) {
             T sum = T(0);
             for (int i = j; i < rows; ++i) sum += A[i * C + j] * (k < columns ? A[i * C + k] : b[i]);

@@ -126,7 +126,7 @@ COOP_HD void triangle_pose(const T* X1, const T* p, const T* q, const Rays<T>& r
 // Poses (R row-major, then t; 12 numbers each, at most 4) that put three points X [3,3] on the rays through the
 // normalised image points m [3,2], in front of the camera; returns how many. None if the triangle is flat.
 template <typename T>
-COOP_HD int p3p(const T* X_in, const T* m_in, T* poses) {
+COOP_HD_CALL int p3p(const T* X_in, const T* m_in, T* poses) {
     // Relabelled such that the side 23 is the longest: the conics are differences to it, and stay well apart.
     T X[9], m[6], a[3];
     int corner = 0;

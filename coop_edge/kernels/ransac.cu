@@ -29,7 +29,7 @@ ransac_read_f64(const double* points_object, const double* points_image, const b
 }
 
 // `flags` [B][2][size] is scratch. The LM options are those of the refinement on inliers, without a robust loss. Three
-// blocks per SM leave 168 registers, enough for no spill, and take 42 problems at once on Orin's 16 SMs.
+// blocks per SM leave 168 registers, enough not to spill, and take 42 problems at once on Orin's 16 SMs.
 extern "C" __global__ void __launch_bounds__(RANSAC_THREADS, 3)
 ransac_solve(const RansacProblem* problems, const float* points, const int* index, int size, unsigned char* flags,
              float threshold, int hypotheses, int minimal, int sample_size, int refinement, int min_inliers,

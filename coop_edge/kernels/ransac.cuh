@@ -138,8 +138,9 @@ struct PoseScore {
 };
 
 // Score a pose, write its inliers. All threads must call and get the answer.
-__device__ inline PoseScore block_score(const RansacView& view, const float* pose, float threshold2,
-                                        const unsigned char* previous, unsigned char* inliers, RansacShared* shared) {
+__device__ __noinline__ PoseScore block_score(const RansacView& view, const float* pose, float threshold2,
+                                             const unsigned char* previous, unsigned char* inliers,
+                                             RansacShared* shared) {
     float sums[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[i] = 0.0f;
