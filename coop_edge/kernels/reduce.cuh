@@ -8,8 +8,8 @@ namespace coop {
 constexpr unsigned FULL_WARP = 0xffffffffu;
 
 // Sum N values (a power of two, at most 32) over a warp at once: lane l returns the sum of v[l / (32 / N)]. Each step
-// halves the number of values and the number of lanes that hold them; 32 values take 31 shuffles, where 32 separate trees
-// would take 160. v is destroyed.
+// halves the number of values and the number of lanes that hold them; 32 values take 31 shuffles, where 32 separate
+// trees would take 160. v is destroyed.
 template <int N, typename T>
 __device__ inline T warp_sums(T* v) {
     const int lane = threadIdx.x & 31;

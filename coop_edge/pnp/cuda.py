@@ -21,8 +21,8 @@ The solver and the arrays must outlive the graph. One solver serves one stream a
 Precision: points, samples, scores and sums within a warp are FP32, on centred and normalised coordinates; FP64 is for
 what there is one of per problem (poses, the 6 x 6 solves, sums over warps and blocks, the stopping rule), since Orin
 computes FP64 at 1/64 of its FP32 rate. Each source in ``kernels/`` says what that costs. Against the CPU solver on the
-tests' problems: the same samples, numbers of hypotheses and inliers; poses within 2e-6 rad and 2e-6 of the distance, plus
-2 % of their standard deviation (typically 0.01 %).
+tests' problems: the same samples, numbers of hypotheses and inliers; poses within 2e-6 rad and 2e-6 of the distance,
+plus 2 % of their standard deviation (typically 0.01 %).
 
 Two answers differ from the CPU solver's, because raising would mean waiting for the GPU: a problem whose K is no
 pinhole camera's, or whose T_init is no rigid motion, comes back as NON_FINITE instead of InputError.
