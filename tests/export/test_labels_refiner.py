@@ -2,19 +2,97 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from benchmarks.meshes import grey_box
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
-from export.training import pairs_refiner
+from coop_edge.render.base import Shading
+from export.training import augment, labels, pairs_refiner
 from export.training.batch import stack
+from export.training.objects import TrainingObject
 from export.training.rerender import rerender
+from export.training.scenes import Item, Scene
 from tests.export.raycast import first_hit, seen_by_camera
 from tests.export.stock import make_stock
 
 SIZE = 96
 stock = pytest.fixture(scope="module")(make_stock)
+
+
+def plate() -> TrainingObject:
+    """0.2 x 0.2 m, 0.8 mm thin: 0.3 % of its diameter."""
+    mesh = grey_box((0.2, 0.2, 0.0008))
+    return TrainingObject(mesh, np.zeros((4, 3), np.float32), mesh.diameter)
+
+
+def at(R: np.ndarray, x: float, z: float) -> np.ndarray:
+    return se3.from_rt(R, [x, 0.0, z])
+
+
+def record_of(scene: Scene) -> pairs_refiner.RefinerScene:
+    look = augment.Look(True, np.eye(3), Shading(), 1)
+    crop = pairs_refiner.object_crop(scene.target.T, scene.target, SIZE, 2.0)
+    picture = np.full((SIZE, SIZE, 3), 90, np.uint8)
+    return pairs_refiner.RefinerScene(scene, picture, crop.R_crop_camera[0], crop.K[0], look, 1.2, SIZE)
+
+
+def test_points_between_pixels_are_compared_with_the_depths_around():
+    """A view of a plane z = 1 + x that fills all but the last columns; f = 10, 8 x 8 pixels."""
+    K = np.array([[10.0, 0.0, 3.5], [0.0, 10.0, 3.5], [0.0, 0.0, 1.0]])
+    u = np.arange(8.0)
+    depth = np.tile(1.0 / (1.0 - (u - 3.5) / 10.0), (8, 1)).astype(np.float32)
+    depth[:, 6:] = 0.0
+    x = np.array([-0.2, 0.0, 0.1])
+    on = np.stack([x, 0.03 * np.ones(3), 1.0 + x], axis=1)
+    step = 0.02 + 1.0 / (1.0 - 0.15) - 1.0 / (1.0 - 0.05)  # more than two pixels differ by, besides the tolerance
+    for shift, wanted in ((0.0, True), (0.009, True), (step, False), (-step, False)):
+        points = on * (1.0 + shift / on[:, 2:])  # along the ray: the same pixel
+        uv, visible = labels.visible_in(points, np.eye(4), K, depth, 0.01)
+        np.testing.assert_allclose(uv, project(K, on), atol=1e-12)
+        assert (visible == wanted).all(), shift
+    beside = np.array([[0.36, 0.0, 1.0], [0.41, 0.0, 1.0], [-0.41, 0.0, 0.6], [0.0, 0.0, -1.0], [np.nan, 0.0, 1.0]])
+    assert not labels.visible_in(beside, np.eye(4), K, depth, 1e3)[1].any()
+
+
+def test_the_far_side_of_a_thin_plate_is_hidden():
+    """Turned over, its front lies within the tolerance of what the camera sees, and yet is not seen."""
+    turned = np.diag([1.0, -1.0, -1.0])
+    for R, wanted in ((np.eye(3), True), (turned, False)):
+        record = record_of(Scene((Item(plate(), at(R, 0.0, 1.0)),)))
+        batch = pairs_refiner.view_at(record, at(np.eye(3), 0.0, 1.0))
+        on = np.isfinite(batch.object_points[0, ..., 0])
+        assert on.sum() > 1000
+        assert (batch.visible[0][on] == wanted).all()
+
+
+def test_a_cover_close_to_the_surface_hides_it():
+    """A sheet 1 mm before the plate, within the tolerance of 2.8 mm, covers its left half."""
+    thing = plate()
+    scene = Scene((Item(thing, at(np.eye(3), 0.0, 1.0)), Item(thing, at(np.eye(3), -0.1, 0.9982))))
+    batch = pairs_refiner.view_at(record_of(scene), scene.target.T)
+    on = np.isfinite(batch.object_points[0, ..., 0])
+    columns = np.broadcast_to(np.arange(SIZE), on.shape)
+    middle = (SIZE - 1) / 2
+    assert batch.visible[0][on & (columns > middle + 1)].all()
+    assert not batch.visible[0][on & (columns < middle - 1)].any()
+
+
+def test_what_lies_outside_the_photograph_is_not_visible():
+    """A photograph of half the field of the crop: its border is the limit."""
+    scene = Scene((Item(plate(), at(np.eye(3), 0.0, 1.0)),))
+    record = record_of(scene)
+    small = pairs_refiner.object_crop(scene.target.T, scene.target, SIZE, 1.0).K[0] * (2.4, 2.4, 1.0)
+    small[:2, 2] = (SIZE - 1) / 2
+    batch = pairs_refiner.view_at(replace(record, K=small), scene.target.T)
+    on = np.isfinite(batch.object_points[0, ..., 0])
+    in_photograph = project(small, batch.object_points[0][on].astype(np.float64) + (0, 0, 1.0))
+    inside = ((in_photograph >= -0.5) & (in_photograph < SIZE - 0.5)).all(axis=1)
+    np.testing.assert_array_equal(batch.visible[0][on], inside)
+    assert 0.1 < inside.mean() < 0.9
 
 
 def test_flow_is_the_difference_of_two_projections(stock):
