@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -21,6 +22,13 @@ class Role(str, Enum):
     coarse = "coarse"
     refiner = "refiner"
     selector = "selector"
+
+
+class PairRole(str, Enum):
+    """Kinds of training pairs; the selector sees the refiner's."""
+
+    coarse = "coarse"
+    refiner = "refiner"
 
 
 class Head(str, Enum):
@@ -149,12 +157,75 @@ def train(
     typer.echo(folder)
 
 
+@app.command()
+def assets(
+    sources: Annotated[
+        list[str], typer.Argument(help="Folders or archives of meshes, or sweethome3d, kicad, random_urdfs (fetched).")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The pack, a .npz file.")],
+    max_faces: Annotated[int, typer.Option(help="Meshes with more triangles are simplified.")] = 5000,
+    texture: Annotated[int, typer.Option(help="Longest side of a texture, pixels.")] = 256,
+    limit: Annotated[int | None, typer.Option(help="Most objects, in equal shares from the sources.")] = None,
+) -> None:
+    """Turn folders of meshes into a compact asset pack for `train --pack`."""
+    logging.getLogger("trimesh").setLevel(logging.CRITICAL)
+    logging.getLogger("export").setLevel(logging.ERROR)  # what was left out is counted below
+    from rich.progress import Progress
+
+    from export.training.assets import Source, build_pack
+    from export.training.sources import NAMES, fetch
+
+    try:
+        found = [s for name in sources for s in (fetch(name) if name in NAMES else [Source(name)])]
+        with Progress(console=_errors) as progress:
+            task = progress.add_task("meshes")
+            report = build_pack(
+                found,
+                output,
+                max_faces,
+                texture,
+                limit,
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    except (CoopEdgeError, OSError) as error:
+        _fail(f"{type(error).__name__}: {error}", 2)
+    typer.echo(f"{output}: {report.count} objects, {report.bytes / 1e6:.1f} MB; {len(report.failed)} files left out")
+    for name, count in sorted(report.added.items()):
+        typer.echo(f"  {count:5d}  {name}")
+
+
+@app.command()
+def pairs(
+    role: Annotated[PairRole, typer.Argument(help="Which network's pairs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The picture, .png or .jpg.")],
+    size: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 128,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Pairs.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the pairs.")] = 0,
+    heldout: Annotated[bool, typer.Option("--heldout", help="Of held-out objects.")] = False,
+    pack: Annotated[Path | None, typer.Option(help="Asset pack.")] = None,
+    photos: Annotated[Path | None, typer.Option(help="Folder of photographs.")] = None,
+) -> None:
+    """Draw training pairs with their labels into a picture, to look at."""
+    from export.training.data import make_stream
+    from export.training.pictures import write_pairs
+
+    split = "heldout" if heldout else "train"
+    try:
+        with make_stream(
+            role.value, size, batch_size=count, workers=0, seed=seed, split=split, pack=pack, photos=photos
+        ) as stream:
+            write_pairs(output, next(stream), count)
+    except (CoopEdgeError, OSError) as error:
+        _fail(f"{type(error).__name__}: {error}", 2)
+    typer.echo(output)
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, enumerations as their values."""
     return {k: v.value if isinstance(v, Enum) else v for k, v in options.items() if v is not None}
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     _errors.print("[bold red]error:[/] ", end="")
     _errors.print(message, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)

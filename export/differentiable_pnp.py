@@ -48,7 +48,7 @@ def limit_gradient(x: Tensor, limit: float) -> Tensor:
     A badly conditioned problem has a derivative hundreds of times that of the others, and would be all that the
     network learns from.
     """
-    return _LimitGradient.apply(x, limit)  # type: ignore[no-any-return,no-untyped-call]
+    return _LimitGradient.apply(x, limit)  # type: ignore[no-untyped-call]
 
 
 def hat(v: Tensor) -> Tensor:
@@ -160,5 +160,6 @@ def _solve(H: Tensor, g: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
         L, info = torch.linalg.cholesky_ex(A)
         solvable = positive & (info == 0) & (L.diagonal(dim1=1, dim2=2).min(dim=-1).values > 1e-6)
     A = torch.where(solvable[:, None, None], A, eye)
-    step = -torch.linalg.solve(A, (g * scale)[..., None])[..., 0] * scale
+    # solve_ex: its unchecked form does not wait for the GPU; what is not solvable has been replaced.
+    step = -torch.linalg.solve_ex(A, (g * scale)[..., None])[0][..., 0] * scale
     return torch.where(solvable[:, None], step, torch.zeros_like(step)), solvable

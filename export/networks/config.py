@@ -198,4 +198,4 @@ def preset(role: str, size: str, **options: Any) -> NetConfig:
     if role == "refiner":
         values["dpt_channels"] = _DPT_CHANNELS[size]
         values["radius_px"] = values["trunk"].image_size / 64
-    return CONFIGS[role].from_dict({**values, **options})  # type: ignore[no-any-return]
+    return CONFIGS[role].from_dict({**values, **options})

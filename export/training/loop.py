@@ -251,11 +251,12 @@ class Trainer:
     def _signals(self) -> Iterator[None]:
         """SIGTERM and Ctrl-C end the run after the step at hand; a second one ends it at once."""
 
+        before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
         def ask(number: int, frame: FrameType | None) -> None:
             self._stop = True
             signal.signal(number, before[number])
 
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             for number in before:
                 signal.signal(number, ask)
