@@ -201,7 +201,6 @@ def run(repeats: int) -> dict[str, Any]:
     lm, lm_accuracy = benchmark_lm(1, repeats)
     result = {
         "hardware": hardware(),
-        "load_average_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "versions": versions("coop-edge", "numpy", "numba", "opencv-python-headless", "poselib"),
         "limits": LIMITS,
         "ransac": {**ransac, "accuracy": ransac_accuracy},
