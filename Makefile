@@ -5,21 +5,23 @@ PYTEST_FLAGS ?=
 # For the training side's tests. Pinned, because an open range may pull gigabytes of CUDA packages.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+# An editable install of a package whose data package lives elsewhere (engines/) warns about folder names.
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(INSTALL) --upgrade pip
 
 $(VENV)/.installed-demo: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[cpu]"
+	$(INSTALL) -e ".[cpu]"
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[cpu,onboard,export,dev]"
+	$(INSTALL) "$(TORCH)"
+	$(INSTALL) -e ".[cpu,onboard,export,dev]"
 	@touch $@ $(VENV)/.installed-demo
 
 demo: $(VENV)/.installed-demo
