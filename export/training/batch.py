@@ -22,7 +22,7 @@ B = TypeVar("B")
 class CoarseBatch:
     """N query-template pairs of S x S pixels; T = (S / PATCH)^2.
 
-    A query patch whose centre pixel shows a point of the object that the template also shows is matched: ``match_index``
+    A query patch whose centre pixel shows a point of the object that the template shows too is matched: ``match_index``
     is the template patch that holds that point, ``offset`` U in [-0.5, 0.5]^2 (x, y) with template pixel
     ``PATCH (c + 1/2 + U_x) - 1/2``. Every other patch (background, another object, occluded, not seen in the template)
     has ``match_index == T``, *no match*, and offset 0.
