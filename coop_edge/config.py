@@ -67,7 +67,6 @@ class Config:
     def _choice(self, name: str, choices: tuple[str, ...]) -> None:
         _require(getattr(self, name) in choices, self, name, f"one of {', '.join(map(repr, choices))}")
 
-
     def _nested(self, **kinds: type[Config]) -> None:
         for name, kind in kinds.items():
             _require(isinstance(getattr(self, name), kind), self, name, f"{kind.__name__} or a mapping of its options")
