@@ -8,16 +8,14 @@ with a 64-bit z-buffer can avoid: per pixel 16 bytes to fill and read it, and 11
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import hardware, print_table, versions, write_json
+from benchmarks.gpu.command import run
 from benchmarks.meshes import colored_torus, grey_box, look_at_views, textured_sphere
-from coop_edge.errors import BackendUnavailable
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.mesh import Mesh
 from coop_edge.render.cuda import CudaRenderer
@@ -68,25 +66,16 @@ def measure(device: CupyDevice, meshes: list[Mesh], views: int, size: int, repea
     }
 
 
+def _table(figures: dict[str, Any]) -> tuple[list[tuple[Any, ...]], list[str]]:
+    keys = ["views", "size", "triangles", "ms", "ms_host", "ms_per_view", "views_per_s", "triangles_per_s", "gb_per_s"]
+    return [(name, *(f[k] for k in keys)) for name, f in figures.items()], ["load", *keys]
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
-    parser.add_argument("--repeats", type=int, default=30, help="timed calls per load (default 30)")
-    arguments = parser.parse_args()
-    try:
-        device = CupyDevice()
-    except BackendUnavailable as error:
-        print(error, file=sys.stderr)
-        return 2
-    properties = device.xp.cuda.runtime.getDeviceProperties(device.id)
-    figures = {name: measure(device, *load, arguments.repeats) for name, load in loads().items()}
-    keys = ("views", "size", "triangles", "ms", "ms_host", "ms_per_view", "views_per_s", "triangles_per_s", "gb_per_s")
-    gpu = f"{properties['name'].decode()} (SM {properties['major']}.{properties['minor']})"
-    print_table(gpu, [(name, *(f[k] for k in keys)) for name, f in figures.items()], columns=["load", *keys])
-    if arguments.json:
-        result = {"benchmark": "gpu.render", **figures, "gpu": gpu, "hardware": hardware()}
-        write_json(arguments.json, {**result, "versions": versions("numpy", "cupy-cuda12x", "cupy-cuda13x")})
-    return 0
+    def figures(device: CupyDevice, repeats: int) -> dict[str, Any]:
+        return {name: measure(device, *load, repeats) for name, load in loads().items()}
+
+    return run("render", __doc__, 30, figures, _table)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,16 @@ around a call, and the same call replayed as a CUDA graph, which leaves out Pyth
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import hardware, print_table, time_ms, versions, write_json
+from benchmarks.common import time_ms
+from benchmarks.gpu.command import run
 from benchmarks.pnp_problems import PnpProblems, make_problems, perturbed, pose_errors
 from coop_edge.config import LmConfig, RansacConfig
-from coop_edge.errors import BackendUnavailable
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.pnp.cuda import CudaPnpSolver
@@ -121,29 +120,17 @@ def torch_lm_figures(arrays: list[np.ndarray], p: PnpProblems, T: np.ndarray, re
     return {"torch_ms": float(np.median(times)), "torch_median_rotation_error_deg": float(np.median(error))}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
-    parser.add_argument("--repeats", type=int, default=50, help="timed calls (default 50)")
-    arguments = parser.parse_args()
-    try:
-        device = CupyDevice()
-    except BackendUnavailable as error:
-        print(error, file=sys.stderr)
-        return 2
-    solver = CudaPnpSolver(device)
-    figures = {
-        "ransac": measure_ransac(solver, arguments.repeats),
-        "lm": measure_lm(solver, arguments.repeats),
-    }
-    properties = device.xp.cuda.runtime.getDeviceProperties(device.id)
-    gpu = f"{properties['name'].decode()} (SM {properties['major']}.{properties['minor']})"
+def _table(figures: dict[str, Any]) -> tuple[list[tuple[Any, ...]], list[str]]:
     rows = [(operation, name, value) for operation, f in figures.items() for name, value in f.items()]
-    print_table(gpu, rows, columns=["operation", "figure", "value"])
-    if arguments.json:
-        result = {"benchmark": "gpu.solvers", **figures, "gpu": gpu, "hardware": hardware()}
-        write_json(arguments.json, {**result, "versions": versions("numpy", "cupy-cuda12x", "cupy-cuda13x", "torch")})
-    return 0
+    return rows, ["operation", "figure", "value"]
+
+
+def main() -> int:
+    def figures(device: CupyDevice, repeats: int) -> dict[str, Any]:
+        solver = CudaPnpSolver(device)
+        return {"ransac": measure_ransac(solver, repeats), "lm": measure_lm(solver, repeats)}
+
+    return run("solvers", __doc__, 50, figures, _table, ["torch"])
 
 
 if __name__ == "__main__":

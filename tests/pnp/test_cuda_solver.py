@@ -165,7 +165,7 @@ def test_the_benchmark_says_why_it_cannot_run(monkeypatch, capsys):
     def unavailable():
         raise BackendUnavailable("no GPU in this test")
 
-    monkeypatch.setattr(gpu_solvers, "CupyDevice", unavailable)
+    monkeypatch.setattr("benchmarks.gpu.command.CupyDevice", unavailable)
     monkeypatch.setattr("sys.argv", ["solvers"])
     assert gpu_solvers.main() == 2
     assert "no GPU in this test" in capsys.readouterr().err

@@ -1,0 +1,43 @@
+"""What the GPU benchmarks' commands share: arguments, the device or the reason why there is none, the JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.common import hardware, print_table, versions, write_json
+from coop_edge.errors import BackendUnavailable
+from coop_edge.kernels.device import CupyDevice
+
+Rows = Sequence[Sequence[Any]]
+
+
+def run(
+    name: str,
+    doc: str | None,
+    repeats: int,
+    measure: Callable[[CupyDevice, int], dict[str, Any]],
+    table: Callable[[dict[str, Any]], tuple[Rows, Sequence[str]]],
+    packages: Sequence[str] = (),
+) -> int:
+    """Parse the command line, measure, print the table, write the JSON file; the exit status (2 without a GPU)."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--repeats", type=int, default=repeats, help=f"timed calls (default {repeats})")
+    arguments = parser.parse_args()
+    try:
+        device = CupyDevice()
+    except BackendUnavailable as error:
+        print(error, file=sys.stderr)
+        return 2
+    properties = device.xp.cuda.runtime.getDeviceProperties(device.id)
+    gpu = f"{properties['name'].decode()} (SM {properties['major']}.{properties['minor']})"
+    figures = measure(device, arguments.repeats)
+    rows, columns = table(figures)
+    print_table(gpu, rows, columns=columns)
+    if arguments.json:
+        result = {"benchmark": f"gpu.{name}", **figures, "gpu": gpu, "hardware": hardware()}
+        write_json(arguments.json, {**result, "versions": versions("numpy", "cupy-cuda12x", "cupy-cuda13x", *packages)})
+    return 0
