@@ -53,7 +53,7 @@ class CpuPnpSolver:
             raise InputError(f"threads: wanted a positive integer or None (all cores), got {threads!r}")
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.threads = threads or available
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None  # and the process that started it
 
     def ransac_epnp(
         self, points_object: Any, points_image: Any, valid: Any, K: Any, config: RansacConfig | None = None
@@ -150,17 +150,19 @@ class CpuPnpSolver:
 
     def close(self) -> None:
         """Stop the threads; the solver starts new ones if it is used again."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        pool, self._pool = self._pool, None
+        if pool is not None and pool[0] == os.getpid():
+            pool[1].shutdown()
 
     def _each(self, solve: Callable[[int], None], batch: int) -> None:
         if self.threads == 1 or batch < 2:
             for i in range(batch):
                 solve(i)
             return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="pnp")
+        # A forked child inherits the pool but none of its threads: work given to it would wait for ever.
+        if self._pool is None or self._pool[0] != os.getpid():
+            self._pool = os.getpid(), ThreadPoolExecutor(self.threads, thread_name_prefix="pnp")
+        pool = self._pool[1]
         # Interleaved, since neighbours tend to be equally hard; a task per thread, since tasks cost more than problems.
         count = min(self.threads, batch)
 
@@ -168,7 +170,7 @@ class CpuPnpSolver:
             for i in range(first, batch, count):
                 solve(i)
 
-        list(self._pool.map(share, range(count)))
+        list(pool.map(share, range(count)))
 
 
 def _readable(array: Any, dtype: Any) -> np.ndarray:

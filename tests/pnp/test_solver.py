@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from benchmarks.pnp_problems import make_problems, perturbed
 from coop_edge.config import RansacConfig
 from coop_edge.errors import InputError
 from coop_edge.pnp.cpu import CpuPnpSolver
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,50 @@ def test_the_number_of_threads_changes_nothing(solver, problems, threads):
             np.testing.assert_array_equal(getattr(one.statistics, name), getattr(other.statistics, name))
     many.close()
     assert many.ransac_epnp(**arguments(problems, "ransac_epnp")).T_camera_object.shape == (7, 4, 4)
+    many.close()
+
+
+_FORK = """
+import os, signal
+import numpy as np
+from benchmarks.pnp_problems import make_problems
+from coop_edge.pnp.cpu import CpuPnpSolver
+
+p = make_problems(4, 40, seed=1)
+solver = CpuPnpSolver(threads=2)
+solve = lambda: solver.ransac_epnp(p.points_object, p.points_image, p.valid, p.K).T_camera_object
+before = solve()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # a child that waits for the parent's threads ends by the signal
+    same = np.array_equal(solve(), before)
+    solver.close()
+    os._exit(0 if same else 1)
+assert os.waitpid(child, 0)[1] == 0, "the child hung or differed"
+assert np.array_equal(solve(), before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_has_threads_of_its_own():
+    """In a process of its own: pytest and its plug-ins are no place to fork."""
+    result = subprocess.run([sys.executable, "-c", _FORK], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_an_error_in_a_thread_is_raised_and_leaves_the_solver_usable(problems):
+    many, given = CpuPnpSolver(threads=2), arguments(problems, "ransac_epnp")
+    solved = []
+
+    def fail(i):
+        if i == 3:
+            raise MemoryError("no room for problem 3")
+        solved.append(i)
+
+    with pytest.raises(MemoryError, match="problem 3"):
+        many._each(fail, len(problems))
+    assert set(solved) >= {0, 2, 4, 6}  # the other thread's share
+    assert np.isfinite(many.ransac_epnp(**given).T_camera_object).all()
     many.close()
 
 
