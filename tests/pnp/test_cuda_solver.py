@@ -15,7 +15,7 @@ from coop_edge.pnp.cuda import CudaPnpSolver
 from coop_edge.pnp.cuda_arrays import Scratch
 from tests.cuda_host.host_device import HostDevice
 from tests.kernels.devices import device  # noqa: F401
-from tests.pnp.cuda_support import arrays_of, assert_same_bits, to_host
+from tests.pnp.cuda_support import arrays_of, assert_same_bits, pose_difference, to_host
 
 
 @pytest.fixture
@@ -103,6 +103,24 @@ def test_other_layouts_and_dtypes_are_converted():
     half = X.astype(np.float16)
     doubles = [a.astype(np.float64) for a in (half, u, w)]
     assert_same_bits(solver.weighted_lm(half, u, w, K, T), solver.weighted_lm(*doubles, K, T))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("unit", [1e-3, 100.0])
+def test_the_unit_of_length_does_not_matter(solver, unit, dtype):
+    """FP32 has the range: lengths in thousands (millimetres) and in hundredths give the CPU solver's poses."""
+    p = make_problems(6, 60, shape="mixed", noise_px=1.0, outliers=0.3, skew=0.02, seed=9)
+    X, T_init = p.points_object / unit, perturbed(p.T_camera_object, 0.05, 0.02)
+    T_init[:, :3, 3] /= unit
+    put = solver.device.xp.asarray
+    X, u, w, valid, K, T_init = X.astype(dtype), p.points_image.astype(dtype), p.weights, p.valid, p.K, T_init
+    for operation, rest in (("ransac_epnp", (valid, K)), ("weighted_lm", (w.astype(dtype), K, T_init))):
+        wanted = getattr(CpuPnpSolver(1), operation)(X, u, *rest)
+        result = to_host(solver.device, getattr(solver, operation)(put(X), put(u), *map(put, rest)))
+        np.testing.assert_array_equal(result.statistics.status, wanted.statistics.status)
+        turned, moved = pose_difference(result.T_camera_object, wanted.T_camera_object)
+        assert turned.max() < 5e-5, operation
+        assert moved.max() < 5e-5, operation
 
 
 def test_scratch_is_reused_and_outgrown_arrays_stay_alive():

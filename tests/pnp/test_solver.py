@@ -174,6 +174,31 @@ def test_dtypes_and_layouts(solver, problems):
         np.testing.assert_allclose(result.T_camera_object[solved], reference.T_camera_object[solved], atol=1e-2)
 
 
+def in_units(T, unit):
+    """Poses [B,4,4] whose lengths are counted in ``unit`` metres."""
+    scaled = T.copy()
+    scaled[:, :3, 3] /= unit
+    return scaled
+
+
+@pytest.mark.parametrize("unit", [1e-3, 0.1, 100.0])
+def test_the_unit_of_length_does_not_matter(solver, problems, unit):
+    """A 5 m object at 50 m, one of millimetres, or millimetres taken for metres: equal up to rounding."""
+    given = {**arguments(problems, "weighted_lm"), "T_init": perturbed(problems.T_camera_object, 0.05, 0.02)}
+    wanted = solver.weighted_lm(**given)
+    given["points_object"], given["T_init"] = given["points_object"] / unit, in_units(given["T_init"], unit)
+    result = solver.weighted_lm(**given)
+    np.testing.assert_allclose(result.T_camera_object, in_units(wanted.T_camera_object, unit), rtol=1e-7, atol=1e-7)
+    scale = np.r_[np.full(3, 1 / unit), np.ones(3)]
+    deviation = np.sqrt(np.diagonal(wanted.covariance, axis1=1, axis2=2)) * scale
+    np.testing.assert_allclose(np.sqrt(np.diagonal(result.covariance, axis1=1, axis2=2)), deviation, rtol=1e-6)
+    given = arguments(problems, "ransac_epnp")
+    wanted = solver.ransac_epnp(**given)
+    result = solver.ransac_epnp(**{**given, "points_object": given["points_object"] / unit})
+    np.testing.assert_array_equal(result.inliers, wanted.inliers)
+    np.testing.assert_allclose(result.T_camera_object, in_units(wanted.T_camera_object, unit), rtol=1e-5, atol=1e-6)
+
+
 def test_inputs_are_not_written_to(solver, problems):
     for operation in ("ransac_epnp", "weighted_lm"):
         given = {k: v.copy() for k, v in arguments(problems, operation).items()}
