@@ -5,8 +5,8 @@
 RANSAC: 42 problems of 196 points, 40 % outliers; equal threshold, confidence and bound on the iterations. LM: 5
 problems of 50,176 points, 10 iterations. Milliseconds are medians for the whole set, first on one thread, then on all
 cores (a problem a thread). PoseLib is timed twice: with its default of 1,000 iterations at least, and with our 32.
-Peers get float64 arrays. Calling them costs little beside what they compute: the selection of valid points takes 6 us of
-a problem, and all of PoseLib's or OpenCV's call with a single iteration, conversions included, about 50 us.
+Peers get float64 arrays. Calling them costs little beside what they compute: the selection of valid points takes 6 us
+of a problem, and all of PoseLib's or OpenCV's call with a single iteration, conversions included, about 50 us.
 
 Every third problem is planar, and OpenCV's EPnP has no planar case: all its failures are planes, where it misses the
 pose even if given the true inliers alone. ``solvePnPRansac`` ends with the method it is given, on the inliers, and with
