@@ -73,6 +73,17 @@ def object_points(depth: Array, T_camera_object: np.ndarray, K: np.ndarray) -> A
 
     Works on NumPy and on CuPy arrays: x_object = R^T (depth K^-1 (u, v, 1) - t).
     """
+    if not isinstance(depth, np.ndarray):
+        return _back_project(depth, T_camera_object, K)
+    points = np.empty((*depth.shape, 3), np.float32)
+    for i in range(len(depth)):  # the float64 in between takes four times as much memory as the result
+        one = slice(i, i + 1)
+        points[one] = _back_project(depth[one], T_camera_object[one], K[one])
+    return points
+
+
+def _back_project(depth: Array, T_camera_object: np.ndarray, K: np.ndarray) -> Array:
+    """``object_points`` of all views at once."""
     height, width = depth.shape[1:]
     K_inverse = np.linalg.inv(np.asarray(K, np.float64))
     R_t = np.swapaxes(np.asarray(T_camera_object, np.float64)[:, :3, :3], 1, 2)
@@ -127,7 +138,7 @@ class Renderer(ABC):
         T_camera_object [N,4,4] (metres); K [N,3,3] or [3,3] pixels; size S for S x S, or (height, width); mesh_index
         [N] chooses among the registered meshes (default: the first). N = 0 is legal. Raises InputError.
         """
-        T = se3.check_transform(T_camera_object)
+        T = np.array(se3.check_transform(T_camera_object))  # the result keeps it: the caller may go on to change theirs
         if T.ndim != 3:
             raise InputError(f"T_camera_object: wanted [N,4,4], got {list(T.shape)}; add a leading axis for one view")
         n = len(T)
@@ -178,6 +189,7 @@ def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
         pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     except TypeError:
         pair = ()
-    if len(pair) != 2 or not all(isinstance(s, (int, np.integer)) and 1 <= s <= 8192 for s in pair):
+    integers = all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) for s in pair)
+    if len(pair) != 2 or not integers or not all(1 <= s <= 8192 for s in pair):
         raise InputError(f"size: wanted S or (height, width) with sides in 1..8192, got {size!r}")
     return int(pair[0]), int(pair[1])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from benchmarks.meshes import colored_torus, grey_box, look_at_views
 from coop_edge.errors import BackendUnavailable, InputError
 from coop_edge.mesh import Mesh
 from coop_edge.render import Shading, open3d
-from coop_edge.render.base import NEAR
+from coop_edge.render.base import NEAR, object_points
 from tests.oracles import render as oracle
 from tests.render.scenes import RENDERERS, intrinsics, make, soup, translation
 
@@ -78,6 +79,7 @@ BAD_CALLS = [
     ("no size", (T1, K, None), {}, "size"),
     ("size in words", (T1, K, "32"), {}, "size"),
     ("size 0", (T1, K, 0), {}, "size"),
+    ("size True", (T1, K, True), {}, "size"),
     ("size too large", (T1, K, 8193), {}, "8192"),
     ("fractional size", (T1, K, (32, 32.0)), {}, "size"),
     ("three sizes", (T1, K, (32, 32, 3)), {}, "size"),
@@ -222,3 +224,36 @@ def test_missing_open3d_says_what_to_install(monkeypatch, error, words):
 def test_the_package_imports_no_backend():
     code = "import sys, coop_edge.render; print(*{'numba', 'open3d', 'cupy', 'torch', 'scipy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split() == []
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_the_result_keeps_its_own_poses(renderer):
+    T = look_at_views(2, 0.3)
+    result = make(renderer, grey_box()).render(T, K, 16)
+    before = result.object_points()
+    T[:, :3, 3] += 1.0
+    np.testing.assert_array_equal(result.object_points(), before)
+
+
+def test_object_points_take_the_memory_of_a_view():
+    depth = np.ones((24, 64, 64), np.float32)
+    T, Ks = look_at_views(24, 0.3), np.repeat(intrinsics(64)[None], 24, 0)
+    tracemalloc.start()
+    points = object_points(depth, T, Ks)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * points.nbytes
+
+
+def test_compiled_code_that_cannot_be_kept_is_said():
+    """A read-only installation without a home: the renderer works, and says what would make it start faster."""
+    script = (
+        "import logging, numba.core.caching as caching\n"
+        "caching.CacheImpl._locator_classes = []\n"
+        "logging.basicConfig()\n"
+        "from coop_edge.render import rasterize\n"
+        "assert rasterize._plane.py_func.__name__ == '_plane'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("NUMBA_CACHE_DIR") == 1
