@@ -3,7 +3,8 @@
 Precedence within a part: a texture (where there are texture coordinates), else the file's vertex or face colours, else
 the material's diffuse colour, else the albedo. Colours are sRGB as they stand in the file, except for glTF, whose
 vertex colours and factors are linear light (glTF 2.0, sections 3.9.2 and 3.7.2.1) and are encoded to sRGB here. In glTF
-a factor also multiplies its texture or vertex colours; in MTL files Kd is taken as the colour of untextured faces only.
+a factor also multiplies its texture or vertex colours; in MTL files Kd is taken as the colour of untextured faces only,
+and so is a factor of trimesh's own, in memory or in a file that it wrote: it may be the Kd of where it came from.
 Alpha is ignored.
 """
 
@@ -76,6 +77,8 @@ def paint(part: Part, albedo: NDArray[np.uint8], table: TextureTable, notes: lis
         if image is not None and coordinates is not None and len(coordinates) == len(part.vertices):
             texture[faces] = table.add(image, factor)
             uv[faces] = np.asarray(coordinates, np.float64)[part.faces[faces], :2]
+            if factor is None and isinstance(material, PBRMaterial) and _states_tint(tint):
+                notes.append("the colour that trimesh keeps in a material beside its texture is not used")
             if own is not None and not np.all(own[faces] == 1.0):
                 notes.append("vertex colours beside a texture are not used")
             continue
@@ -108,6 +111,12 @@ def material_color(material: Any) -> NDArray[np.float64] | None:
         if color is not None and not stated and tuple(color[:3]) == _TRIMESH_DEFAULT_DIFFUSE:
             color = None
     return None if color is None else unit_colors(np.asarray(color)[None])[0]
+
+
+def _states_tint(color: NDArray[np.float64] | None) -> bool:
+    """Whether a colour is neither white nor what trimesh fills in."""
+    filler = np.array(_TRIMESH_DEFAULT_DIFFUSE) / 255.0
+    return color is not None and not np.all(color == 1.0) and not np.allclose(color, filler, atol=1 / 255)
 
 
 def to_rgb(image: Any) -> NDArray[np.uint8]:

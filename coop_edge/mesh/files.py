@@ -41,6 +41,8 @@ class AssetReader:
             self.failures.append(f"{name.strip()!r} is missing (looked in {self.folder})")
             raise FileNotFoundError(name)
         data = path.read_bytes()
+        if path.suffix.lower() == ".mtl":
+            return _text(data).encode()
         if path.suffix.lower() not in _TEXT_ASSETS:
             try:
                 with warnings.catch_warnings():
@@ -68,6 +70,14 @@ class AssetReader:
                 f"{mesh_path}: refers to a file that cannot be used: {'; '.join(dict.fromkeys(self.failures))}. "
                 "Put it beside the mesh, or load with ignore_colors=True to do without its colours"
             )
+
+
+def _text(data: bytes) -> str:
+    """UTF-8, or else Latin-1, which has a letter for every byte: only names and comments can be told apart by it."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def read_file(path: Path, ignore_colors: bool) -> tuple[list[Part], list[str]]:
@@ -99,15 +109,15 @@ def read_file(path: Path, ignore_colors: bool) -> tuple[list[Part], list[str]]:
 
 
 def _read_obj(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
-    lines = path.read_bytes().splitlines()
+    text = _text(path.read_bytes())
+    lines = text.encode().splitlines()
     relative = next((i for i, line in enumerate(lines) if line.startswith(b"f ") and b"-" in line), None)
     if relative is not None and any(line.startswith((b"v ", b"vt ")) for line in lines[relative:]):
         # They count back from where they stand; the reader counts them from the end of the file.
         raise MeshError(
             "mixes relative (negative) face indices with vertices that follow; export it with absolute ones"
         )
-    with path.open("rb") as file:
-        found = parts.from_loader(load_obj(file, resolver=assets, skip_materials=ignore_colors))
+    found = parts.from_loader(load_obj(io.StringIO(text), resolver=assets, skip_materials=ignore_colors))
     if not ignore_colors:
         used = {line[7:].decode(errors="replace").strip() for line in lines if line.startswith(b"usemtl ")}
         known = {part.visual.material.name for part in found if part.visual is not None}
@@ -118,8 +128,9 @@ def _read_obj(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[
 
 def _read_ply(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
     textured = _ply_names_texture(path) and not ignore_colors
-    with path.open("rb") as file:
-        loaded = load_ply(file, resolver=assets, fix_texture=textured, skip_materials=not textured)
+    header, end, body = path.read_bytes().partition(b"end_header")
+    file = io.BytesIO(_text(header).encode() + end + body)
+    loaded = load_ply(file, resolver=assets, fix_texture=textured, skip_materials=not textured)
     for name, element in loaded.get("metadata", {}).get("_ply_raw", {}).items():
         data, wanted = element.get("data"), element["length"]
         columns = data.values() if isinstance(data, dict) else [data]
@@ -162,21 +173,29 @@ def _read_gltf(path: Path, assets: AssetReader, ignore_colors: bool, notes: list
 
 
 def _read_off(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
-    lines = [line.split("#")[0].strip() for line in path.read_text(errors="replace").splitlines()]
+    text = _text(path.read_bytes())
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
     tokens = " ".join(line for line in lines if line).split(maxsplit=3)
     rows = sum(bool(line) for line in lines)
     if len(tokens) >= 3 and tokens[1].isdigit() and tokens[2].isdigit():
         wanted = int(tokens[1]) + int(tokens[2])
         if rows < wanted + 1:
             raise MeshError(f"truncated, {max(rows - 2, 0)} of {wanted} rows; copy or export it again")
-    return parts.from_scene(_load_scene(path, assets))
+    return parts.from_scene(_load_scene(path, assets, text.encode()))
 
 
 def _read_stl(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
     data = path.read_bytes()
-    if data[:5].lower() == b"solid" and b"facet" in data[:1024] and b"endsolid" not in data[-1024:]:
-        raise MeshError("truncated, it has no endsolid line; copy or export it again")
-    return parts.from_scene(_load_scene(path, assets))
+    wanted = 84 + 50 * int.from_bytes(data[80:84], "little")  # if binary: a header, a count, 50 bytes a triangle
+    if len(data) != wanted and data[:5].lower() == b"solid" and b"facet" in data:
+        if b"endsolid" not in data[-1024:]:
+            raise MeshError("truncated, it has no endsolid line; copy or export it again")
+        data = _text(data).encode()
+    elif len(data) < wanted:
+        raise MeshError(f"truncated, or not an STL file: {len(data)} of {wanted} bytes; copy or export it again")
+    else:
+        data = data[:wanted]  # some exporters append to it
+    return parts.from_scene(_load_scene(path, assets, data))
 
 
 def _read_dae(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[str]) -> list[Part]:
@@ -196,10 +215,11 @@ def _read_dae(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[
     return parts.from_loader(loaded)
 
 
-def _load_scene(path: Path, assets: AssetReader, **options: Any) -> trimesh.Scene:
-    with path.open("rb") as file:
-        kind = path.suffix[1:].lower()
-        return trimesh.load(file, file_type=kind, resolver=assets, force="scene", process=False, **options)
+def _load_scene(path: Path, assets: AssetReader, data: bytes | None = None, **options: Any) -> trimesh.Scene:
+    """What trimesh reads in the file, or in ``data`` instead."""
+    file = io.BytesIO(path.read_bytes() if data is None else data)
+    kind = path.suffix[1:].lower()
+    return trimesh.load(file, file_type=kind, resolver=assets, force="scene", process=False, **options)
 
 
 READERS: dict[str, Callable[[Path, AssetReader, bool, list[str]], list[Part]]] = {

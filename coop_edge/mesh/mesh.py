@@ -52,19 +52,21 @@ class Mesh:
             if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
                 given = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
                 raise MeshError(f"Mesh.{name}: wanted {np.dtype(dtype).name} {list(shape)}, got {given}")
-            object.__setattr__(self, name, np.ascontiguousarray(array))
-            getattr(self, name).setflags(write=False)
+            object.__setattr__(self, name, _frozen(array))
         if f == 0:
             raise MeshError("Mesh has no faces; wanted at least one triangle")
         if not (np.isfinite(self.vertices).all() and np.isfinite(self.corner_uv).all()):
             raise MeshError("Mesh holds non-finite vertices or texture coordinates")
         if self.faces.min() < 0 or self.faces.max() >= len(self.vertices):
             raise MeshError(f"Mesh.faces: indices must lie in [0, {len(self.vertices)})")
+        if not np.isfinite(self.centre).all():
+            raise MeshError(f"Mesh.centre: wanted finite numbers (metres), got {self.centre.tolist()}")
         for i, texture in enumerate(self.textures):
             if texture.dtype != np.uint8 or texture.ndim != 3 or texture.shape[2] != 3 or texture.size == 0:
                 raise MeshError(f"Mesh.textures[{i}]: wanted uint8 [h,w,3], got {texture.dtype} {list(texture.shape)}")
         if self.face_texture.max() >= len(self.textures):
             raise MeshError(f"Mesh.face_texture: index {self.face_texture.max()} of {len(self.textures)} textures")
+        object.__setattr__(self, "textures", tuple(_frozen(texture) for texture in self.textures))
 
     @classmethod
     def load(
@@ -162,3 +164,11 @@ class Mesh:
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         table = np.array([(s, *t.shape[:2]) for s, t in zip(starts, self.textures, strict=True)], dtype=np.int64)
         return np.concatenate([t.reshape(-1, 3) for t in self.textures]), table
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """C-contiguous and read-only; a copy where the array could still be written to from outside (the hash is kept)."""
+    if array.flags.writeable or not array.flags.c_contiguous or array.base is not None:
+        array = np.array(array, order="C")
+        array.setflags(write=False)
+    return array

@@ -77,10 +77,11 @@ def _from_arrays(arrays: Mapping[str, Any], transform: Array | None) -> Part:
 def _part(vertices: Any, faces: Any, transform: Array | None, **colours: Any) -> Part:
     v = np.asarray(vertices, np.float64).reshape(-1, 3)
     f = np.asarray(faces, np.int64)
-    if f.ndim == 2 and f.shape[1] == 4:  # quads: two triangles each, colours of the face twice
-        f = np.concatenate([f[:, [0, 1, 2]], f[:, [0, 2, 3]]])
+    if f.ndim == 2 and f.shape[1] > 3:  # polygons: a fan of triangles each, as the readers do where sizes are mixed
+        fan = range(1, f.shape[1] - 1)
+        f = np.concatenate([f[:, [0, i, i + 1]] for i in fan])
         if colours.get("face_colors") is not None:
-            colours["face_colors"] = np.concatenate([colours["face_colors"]] * 2)
+            colours["face_colors"] = np.concatenate([colours["face_colors"]] * len(fan))
     if f.size and (f.ndim != 2 or f.shape[1] != 3):
         raise MeshError(f"faces: wanted triangles [F,3], got {list(f.shape)}; triangulate the mesh first")
     f = f.reshape(-1, 3)

@@ -64,7 +64,7 @@ class Symmetries:
         if not isinstance(models_info_entry, Mapping):
             raise InputError(f"models_info entry: wanted a mapping, got {type(models_info_entry).__name__}")
         discrete = []
-        for i, values in enumerate(models_info_entry.get("symmetries_discrete", ())):
+        for i, values in enumerate(_sequence(models_info_entry.get("symmetries_discrete", ()), "symmetries_discrete")):
             T = _numbers(values, f"symmetries_discrete[{i}]")
             if T.size != 16:
                 raise InputError(f"symmetries_discrete[{i}]: wanted 16 numbers, got {T.size}")
@@ -72,7 +72,8 @@ class Symmetries:
             T[:3, 3] *= scale
             discrete.append(T)
         continuous = []
-        for i, pair in enumerate(models_info_entry.get("symmetries_continuous", ())):
+        pairs = _sequence(models_info_entry.get("symmetries_continuous", ()), "symmetries_continuous")
+        for i, pair in enumerate(pairs):
             if not isinstance(pair, Mapping) or not {"axis", "offset"} <= set(pair):
                 raise InputError(f"symmetries_continuous[{i}]: wanted a mapping with 'axis' and 'offset', got {pair!r}")
             axis = _numbers(pair["axis"], f"symmetries_continuous[{i}].axis")

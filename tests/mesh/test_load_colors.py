@@ -236,3 +236,14 @@ def test_large_texture_is_shrunk_and_said(tmp_path):
 def test_albedo_is_checked(albedo):
     with pytest.raises(InputError, match="albedo"):
         Mesh.load(assets.trimesh_quad(assets.texture()), unit="m", albedo=albedo)
+
+
+def test_a_tint_that_is_not_used_is_said(tmp_path):
+    quad = assets.trimesh_quad(assets.texture(), pbr=True)
+    assert Mesh.load(quad, unit="m").notes == ()
+    quad.visual.material.baseColorFactor = [255, 128, 128, 255]
+    quad.export(tmp_path / "a.glb")
+    for source in (quad, tmp_path / "a.glb"):
+        assert Mesh.load(source, unit="m").notes == (
+            "the colour that trimesh keeps in a material beside its texture is not used",
+        )

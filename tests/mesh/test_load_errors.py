@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -228,3 +229,51 @@ def test_non_finite_texture_coordinates():
     quad.visual.uv = np.full((4, 2), np.nan)
     with pytest.raises(MeshError, match="texture coordinates hold NaN"):
         Mesh.load(quad, unit="m")
+
+
+def test_text_that_is_not_utf8(tmp_path, monkeypatch):
+    """Names and comments in another encoding do no harm, with no package that guesses encodings."""
+    monkeypatch.setitem(sys.modules, "charset_normalizer", None)
+    obj = assets.obj_quad(tmp_path, assets.texture())
+    for path in (obj, next(tmp_path.glob("*.mtl"))):
+        path.write_bytes(b"# gr\xfc\xdfe\n" + path.read_bytes())
+    assert len(Mesh.load(obj, unit="m").textures) == 1
+    for name, old, new, options in (
+        ("a.ply", b"1.0\n", b"1.0\ncomment gr\xfc\xdfe\n", {}),
+        ("b.ply", b"1.0\n", b"1.0\ncomment gr\xfc\xdfe\n", {"encoding": "ascii"}),
+        ("a.stl", b"solid", b"solid gr\xfc\xdfe", {"file_type": "stl_ascii"}),
+        ("a.off", b"OFF\n", b"OFF\n# gr\xfc\xdfe\n", {}),
+    ):
+        path = _export(tmp_path / name, **options)
+        path.write_bytes(path.read_bytes().replace(old, new, 1))
+        assert len(Mesh.load(path, unit="m").faces) == len(_sphere().faces), name
+
+
+def test_binary_stl_says_how_much_is_missing(tmp_path):
+    path = _export(tmp_path / "a.stl")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    with pytest.raises(MeshError, match=rf"1000 of {len(whole)} bytes"):
+        Mesh.load(path, unit="m")
+    path.write_bytes(whole + b"appended by an exporter")
+    assert len(Mesh.load(path, unit="m").faces) == len(_sphere().faces)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_centre_must_be_finite(value):
+    mesh = Mesh.load(_sphere(), unit="m")
+    with pytest.raises(MeshError, match="centre"):
+        dataclasses.replace(mesh, centre=np.array([0.0, value, 0.0]))
+
+
+def test_a_mesh_keeps_what_it_was_given():
+    """Its arrays cannot be changed from outside, and the caller's own stay as they were."""
+    mesh = Mesh.load(_sphere(), unit="m")
+    vertices, texture = mesh.vertices.copy(), np.zeros((2, 2, 3), np.uint8)
+    other = dataclasses.replace(mesh, vertices=vertices, textures=(texture,))
+    vertices += 1.0
+    texture += 9
+    np.testing.assert_array_equal(other.vertices, mesh.vertices)
+    assert not other.textures[0].any()
+    with pytest.raises(ValueError, match="read-only"):
+        other.textures[0][:] = 1

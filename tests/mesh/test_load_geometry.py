@@ -240,3 +240,17 @@ def test_closest_point_on_a_triangle_against_a_dense_grid():
 def test_nearest_on_surface_with_no_queries():
     face, weights = nearest_on_surface(assets.QUAD, assets.QUAD_FACES, np.zeros((0, 3)))
     assert (face.shape, weights.shape) == ((0,), (0, 3))
+
+
+@pytest.mark.parametrize("corners", [4, 5, 8])
+def test_polygons_of_one_size_become_fans(corners, tmp_path):
+    angle = 2 * np.pi * np.arange(corners) / corners
+    ring = [f"v {np.cos(a)} {np.sin(a)} 0" for a in angle]
+    path = tmp_path / "polygon.obj"
+    path.write_text("\n".join([*ring, "f " + " ".join(str(i + 1) for i in range(corners))]))
+    mesh = Mesh.load(path, unit="m")
+    a, b, c = (mesh.vertices[mesh.faces[:, i]].astype(float) for i in range(3))
+    area = 0.5 * np.cross(b - a, c - a)[:, 2]
+    assert len(mesh.faces) == corners - 2
+    assert (area > 0).all()
+    np.testing.assert_allclose(area.sum(), 0.5 * corners * np.sin(2 * np.pi / corners), rtol=1e-6)

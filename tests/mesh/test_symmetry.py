@@ -206,3 +206,10 @@ def test_bad_symmetries(discrete, continuous, message):
 def test_bad_bop_entries(entry, message):
     with pytest.raises(InputError, match=message):
         Symmetries.from_bop(entry)
+
+
+@pytest.mark.parametrize("key", ["symmetries_discrete", "symmetries_continuous"])
+@pytest.mark.parametrize("value", [None, "z", 3, {"axis": 1}])
+def test_bop_entries_of_another_form(key, value):
+    with pytest.raises(InputError, match=key):
+        Symmetries.from_bop({key: value})
