@@ -69,8 +69,8 @@ class Camera:
         shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
         if shape is None or dtype is None:
             raise InputError(f"image: wanted an array uint8 [{self.height},{self.width},3], got {type(image).__name__}")
-        if str(dtype) != "uint8":
-            hint = "; multiply a float image by 255 and convert" if np.dtype(str(dtype)).kind == "f" else ""
+        if str(dtype).removeprefix("torch.") != "uint8":  # a PyTorch tensor is an image too: its memory is what counts
+            hint = "; multiply a float image by 255 and convert" if "float" in str(dtype) else ""
             raise InputError(f"image: wanted dtype uint8, got {dtype}{hint}")
         if tuple(shape) != (self.height, self.width, 3):
             swapped = "; width and height look swapped" if tuple(shape[:2]) == (self.width, self.height) else ""
@@ -150,7 +150,7 @@ class StageTimes:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0.0):
+            if not (_real(value) and math.isfinite(value) and value >= 0.0):
                 raise InputError(f"StageTimes.{f.name}: wanted milliseconds >= 0, got {value!r}")
 
     @property
@@ -184,6 +184,10 @@ class PoseEstimate:
         object.__setattr__(self, "success", bool(self.success))
         object.__setattr__(self, "score", _unit(self.score, "PoseEstimate.score"))
         object.__setattr__(self, "n_inliers", _count(self.n_inliers, "n_inliers", low=0))
+        if not isinstance(self.reason, str):
+            raise InputError(f"PoseEstimate.reason: wanted text, got {type(self.reason).__name__}")
+        if self.times is not None and not isinstance(self.times, StageTimes):
+            raise InputError(f"PoseEstimate.times: wanted StageTimes or None, got {type(self.times).__name__}")
         if self.success:
             self._check_success()
         elif not self.reason:
@@ -191,8 +195,10 @@ class PoseEstimate:
         elif self.T_camera_object is not None or self.covariance is not None:
             raise InputError("PoseEstimate: success=False must not carry a pose or a covariance")
         rms = self.reprojection_rms_px
-        if rms is not None and not (math.isfinite(rms) and rms >= 0.0):
-            raise InputError(f"reprojection_rms_px: wanted a number >= 0 or None, got {rms!r}")
+        if rms is not None:
+            if not (_real(rms) and math.isfinite(rms) and rms >= 0.0):
+                raise InputError(f"reprojection_rms_px: wanted a number >= 0 or None, got {rms!r}")
+            object.__setattr__(self, "reprojection_rms_px", float(rms))
 
     def _check_success(self) -> None:
         if self.reason:
@@ -257,6 +263,11 @@ def _count(value: Any, name: str, low: int) -> int:
 
 
 def _unit(value: Any, name: str) -> float:
-    if isinstance(value, (bool, str)) or not np.isscalar(value) or not 0.0 <= float(value) <= 1.0:  # type: ignore[arg-type]
+    if not _real(value) or not 0.0 <= float(value) <= 1.0:
         raise InputError(f"{name}: wanted a number in [0, 1], got {value!r}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
+
+
+def _real(value: Any) -> bool:
+    """Whether ``value`` is a real number, NumPy's included; True and False are none."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

@@ -83,6 +83,19 @@ def test_check_image_refuses(image, says):
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize("dtype", ["torch.uint8", "torch.float32"])
+def test_check_image_knows_the_dtypes_of_pytorch(dtype):
+    class Tensor:  # what is looked at of a tensor; coop_edge never imports PyTorch
+        shape = (480, 640, 3)
+
+    Tensor.dtype = dtype
+    if dtype == "torch.uint8":
+        assert Camera(K, 640, 480).check_image(Tensor()) is None
+    else:
+        with pytest.raises(InputError, match=r"got torch.float32; multiply"):
+            Camera(K, 640, 480).check_image(Tensor())
+
+
 def test_check_image_accepts_what_the_camera_makes():
     assert Camera(K, 640, 480).check_image(np.zeros((480, 640, 3), np.uint8)) is None
 
@@ -160,6 +173,10 @@ def test_detection_fits_its_camera():
             {"success": True, "T_camera_object": POSE, "covariance": 3 * np.eye(6) - np.ones((6, 6))},
             "semi-definite",
         ),
+        ({"success": True, "T_camera_object": POSE, "reprojection_rms_px": "1"}, "reprojection_rms_px"),
+        ({"success": True, "T_camera_object": POSE, "score": 1j}, "in [0, 1]"),
+        ({"success": True, "T_camera_object": POSE, "times": 3.0}, "StageTimes"),
+        ({"success": False, "reason": 3}, "wanted text"),
         ({"success": "yes"}, "True or False"),
     ],
 )

@@ -128,7 +128,10 @@ def check_transform(T: ArrayLike, name: str = "T_camera_object", tolerance: floa
     if T.size:
         error = np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max()
         if error > tolerance:
-            raise InputError(f"{name}: rotation part is off orthonormal by {error:.2g} (allowed {tolerance:g})")
+            raise InputError(
+                f"{name}: rotation part is off orthonormal by {error:.2g} (allowed {tolerance:g}); if it was rounded, "
+                "take the nearest rotation: U, _, Vt = np.linalg.svd(R); R = U @ Vt"
+            )
         if (np.linalg.det(R) < 0).any():
             raise InputError(f"{name}: rotation part is a reflection (determinant -1); wanted determinant +1")
     return T

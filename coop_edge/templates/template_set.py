@@ -109,6 +109,12 @@ class TemplateSet:
             from coop_edge.render import CpuRenderer
 
             renderer = CpuRenderer
+        if not callable(renderer):
+            raise InputError(
+                f"renderer: wanted a Renderer class or what makes one (Backend.pick('cpu').renderer), got {renderer!r}"
+            )
+        if symmetries is not None and not isinstance(symmetries, Symmetries):
+            raise InputError(f"symmetries: wanted Symmetries or None, got {type(symmetries).__name__}")
         poses, K = template_camera(mesh, size, margin=margin, field_of_view=field_of_view)
         shading = shading or Shading()
         drawer = renderer(mesh, shading=shading, supersample=supersample)
@@ -220,9 +226,9 @@ def template_camera(
     """
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 1 <= size <= 8192:
         raise InputError(f"size: wanted an integer in 1..8192, got {size!r}")
-    if not (math.isfinite(margin) and 1.0 <= margin <= 10.0):
+    if not _number_in(margin, 1.0, 10.0):
         raise InputError(f"margin: wanted a number in [1, 10], got {margin!r}")
-    if not (math.isfinite(field_of_view) and 1.0 <= field_of_view <= 90.0):
+    if not _number_in(field_of_view, 1.0, 90.0):
         raise InputError(f"field_of_view: wanted degrees in [1, 90], got {field_of_view!r}")
     half = math.tan(math.radians(field_of_view) / 2.0)
     distance = mesh.radius / math.sin(math.atan(half / margin))
@@ -230,6 +236,10 @@ def template_camera(
     middle = 0.5 * (size - 1)  # pixel centres lie at whole numbers: the sides are at -0.5 and size - 0.5
     K = np.array([[focal, 0.0, middle], [0.0, focal, middle], [0.0, 0.0, 1.0]])
     return template_poses(distance, mesh.centre), K
+
+
+def _number_in(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and bool(low <= value <= high)
 
 
 def _on_host(array: Any) -> NDArray[Any]:

@@ -276,3 +276,18 @@ def test_foreign_files(tmp_path):
     _refused(tmp_path, (tmp_path / "x.zip").read_bytes(), "not of templates")
     np.save(tmp_path / "x.npy", np.zeros(3))
     _refused(tmp_path, (tmp_path / "x.npy").read_bytes(), "not a template file")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"renderer": "cpu"}, "Renderer class"),
+        ({"symmetries": 3}, "wanted Symmetries"),
+        ({"margin": "wide"}, "margin"),
+        ({"margin": np.nan}, "margin"),
+        ({"field_of_view": None}, "field_of_view"),
+    ],
+)
+def test_options_of_the_wrong_kind(options, message):
+    with pytest.raises(InputError, match=message):
+        TemplateSet.render(grey_box(), 16, **options)
