@@ -53,6 +53,7 @@ AlbedoOption = Annotated[
     str | None, typer.Option(help="R,G,B (0..255) of faces without a colour of their own; default 200,200,200.")
 ]
 IgnoreColors = Annotated[bool, typer.Option("--ignore-colors", help="Drop the file's colours and textures.")]
+MaxFaces = Annotated[int, typer.Option(min=4, help="A mesh with more triangles is simplified to as many.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -102,6 +103,7 @@ def onboard(
     supersample: Annotated[int, typer.Option(help="Samples per pixel side: 1, 3 or 5.")] = 3,
     albedo: AlbedoOption = None,
     ignore_colors: IgnoreColors = False,
+    max_faces: MaxFaces = 100_000,
     models_info: Annotated[
         Path | None, typer.Option(help="BOP models_info.json to take symmetries from; with --object-id.")
     ] = None,
@@ -111,12 +113,14 @@ def onboard(
 ) -> None:
     """Render the 42 templates of an object, once, and keep them in a file."""
     from coop_edge.backend import make_renderer
+    from coop_edge.draw import check_suffix, write_image
     from coop_edge.draw import contact_sheet as draw_sheet
-    from coop_edge.draw import write_image
     from coop_edge.templates import TemplateSet
 
+    if contact_sheet is not None:
+        check_suffix(contact_sheet)
     symmetries = _symmetries(models_info, object_id)
-    loaded = _load(mesh, unit, albedo, ignore_colors)
+    loaded = _load(mesh, unit, albedo, ignore_colors, max_faces)
     start = time.perf_counter()
     templates = TemplateSet.render(
         loaded,
@@ -156,24 +160,26 @@ def render(
     supersample: Annotated[int, typer.Option(help="Samples per pixel side: 1, 3 or 5.")] = 3,
     albedo: AlbedoOption = None,
     ignore_colors: IgnoreColors = False,
+    max_faces: MaxFaces = 100_000,
     as_json: JsonOption = False,
 ) -> None:
     """Render one view of a mesh: colour, depth and object-point map side by side."""
     from coop_edge.backend import make_renderer
-    from coop_edge.draw import side_by_side, write_image
+    from coop_edge.draw import check_suffix, side_by_side, write_image
     from coop_edge.templates import template_camera
 
-    loaded = _load(mesh, unit, albedo, ignore_colors)
+    check_suffix(output)
+    loaded = _load(mesh, unit, albedo, ignore_colors, max_faces)
     drawer = make_renderer(renderer.value, loaded, supersample=supersample)
     poses, K = template_camera(loaded, size)
     result = drawer.render(poses[view : view + 1], K, size)  # the first call compiles; the second one is timed
     start = time.perf_counter()
     result = drawer.render(poses[view : view + 1], K, size)
     milliseconds = 1e3 * (time.perf_counter() - start)
-    write_image(output, side_by_side(result, 0))
     depth = result.depth[0][result.mask[0]]
     if depth.size == 0:
-        raise InputError(f"view {view} of {mesh} shows nothing; is the mesh closed to its bounding sphere?")
+        raise InputError(f"view {view} of {mesh} shows nothing (a flat mesh seen edge-on?); choose another --view")
+    write_image(output, side_by_side(result, 0))
     _report(
         {
             "picture": str(output),
@@ -189,10 +195,11 @@ def render(
     )
 
 
-def _load(mesh: Path, unit: Unit, albedo: str | None, ignore_colors: bool) -> Mesh:
+def _load(mesh: Path, unit: Unit, albedo: str | None, ignore_colors: bool, max_faces: int) -> Mesh:
     from coop_edge.mesh import Mesh
 
-    return Mesh.load(mesh, unit=unit.value, albedo=_albedo(albedo), ignore_colors=ignore_colors)
+    color = _albedo(albedo)
+    return Mesh.load(mesh, unit=unit.value, albedo=color, ignore_colors=ignore_colors, max_faces=max_faces)
 
 
 def _albedo(text: str | None) -> tuple[int, int, int] | None:
@@ -216,6 +223,10 @@ def _symmetries(models_info: Path | None, object_id: int | None) -> Symmetries |
         entries = json.loads(models_info.read_text())
     except ValueError as error:
         raise InputError(f"--models-info: {models_info} is not JSON: {error}") from None
+    if not isinstance(entries, dict):
+        raise InputError(
+            f"--models-info: {models_info} holds a {type(entries).__name__}; wanted BOP's mapping from object ids"
+        )
     if str(object_id) not in entries:
         raise InputError(f"--object-id: {models_info} has no object {object_id} (it has {', '.join(entries)})")
     return Symmetries.from_bop(entries[str(object_id)])
@@ -236,6 +247,8 @@ def _report(values: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(values))
         return
     table = Table(show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a hash or a path is of use only when whole
     for key, value in values.items():
         if value not in (None, []) and key != "T_camera_object":
             table.add_row(key, "\n".join(map(str, value)) if key == "notes" else str(value))

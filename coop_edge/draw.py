@@ -93,17 +93,23 @@ def side_by_side(result: RenderResult, index: int = 0) -> Image:
     return contact_sheet(np.stack([rgb, depth_image(depth), points_image(points)]), columns=3, labels=False)
 
 
+def check_suffix(path: str | os.PathLike[str]) -> str:
+    """The suffix of a picture's path, in lower case; InputError if ``write_image`` cannot write such a file."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise InputError(f"{path}: wanted a suffix among {', '.join(_FORMATS)}, got {suffix!r}")
+    return suffix
+
+
 def write_image(path: str | os.PathLike[str], rgb: Any) -> None:
     """Write RGB uint8 [h,w,3] as the suffix says (.png, .jpg, .jpeg, .webp, .bmp), whole or not at all.
 
     Raises InputError on another shape, dtype or suffix, OSError if the file cannot be written.
     """
     image = np.asarray(rgb)
-    suffix = Path(path).suffix.lower()
+    suffix = check_suffix(path)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise InputError(f"rgb: wanted uint8 [h,w,3], got {image.dtype} {list(image.shape)}")
-    if suffix not in _FORMATS:
-        raise InputError(f"{path}: wanted a suffix among {', '.join(_FORMATS)}, got {suffix!r}")
     done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
         raise OSError(f"{path}: OpenCV could not encode an image of {image.shape[1]} x {image.shape[0]} as {suffix}")

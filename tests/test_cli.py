@@ -83,8 +83,8 @@ def test_render_writes_colour_depth_and_points(tmp_path):
         (["--unit", "mm"], "with unit='m' it would be 0.1231 m"),
         (["--unit", "m", "--albedo", "red"], "wanted R,G,B"),
         (["--unit", "m", "--supersample", "2"], "wanted 1, 3 or 5"),
-        (["--unit", "m", "--view", "42"], "less than or equal to 41"),
-        (["--unit", "m", "--size", "3"], "greater than or equal to 16"),
+        (["--unit", "m", "--view", "42"], "--view"),
+        (["--unit", "m", "--size", "3"], "--size"),
         (["--unit", "m", "--renderer", "vulkan"], "vulkan"),
         (["--unit", "m", "-o", "picture.tiff3"], "wanted a suffix among"),
     ],
@@ -114,6 +114,54 @@ def test_unusable_meshes(name, content, says, tmp_path):
     assert result.exit_code == 2
     assert says in result.output
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_max_faces_simplifies_and_says_so(tmp_path):
+    pytest.importorskip("fast_simplification")
+    result = invoke("render", MUG, "--unit", "m", "-o", tmp_path / "a.png", "--size", 32, "--max-faces", 500, "--json")
+    report = json.loads(result.stdout)
+    assert report["faces"] <= 500
+    assert any("simplified from 2388" in note for note in report["notes"])
+
+
+def test_nothing_is_written_when_one_output_cannot_be(tmp_path):
+    common = ["onboard", MUG, "--unit", "m", "--renderer", "cpu", "--size", 16]
+    result = invoke(*common, "-o", tmp_path / "a.npz", "--contact-sheet", tmp_path / "a.gif")
+    assert result.exit_code == 2
+    assert "wanted a suffix among" in result.output
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "folder.npz").mkdir()
+    result = invoke(*common, "-o", tmp_path / "folder.npz")
+    assert result.exit_code == 2
+    assert "folder.npz" in result.output
+    assert "cannot write: it is a folder" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "holds a list"),
+        ("{", "is not JSON"),
+        ('{"1": 3}', "wanted a mapping"),
+        ('{"1": {"symmetries_discrete": 1}}', "symmetries_discrete"),
+    ],
+)
+def test_unusable_models_info(text, says, tmp_path):
+    (tmp_path / "info.json").write_text(text)
+    common = ["onboard", MUG, "--unit", "m", "-o", tmp_path / "mug.npz", "--size", 16, "--renderer", "cpu"]
+    result = invoke(*common, "--models-info", tmp_path / "info.json", "--object-id", 1)
+    assert result.exit_code == 2
+    assert says in result.output
+
+
+def test_a_view_of_nothing_writes_nothing(tmp_path):
+    (tmp_path / "flat.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    result = invoke(
+        "render", tmp_path / "flat.obj", "--unit", "m", "-o", tmp_path / "a.png", "--size", 32, "--view", 17
+    )
+    assert result.exit_code == 2
+    assert "choose another --view" in result.output
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_debug_shows_the_trace(tmp_path):
