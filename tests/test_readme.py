@@ -44,3 +44,11 @@ def test_make_targets_exist(target):
 @pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m (benchmarks(?:\.\w+)+)", README))))
 def test_named_benchmarks_exist(module):
     assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
+
+
+@pytest.mark.parametrize("path", [".ci/run", "CONTRIBUTING.md"])
+def test_the_system_libraries_of_open3d_are_named(path):
+    from coop_edge.render.open3d import SYSTEM_LIBRARIES
+
+    text = (ROOT / path).read_text()
+    assert [library for library in SYSTEM_LIBRARIES if library not in text] == []

@@ -19,7 +19,7 @@ from coop_edge.render.base import NEAR, Renderer, Shading
 
 Array = np.ndarray[Any, Any]
 
-SYSTEM_LIBRARIES = ("libegl1", "libgl1", "libgomp1", "libusb-1.0-0", "libx11-6")
+SYSTEM_LIBRARIES = ("libegl1", "libgl1", "libgomp1", "libidn2-0", "libudev1", "libusb-1.0-0", "libx11-6")
 """Debian and Ubuntu packages that Open3D's wheel needs beside Python (headless too)."""
 
 _BAND_SAMPLES = 1 << 20
@@ -97,7 +97,10 @@ def import_open3d() -> Any:
     try:
         return importlib.import_module("open3d")
     except ModuleNotFoundError as error:
-        raise BackendUnavailable(f"Open3D is not installed ({error}): pip install 'coop-edge[onboard]'") from error
+        raise BackendUnavailable(
+            f"Open3D is not installed ({error}): pip install 'coop-edge[onboard]', or take the CPU renderer "
+            "(--renderer cpu), which needs no extra package"
+        ) from error
     except (ImportError, OSError) as error:
         raise BackendUnavailable(
             f"Open3D is installed but does not load ({error}): apt-get install {' '.join(SYSTEM_LIBRARIES)}"
