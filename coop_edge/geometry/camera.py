@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 
 Array = NDArray[np.float64]
@@ -40,3 +41,20 @@ def reprojection_error(T_camera_object: ArrayLike, K: ArrayLike, points: ArrayLi
     """Pixel distance between projected object points [...,N,3] and observed pixels [...,N,2] -> [...,N]."""
     projected = project(K, se3.transform(T_camera_object, points))
     return np.linalg.norm(projected - np.asarray(pixels, np.float64), axis=-1)
+
+
+def check_intrinsics(K: ArrayLike, n: int) -> Array:
+    """K as float64 [n,3,3], or InputError: wrong shape, NaN, non-positive focal length, a last row other than 0 0 1."""
+    try:
+        K = np.asarray(K, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"K: wanted numbers of shape [3,3] or [{n},3,3]: {error}") from None
+    if K.shape not in ((3, 3), (n, 3, 3)):
+        raise InputError(f"K: wanted [3,3] or [{n},3,3], got {list(K.shape)}")
+    if not np.isfinite(K).all():
+        raise InputError("K: holds NaN or infinity")
+    if K.size and ((K[..., 0, 0] <= 0).any() or (K[..., 1, 1] <= 0).any()):
+        raise InputError("K: wanted positive focal lengths K[0,0] and K[1,1] (x right, y down, z forward)")
+    if (K.size and (np.abs(K[..., 2, :] - (0, 0, 1)) > 1e-12).any()) or (np.abs(K[..., 1, 0]) > 1e-12).any():
+        raise InputError("K: wanted an upper triangular matrix with last row 0 0 1; is it transposed?")
+    return np.array(np.broadcast_to(K, (n, 3, 3)))

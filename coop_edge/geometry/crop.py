@@ -63,20 +63,20 @@ def crop_camera(K: ArrayLike, bbox: ArrayLike, size: int, margin: float = 1.2) -
     turns the optical axis to the box's centre, so that the crop has no roll of its own. N = 0 is legal.
     Raises InputError.
     """
-    bbox = np.asarray(bbox, np.float64)
+    try:
+        bbox = np.asarray(bbox, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"bbox: wanted numbers [N,4] (x, y, width, height): {error}") from None
     if bbox.ndim != 2 or bbox.shape[1] != 4:
         raise InputError(f"bbox: wanted [N,4] (x, y, width, height), got {list(bbox.shape)}")
     if not np.isfinite(bbox).all() or (bbox[:, 2:] <= 0).any():
         raise InputError("bbox: wanted finite numbers and positive width and height")
     n = len(bbox)
-    K = np.asarray(K, np.float64)
-    if K.shape not in ((3, 3), (n, 3, 3)) or not np.isfinite(K).all():
-        raise InputError(f"K: wanted finite [3,3] or [{n},3,3], got {list(K.shape)}")
+    K = pinhole.check_intrinsics(K, n)
     if not isinstance(size, (int, np.integer)) or size < 2:
         raise InputError(f"size: wanted an integer >= 2, got {size!r}")
     if not (np.isfinite(margin) and margin >= 1.0):
         raise InputError(f"margin: wanted a number >= 1, got {margin!r}")
-    K = np.broadcast_to(K, (n, 3, 3))
 
     # A box of w pixels from column x covers [x - 0.5, x + w - 0.5]: pixel centres are at integers.
     low = bbox[:, :2] - 0.5

@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike
 
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
+from coop_edge.geometry.camera import check_intrinsics
 from coop_edge.mesh.mesh import Mesh
 
 Array = Any  # np.ndarray, or cupy.ndarray from the CUDA renderer
@@ -164,23 +165,6 @@ class Renderer(ABC):
         self, T_camera_centred: np.ndarray, K: np.ndarray, height: int, width: int, mesh_index: np.ndarray
     ) -> tuple[Array, Array, Array]:
         """Checked input: float64 [N,4,4] for the centred vertices, float64 [N,3,3], int32 [N] -> rgb, depth, ids."""
-
-
-def check_intrinsics(K: ArrayLike, n: int) -> np.ndarray:
-    """K as float64 [n,3,3], or InputError: wrong shape, NaN, non-positive focal length, a last row other than 0 0 1."""
-    try:
-        K = np.asarray(K, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"K: wanted numbers of shape [3,3] or [{n},3,3]: {error}") from None
-    if K.shape not in ((3, 3), (n, 3, 3)):
-        raise InputError(f"K: wanted [3,3] or [{n},3,3], got {list(K.shape)}")
-    if not np.isfinite(K).all():
-        raise InputError("K: holds NaN or infinity")
-    if K.size and ((K[..., 0, 0] <= 0).any() or (K[..., 1, 1] <= 0).any()):
-        raise InputError("K: wanted positive focal lengths K[0,0] and K[1,1] (x right, y down, z forward)")
-    if (K.size and (np.abs(K[..., 2, :] - (0, 0, 1)) > 1e-12).any()) or (np.abs(K[..., 1, 0]) > 1e-12).any():
-        raise InputError("K: wanted an upper triangular matrix with last row 0 0 1; is it transposed?")
-    return np.array(np.broadcast_to(K, (n, 3, 3)))
 
 
 def check_size(size: int | tuple[int, int]) -> tuple[int, int]:

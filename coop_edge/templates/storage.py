@@ -14,6 +14,7 @@ from coop_edge.errors import BundleError, InputError
 from coop_edge.files import atomic_write
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.templates.template_set import TemplateSet
+from coop_edge.templates.viewpoints import VERSION
 
 FORMAT = "coop_edge.TemplateSet"
 SCHEMA = 1
@@ -80,8 +81,11 @@ def _checked(path: Path, manifest: dict[str, Any], arrays: dict[str, Any]) -> Te
             name=manifest["name"],
         )
         fits = templates.hash == manifest["hash"]
+        order = templates.settings.get("viewpoints", VERSION)
     except (KeyError, TypeError, ValueError, InputError) as error:
         raise BundleError(f"{path}: damaged ({type(error).__name__}: {error}); {_AGAIN}") from error
     if not fits:
         raise BundleError(f"{path}: damaged, its content does not fit its hash {str(manifest['hash'])[:12]}; {_AGAIN}")
+    if order != VERSION:  # "template 17" would mean another view
+        raise BundleError(f"{path}: its viewpoints are of version {order!r}, wanted {VERSION}; {_AGAIN}")
     return templates

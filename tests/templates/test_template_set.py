@@ -291,3 +291,10 @@ def test_foreign_files(tmp_path):
 def test_options_of_the_wrong_kind(options, message):
     with pytest.raises(InputError, match=message):
         TemplateSet.render(grey_box(), 16, **options)
+
+
+def test_another_order_of_viewpoints_is_refused(templates, tmp_path):
+    old = dataclasses.replace(templates, settings={**templates.settings, "viewpoints": 0})
+    old.save(tmp_path / "old.npz")
+    with pytest.raises(BundleError, match="viewpoints are of version 0, wanted 1"):
+        TemplateSet.load(tmp_path / "old.npz")
