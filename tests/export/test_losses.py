@@ -13,6 +13,7 @@ from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from export.differentiable_pnp import PnpSolution
 from export.losses import (
+    POSE_LIMIT,
     certainty_loss,
     class_loss,
     coarse_loss,
@@ -102,14 +103,14 @@ def truth(batch=2):
 
 def test_pose_loss_is_disentangled():
     """An error in one of rotation, x-y, z costs what it moves the points, whatever the other two are."""
-    T, points, diameter = truth(), rand(2, 7, 3), torch.tensor([0.5, 2.0], dtype=torch.float64)
+    T, points, diameter = truth(), rand(2, 7, 3), torch.tensor([5.0, 20.0], dtype=torch.float64)
     R, t = T[:, :3, :3], T[:, :3, 3]
     ok = torch.ones(2, dtype=torch.bool)
     assert pose_loss(PnpSolution(R, t, ok), T, points, diameter).item() == pytest.approx(0, abs=1e-14)
     shift = torch.tensor([[0.1, -0.2, 0.0], [0.3, 0.0, 0.0]], dtype=torch.float64)
     lift = torch.tensor([[0, 0, 0.7], [0, 0, -0.1]], dtype=torch.float64)
-    xy = np.mean([0.3 / 0.5, 0.3 / 2.0])
-    z = np.mean([0.7 / 0.5, 0.1 / 2.0])
+    xy = np.mean([0.3 / 5, 0.3 / 20])
+    z = np.mean([0.7 / 5, 0.1 / 20])
     assert pose_loss(PnpSolution(R, t + shift, ok), T, points, diameter).item() == pytest.approx(xy)
     assert pose_loss(PnpSolution(R, t + lift, ok), T, points, diameter).item() == pytest.approx(z)
     other = solution()
@@ -118,6 +119,16 @@ def test_pose_loss_is_disentangled():
     assert both == pytest.approx(rotation + xy + z)
     moved = np.abs(points.numpy() @ np.swapaxes((other.R - R).numpy(), 1, 2)).sum(-1).mean(-1)
     assert rotation == pytest.approx((moved / diameter.numpy()).mean())
+
+
+def test_pose_loss_leaves_out_what_is_off_by_more_than_its_limit():
+    T, points, diameter = truth(), rand(2, 7, 3), torch.ones(2, dtype=torch.float64)
+    shift = torch.tensor([[0.2, 0.0, 0.0], [0.0, 1.01 * POSE_LIMIT, 0.0]], dtype=torch.float64)
+    solved = PnpSolution(T[:, :3, :3], (T[:, :3, 3] + shift).requires_grad_(), torch.ones(2, dtype=torch.bool))
+    loss = pose_loss(solved, T, points, diameter)
+    assert loss.item() == pytest.approx(0.2)
+    (gradient,) = torch.autograd.grad(loss, solved.t)
+    assert gradient[1].abs().max() == 0
 
 
 def test_pose_loss_passes_gradcheck_and_leaves_out_the_unsolved():

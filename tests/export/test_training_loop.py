@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from coop_edge.draw import write_image
 from coop_edge.errors import ConfigError, InputError
 from export.checkpoint import load_network, load_state
 from export.training import loop
@@ -82,8 +83,10 @@ def test_the_pose_loss_falls_too(tmp_path, monkeypatch):
     monkeypatch.setattr("export.training.train_refiner.POSE_RAMP", (-1.0, -0.5))
     train(plan("refiner", tmp_path, 60), streams=Repeated)
     pose = Table(tmp_path / "metrics.csv", 1 << 40).column("loss_pose")
-    assert pose[-5:].mean() < 0.7 * pose[:5].mean()
-    assert (pose > 0).all()
+    # Zero stands for a batch without a solved problem, as most are until there is a flow.
+    early, late = pose[:30], pose[-15:]
+    assert (late > 0).all()
+    assert late.mean() < 0.3 * early[early > 0].mean()
 
 
 @pytest.mark.usefixtures("steady")
@@ -145,7 +148,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_pairs_saved_and_the_ch
         offset[2, 0, 1] = math.nan
         return replace(batch, offset=offset) if count == 4 else batch
 
-    with pytest.raises(TrainingDivergedError, match=r"step 3: not finite: loss, gradient_norm, offset; .*npz"):
+    with pytest.raises(TrainingDivergedError, match=r"step 3: not finite: loss, .*offset; .*npz"):
         train(again("coarse", tmp_path, 10), streams=functools.partial(Repeated, hook=poison))
     saved = np.load(tmp_path / "diverged_step3_rank0.npz")
     assert np.isnan(saved["offset"][2, 0, 1])
@@ -163,18 +166,20 @@ def test_time_is_the_budget(tmp_path):
 
 def test_the_stream_is_closed_and_gets_seed_position_and_pack(tmp_path):
     seen = []
+    photos = tmp_path / "photos"
+    write_image(photos / "grey.png", np.full((64, 64, 3), 128, np.uint8))
 
     def streams(*args, **options):
         seen.append((Repeated(*args, **options), options))
         return seen[-1][0]
 
-    train(plan("coarse", tmp_path, 2, seed=3, workers=2, photos="somewhere"), streams=streams)
+    train(plan("coarse", tmp_path, 2, seed=3, workers=2, photos=str(photos)), streams=streams)
     train(again("coarse", tmp_path, 1), streams=streams)
     assert all(stream.closed for stream, _ in seen)
     first, second = (options for _, options in seen)
     assert (first["seed"], first["start"], first["workers"]) == (3 * loop.RANK_STRIDE, 0, 2)
     assert (second["seed"], second["start"]) == (3 * loop.RANK_STRIDE, 8)
-    assert (second["photos"], second["pack"]) == ("somewhere", None)
+    assert (second["photos"], second["pack"]) == (str(photos), None)
 
 
 def test_the_selector_and_the_ablations_leave_out_what_has_no_teacher(tmp_path):
