@@ -6,6 +6,8 @@ by row.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -79,7 +81,7 @@ class Trunk(nn.Module):
             DecoderBlock(c.decoder_dim, c.decoder_heads, c.mlp_ratio) for _ in range(c.decoder_depth)
         )
         self.dec_norm = nn.LayerNorm(c.decoder_dim, eps=NORM_EPS)
-        self.apply(_initialise)
+        _initialise_trunk(self)
 
     def encode(self, image: Tensor) -> Tensor:
         """Image [N,3,H,W] -> tokens [N,T,decoder_dim], ready for ``decode`` on either side. Raises InputError."""
@@ -122,7 +124,12 @@ class Matcher(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.key = nn.Linear(dim, match_dim)
         self.log_temperature = nn.Parameter(torch.zeros(()))
-        self.apply(_initialise)
+        # One projection for both at first, and one that keeps angles: alike tokens are similar before any training.
+        nn.init.orthogonal_(self.query.weight)
+        with torch.no_grad():
+            self.key.weight.copy_(self.query.weight)
+        nn.init.zeros_(self.query.bias)
+        nn.init.zeros_(self.key.bias)
 
     def forward(self, decoded: Tensor, memory: Tensor) -> Tensor:
         """Decoded [N,T,D], memory [N,M,D] -> logits [N,T,M], float32."""
@@ -139,7 +146,7 @@ class OffsetHead(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.matched = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, 2)
-        self.apply(_initialise)
+        self.apply(_initialise_linear)
         start_small(self.out)
 
     def forward(self, decoded: Tensor, matched: Tensor) -> Tensor:
@@ -167,8 +174,28 @@ def _full(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _initialise(module: nn.Module) -> None:
-    """Xavier for linear layers, zero biases; convolutions keep PyTorch's Kaiming start."""
+def _initialise_linear(module: nn.Module) -> None:
+    """A quarter of the variance that would keep that of the input; zero biases. Convolutions keep PyTorch's start."""
     if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
+        nn.init.trunc_normal_(module.weight, std=0.5 / math.sqrt(module.in_features))
         nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def _initialise_trunk(trunk: Trunk) -> None:
+    """So that tokens of patches that look alike are alike from the first step on, at every depth.
+
+    Random projections everywhere bury what a patch shows under what all patches share, and matching then has to be
+    discovered: the first thousands of pairs teach where objects tend to lie, no more. Hence residual branches that
+    start small (by the root of how many there are), an embedding between encoder and decoder that keeps angles, and
+    cross-attention whose queries and keys start as one projection.
+    """
+    trunk.apply(_initialise_linear)
+    for blocks, branches in ((trunk.enc_blocks, 2), (trunk.dec_blocks, 3)):
+        for name, module in blocks.named_modules():
+            if isinstance(module, nn.Linear) and name.endswith((".proj", ".fc2")):
+                module.weight.div_(math.sqrt(branches * len(blocks)))
+    for block in trunk.dec_blocks:
+        assert isinstance(block, DecoderBlock)
+        block.cross_attn.projk.weight.copy_(block.cross_attn.projq.weight)
+    nn.init.orthogonal_(trunk.decoder_embed.weight)

@@ -301,3 +301,15 @@ def test_attention_equals_the_formula():
         heads.append(share @ v[..., part])
     # Rotation runs in float32: seven digits.
     torch.testing.assert_close(layer(x, identity), layer.proj(torch.cat(heads, -1)), atol=1e-6, rtol=1e-5)
+
+
+def test_alike_patches_are_similar_before_any_training():
+    """The start that matching grows from: of a picture and itself, most patches find themselves among all others."""
+    torch.manual_seed(0)
+    net = build(preset("coarse", "xs")).eval()
+    generator = torch.Generator().manual_seed(4)
+    picture = torch.nn.functional.interpolate(torch.rand(2, 3, 24, 24, generator=generator), size=(128, 128))
+    with torch.no_grad():
+        tokens = net.encode(picture)
+        logits = net.compare(tokens, tokens).logits[..., :64]
+    assert (logits.argmax(-1) == torch.arange(64)).float().mean() > 0.5

@@ -81,7 +81,7 @@ def test_a_few_pairs_are_learnt_by_heart(role, part, factor, net, tmp_path):
 @pytest.mark.usefixtures("steady")
 def test_the_pose_loss_falls_too(tmp_path, monkeypatch):
     monkeypatch.setattr("export.training.train_refiner.POSE_RAMP", (-1.0, -0.5))
-    train(plan("refiner", tmp_path, 60), streams=Repeated)
+    train(plan("refiner", tmp_path, 120), streams=Repeated)
     pose = Table(tmp_path / "metrics.csv", 1 << 40).column("loss_pose")
     # Zero stands for a batch without a solved problem, as most are until there is a flow.
     early, late = pose[:30], pose[-15:]
