@@ -174,4 +174,6 @@ def test_the_installed_command_starts():
         [Path(sys.executable).parent / "coop-edge", "--version"], capture_output=True, text=True, check=True
     )
     assert result.stdout.startswith("coop-edge ")
+    module = [sys.executable, "-m", "coop_edge", "--version"]
+    assert subprocess.run(module, capture_output=True, text=True, check=True).stdout == result.stdout
     assert invoke("--help").exit_code == 0

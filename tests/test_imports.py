@@ -20,17 +20,19 @@ FOUNDATION = {"errors", "config", "types", "geometry", "files"}
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
+    "jit": set(),
     "config": {"errors"},
     "geometry": {"errors"},
     "types": {"errors", "geometry"},
     "kernels": {"errors"},
     "mesh": FOUNDATION,
-    "render": FOUNDATION | {"mesh", "kernels"},
+    "render": FOUNDATION | {"mesh", "kernels", "jit"},
     "templates": FOUNDATION | {"mesh", "render"},
-    "pnp": FOUNDATION | {"kernels"},
+    "pnp": FOUNDATION | {"kernels", "jit"},
     "draw": FOUNDATION | {"render"},
     "backend": FOUNDATION | {"mesh", "render", "pnp", "kernels"},
     "cli": {"*"},
+    "__main__": {"*"},
     "__init__": {"*"},
 }
 IMPLEMENTATIONS = {

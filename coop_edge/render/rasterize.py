@@ -6,21 +6,17 @@ supersampling factor; "sample" means a pixel of that finer grid.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import numba
 import numpy as np
 
+from coop_edge.jit import jit, stamp_of
 from coop_edge.render.base import NEAR
 
 Array = np.ndarray[Any, Any]
 F = TypeVar("F", bound=Callable[..., Any])
-
-log = logging.getLogger(__name__)
 
 SUBPIXEL_BITS = 8
 SUBPIXELS = 1 << SUBPIXEL_BITS
@@ -32,36 +28,18 @@ _OUTSIDE = _LEFT | _RIGHT | _ABOVE | _BELOW | _NEAR
 _MAX_POLYGON = 3 << 5  # 8 in exact arithmetic; whatever rounding does, each of five planes at most doubles it
 
 
-def kernel(function: F) -> F:
-    """Compile without the interpreter lock, cached on disk; division by zero gives infinity as in NumPy.
+_HERE = Path(__file__).parent
+_STAMP = stamp_of(_HERE / name for name in ("base.py", "rasterize.py", "shade.py"))
 
-    Not parallel=True (its OpenMP layer breaks forked workers), not fastmath (the rules are exact).
-    """
-    return cast(F, _cached(function))
+
+def kernel(function: F) -> F:
+    """Compile. Not parallel=True (its OpenMP layer breaks forked workers), not fastmath (the rules are exact)."""
+    return jit(function, _STAMP)
 
 
 def inlined(function: F) -> F:
     """``kernel`` for a helper in an inner loop, always inlined: a call copies every array's descriptor."""
-    return cast(F, _cached(function, forceinline=True))
-
-
-def _cached(function: Callable[..., Any], **options: Any) -> Any:
-    dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(function)
-    try:
-        dispatcher.enable_caching()
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written to
-        _say_not_kept()
-    return dispatcher
-
-
-@cache
-def _say_not_kept() -> None:
-    """Once for all kernels."""
-    log.warning(
-        "compiled code cannot be kept, every process compiles the renderer anew (seconds): %s and the user's cache are "
-        "read-only; set NUMBA_CACHE_DIR to a folder that is not",
-        Path(__file__).parent,
-    )
+    return jit(function, _STAMP, forceinline=True)
 
 
 @kernel

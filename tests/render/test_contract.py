@@ -243,17 +243,3 @@ def test_object_points_take_the_memory_of_a_view():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * points.nbytes
-
-
-def test_compiled_code_that_cannot_be_kept_is_said():
-    """A read-only installation without a home: the renderer works, and says what would make it start faster."""
-    script = (
-        "import logging, numba.core.caching as caching\n"
-        "caching.CacheImpl._locator_classes = []\n"
-        "logging.basicConfig()\n"
-        "from coop_edge.render import rasterize\n"
-        "assert rasterize._plane.py_func.__name__ == '_plane'\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("NUMBA_CACHE_DIR") == 1
