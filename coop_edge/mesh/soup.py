@@ -38,11 +38,11 @@ def assemble(parts: list[Part], albedo: NDArray[np.uint8], notes: list[str]) -> 
     """All parts as one, colours settled. Raises MeshError."""
     table = TextureTable()
     painted = [paint(part, albedo, table, notes) for part in parts]
-    starts = np.cumsum([0, *(len(p.vertices) for p in parts)])
+    starts = np.cumsum([0, *(len(p.vertices) for p in parts)])[:-1]
     notes.extend(table.notes)
     return Soup(
         vertices=np.concatenate([np.zeros((0, 3)), *(p.vertices for p in parts)]),
-        faces=np.concatenate([np.zeros((0, 3), np.int64), *(p.faces + s for p, s in zip(parts, starts, strict=False))]),
+        faces=np.concatenate([np.zeros((0, 3), np.int64), *(p.faces + s for p, s in zip(parts, starts, strict=True))]),
         corner_colors=np.concatenate([np.zeros((0, 3, 3), np.uint8), *(c for c, _, _ in painted)]),
         corner_uv=np.concatenate([np.zeros((0, 3, 2), np.float32), *(uv for _, uv, _ in painted)]),
         face_texture=np.concatenate([np.zeros(0, np.int32), *(t for _, _, t in painted)]),

@@ -97,8 +97,7 @@ class CudaPnpSolver:
 
         FP32 cannot tell costs apart that differ by less than 1e-6: a step that promises less is taken and ends the
         iteration (LmStop.COST), whatever ``cost_tolerance``. A set of points counts as DEGENERATE from a scaled pivot
-        of 1e-6 on. Raises InputError on shapes, dtypes, and on arrays that are not on
-        the device.
+        of 1e-6 on. Raises InputError on shapes, dtypes, and on arrays that are not on the device.
         """
         arrays = {"points_object": points_object, "points_image": points_image, "weights": weights}
         check_on_device(self.device, **arrays, K=K, T_init=T_init)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ from coop_edge.errors import InputError
 from coop_edge.kernels.device import Device
 
 Array = Any
+Outputs = Mapping[str, tuple[tuple[int, ...], Any]]
+"""Shape and dtype by name."""
+
+MAX_POINTS = 1 << 24
+"""Counts are summed in FP32, exact up to here."""
 
 
 class Scratch:
@@ -61,10 +67,23 @@ def as_floats(device: Device, *arrays: Array) -> list[Array]:
     return [device.xp.ascontiguousarray(a, dtype=dtype) for a in arrays]
 
 
-def check_out(name: str, array: Array, shape: tuple[int, ...], dtype: Any) -> None:
-    """Raise InputError unless a caller's output array is exactly what the kernels write."""
-    fits = tuple(array.shape) == shape and array.dtype == np.dtype(dtype) and array.flags.c_contiguous
-    if not fits:
-        raise InputError(
-            f"out: {name} wanted C-contiguous {np.dtype(dtype)} {list(shape)}, got {array.dtype} {list(array.shape)}"
-        )
+def empty_outputs(device: Device, outputs: Outputs) -> dict[str, Array]:
+    """Uninitialised arrays by name, for shapes and dtypes by name."""
+    return {name: device.xp.empty(shape, dtype=dtype) for name, (shape, dtype) in outputs.items()}
+
+
+def check_outputs(holder: Any, outputs: Outputs) -> None:
+    """Raise InputError unless each array that ``holder`` has by name is exactly what the kernels write."""
+    for name, (shape, dtype) in outputs.items():
+        array = getattr(holder, name)
+        if tuple(array.shape) != shape or array.dtype != np.dtype(dtype) or not array.flags.c_contiguous:
+            raise InputError(
+                f"out: {name} wanted C-contiguous {np.dtype(dtype)} {list(shape)}, "
+                f"got {array.dtype} {list(array.shape)}"
+            )
+
+
+def check_count(count: int) -> None:
+    """Raise InputError if a problem has more points than FP32 can count."""
+    if count > MAX_POINTS:
+        raise InputError(f"points_object: wanted at most {MAX_POINTS} points per problem, got {count}")

@@ -7,15 +7,11 @@ from typing import Any
 import numpy as np
 
 from coop_edge.config import ROBUST_LOSSES, LmConfig
-from coop_edge.errors import InputError
 from coop_edge.kernels.device import Device
 from coop_edge.pnp.base import LmResult, LmStatistics
-from coop_edge.pnp.cuda_arrays import Scratch, as_floats, check_out
+from coop_edge.pnp.cuda_arrays import Outputs, Scratch, as_floats, check_count, check_outputs, empty_outputs
 
 Array = Any
-
-MAX_POINTS = 1 << 24
-"""Counts are summed in FP32, exact up to here."""
 
 _SOURCE = "lm.cu"
 _THREADS = 256  # LM_THREADS
@@ -30,29 +26,25 @@ def blocks_per_problem(points: int) -> int:
     return min(max(-(-points // (_THREADS * _POINTS_PER_THREAD)), 1), _MAX_BLOCKS)
 
 
+def _arrays(batch: int) -> Outputs:
+    return {"T_camera_object": ((batch, 4, 4), np.float64), "covariance": ((batch, 6, 6), np.float64)}
+
+
+def _statistics(batch: int) -> Outputs:
+    figures = dict.fromkeys(("initial_cost", "final_cost", "final_damping"), ((batch,), np.float64))
+    return {**figures, **dict.fromkeys(("status", "iterations", "stop"), ((batch,), np.int32))}
+
+
 def empty_result(device: Device, batch: int) -> LmResult:
     """Outputs for ``batch`` problems, uninitialised."""
-    xp = device.xp
-    statistics = LmStatistics(
-        status=xp.empty(batch, dtype=np.int32),
-        initial_cost=xp.empty(batch, dtype=np.float64),
-        final_cost=xp.empty(batch, dtype=np.float64),
-        iterations=xp.empty(batch, dtype=np.int32),
-        final_damping=xp.empty(batch, dtype=np.float64),
-        stop=xp.empty(batch, dtype=np.int32),
-    )
-    poses, covariances = xp.empty((batch, 4, 4), dtype=np.float64), xp.empty((batch, 6, 6), dtype=np.float64)
-    return LmResult(poses, covariances, statistics)
+    statistics = LmStatistics(**empty_outputs(device, _statistics(batch)))
+    return LmResult(**empty_outputs(device, _arrays(batch)), statistics=statistics)
 
 
 def check_result(out: LmResult, batch: int) -> None:
     """Raise InputError unless ``out`` can take the results of ``batch`` problems."""
-    check_out("T_camera_object", out.T_camera_object, (batch, 4, 4), np.float64)
-    check_out("covariance", out.covariance, (batch, 6, 6), np.float64)
-    for name in ("initial_cost", "final_cost", "final_damping"):
-        check_out(name, getattr(out.statistics, name), (batch,), np.float64)
-    for name in ("status", "iterations", "stop"):
-        check_out(name, getattr(out.statistics, name), (batch,), np.int32)
+    check_outputs(out, _arrays(batch))
+    check_outputs(out.statistics, _statistics(batch))
 
 
 def run(
@@ -68,8 +60,7 @@ def run(
 ) -> None:
     """Launch all passes on the current stream; shapes are checked, B >= 1."""
     batch, count = points_object.shape[:2]
-    if count > MAX_POINTS:
-        raise InputError(f"points_object: wanted at most {MAX_POINTS} points per problem, got {count}")
+    check_count(count)
     X, u, w = as_floats(device, points_object, points_image, weights)
     K = device.xp.ascontiguousarray(K, dtype=np.float64)
     T_init = device.xp.ascontiguousarray(T_init, dtype=np.float64)

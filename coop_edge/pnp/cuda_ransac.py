@@ -8,43 +8,36 @@ from typing import Any
 import numpy as np
 
 from coop_edge.config import MINIMAL_SOLVERS, LmConfig, RansacConfig
-from coop_edge.errors import InputError
 from coop_edge.kernels.device import Device
 from coop_edge.pnp.base import RansacResult, RansacStatistics
-from coop_edge.pnp.cuda_arrays import Scratch, as_floats, check_out
+from coop_edge.pnp.cuda_arrays import Outputs, Scratch, as_floats, check_count, check_outputs, empty_outputs
 
 Array = Any
-
-MAX_POINTS = 1 << 24
-"""Counts are summed in FP32, exact up to here."""
 
 _SOURCE = "ransac.cu"
 _THREADS = 128  # RANSAC_THREADS
 _PROBLEM_BYTES = 72  # sizeof(RansacProblem), asserted in ransac.cu
 
 
+def _arrays(batch: int, count: int) -> Outputs:
+    return {"T_camera_object": ((batch, 4, 4), np.float64), "inliers": ((batch, count), np.bool_)}
+
+
+def _statistics(batch: int) -> Outputs:
+    figures = dict.fromkeys(("score", "reprojection_rms_px"), ((batch,), np.float64))
+    return {**figures, **dict.fromkeys(("status", "n_inliers", "hypotheses"), ((batch,), np.int32))}
+
+
 def empty_result(device: Device, batch: int, count: int) -> RansacResult:
     """Outputs for ``batch`` problems of ``count`` correspondences, uninitialised."""
-    xp = device.xp
-    statistics = RansacStatistics(
-        status=xp.empty(batch, dtype=np.int32),
-        n_inliers=xp.empty(batch, dtype=np.int32),
-        hypotheses=xp.empty(batch, dtype=np.int32),
-        score=xp.empty(batch, dtype=np.float64),
-        reprojection_rms_px=xp.empty(batch, dtype=np.float64),
-    )
-    poses, inliers = xp.empty((batch, 4, 4), dtype=np.float64), xp.empty((batch, count), dtype=np.bool_)
-    return RansacResult(poses, inliers, statistics)
+    statistics = RansacStatistics(**empty_outputs(device, _statistics(batch)))
+    return RansacResult(**empty_outputs(device, _arrays(batch, count)), statistics=statistics)
 
 
 def check_result(out: RansacResult, batch: int, count: int) -> None:
     """Raise InputError unless ``out`` can take the results of ``batch`` problems of ``count`` correspondences."""
-    check_out("T_camera_object", out.T_camera_object, (batch, 4, 4), np.float64)
-    check_out("inliers", out.inliers, (batch, count), np.bool_)
-    for name in ("score", "reprojection_rms_px"):
-        check_out(name, getattr(out.statistics, name), (batch,), np.float64)
-    for name in ("status", "n_inliers", "hypotheses"):
-        check_out(name, getattr(out.statistics, name), (batch,), np.int32)
+    check_outputs(out, _arrays(batch, count))
+    check_outputs(out.statistics, _statistics(batch))
 
 
 def run(
@@ -59,8 +52,7 @@ def run(
 ) -> None:
     """Launch both kernels on the current stream; shapes are checked, B >= 1."""
     batch, count = points_object.shape[:2]
-    if count > MAX_POINTS:
-        raise InputError(f"points_object: wanted at most {MAX_POINTS} points per problem, got {count}")
+    check_count(count)
     X, u = as_floats(device, points_object, points_image)
     K = device.xp.ascontiguousarray(K, dtype=np.float64)
     valid = device.xp.ascontiguousarray(valid)

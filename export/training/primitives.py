@@ -32,10 +32,10 @@ class Surface:
 
 def join(surfaces: list[Surface]) -> Surface:
     """All of them as one, nothing merged."""
-    starts = np.cumsum([0, *(len(s.vertices) for s in surfaces)])
+    starts = np.cumsum([0, *(len(s.vertices) for s in surfaces)])[:-1]
     return Surface(
         np.concatenate([s.vertices for s in surfaces]),
-        np.concatenate([s.faces + start for s, start in zip(surfaces, starts, strict=False)]),
+        np.concatenate([s.faces + start for s, start in zip(surfaces, starts, strict=True)]),
         np.concatenate([s.uv for s in surfaces]),
     )
 

@@ -24,7 +24,9 @@ def run(device, name, block, *arguments, grid=(1,)):
 
 
 def test_no_arguments(device):
-    run(device, "nothing", 64)
+    assert run(device, "nothing", 64) is None
+    with pytest.raises(KernelError, match="takes 0 arguments, got 1"):
+        run(device, "nothing", 64, np.int32(1))
 
 
 def test_names_and_unknown_kernel(device):

@@ -1,7 +1,6 @@
 """Accuracy against OpenCV and PoseLib on the same problems: not worse than the better of the two by more than 5 %.
 
-All get the same threshold, confidence and bound on the iterations. A failure is no pose, or one that is off by more
-than 5 degrees or 5 % of the distance. The problems are fixed by their seed, and so are OpenCV's and our samples.
+``benchmarks.pnp_accuracy`` says what the peers are given and what counts as a failure.
 """
 
 from __future__ import annotations
@@ -9,35 +8,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.pnp_peers import opencv_ransac, opencv_refine_lm, poselib_ransac
-from benchmarks.pnp_problems import make_problems, perturbed, pose_errors
-from coop_edge.config import LmConfig, RansacConfig
+from benchmarks.pnp_accuracy import compare, figures, ours, poselib
+from benchmarks.pnp_peers import opencv_refine_lm
+from benchmarks.pnp_problems import make_problems, perturbed
+from coop_edge.config import LmConfig
 from coop_edge.pnp.cpu import CpuPnpSolver
 
 MARGIN = 1.05
-RANSAC = {"threshold_px": 8.0, "iterations": 2000, "confidence": 0.999}
-
-
-def figures(T, truth):
-    """Median rotation error (degrees), median translation error (of the distance), failure rate."""
-    rotation, translation = pose_errors(T, truth)
-    # No pose is the worst pose.
-    rotation, translation = np.nan_to_num(rotation, nan=180.0), np.nan_to_num(translation, nan=np.inf)
-    return np.median(rotation), np.median(translation), ((rotation > 5.0) | (translation > 0.05)).mean()
 
 
 def assert_not_worse(ours, *peers, names=("rotation", "translation", "failures")):
     for i, name in enumerate(names):
         best = min(peer[i] for peer in peers)
         assert ours[i] <= MARGIN * best, f"{name}: ours {ours[i]:.4g}, the better peer {best:.4g}"
-
-
-def ours(solver, problems):
-    config = RansacConfig(
-        threshold_px=RANSAC["threshold_px"], hypotheses=RANSAC["iterations"], confidence=RANSAC["confidence"]
-    )
-    result = solver.ransac_epnp(problems.points_object, problems.points_image, problems.valid, problems.K, config)
-    return figures(result.T_camera_object, problems.T_camera_object)
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +30,8 @@ def solver():
 
 def test_ransac_against_opencv_and_poselib(solver):
     """1,200 problems of 80 points: boxes, planes, spheres; noise 0 to 4 px, outliers 0 to 80 %."""
-    problems = make_problems(
-        1200, 80, shape="mixed", noise_px=(0.0, 4.0), outliers=(0.0, 0.8), weights="unknown", padding=8, seed=2024
-    )
-    truth = problems.T_camera_object
-    assert_not_worse(
-        ours(solver, problems),
-        figures(opencv_ransac(problems, **RANSAC), truth),
-        figures(poselib_ransac(problems, **RANSAC, min_iterations=100), truth),
-    )
+    result = compare(solver)
+    assert_not_worse(result["ours"], result["opencv_epnp"], result["poselib"])
 
 
 @pytest.mark.parametrize("shape", ["box", "plane", "sphere"])
@@ -64,10 +40,7 @@ def test_ransac_against_poselib_by_shape(solver, shape):
     problems = make_problems(
         1000, 100, shape=shape, noise_px=(0.0, 4.0), outliers=(0.0, 0.6), weights="unknown", seed=7
     )
-    own, peer = (
-        ours(solver, problems),
-        figures(poselib_ransac(problems, **RANSAC, min_iterations=100), problems.T_camera_object),
-    )
+    own, peer = ours(solver, problems), poselib(problems)
     assert_not_worse(own, peer, names=("rotation", "translation"))
     # Two shares of 1,000 differ by chance by up to three standard deviations.
     assert own[2] <= peer[2] + 3 * np.sqrt(2 * max(peer[2], 1e-3) / 1000)

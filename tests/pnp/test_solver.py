@@ -202,9 +202,12 @@ def test_the_unit_of_length_does_not_matter(solver, problems, unit):
 def test_inputs_are_not_written_to(solver, problems):
     for operation in ("ransac_epnp", "weighted_lm"):
         given = {k: v.copy() for k, v in arguments(problems, operation).items()}
+        before = {k: v.copy() for k, v in given.items()}
         for value in given.values():
             value.flags.writeable = False
         getattr(solver, operation)(**given)
+        for name, value in given.items():
+            np.testing.assert_array_equal(value, before[name])
 
 
 def test_module_functions_are_the_solver(solver, problems):

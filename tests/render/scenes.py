@@ -53,6 +53,18 @@ MESHES = {
 }
 
 
+THIN_TRIANGLES = {
+    "point": [[8, 8], [8, 8], [8, 8]],
+    "horizontal line": [[2, 8], [28, 8], [15, 8]],
+    "diagonal": [[2, 2], [16, 16], [30, 30]],
+    "below the snapping grid": [[8.001, 8.0], [8.002, 8.001], [8.001, 8.001]],
+    "between pixel centres": [[8.4, 2], [8.6, 2], [8.5, 30]],
+}
+"""Image points [3,2] of triangles that cover no pixel centre."""
+
+ABSURD_DISTANCES = (1e30, 1e200, 1e308)
+
+
 @dataclass(frozen=True)
 class View:
     """Where the object's centre (or a point of its surface) stands, in radii, and the focal length as a factor."""

@@ -10,7 +10,7 @@ from scipy.spatial import Delaunay
 from benchmarks.meshes import colored_torus, grey_box, look_at_views, textured_sphere
 from coop_edge.render import CpuRenderer
 from tests.oracles import render as oracle
-from tests.render.scenes import intrinsics, soup, translation
+from tests.render.scenes import ABSURD_DISTANCES, THIN_TRIANGLES, intrinsics, soup, translation
 
 EXACT = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])  # at z = 1 a metre is a pixel
 
@@ -139,7 +139,7 @@ def test_triangles_that_reach_far_beyond_the_guard_band(distance, extent):
     np.testing.assert_allclose(depth, distance, rtol=1e-6)
 
 
-@pytest.mark.parametrize("place", [1e30, 1e200, 1e308])
+@pytest.mark.parametrize("place", ABSURD_DISTANCES)
 def test_absurd_distances_draw_nothing_and_do_not_crash(place):
     for T in (translation(place, 0, 1), translation(0, place, place), translation(-place, place, -place)):
         result = CpuRenderer(grey_box()).render(T[None], intrinsics(16), 16)
@@ -147,17 +147,7 @@ def test_absurd_distances_draw_nothing_and_do_not_crash(place):
         assert not result.mask.any()
 
 
-@pytest.mark.parametrize(
-    "corners",
-    [
-        [[8, 8], [8, 8], [8, 8]],
-        [[2, 8], [28, 8], [15, 8]],
-        [[2, 2], [16, 16], [30, 30]],
-        [[8.001, 8.0], [8.002, 8.001], [8.001, 8.001]],
-        [[8.4, 2], [8.6, 2], [8.5, 30]],
-    ],
-    ids=["point", "horizontal line", "diagonal", "below the snapping grid", "between pixel centres"],
-)
+@pytest.mark.parametrize("corners", THIN_TRIANGLES.values(), ids=THIN_TRIANGLES)
 def test_thin_triangles_draw_nothing(corners):
     assert not times_covered(flat([corners])).any()
 

@@ -11,7 +11,7 @@ from benchmarks.meshes import grey_box, look_at_views, textured_sphere
 from tests.kernels.devices import device  # noqa: F401
 from tests.oracles import render as oracle
 from tests.render.cuda_scenes import EXACT, flat, render, times_covered
-from tests.render.scenes import intrinsics, soup, translation
+from tests.render.scenes import ABSURD_DISTANCES, THIN_TRIANGLES, intrinsics, soup, translation
 
 
 @pytest.mark.parametrize("side", [11, 60], ids=["a thread each", "a warp each"])
@@ -105,7 +105,7 @@ def test_triangles_that_reach_far_beyond_the_guard_band(device, distance, extent
     np.testing.assert_allclose(depth, distance, rtol=1e-6)
 
 
-@pytest.mark.parametrize("place", [1e30, 1e200, 1e308])
+@pytest.mark.parametrize("place", ABSURD_DISTANCES)
 def test_absurd_distances_draw_nothing_and_do_not_crash(device, place):  # noqa: F811
     for T in (translation(place, 0, 1), translation(0, place, place), translation(-place, place, -place)):
         result = render(device, grey_box(), T[None], intrinsics(16), 16)
@@ -113,17 +113,7 @@ def test_absurd_distances_draw_nothing_and_do_not_crash(device, place):  # noqa:
         assert not result.mask.any()
 
 
-@pytest.mark.parametrize(
-    "corners",
-    [
-        [[8, 8], [8, 8], [8, 8]],
-        [[2, 8], [28, 8], [15, 8]],
-        [[2, 2], [16, 16], [30, 30]],
-        [[8.001, 8.0], [8.002, 8.001], [8.001, 8.001]],
-        [[8.4, 2], [8.6, 2], [8.5, 30]],
-    ],
-    ids=["point", "horizontal line", "diagonal", "below the snapping grid", "between pixel centres"],
-)
+@pytest.mark.parametrize("corners", THIN_TRIANGLES.values(), ids=THIN_TRIANGLES)
 def test_thin_triangles_draw_nothing(device, corners):  # noqa: F811
     assert not times_covered(device, flat([corners])).any()
 

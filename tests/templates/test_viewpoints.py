@@ -25,7 +25,7 @@ def test_order_is_as_documented_and_pinned():
     z = np.round(VIEWPOINTS[:, 2], 9)
     azimuth = np.round(np.degrees(np.arctan2(VIEWPOINTS[:, 1], VIEWPOINTS[:, 0])), 6) % 360
     assert (np.diff(z) <= 0).all()
-    assert all(a < b for a, b, same in zip(azimuth, azimuth[1:], np.diff(z) == 0, strict=False) if same)
+    assert all(a < b for a, b, same in zip(azimuth[:-1], azimuth[1:], np.diff(z) == 0, strict=True) if same)
     np.testing.assert_array_equal(VIEWPOINTS[[0, 41]], [[0, 0, 1], [0, 0, -1]])
     digest = hashlib.sha256((np.round(VIEWPOINTS, 9) + 0.0).astype("<f8").tobytes()).hexdigest()
     pinned = "af4aada29539a8fd8ef8be88619abde9d00aac3bb1ca1d97a5eb3121fa368a87"
