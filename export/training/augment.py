@@ -29,11 +29,14 @@ SUPERSAMPLE = 3
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def camera(rng: Rng, image: Array, blur_unit: float | None = None) -> Array:
+def camera(rng: Rng, image: Array, blur_unit: float | None = None, hardness: float = 1.0) -> Array:
     """Photograph uint8 [n,n,3] of linear light float32 [n,n,3]: exposure, white balance, blur, noise, JPEG.
 
-    blur_unit: pixels that a blur of one pixel in 128 amounts to; n / 128 if None.
+    blur_unit: pixels that a blur of one pixel in 128 amounts to; n / 128 if None. hardness: share of the photographs
+    that show any of that, 0 to 1; the others come from a perfect camera.
     """
+    if rng.random() >= hardness:
+        return np.clip(cv2.pow(cv2.max(image, 0.0), 1.0 / GAMMA) * 255.0 + 0.5, 0, 255).astype(np.uint8)
     unit = len(image) / 128.0 if blur_unit is None else blur_unit
     warmth = rng.normal(0, 0.07, 3) + rng.normal(0, 0.1) * np.array([1.0, 0.0, -1.0])
     image = image * np.exp(rng.normal(0.0, 0.3) + warmth).astype(np.float32)
@@ -69,12 +72,16 @@ class Look:
         return cv2.transform(seen.rgb[0], self.matrix), seen
 
 
-def draw_look(rng: Rng) -> Look:
-    """Plain grey, colours near to the truth, or another hue; the renderer's default lights in half of the cases."""
+def draw_look(rng: Rng, hardness: float = 1.0) -> Look:
+    """Plain grey, colours near to the truth, or another hue; the renderer's default lights in half of the cases.
+
+    hardness: scales the shares of plain grey and of other hues, 0 to 1.
+    """
+    grey, hue = hardness * GREY_SHARE, hardness * HUE_SHARE
     kind = rng.random()
-    if kind < GREY_SHARE:
+    if kind < grey:
         matrix = np.eye(3) * rng.uniform(100.0, 235.0) / 255.0
-    elif kind < GREY_SHARE + HUE_SHARE:
+    elif kind < grey + hue:
         gain = np.exp(rng.normal(0, 0.35) + rng.normal(0, 0.1, 3))
         matrix = gain[:, None] * color_matrix(rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 1.5))
     else:
@@ -84,7 +91,7 @@ def draw_look(rng: Rng) -> Look:
     if rng.random() < 0.5:
         ambient = float(rng.uniform(0.1, 0.9))
         shading = Shading(ambient=ambient, diffuse=float((1.0 - ambient) * rng.uniform(0.8, 1.2)))
-    return Look(kind < GREY_SHARE, matrix, shading, SUPERSAMPLE if rng.random() < 0.5 else 1)
+    return Look(kind < grey, matrix, shading, SUPERSAMPLE if rng.random() < 0.5 else 1)
 
 
 def color_matrix(angle: float, saturation: float) -> Array:

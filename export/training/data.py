@@ -31,6 +31,8 @@ PLATES = 4
 """Backgrounds of a lane at a time; renewed as objects are."""
 PACK_SHARE = 0.7
 """Of objects that come from the asset pack, where there is one."""
+HALFWAY_SHARE = 0.5
+"""Of refiner pairs in training that start nearer to the truth than METHOD's noise; held-out pairs never do."""
 ROLES = ("coarse", "refiner")
 SPLITS = ("train", "heldout")
 
@@ -46,6 +48,13 @@ class Recipe:
     pack: str | None
     photos: str | None
     keep_scenes: bool
+    hardness: float = 1.0
+    ramp: int = 0
+
+    def level(self, i: int) -> tuple[float, float]:
+        """Hardness and turn of sample i: first the query's turn in the image plane grows, over half of the ramp."""
+        share = min(1.0, i / self.ramp) if self.ramp else 1.0
+        return self.hardness * share, min(1.0, 2.0 * share)
 
 
 class Artist:
@@ -69,11 +78,12 @@ class Artist:
         for i in range(block * BLOCK, (block + 1) * BLOCK):
             rng = _generator(recipe, 0, i)
             if recipe.role == "coarse":
-                drawn.append(pairs.coarse_pair(rng, stock, recipe.size))
+                drawn.append(pairs.coarse_pair(rng, stock, recipe.size, *recipe.level(i)))
             else:
                 from export.training.pairs_refiner import refiner_pair
 
-                pair, scene = refiner_pair(rng, stock, recipe.size)
+                halfway = HALFWAY_SHARE if recipe.split == "train" else 0.0
+                pair, scene = refiner_pair(rng, stock, recipe.size, recipe.level(i)[0], halfway)
                 drawn.append(pair)
                 kept.append(scene)
         return stack(drawn), kept if recipe.keep_scenes else []
@@ -159,6 +169,8 @@ def make_stream(
     photos: str | os.PathLike[str] | None = None,
     keep_scenes: bool = False,
     start: int = 0,
+    hardness: float = 1.0,
+    ramp: int = 0,
 ) -> Stream:
     """Endless iterator over CoarseBatch or RefinerBatch (NumPy); close it, or use it in a ``with`` statement.
 
@@ -176,6 +188,10 @@ def make_stream(
     photos: folder of JPEG and PNG files for textures and backgrounds; scikit-image's samples, if installed, by default.
     keep_scenes: iterate over (batch, scenes) instead, as ``rerender`` needs them; refiner only.
     start: number of the first sample; resuming at ``stream.position`` goes on with the same samples.
+    hardness: 0 to 1, scales the shares of occluders, cuts, imperfect photographs, recoloured and grey models and far
+        templates; at 0 the query shows the whole object as the model has it, near to the template's view.
+    ramp: samples over which the hardness rises from 0, counted from sample 0, and over whose first half the turn of
+        coarse queries in the image plane does; 0 = no rise.
 
     Raises InputError; a worker's exception comes out of ``next`` as RuntimeError with the worker's traceback.
     """
@@ -188,13 +204,16 @@ def make_stream(
     if keep_scenes and role != "refiner":
         raise InputError("keep_scenes: wanted role='refiner'; only refiner pairs are rendered again")
     for name, value, low in (("size", size, PATCH), ("batch_size", batch_size, 1), ("workers", workers, 0),
-                             ("seed", seed, 0), ("start", start, 0)):  # fmt: skip
+                             ("seed", seed, 0), ("start", start, 0), ("ramp", ramp, 0)):  # fmt: skip
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
             raise InputError(f"{name}: wanted an integer of at least {low}, got {value!r}")
+    if not 0.0 <= hardness <= 1.0:
+        raise InputError(f"hardness: wanted a number from 0 to 1, got {hardness!r}")
     if size % PATCH:
         raise InputError(f"size: wanted a multiple of {PATCH}, got {size}")
     paths = [None if p is None else os.fspath(p) for p in (pack, photos)]
-    recipe = Recipe(role, int(size), int(seed), split, paths[0], paths[1], bool(keep_scenes))
+    numbers = (float(hardness), int(ramp))
+    recipe = Recipe(role, int(size), int(seed), split, paths[0], paths[1], bool(keep_scenes), *numbers)
     if photos is not None:
         textures.photographs(split, paths[1])  # a folder that is not there is said here, not by a worker
     if pack is not None and not os.path.isfile(recipe.pack or ""):

@@ -97,6 +97,7 @@ class Trainer:
             workers=self.options.workers,
             seed=self.options.seed * RANK_STRIDE + self.group.rank,
             start=self.at.position,
+            ramp=self.options.ramp,
             **self.task.stream_options(),
         )
         with contextlib.closing(stream), self._signals(), self._display() as display:

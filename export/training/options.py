@@ -51,6 +51,8 @@ class TrainOptions(Config):
     """Asset pack; without one all objects are procedural."""
     photos: str = ""
     """Folder of photographs for textures and backgrounds; scikit-image's samples without one."""
+    ramp: int = 40_000
+    """Pairs, per process, over which they become hard; 0 = hard from the first (see ``data.make_stream``)."""
     checkpoint_minutes: float = 3.0
     """Between checkpoints."""
     evaluate_minutes: float = 10.0
@@ -75,6 +77,7 @@ class TrainOptions(Config):
         self._choice("precision", ("auto", "float32", "bfloat16"))
         self._flag("compile")
         self._choice("device", ("auto", "cpu", "cuda"))
+        self._int("ramp", 0, 1 << 40)
         self._number("checkpoint_minutes", 1e-3, 1e6)
         self._number("evaluate_minutes", 1e-3, 1e6)
         self._int("evaluate_samples", 0, 1 << 20)

@@ -36,15 +36,15 @@ class Stock:
     backgrounds: Sequence[Array]
 
 
-def coarse_pair(rng: Rng, stock: Stock, size: int) -> CoarseBatch:
-    """A batch of one. size: of the images, a multiple of PATCH."""
-    scene = scenes.draw_scene(rng, stock.objects)
+def coarse_pair(rng: Rng, stock: Stock, size: int, hardness: float = 1.0, turn: float = 1.0) -> CoarseBatch:
+    """A batch of one. size: of the images, a multiple of PATCH. hardness, turn: 0 to 1, see ``data.Recipe``."""
+    scene = scenes.draw_scene(rng, stock.objects, hardness, turn)
     crop = scenes.crop_of(rng, scene, size)
     R, K = crop.R_crop_camera[0], crop.K[0]
-    query = query_image(rng, scene, R, K, size, stock)
+    query = query_image(rng, scene, R, K, size, stock, hardness)
     T_query = se3.from_rt(R, np.zeros(3)) @ scene.target.T
-    T_template, K_template = template_view(rng, scene.target, size)
-    template, seen = augment.draw_look(rng).render(scene.target.object, T_template, K_template, size)
+    T_template, K_template = template_view(rng, scene.target, size, hardness)
+    template, seen = augment.draw_look(rng, hardness).render(scene.target.object, T_template, K_template, size)
     index, offset = coarse_labels(scene, R, K, size, T_template, K_template, seen)
     return CoarseBatch(
         query=query[None],
@@ -58,12 +58,12 @@ def coarse_pair(rng: Rng, stock: Stock, size: int) -> CoarseBatch:
     )
 
 
-def query_image(rng: Rng, scene: Scene, R: Array, K: Array, size: int, stock: Stock) -> Array:
+def query_image(rng: Rng, scene: Scene, R: Array, K: Array, size: int, stock: Stock, hardness: float = 1.0) -> Array:
     """The crop as a camera takes it, uint8 [size,size,3]; drawn at twice the size."""
     fine = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]]) @ K  # two samples per pixel and axis
     view = scenes.look(scene, R, fine, 2 * size)
     light = photograph(scene, view, draw_lighting(rng, scene), backdrop(rng, stock, 2 * size))
-    return augment.camera(rng, cv2.resize(light, (size, size), interpolation=cv2.INTER_AREA))
+    return augment.camera(rng, cv2.resize(light, (size, size), interpolation=cv2.INTER_AREA), hardness=hardness)
 
 
 def backdrop(rng: Rng, stock: Stock, size: int) -> Array:
@@ -77,12 +77,12 @@ def backdrop(rng: Rng, stock: Stock, size: int) -> Array:
     return cv2.resize(np.ascontiguousarray(piece), (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def template_view(rng: Rng, target: Item, size: int) -> tuple[Array, Array]:
+def template_view(rng: Rng, target: Item, size: int, hardness: float = 1.0) -> tuple[Array, Array]:
     """T_camera_object [4,4] and K [3,3] of a template: nearest to how the query sees the target, or any."""
     poses, K = template_camera(target.object.mesh, size)
     R = target.T[:3, :3]
     towards = -R.T @ scenes.centre_of(target)  # from the object's centre to the camera, object's axes
-    near = rng.random() < NEAR_SHARE
+    near = rng.random() < 1.0 - hardness * (1.0 - NEAR_SHARE)
     view = int(np.argmax(VIEWPOINTS @ towards)) if near else int(rng.integers(len(VIEWPOINTS)))
     turn = se3.so3_exp(rng.normal(0.0, VIEW_JITTER, 3))
     centre = target.object.mesh.centre

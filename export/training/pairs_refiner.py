@@ -50,32 +50,39 @@ class RefinerScene:
     size: int  # of crops, pixels
 
 
-def refiner_pair(rng: Rng, stock: Stock, size: int) -> tuple[RefinerBatch, RefinerScene]:
-    """A batch of one, and what ``view_at`` needs to make it at another pose. size: of the crop, a multiple of PATCH."""
-    scene = scenes.draw_scene(rng, stock.objects)
-    T_init = start_pose(rng, scene.target)
+def refiner_pair(
+    rng: Rng, stock: Stock, size: int, hardness: float = 1.0, halfway: float = 0.0
+) -> tuple[RefinerBatch, RefinerScene]:
+    """A batch of one, and what ``view_at`` needs to make it at another pose. size: of the crop, a multiple of PATCH.
+
+    hardness: 0 to 1, see ``data.make_stream``. halfway: share of the start poses that are a uniform part of the start
+    noise away from the truth, as poses are between iterations.
+    """
+    scene = scenes.draw_scene(rng, stock.objects, hardness)
+    spread = float(rng.random()) if rng.random() < halfway else 1.0
+    T_init = start_pose(rng, scene.target, spread)
     margin = float(rng.uniform(1.05, 1.4))
     n = 2 * round(size * FIELD * DENSITY / 2)
     wide = object_crop(T_init, scene.target, n, margin * FIELD)
     R, K = wide.R_crop_camera[0], wide.K[0]
     view = scenes.look(scene, R, K, n)
     light = photograph(scene, view, draw_lighting(rng, scene), backdrop(rng, stock, n))
-    picture = augment.camera(rng, light, blur_unit=size * DENSITY / 128)
+    picture = augment.camera(rng, light, size * DENSITY / 128, hardness)
     others = tuple(replace(item, object=item.object.bare()) for item in scene.items[1:])  # their colours are done with
     record = RefinerScene(
-        replace(scene, items=(scene.target, *others)), picture, R, K, augment.draw_look(rng), margin, size
+        replace(scene, items=(scene.target, *others)), picture, R, K, augment.draw_look(rng, hardness), margin, size
     )
     return view_at(record, T_init), record
 
 
-def start_pose(rng: Rng, item: Item) -> Array:
-    """The item's pose, off by the start noise: T_camera_object [4,4] in the base camera."""
+def start_pose(rng: Rng, item: Item, spread: float = 1.0) -> Array:
+    """The item's pose, off by ``spread`` times the start noise: T_camera_object [4,4] in the base camera."""
     diameter, centre = item.object.diameter, scenes.centre_of(item)
     turn = np.eye(3)
     for axis in np.eye(3):
-        turn = turn @ se3.so3_exp(axis * rng.normal(0.0, ROTATION_NOISE))
+        turn = turn @ se3.so3_exp(axis * rng.normal(0.0, spread * ROTATION_NOISE))
     sigma_z = min(DEPTH_NOISE * diameter, DEPTH_LIMIT * centre[2])
-    shift = rng.normal(0.0, 1.0, 3) * (SIDEWAYS_NOISE * diameter, SIDEWAYS_NOISE * diameter, sigma_z)
+    shift = rng.normal(0.0, spread, 3) * (SIDEWAYS_NOISE * diameter, SIDEWAYS_NOISE * diameter, sigma_z)
     shift[2] = max(shift[2], -0.3 * centre[2])
     R = turn @ item.T[:3, :3]
     return se3.from_rt(R, centre + shift - R @ item.object.mesh.centre)

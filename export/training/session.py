@@ -24,6 +24,7 @@ from export.training.train_refiner import RefinerTask, SelectorTask
 TASKS: dict[str, type[Task]] = {"coarse": CoarseTask, "refiner": RefinerTask, "selector": SelectorTask}
 SHOWN = (
     "class_accuracy",
+    "easy_class_accuracy",
     "within_5px",
     "within_16px",
     "match_recall",

@@ -50,8 +50,7 @@ class Task(ABC):
             workers=0,
             seed=EVALUATION_SEED,
             split="heldout",
-            **options,
-            **self.stream_options(),
+            **{**self.stream_options(), **options},
         )
 
     def stream_options(self) -> dict[str, Any]:

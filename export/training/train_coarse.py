@@ -18,7 +18,10 @@ BATCH = 32
 
 
 class CoarseTask(Task):
-    """Cross-entropy over the template's patches and *no match*, L1 on the offset (Co-op, stage 1)."""
+    """Cross-entropy over the template's patches and *no match*, L1 on the offset (Co-op, stage 1).
+
+    Figures named ``easy_...`` are those of pairs of hardness 0: whole objects, colours as modelled, nearest template.
+    """
 
     role = "coarse"
     stream_role = "coarse"
@@ -30,10 +33,15 @@ class CoarseTask(Task):
 
     def evaluate(self, net: Net, device: torch.device) -> dict[str, float]:
         assert isinstance(net, CoarseNet)
-        return evaluate_coarse(net, self._held_out, device)
+        figures = evaluate_coarse(net, self._held_out[0], device)
+        easy = evaluate_coarse(net, self._held_out[1], device)
+        return figures | {f"easy_{name}": value for name, value in easy.items()}
 
     @cached_property
-    def _held_out(self) -> list[CoarseBatch]:
-        """Drawn once: the same pairs at every evaluation."""
-        with self.held_out_stream(BATCH) as stream:
-            return [next(stream) for _ in range(-(-self.options.evaluate_samples // BATCH))]
+    def _held_out(self) -> list[list[CoarseBatch]]:
+        """Pairs as hard as they get, and easy ones; drawn once, the same at every evaluation."""
+        drawn = []
+        for hardness in (1.0, 0.0):
+            with self.held_out_stream(BATCH, hardness=hardness) as stream:
+                drawn.append([next(stream) for _ in range(-(-self.options.evaluate_samples // BATCH))])
+        return drawn
