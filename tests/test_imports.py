@@ -29,8 +29,10 @@ MAY_IMPORT = {
     "render": FOUNDATION | {"mesh", "kernels", "jit"},
     "templates": FOUNDATION | {"mesh", "render"},
     "pnp": FOUNDATION | {"kernels", "jit"},
+    "runtime": FOUNDATION | {"kernels"},
+    "stages": FOUNDATION | {"mesh", "render", "templates", "pnp", "runtime", "kernels", "jit"},
     "draw": FOUNDATION | {"render"},
-    "backend": FOUNDATION | {"mesh", "render", "pnp", "kernels"},
+    "backend": FOUNDATION | {"mesh", "render", "pnp", "kernels", "runtime"},
     "cli": {"*"},
     "__main__": {"*"},
     "__init__": {"*"},
@@ -41,6 +43,8 @@ IMPLEMENTATIONS = {
     "coop_edge.render.open3d",
     "coop_edge.pnp.cpu",
     "coop_edge.pnp.cuda",
+    "coop_edge.runtime.onnx",
+    "coop_edge.runtime.tensorrt",
 }
 MODULES = sorted(
     ".".join(("coop_edge", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
