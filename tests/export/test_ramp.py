@@ -1,0 +1,123 @@
+"""Hardness: what easy pairs leave out, how pairs become hard along the ramp, and start poses between iterations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coop_edge.errors import InputError
+from coop_edge.geometry import se3
+from coop_edge.templates.viewpoints import VIEWPOINTS, template_poses
+from export.training import augment, objects, pairs, pairs_refiner, scenes
+from export.training.data import Recipe, make_stream
+
+SIZE = 48
+T = (SIZE // 16) ** 2
+
+
+@pytest.fixture(scope="module")
+def things() -> list[objects.TrainingObject]:
+    return [objects.procedural(np.random.default_rng(i), "train") for i in range(8)]
+
+
+def nearest_rotation(R: np.ndarray) -> np.ndarray:
+    """Rotation of the template whose optical axis is nearest to that of R, found by comparing the axes."""
+    rotations = template_poses(1.0)[:, :3, :3]
+    return rotations[np.argmax([r[2] @ R[2] for r in rotations])]
+
+
+def test_without_turn_the_nearest_template_stands_upright_against_the_query():
+    """A turn about the optical axis is what a minimal rotation between the two axes leaves over."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        R = se3.random_rotation(rng)
+        upright = se3.so3_exp(np.array([0.0, 0.0, -scenes.in_plane_angle(R)])) @ R
+        np.testing.assert_allclose(upright[2], R[2], atol=1e-12)  # the same direction of view
+        relative = upright @ nearest_rotation(R).T
+        best = min(
+            se3.rotation_angle(se3.so3_exp(np.array([0.0, 0.0, a])) @ relative, np.eye(3))
+            for a in np.linspace(-np.pi, np.pi, 721)
+        )
+        assert se3.rotation_angle(relative, np.eye(3)) <= best + 1e-9
+
+
+@pytest.mark.parametrize(("turn", "low", "high"), [(0.0, 0.0, 0.0), (0.5, 80.0, 90.0), (1.0, 165.0, 180.0)])
+def test_turn_scales_the_angle_in_the_image_plane(things, turn, low, high):
+    rng = np.random.default_rng(1)
+    R = [scenes.place(things[0], rng, turn).T[:3, :3] for _ in range(300)]
+    largest = np.degrees(max(abs(scenes.in_plane_angle(r)) for r in R))
+    assert low - 1e-6 <= largest <= high + 1e-6
+
+
+def test_easy_scenes_show_the_whole_target(things):
+    rng = np.random.default_rng(2)
+    for _ in range(60):
+        scene = scenes.draw_scene(rng, things, hardness=0.0)
+        assert scene.edge is None
+        assert scenes.visible_share(scene) == 1.0
+
+
+def test_easy_templates_are_the_nearest_and_keep_the_models_colours(things):
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        assert not augment.draw_look(rng, hardness=0.0).plain
+        item = scenes.place(things[0], rng)
+        pose, _ = pairs.template_view(rng, item, SIZE, hardness=0.0)
+        towards = -item.T[:3, :3].T @ scenes.centre_of(item)
+        nearest = np.sort(VIEWPOINTS @ (towards / np.linalg.norm(towards)))[-1]
+        seen_from = pose[:3, :3].T @ np.array([0.0, 0.0, -1.0])
+        angle = np.degrees(np.arccos(seen_from @ towards / np.linalg.norm(towards)))
+        assert angle < np.degrees(np.arccos(nearest)) + 25  # the template's own small turn
+
+
+def test_a_perfect_camera_only_applies_gamma():
+    light = np.random.default_rng(0).uniform(0, 1, (16, 16, 3)).astype(np.float32)
+    picture = augment.camera(np.random.default_rng(1), light.copy(), hardness=0.0)
+    assert picture.dtype == np.uint8
+    np.testing.assert_allclose(picture / 255.0, light ** (1 / augment.GAMMA), atol=0.5 / 255 + 1e-4)
+
+
+def test_hardness_rises_along_the_ramp_and_turn_twice_as_fast():
+    recipe = Recipe("coarse", SIZE, 0, "train", None, None, False, hardness=1.0, ramp=1000)
+    assert [recipe.level(i) for i in (0, 250, 500, 1000, 9999)] == [
+        (0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (1.0, 1.0), (1.0, 1.0),
+    ]  # fmt: skip
+    assert Recipe("coarse", SIZE, 0, "train", None, None, False, hardness=0.0).level(0) == (0.0, 1.0)
+
+
+def test_a_stream_becomes_harder():
+    """More patches have a match while whole objects are seen from near by."""
+    shares = {}
+    for name, options in (("easy", {"hardness": 0.0}), ("ramp", {"ramp": 10**9}), ("hard", {})):
+        with make_stream("coarse", SIZE, batch_size=120, workers=0, seed=0, **options) as stream:
+            shares[name] = (next(stream).match_index == T).mean()
+    assert shares["easy"] < shares["hard"] - 0.04
+    assert shares["ramp"] < shares["hard"] - 0.04
+
+
+def test_samples_do_not_depend_on_where_a_ramp_stream_starts():
+    options = {"batch_size": 4, "workers": 0, "seed": 1, "ramp": 60}
+    with make_stream("coarse", SIZE, **options) as stream:
+        whole = [next(stream) for _ in range(4)]
+    with make_stream("coarse", SIZE, start=8, **options) as stream:
+        later = next(stream)
+    np.testing.assert_array_equal(later.query, whole[2].query)
+
+
+def test_refiner_starts_halfway_in_training_alone(things):
+    """Of METHOD's noise in full on held-out pairs; of half of the training pairs it is a uniform part."""
+    stock = pairs.Stock(things, [np.zeros((64, 64, 3), np.uint8)])
+    angles = {}
+    for halfway in (0.0, 1.0):
+        drawn = [pairs_refiner.refiner_pair(np.random.default_rng(i), stock, SIZE, 0.0, halfway)[0] for i in range(60)]
+        angles[halfway] = [float(se3.rotation_angle(b.T_init[0, :3, :3], b.T_true[0, :3, :3])) for b in drawn]
+    ratio = np.mean(np.square(angles[1.0])) / np.mean(np.square(angles[0.0]))
+    assert 0.15 < ratio < 0.6  # the mean square of a uniform share is a third
+    nothing = pairs_refiner.start_pose(np.random.default_rng(0), scenes.place(things[0], np.random.default_rng(0)), 0.0)
+    np.testing.assert_allclose(nothing, scenes.place(things[0], np.random.default_rng(0)).T, atol=1e-9)
+
+
+@pytest.mark.parametrize("change", [{"hardness": 1.5}, {"hardness": -0.1}, {"hardness": float("nan")}, {"ramp": -1}])
+def test_arguments_are_checked(change):
+    with pytest.raises(InputError, match=next(iter(change))):
+        make_stream("coarse", SIZE, batch_size=1, workers=0, seed=0, **change)
