@@ -1,17 +1,20 @@
-"""A model bundle: one folder with ``bundle.json`` and an ONNX graph per role; what a network is to the runtime."""
+"""A model bundle: one folder with ``bundle.json`` and an ONNX graph per role; what a network is to the runtime.
+
+``Bundle`` holds what the manifest says and refuses what does not fit together; ``runtime.manifest`` is its JSON.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import importlib.util
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from coop_edge.errors import BundleError
+from coop_edge.errors import BundleError, InputError
 from coop_edge.files import atomic_write
 from coop_edge.runtime.base import TensorSpec
 
@@ -21,6 +24,10 @@ REQUIRED = ("coarse_encoder", "coarse_decoder", "refiner")
 ROLES = (*REQUIRED, "selector")
 PRECISIONS = ("fp32", "fp16")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\.onnx")
+_FETCH = "fetch the bundle again, or export it again (python -m export onnx)"
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The manifest of a bundle, checked. Make it with ``Bundle.load``.
+    """The manifest of a bundle, checked: what does not fit together raises BundleError. Make it with ``Bundle.load``.
 
     radius_px: R of the refiner's flow probability, pixels of the S x S crop. training: data, samples, commit of every
     network. verification: the report of the export, empty if there is none.
@@ -65,3 +72,229 @@ class Bundle:
     template: TemplateSettings
     networks: Mapping[str, Network]
     verification: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check_header()
+        self._check_roles()
+        for network in self.networks.values():
+            self._check_network(network)
+        self._check_specs()
+
+    @classmethod
+    def load(cls, where: str | Path, *, check_hashes: bool = True) -> Bundle:
+        """Read and check a bundle: a folder, or the name of one that ``find`` knows (an existing folder comes first).
+
+        check_hashes: read every graph and compare its SHA-256 (about 0.1 s per 100 MB); a runner does so in any case
+        before it hands the bytes on. Raises BundleError that names the file, what it found and what it wanted.
+        """
+        from coop_edge.runtime.manifest import read_manifest
+
+        bundle = read_manifest(_folder_of(where))
+        bundle.check_files(hashes=check_hashes)
+        return bundle
+
+    def network(self, role: str) -> Network:
+        """The graph of a role. Raises BundleError if this bundle has none, InputError if no bundle has."""
+        if role not in ROLES:
+            raise InputError(f"role: wanted one of {', '.join(ROLES)}, got {role!r}")
+        if role not in self.networks:
+            raise BundleError(f"{self.manifest}: no network for {role}; this bundle has {', '.join(self.networks)}")
+        return self.networks[role]
+
+    @property
+    def manifest(self) -> Path:
+        """The file that describes the bundle."""
+        return self.folder / MANIFEST
+
+    @property
+    def dim(self) -> int:
+        """D, the length of a token."""
+        return int(_spec(self.networks["coarse_encoder"].outputs, "tokens").shape[2] or 0)
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the crop per cell of the refiner's output."""
+        return self.input_size // int(_spec(self.networks["refiner"].outputs, "flow").shape[2] or 1)
+
+    def check_files(self, *, hashes: bool = True) -> None:
+        """Raise BundleError unless every graph is there and, with ``hashes``, holds what the manifest says."""
+        for network in self.networks.values():
+            if not network.path.is_file():
+                raise BundleError(f"{network.path}: missing; {self.manifest} names it for {network.role}; {_FETCH}")
+            if hashes:
+                check_hash(network, sha256_of(network.path))
+
+    def _fail(self, what: str, wanted: str, found: object, then: str = _FETCH) -> NoReturn:
+        raise BundleError(f"{self.manifest}: {what}: wanted {wanted}, found {found}; {then}")
+
+    def _check_header(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            self._fail("name", "1 to 64 of a-z, 0-9, '.', '_', '-', first a letter or digit", repr(self.name))
+        if not _VERSION.fullmatch(self.version):
+            self._fail("version", "1 to 64 letters, digits and '.+_-', such as 1.0.0", repr(self.version))
+        if not self.licence.strip():
+            self._fail("licence", "the licence of the weights, such as Apache-2.0", repr(self.licence))
+        if self.input_size < 1 or self.patch_size < 1 or self.input_size % self.patch_size:
+            self._fail("patch_size", f"a divisor of input_size ({self.input_size})", self.patch_size)
+        if not (math.isfinite(self.radius_px) and self.radius_px > 0):
+            self._fail("radius_px", "a number above 0", self.radius_px)
+        template = self.template
+        if template.views < 1:
+            self._fail("template.views", "at least 1", template.views)
+        if not 0 < template.margin <= 10:
+            self._fail("template.margin", "a number in (0, 10]", template.margin)
+        if not 0 < template.field_of_view < 180:
+            self._fail("template.field_of_view", "degrees in (0, 180)", template.field_of_view)
+
+    def _check_roles(self) -> None:
+        if missing := [role for role in REQUIRED if role not in self.networks]:
+            self._fail("networks", f"the roles {', '.join(REQUIRED)}", f"no {', no '.join(missing)}")
+        if unknown := [role for role in self.networks if role not in ROLES]:
+            self._fail("networks", f"only the roles {', '.join(ROLES)}", f"also {', '.join(unknown)}")
+        users: dict[str, str] = {}
+        for role, network in self.networks.items():
+            if network.role != role:
+                self._fail(f"networks.{role}", f"the role {role}", f"the role {network.role}")
+            other = users.setdefault(network.path.name, role)
+            if other != role:
+                self._fail(f"networks.{role}.file", "a graph of its own", f"{network.path.name}, used for {other} too")
+
+    def _check_network(self, network: Network) -> None:
+        what = f"networks.{network.role}"
+        if network.path.parent != self.folder or not _FILE.fullmatch(network.path.name):
+            self._fail(f"{what}.file", f"the name of an .onnx file in {self.folder}", network.path)
+        if not _SHA256.fullmatch(network.sha256):
+            self._fail(f"{what}.sha256", "64 hexadecimal digits, lower case", repr(network.sha256))
+        if network.precision not in PRECISIONS:
+            self._fail(f"{what}.precision", f"one of {', '.join(PRECISIONS)}", repr(network.precision))
+
+    def _check_specs(self) -> None:
+        dim, cells = self._extent("coarse_encoder", "tokens", 3), self._extent("refiner", "flow", 4)
+        if self.input_size % cells:
+            divides = f"[N,2,H,W] with H a divisor of input_size ({self.input_size})"
+            self._fail("networks.refiner.outputs: flow", divides, f"H = {cells}")
+        for role, network in self.networks.items():
+            inputs, outputs = specs(
+                role, input_size=self.input_size, patch_size=self.patch_size, dim=dim, stride=self.input_size // cells
+            )
+            for side, found, wanted in (("inputs", network.inputs, inputs), ("outputs", network.outputs, outputs)):
+                if {spec.name: spec for spec in found} != {spec.name: spec for spec in wanted} or len(found) != len(
+                    wanted
+                ):
+                    self._fail(f"networks.{role}.{side}", _listed(wanted), _listed(found))
+
+    def _extent(self, role: str, output: str, rank: int) -> int:
+        """What the manifest says of an output's third axis, which is free in the table of shapes."""
+        for spec in self.networks[role].outputs:
+            if spec.name == output and len(spec.shape) == rank and spec.shape[2] is not None:
+                return spec.shape[2]
+        self._fail(f"networks.{role}.outputs", f"{output} of rank {rank}", _listed(self.networks[role].outputs))
+
+
+def specs(
+    role: str, *, input_size: int, patch_size: int, dim: int, stride: int
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a role's graph for crops of ``input_size`` S, T = (S / patch_size)^2 tokens of ``dim`` D.
+
+    stride: pixels of the crop per cell of the refiner's output. Raises InputError on an unknown role.
+    """
+    if role not in ROLES:
+        raise InputError(f"role: wanted one of {', '.join(ROLES)}, got {role!r}")
+    tokens, cells = (input_size // patch_size) ** 2, input_size // stride
+    image = (None, 3, input_size, input_size)
+    if role == "coarse_encoder":
+        return (TensorSpec("image", image),), (TensorSpec("tokens", (None, tokens, dim)),)
+    if role == "coarse_decoder":
+        return (
+            (TensorSpec("query", (None, tokens, dim)), TensorSpec("template", (None, tokens, dim))),
+            (
+                TensorSpec("probability", (None, tokens)),
+                TensorSpec("index", (None, tokens), "int32"),
+                TensorSpec("offset", (None, tokens, 2)),
+            ),
+        )
+    pair = (TensorSpec("query", image), TensorSpec("render", image))
+    if role == "selector":
+        return pair, (TensorSpec("score", (None,)),)
+    fields = (("flow", 2), ("scale", 1), ("certainty", 1), ("sensitivity", 1))
+    return pair, tuple(TensorSpec(name, (None, channels, cells, cells)) for name, channels in fields)
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits. Raises BundleError if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def check_hash(network: Network, found: str) -> None:
+    """Raise BundleError unless ``found`` is the SHA-256 that the manifest gives for the graph."""
+    if found != network.sha256:
+        raise BundleError(
+            f"{network.path}: not the file that {MANIFEST} describes for {network.role} (damaged or replaced): wanted "
+            f"SHA-256 {network.sha256}, found {found}; {_FETCH}"
+        )
+
+
+def write_manifest(bundle: Bundle) -> Path:
+    """Write ``bundle.json`` whole or not at all, and give its path. The graphs must be there already, and fit.
+
+    Raises BundleError if the bundle would not load again, OSError if the file cannot be written.
+    """
+    from coop_edge.runtime.manifest import manifest_text
+
+    text = manifest_text(bundle)
+    bundle.check_files()
+    with atomic_write(bundle.manifest) as file:
+        file.write(text.encode())
+    return bundle.manifest
+
+
+def available() -> list[Path]:
+    """Folders of the bundles that are installed (``coop_edge.engines``) or lie in the checkout's ``engines/``."""
+    found: dict[str, Path] = {}
+    for root in _roots():
+        for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return [found[name] for name in sorted(found)]
+
+
+def find(name: str) -> Path:
+    """Folder of the installed bundle ``name``. Raises BundleError that lists what there is."""
+    folders = {folder.name: folder for folder in available()}
+    if name not in folders:
+        roots = " or ".join(map(str, _roots())) or "anywhere (coop_edge.engines is not installed)"
+        there = ", ".join(folders) or "none"
+        raise BundleError(f"no bundle {name!r} in {roots}; there: {there}; give one of these, or a bundle's folder")
+    return folders[name]
+
+
+def _roots() -> list[Path]:
+    """Folders that hold bundles: the data package's, else that of the checkout this package is run from."""
+    spec = importlib.util.find_spec("coop_edge.engines")
+    package = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    checkout = Path(__file__).resolve().parents[2]
+    beside = [checkout / "engines"] if (checkout / "pyproject.toml").is_file() else []
+    return [root for root in dict.fromkeys(p.resolve() for p in (*package, *beside)) if root.is_dir()]
+
+
+def _folder_of(where: str | Path) -> Path:
+    folder = Path(where).expanduser()
+    if folder.is_dir():
+        return folder
+    if isinstance(where, str) and _NAME.fullmatch(where):
+        return find(where)
+    raise BundleError(f"{where}: no such folder; wanted a bundle's folder (the one that holds {MANIFEST}) or its name")
+
+
+def _spec(side: tuple[TensorSpec, ...], name: str) -> TensorSpec:
+    return next(spec for spec in side if spec.name == name)
+
+
+def _listed(side: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(map(str, side)) or "nothing"
