@@ -25,6 +25,11 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     dtype: str = "float32"
 
+    def __post_init__(self) -> None:
+        static = all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in self.shape[1:])
+        if not self.name or not self.shape or self.shape[0] is not None or not static:
+            raise InputError(f"tensor {self.name!r}: wanted a name, and None then positive sizes, got {self.shape}")
+
     def __str__(self) -> str:
         return f"{self.name} [{','.join('N' if n is None else str(n) for n in self.shape)}] {self.dtype}"
 
@@ -32,7 +37,9 @@ class TensorSpec:
 class Runner(ABC):
     """Runs one network. A context manager: nothing is on the device before it opens, nothing after it closes.
 
-    Not safe for use by several threads at once. An array that ``run`` returns stays valid until the next ``run``.
+    Not safe for use by several threads at once. An array that ``run`` returns stays valid until the next ``run`` or
+    ``close``, whichever comes first; copy it to keep it. Feeds may have any strides: what is not C-contiguous is copied
+    before the network reads it. The feed is only read.
     """
 
     device: str
@@ -48,10 +55,15 @@ class Runner(ABC):
         self._open = False
 
     def open(self) -> None:
-        """Load the network. Once open, does nothing. Raises EngineError, BackendUnavailable."""
-        if not self._open:
+        """Load the network. Once open, does nothing. Raises BundleError, EngineError, BackendUnavailable."""
+        if self._open:
+            return
+        try:
             self._load()
-            self._open = True
+        except BaseException:
+            self._release()
+            raise
+        self._open = True
 
     def close(self) -> None:
         """Release everything; may be called more than once, and the runner opened again."""
@@ -69,7 +81,8 @@ class Runner(ABC):
     def run(self, feed: Mapping[str, Array], stream: Any = None) -> dict[str, Array]:
         """Outputs by name for ``feed``, arrays by input name with one common N >= 0 as their first axis.
 
-        stream: CuPy stream to run on (its current one if None); ignored on the CPU.
+        stream: CuPy stream to run on (its current one if None); ignored on the CPU. On the GPU nothing waits: the feed
+        must be ready, and the outputs are, in the order of that stream.
 
         Raises InputError (names, shapes, dtypes, device of the feed), EngineError (closed, or the run failed).
         """
@@ -82,26 +95,32 @@ class Runner(ABC):
 
     def check(self, feed: Mapping[str, Array]) -> int:
         """N of a feed. Raises InputError that says what was given and what was wanted."""
+        if not isinstance(feed, Mapping):
+            raise InputError(f"{self.label}: wanted a mapping of arrays by input name, got {type(feed).__name__}")
         if set(feed) != set(self.inputs):
-            given, wanted = ", ".join(sorted(feed)) or "nothing", ", ".join(sorted(self.inputs))
+            given, wanted = ", ".join(sorted(map(str, feed))) or "nothing", ", ".join(sorted(self.inputs))
             raise InputError(f"{self.label}: wanted the inputs {wanted}, got {given}")
-        counts = {}
-        for name, spec in self.inputs.items():
-            array = feed[name]
-            self._check_device(name, array)
-            shape = tuple(array.shape)
-            fits = len(shape) == len(spec.shape) and all(
-                w is None or g == w for g, w in zip(shape, spec.shape, strict=True)
-            )
-            if not fits or array.dtype != np.dtype(spec.dtype):
-                raise InputError(f"{self.label}: wanted {spec}, got {list(shape)} {array.dtype}")
-            counts[name] = shape[0]
+        counts = {name: self._check_array(spec, feed[name]) for name, spec in self.inputs.items()}
         if len(set(counts.values())) != 1:
             raise InputError(f"{self.label}: wanted one N for all inputs, got {counts}")
-        batch = int(next(iter(counts.values())))
+        batch = next(iter(counts.values()))
         if self.max_batch is not None and batch > self.max_batch:
-            raise InputError(f"{self.label}: N = {batch} exceeds the engine's largest batch, {self.max_batch}; split it")
+            raise InputError(
+                f"{self.label}: N = {batch} is above the engine's largest batch, {self.max_batch}; split it"
+            )
         return batch
+
+    def _check_array(self, spec: TensorSpec, array: Array) -> int:
+        if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+            raise InputError(f"{self.label}: wanted {spec}, an array, got {type(array).__name__}")
+        self._check_device(spec.name, array)
+        shape = tuple(array.shape)
+        fits = len(shape) == len(spec.shape) and all(
+            wanted is None or given == wanted for given, wanted in zip(shape, spec.shape, strict=True)
+        )
+        if not fits or array.dtype != np.dtype(spec.dtype):
+            raise InputError(f"{self.label}: wanted {spec}, got {list(shape)} {array.dtype}")
+        return int(shape[0])
 
     @abstractmethod
     def _check_device(self, name: str, array: Array) -> None:
@@ -112,10 +131,13 @@ class Runner(ABC):
         """An array of the output with N = 0."""
 
     @abstractmethod
-    def _load(self) -> None: ...
+    def _load(self) -> None:
+        """Make the runner ready. If it raises, ``_release`` is called."""
 
     @abstractmethod
-    def _release(self) -> None: ...
+    def _release(self) -> None:
+        """Give back all that ``_load`` took, also where it failed midway."""
 
     @abstractmethod
-    def _run(self, feed: Mapping[str, Array], batch: int, stream: Any) -> dict[str, Array]: ...
+    def _run(self, feed: Mapping[str, Array], batch: int, stream: Any) -> dict[str, Array]:
+        """Run on a checked feed of ``batch`` >= 1; its arrays may have any strides."""

@@ -5,52 +5,52 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from coop_edge.errors import BundleError, InputError
 from coop_edge.files import atomic_write
 from coop_edge.runtime.base import TensorSpec
+from coop_edge.runtime.catalog import available, find
+from coop_edge.runtime.manifest import SCHEMA, manifest_text, read_manifest
+from coop_edge.runtime.network import (
+    MANIFEST,
+    PRECISIONS,
+    REMEDY,
+    REQUIRED,
+    ROLES,
+    Network,
+    TemplateSettings,
+    check_hash,
+    sha256_of,
+    specs,
+)
 
-SCHEMA = 1
-MANIFEST = "bundle.json"
-REQUIRED = ("coarse_encoder", "coarse_decoder", "refiner")
-ROLES = (*REQUIRED, "selector")
-PRECISIONS = ("fp32", "fp16")
+__all__ = [
+    "MANIFEST",
+    "PRECISIONS",
+    "REQUIRED",
+    "ROLES",
+    "SCHEMA",
+    "Bundle",
+    "Network",
+    "TemplateSettings",
+    "available",
+    "check_hash",
+    "find",
+    "sha256_of",
+    "specs",
+    "write_manifest",
+]
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\.onnx")
-_FETCH = "fetch the bundle again, or export it again (python -m export onnx)"
-
-
-@dataclass(frozen=True)
-class TemplateSettings:
-    """How the templates that the coarse network was trained with were rendered."""
-
-    views: int = 42
-    margin: float = 1.05
-    """Side of a template over the diameter of the bounding sphere's image."""
-    field_of_view: float = 15.0
-    """Degrees."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """One graph of a bundle."""
-
-    role: str
-    path: Path
-    sha256: str
-    precision: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,8 @@ class Bundle:
         check_hashes: read every graph and compare its SHA-256 (about 0.1 s per 100 MB); a runner does so in any case
         before it hands the bytes on. Raises BundleError that names the file, what it found and what it wanted.
         """
-        from coop_edge.runtime.manifest import read_manifest
-
-        bundle = read_manifest(_folder_of(where))
+        folder = _folder_of(where)
+        bundle = cls(folder=folder, **read_manifest(folder / MANIFEST))
         bundle.check_files(hashes=check_hashes)
         return bundle
 
@@ -120,11 +119,11 @@ class Bundle:
         """Raise BundleError unless every graph is there and, with ``hashes``, holds what the manifest says."""
         for network in self.networks.values():
             if not network.path.is_file():
-                raise BundleError(f"{network.path}: missing; {self.manifest} names it for {network.role}; {_FETCH}")
+                raise BundleError(f"{network.path}: missing; {self.manifest} names it for {network.role}; {REMEDY}")
             if hashes:
                 check_hash(network, sha256_of(network.path))
 
-    def _fail(self, what: str, wanted: str, found: object, then: str = _FETCH) -> NoReturn:
+    def _fail(self, what: str, wanted: str, found: object, then: str = REMEDY) -> NoReturn:
         raise BundleError(f"{self.manifest}: {what}: wanted {wanted}, found {found}; {then}")
 
     def _check_header(self) -> None:
@@ -191,96 +190,16 @@ class Bundle:
         self._fail(f"networks.{role}.outputs", f"{output} of rank {rank}", _listed(self.networks[role].outputs))
 
 
-def specs(
-    role: str, *, input_size: int, patch_size: int, dim: int, stride: int
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of a role's graph for crops of ``input_size`` S, T = (S / patch_size)^2 tokens of ``dim`` D.
-
-    stride: pixels of the crop per cell of the refiner's output. Raises InputError on an unknown role.
-    """
-    if role not in ROLES:
-        raise InputError(f"role: wanted one of {', '.join(ROLES)}, got {role!r}")
-    tokens, cells = (input_size // patch_size) ** 2, input_size // stride
-    image = (None, 3, input_size, input_size)
-    if role == "coarse_encoder":
-        return (TensorSpec("image", image),), (TensorSpec("tokens", (None, tokens, dim)),)
-    if role == "coarse_decoder":
-        return (
-            (TensorSpec("query", (None, tokens, dim)), TensorSpec("template", (None, tokens, dim))),
-            (
-                TensorSpec("probability", (None, tokens)),
-                TensorSpec("index", (None, tokens), "int32"),
-                TensorSpec("offset", (None, tokens, 2)),
-            ),
-        )
-    pair = (TensorSpec("query", image), TensorSpec("render", image))
-    if role == "selector":
-        return pair, (TensorSpec("score", (None,)),)
-    fields = (("flow", 2), ("scale", 1), ("certainty", 1), ("sensitivity", 1))
-    return pair, tuple(TensorSpec(name, (None, channels, cells, cells)) for name, channels in fields)
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits. Raises BundleError if it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return digest.hexdigest()
-
-
-def check_hash(network: Network, found: str) -> None:
-    """Raise BundleError unless ``found`` is the SHA-256 that the manifest gives for the graph."""
-    if found != network.sha256:
-        raise BundleError(
-            f"{network.path}: not the file that {MANIFEST} describes for {network.role} (damaged or replaced): wanted "
-            f"SHA-256 {network.sha256}, found {found}; {_FETCH}"
-        )
-
-
 def write_manifest(bundle: Bundle) -> Path:
     """Write ``bundle.json`` whole or not at all, and give its path. The graphs must be there already, and fit.
 
     Raises BundleError if the bundle would not load again, OSError if the file cannot be written.
     """
-    from coop_edge.runtime.manifest import manifest_text
-
-    text = manifest_text(bundle)
+    text = manifest_text(bundle.manifest, {item.name: getattr(bundle, item.name) for item in fields(bundle)})
     bundle.check_files()
     with atomic_write(bundle.manifest) as file:
         file.write(text.encode())
     return bundle.manifest
-
-
-def available() -> list[Path]:
-    """Folders of the bundles that are installed (``coop_edge.engines``) or lie in the checkout's ``engines/``."""
-    found: dict[str, Path] = {}
-    for root in _roots():
-        for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-            found.setdefault(manifest.parent.name, manifest.parent)
-    return [found[name] for name in sorted(found)]
-
-
-def find(name: str) -> Path:
-    """Folder of the installed bundle ``name``. Raises BundleError that lists what there is."""
-    folders = {folder.name: folder for folder in available()}
-    if name not in folders:
-        roots = " or ".join(map(str, _roots())) or "anywhere (coop_edge.engines is not installed)"
-        there = ", ".join(folders) or "none"
-        raise BundleError(f"no bundle {name!r} in {roots}; there: {there}; give one of these, or a bundle's folder")
-    return folders[name]
-
-
-def _roots() -> list[Path]:
-    """Folders that hold bundles: the data package's, else that of the checkout this package is run from."""
-    spec = importlib.util.find_spec("coop_edge.engines")
-    package = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    checkout = Path(__file__).resolve().parents[2]
-    beside = [checkout / "engines"] if (checkout / "pyproject.toml").is_file() else []
-    return [root for root in dict.fromkeys(p.resolve() for p in (*package, *beside)) if root.is_dir()]
 
 
 def _folder_of(where: str | Path) -> Path:

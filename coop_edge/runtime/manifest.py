@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any, NoReturn
 
 from coop_edge.errors import BundleError
 from coop_edge.runtime.base import TensorSpec
-from coop_edge.runtime.bundle import MANIFEST, SCHEMA, Bundle, Network, TemplateSettings
+from coop_edge.runtime.network import MANIFEST, REMEDY, Network, TemplateSettings
+
+SCHEMA = 1
+"""Of the manifest: raised when a reader of the old one would misread the new one."""
 
 _BATCH = "N"
 _DTYPES = ("float32", "int32")
-_TOP = {"schema", "name", "version", "licence", "training", "input_size", "patch_size", "radius_px"} | {
-    "template",
-    "networks",
-}
+_SIZES = {"input_size", "patch_size", "radius_px"}
+_TOP = {"schema", "name", "version", "licence", "training", "template", "networks"} | _SIZES
 _TEMPLATE = {"views", "margin", "field_of_view"}
 _NETWORK = {"file", "sha256", "precision", "inputs", "outputs"}
 _TENSOR = {"name", "shape", "dtype"}
@@ -24,45 +26,35 @@ _KINDS = {str: "text", int: "an integer", float: "a number", dict: "an object", 
 _MAX_BYTES = 16 << 20
 
 
-def read_manifest(folder: Path) -> Bundle:
-    """The bundle that ``folder``'s manifest describes; its graphs are not looked at. Raises BundleError."""
-    return _Reader(folder / MANIFEST).bundle()
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The fields of a Bundle, except its folder, as the file gives them; the graphs are not looked at.
+
+    Raises BundleError on what is not a manifest of this schema, with every key known, there once, and of its type.
+    """
+    return _Reader(path).fields()
 
 
-def manifest_text(bundle: Bundle) -> str:
-    """The manifest of a bundle, as JSON that ``read_manifest`` takes. Raises BundleError on what JSON cannot hold."""
-    content = {
-        "schema": SCHEMA,
-        "name": bundle.name,
-        "version": bundle.version,
-        "licence": bundle.licence,
-        "training": bundle.training,
-        "input_size": bundle.input_size,
-        "patch_size": bundle.patch_size,
-        "radius_px": bundle.radius_px,
-        "template": {
-            "views": bundle.template.views,
-            "margin": bundle.template.margin,
-            "field_of_view": bundle.template.field_of_view,
-        },
-        "networks": {
-            role: {
-                "file": network.path.name,
-                "sha256": network.sha256,
-                "precision": network.precision,
-                "inputs": [_tensor_json(spec) for spec in network.inputs],
-                "outputs": [_tensor_json(spec) for spec in network.outputs],
-            }
-            for role, network in bundle.networks.items()
-        },
-        "verification": bundle.verification,
+def manifest_text(path: Path, fields: Mapping[str, Any]) -> str:
+    """The fields of a Bundle as JSON that ``read_manifest`` takes. Raises BundleError on what JSON cannot hold."""
+    plain = {key: fields[key] for key in ("name", "version", "licence", "training")}
+    sizes = {key: fields[key] for key in ("input_size", "patch_size", "radius_px")}
+    networks = {
+        role: {
+            "file": network.path.name,
+            "sha256": network.sha256,
+            "precision": network.precision,
+            "inputs": [_tensor_json(spec) for spec in network.inputs],
+            "outputs": [_tensor_json(spec) for spec in network.outputs],
+        }
+        for role, network in fields["networks"].items()
     }
+    template = dataclasses.asdict(fields["template"])
+    content = {"schema": SCHEMA, **plain, **sizes, "template": template, "networks": networks}
+    content["verification"] = fields["verification"]
     try:
         return json.dumps(content, indent=2, allow_nan=False, default=_plain) + "\n"
     except (TypeError, ValueError) as error:
-        raise BundleError(
-            f"{bundle.manifest}: cannot be written as JSON: {error}; wanted plain, finite data"
-        ) from error
+        raise BundleError(f"{path}: cannot be written as JSON: {error}; wanted plain, finite data") from error
 
 
 def _tensor_json(spec: TensorSpec) -> dict[str, Any]:
@@ -76,19 +68,16 @@ def _plain(value: object) -> Any:
 
 
 class _Reader:
-    """Turns one file into a Bundle; every error names the file and the place in it."""
+    """Turns one file into the fields of a Bundle; every error names the file and the place in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def fail(self, where: str, wanted: str, found: object) -> NoReturn:
         place = f"{where}: " if where else ""
-        raise BundleError(
-            f"{self.path}: {place}wanted {wanted}, found {found}; fetch the bundle again, or export it again "
-            "(python -m export onnx)"
-        )
+        raise BundleError(f"{self.path}: {place}wanted {wanted}, found {found}; {REMEDY}")
 
-    def bundle(self) -> Bundle:
+    def fields(self) -> dict[str, Any]:
         top = self.mapping({"": self.parse()}, "", "")
         schema = top.get("schema")
         if schema != SCHEMA or isinstance(schema, bool):  # before all else: another schema has other keys
@@ -97,23 +86,19 @@ class _Reader:
         template = self.mapping(top, "", "template")
         self.keys("template", template, _TEMPLATE)
         networks = self.mapping(top, "", "networks")
-        return Bundle(
-            folder=self.path.parent,
-            name=self.take(top, "", "name", str),
-            version=self.take(top, "", "version", str),
-            licence=self.take(top, "", "licence", str),
-            training=self.mapping(top, "", "training"),
-            input_size=self.take(top, "", "input_size", int),
-            patch_size=self.take(top, "", "patch_size", int),
-            radius_px=self.take(top, "", "radius_px", float),
-            template=TemplateSettings(
+        return {
+            **{key: self.take(top, "", key, str) for key in ("name", "version", "licence")},
+            **{key: self.take(top, "", key, int) for key in ("input_size", "patch_size")},
+            "radius_px": self.take(top, "", "radius_px", float),
+            "training": self.mapping(top, "", "training"),
+            "template": TemplateSettings(
                 self.take(template, "template", "views", int),
                 self.take(template, "template", "margin", float),
                 self.take(template, "template", "field_of_view", float),
             ),
-            networks={role: self.network(networks, role) for role in networks},
-            verification=self.mapping(top, "", "verification") if "verification" in top else {},
-        )
+            "networks": {role: self.network(networks, role) for role in networks},
+            "verification": self.mapping(top, "", "verification") if "verification" in top else {},
+        }
 
     def parse(self) -> Any:
         try:
@@ -154,7 +139,10 @@ class _Reader:
         fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
         if not fits:
             self.fail(f"{where}.{key}".strip("."), _KINDS[kind], repr(value)[:200])
-        return value
+        try:
+            return float(value) if kind is float else value
+        except OverflowError:  # JSON's integers have no end
+            self.fail(f"{where}.{key}".strip("."), "a number that fits a double", "a larger one")
 
     def mapping(self, holder: Mapping[str, Any], where: str, key: str) -> Mapping[str, Any]:
         result: Mapping[str, Any] = self.take(holder, where, key, dict)

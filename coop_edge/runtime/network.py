@@ -1,0 +1,89 @@
+"""What a bundle is made of: roles, the shapes of their graphs, and the file that holds a graph."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from coop_edge.errors import BundleError, InputError
+from coop_edge.runtime.base import TensorSpec
+
+MANIFEST = "bundle.json"
+REQUIRED = ("coarse_encoder", "coarse_decoder", "refiner")
+ROLES = (*REQUIRED, "selector")
+PRECISIONS = ("fp32", "fp16")
+REMEDY = "fetch the bundle again, or export it again (python -m export onnx)"
+
+
+@dataclass(frozen=True)
+class TemplateSettings:
+    """How the templates that the coarse network was trained with were rendered."""
+
+    views: int = 42
+    margin: float = 1.05
+    """Side of a template over the diameter of the bounding sphere's image."""
+    field_of_view: float = 15.0
+    """Degrees."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One graph of a bundle."""
+
+    role: str
+    path: Path
+    sha256: str
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def specs(
+    role: str, *, input_size: int, patch_size: int, dim: int, stride: int
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a role's graph for crops of ``input_size`` S, T = (S / patch_size)^2 tokens of ``dim`` D.
+
+    stride: pixels of the crop per cell of the refiner's output. Raises InputError on an unknown role.
+    """
+    if role not in ROLES:
+        raise InputError(f"role: wanted one of {', '.join(ROLES)}, got {role!r}")
+    tokens, cells = (input_size // patch_size) ** 2, input_size // stride
+    image = (None, 3, input_size, input_size)
+    if role == "coarse_encoder":
+        return (TensorSpec("image", image),), (TensorSpec("tokens", (None, tokens, dim)),)
+    if role == "coarse_decoder":
+        return (
+            (TensorSpec("query", (None, tokens, dim)), TensorSpec("template", (None, tokens, dim))),
+            (
+                TensorSpec("probability", (None, tokens)),
+                TensorSpec("index", (None, tokens), "int32"),
+                TensorSpec("offset", (None, tokens, 2)),
+            ),
+        )
+    pair = (TensorSpec("query", image), TensorSpec("render", image))
+    if role == "selector":
+        return pair, (TensorSpec("score", (None,)),)
+    fields = (("flow", 2), ("scale", 1), ("certainty", 1), ("sensitivity", 1))
+    return pair, tuple(TensorSpec(name, (None, channels, cells, cells)) for name, channels in fields)
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits. Raises BundleError if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def check_hash(network: Network, found: str) -> None:
+    """Raise BundleError unless ``found`` is the SHA-256 that the manifest gives for the graph."""
+    if found != network.sha256:
+        raise BundleError(
+            f"{network.path}: not the file that {MANIFEST} describes for {network.role} (damaged or replaced): wanted "
+            f"SHA-256 {network.sha256}, found {found}; {REMEDY}"
+        )
