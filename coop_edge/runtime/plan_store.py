@@ -1,0 +1,121 @@
+"""Where plans are written: the folder, the lock that keeps two builds apart, plan and sidecar whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coop_edge.errors import EngineError
+from coop_edge.files import atomic_write
+from coop_edge.runtime.plan import PlanInfo, plan_folders, plan_stem, sidecar_of
+
+if TYPE_CHECKING:
+    from coop_edge.runtime.network import Network
+
+log = logging.getLogger("coop_edge")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def writable_folder(network: Network, folder: Path | None = None) -> Path:
+    """The folder that new plans of ``network`` go to: ``folder``, else the first of ``plan_folders`` one can write to.
+
+    It is made if missing. Raises EngineError that says why none will do.
+    """
+    refusals = []
+    for candidate in (folder,) if folder is not None else plan_folders(network):
+        try:
+            candidate.mkdir(parents=True, exist_ok=True)
+            probe = candidate / f".{uuid.uuid4().hex}.probe"  # permissions tell little: root, read-only mounts, ACLs
+            probe.touch(exist_ok=False)
+            probe.unlink()
+        except OSError as error:
+            refusals.append(f"{candidate}: {error.strerror or error}")
+            continue
+        if refusals:
+            log.warning("plans go to %s, because %s", candidate, "; ".join(refusals))
+        return candidate
+    raise EngineError(f"no folder to write plans of {network.role} to ({'; '.join(refusals)}); give one with --folder")
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, network: Network) -> Iterator[bool]:
+    """One process at a time builds the plans of a graph in ``folder``; True if another one had to be waited for.
+
+    The kernel frees the lock when its holder ends, however it ends. What a killed build left half-written is removed.
+    """
+    path = folder / f".{plan_stem(network)}.lock"
+    with _storage(folder):
+        handle, waited = _acquire(path)
+    try:
+        for leftover in folder.glob(f".{plan_stem(network)}-*.tmp"):  # of a build that was killed: we hold the lock
+            leftover.unlink(missing_ok=True)
+        yield waited
+    finally:
+        path.unlink(missing_ok=True)  # before the lock goes, see _acquire
+        os.close(handle)
+
+
+def write_plan(path: Path, plan: bytes, info: PlanInfo) -> None:
+    """Write a plan and its sidecar; only a plan with a sidecar counts, so that is removed first and written last.
+
+    Raises EngineError if the disk is full or the folder read-only; nothing half-written remains then.
+    """
+    with _storage(path.parent, len(plan)):
+        sidecar_of(path).unlink(missing_ok=True)
+        try:
+            with atomic_write(path) as file:
+                file.write(plan)
+            with atomic_write(sidecar_of(path)) as file:
+                file.write(info.to_json())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _acquire(path: Path) -> tuple[int, bool]:
+    """An open, locked file at ``path`` and whether it was held before.
+
+    Its holder removes the file, so whoever waited may hold a lock on a file that has no name any more: then once again.
+    """
+    waited = False
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("another process builds %s; waiting for it", path.name.strip(".").removesuffix(".lock"))
+                waited = True
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    return handle, waited
+            except FileNotFoundError:
+                pass
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _storage(folder: Path, size: int = 0) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            free = shutil.disk_usage(folder).free >> 20
+            raise EngineError(
+                f"{folder}: the disk is full ({free} MB free, the plan has {-(-size >> 20)} MB; {error.strerror}); "
+                "make room or give another folder with --folder"
+            ) from error
+        raise EngineError(f"{folder}: cannot be written to: {error.strerror or error}; try --folder") from error

@@ -1,0 +1,253 @@
+"""Networks on TensorRT: plans that ``coop-edge build`` made, run on the caller's CUDA stream with CuPy memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coop_edge.errors import EngineError, InputError
+from coop_edge.kernels.device import CupyDevice
+from coop_edge.runtime import tensorrt_api
+from coop_edge.runtime.base import Array, Runner, TensorSpec
+from coop_edge.runtime.network import Network
+from coop_edge.runtime.plan import PlanInfo, Target, read_info, read_plan, rebuild_command
+from coop_edge.runtime.tensorrt_api import EngineTensor, TensorRt
+
+_ALIGNMENT = 256
+"""Bytes: what TensorRT asks of the address of a tensor."""
+_MAX_GRAPHS = 8
+
+
+class TensorRtRunner(Runner):
+    """Runs a plan with the TensorRT, or TensorRT for RTX, that it was built with.
+
+    plan: its path; the sidecar beside it is read at once (``info``, ``max_batch``), the plan itself when the runner
+    opens, after all checks of ``plan.check_plan``. cuda_graph: capture a CUDA graph for each N after its first run and
+    launch that from then on; inputs are then copied into the runner's own memory first. For the networks of this
+    package that helps where launching kernels takes longer than running them: small N. label: what errors call it.
+
+    On the device that is current in CuPy when it opens. Activations, outputs and copies of inputs are CuPy memory, one
+    block each, which grows to the largest N seen; outputs of runs of the same N are the same arrays. A run on another
+    stream than the last one starts after that has ended.
+    """
+
+    device = "cuda"
+
+    def __init__(self, plan: Path, network: Network, *, cuda_graph: bool = False, label: str = "") -> None:
+        super().__init__(label or f"{network.path.parent.name}/{network.role}", network.inputs, network.outputs)
+        self.plan, self.network, self.cuda_graph = Path(plan), network, cuda_graph
+        self.info: PlanInfo = self._read_info()
+        self.max_batch = self.info.batch[2]
+        self._clear()
+
+    def _clear(self) -> None:
+        # In the order in which things must go: what was captured, the contexts, the engine, the runtime, the memory.
+        self._graphs: dict[int, _Captured] = {}
+        self._bound: _Bound | None = None
+        self._engine: Any = None
+        self._runtime: Any = None
+        self._activations: Any = None
+        self._buffers: dict[str, Array] = {}
+        self._reading: dict[str, Array] = {}
+        self._api: TensorRt | None = None
+        self._cupy: Any = None
+        self._device_id = 0
+        self._capture_stream: Any = None
+        self._done: Any = None
+        self._last_stream: int | None = None
+
+    def _read_info(self) -> PlanInfo:
+        return read_info(self.plan, self.network)
+
+    def _read_plan(self, target: Target) -> bytes:
+        return read_plan(self.plan, self.network, target)[1]
+
+    def _load(self) -> None:
+        device = CupyDevice()
+        self._cupy, self._device_id = device.xp, device.id
+        self._api = api = tensorrt_api.load("tensorrt_rtx" if self.info.flavour == "rtx" else "tensorrt")
+        data = self._read_plan(Target.here(api))
+        self._runtime, self._engine = api.deserialize(data, self.label)
+        self._check_tensors(api.tensors(self._engine))
+        self._activations = self._cupy.empty(max(1, int(self._engine.device_memory_size_v2)), dtype="uint8")
+        self._done = self._cupy.cuda.Event(disable_timing=True)
+        if self.cuda_graph:
+            self._capture_stream = self._cupy.cuda.Stream(non_blocking=True)
+        else:
+            self._bound = self._new_bound()
+
+    def _release(self) -> None:
+        try:
+            if self._last_stream is not None:
+                self._done.synchronize()
+        finally:
+            self._graphs.clear()
+            self._bound = None
+            self._engine = None
+            self._runtime = None
+            self._clear()
+
+    def _check_device(self, name: str, array: Array) -> None:
+        cupy = sys.modules.get("cupy")  # what has never been imported has made no array
+        if cupy is None or not isinstance(array, cupy.ndarray):
+            given = f"{type(array).__module__}.{type(array).__name__}"
+            raise InputError(f"{self.label}: {name}: wanted a cupy.ndarray, got a {given}")
+        if self._open and array.device.id != self._device_id:
+            raise InputError(
+                f"{self.label}: {name}: wanted an array on CUDA device {self._device_id}, where the network is, got "
+                f"one on device {array.device.id}"
+            )
+
+    def _empty(self, spec: TensorSpec) -> Array:
+        with self._cupy.cuda.Device(self._device_id):
+            return self._cupy.empty((0, *_static(spec)), dtype=spec.dtype)
+
+    def _run(self, feed: Mapping[str, Array], batch: int, stream: Any) -> dict[str, Array]:
+        cupy = self._cupy
+        with cupy.cuda.Device(self._device_id):
+            caller = cupy.cuda.get_current_stream() if stream is None else stream
+            with caller:  # memory that is taken here belongs to the caller's order
+                if self._last_stream not in (None, caller.ptr):
+                    caller.wait_event(self._done)
+                try:
+                    outputs = self._queue(feed, batch, caller)
+                finally:  # also after a failure: part of the work may be queued
+                    self._done.record(caller)
+                    self._last_stream = caller.ptr
+        return outputs
+
+    def _queue(self, feed: Mapping[str, Array], batch: int, stream: Any) -> dict[str, Array]:
+        self._make_room(batch, stream)
+        outputs = {name: self._buffers[name][:batch] for name in self.outputs}
+        inputs = {name: self._readable(name, feed[name], batch) for name in self.inputs}
+        self._reading = inputs  # a copy must not be given back while the network may read it
+        arrays = {**inputs, **outputs}
+        if self._bound is not None:
+            self._bound.bind(arrays, batch)
+            self._bound.enqueue(stream.ptr)
+        elif batch in self._graphs:
+            self._graphs[batch].graph.launch(stream)
+        else:
+            bound = self._new_bound()
+            bound.bind(arrays, batch)
+            bound.enqueue(stream.ptr)  # what is done once per shape, and may not be captured, is done here
+            self._graphs[batch] = _Captured(bound, self._capture(bound, batch, stream))
+        return outputs
+
+    def _make_room(self, batch: int, stream: Any) -> None:
+        """Buffers for N = ``batch``. Graphs hold addresses, so they go when a buffer moves."""
+        small = not self._buffers or any(len(buffer) < batch for buffer in self._buffers.values())
+        if self._graphs and (small or (batch not in self._graphs and len(self._graphs) >= _MAX_GRAPHS)):
+            stream.synchronize()
+            if small:
+                self._graphs.clear()
+            else:
+                del self._graphs[next(iter(self._graphs))]
+        if small:
+            wanted = {**self.outputs, **(self.inputs if self.cuda_graph else {})}
+            self._buffers = {
+                name: self._cupy.empty((batch, *_static(spec)), dtype=spec.dtype) for name, spec in wanted.items()
+            }
+
+    def _readable(self, name: str, array: Array, batch: int) -> Array:
+        """``array`` itself where TensorRT can read it in place, else a copy."""
+        if self.cuda_graph:
+            staged = self._buffers[name][:batch]
+            staged[...] = array
+            return staged
+        array = self._cupy.ascontiguousarray(array)
+        return array if array.data.ptr % _ALIGNMENT == 0 else array.copy()
+
+    def _new_bound(self) -> _Bound:
+        assert self._api is not None
+        context = self._api.context(self._engine, self.label, for_capture=self.cuda_graph)
+        context.set_device_memory(self._activations.data.ptr, self._activations.nbytes)
+        return _Bound(context, self)
+
+    def _capture(self, bound: _Bound, batch: int, stream: Any) -> Any:
+        """The CUDA graph of a run that has just been done once."""
+        assert self._api is not None
+        stream.synchronize()
+        side, queued, reason = self._capture_stream, False, "TensorRT reports a failure"
+        if not self._api.capturable(bound.context, side.ptr):
+            self._refuse_graph(batch, "TensorRT says that this network cannot be captured")
+        try:
+            side.begin_capture()
+            try:
+                queued = bound.context.execute_async_v3(side.ptr)
+            finally:
+                graph = side.end_capture()
+        except Exception as error:  # CuPy's CUDARuntimeError has no base of its own
+            queued, reason = False, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if not queued:
+            self._refuse_graph(batch, reason)
+        return graph
+
+    def _refuse_graph(self, batch: int, reason: str) -> None:
+        said = "; ".join(self._api.logger.errors) if self._api is not None else ""
+        raise EngineError(
+            f"{self.label}: no CUDA graph for N = {batch}: {reason}{said and f' ({said})'}; use cuda_graph=False"
+        )
+
+    def _check_tensors(self, found: list[EngineTensor]) -> None:
+        """The engine's inputs and outputs are those of the bundle; a plan of something else is refused."""
+        wanted = [(True, spec) for spec in self.inputs.values()] + [(False, spec) for spec in self.outputs.values()]
+        has = {(t.is_input, t.name, tuple(None if n == -1 else n for n in t.shape), t.dtype) for t in found}
+        needs = {(is_input, spec.name, spec.shape, spec.dtype) for is_input, spec in wanted}
+        again = f"build it again with: {rebuild_command(self.network)}"
+        if has != needs:
+            given = ", ".join(f"{t.name} {list(t.shape)} {t.dtype}" for t in found)
+            raise EngineError(f"{self.plan}: wanted {', '.join(str(s) for _, s in wanted)}, has {given}; {again}")
+        largest = min(t.max_batch for t in found if t.is_input)
+        if largest != self.max_batch:
+            raise EngineError(
+                f"{self.plan}: the sidecar says at most N = {self.max_batch}, the plan {largest}; {again}"
+            )
+
+    def _failed(self, what: str) -> EngineError:
+        said = "; ".join(self._api.logger.errors) if self._api is not None else ""
+        return EngineError(f"{self.label}: {what}" + (f"; TensorRT says: {said}" if said else ""))
+
+
+class _Bound:
+    """An execution context and what it is bound to, so that it is told only what has changed."""
+
+    def __init__(self, context: Any, runner: TensorRtRunner) -> None:
+        self.context = context
+        self._runner = runner
+        self._batch: int | None = None
+        self._addresses: dict[str, int] = {}
+
+    def bind(self, arrays: Mapping[str, Array], batch: int) -> None:
+        if batch != self._batch:
+            self._batch = None
+            for name in self._runner.inputs:
+                shape = tuple(int(n) for n in arrays[name].shape)
+                if not self.context.set_input_shape(name, shape):
+                    raise self._runner._failed(f"TensorRT does not take the shape {list(shape)} for {name}")
+            self._batch = batch
+        for name, array in arrays.items():
+            address = int(array.data.ptr)
+            if self._addresses.get(name) != address:
+                if not self.context.set_tensor_address(name, address):
+                    raise self._runner._failed(f"TensorRT does not take the address {address:#x} for {name}")
+                self._addresses[name] = address
+
+    def enqueue(self, stream: int) -> None:
+        if not self.context.execute_async_v3(stream):
+            raise self._runner._failed(f"the run failed on N = {self._batch}")
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A CUDA graph and the context it was captured from: TensorRT wants a context of its own for each."""
+
+    bound: _Bound
+    graph: Any
+
+
+def _static(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(n for n in spec.shape if n is not None)
