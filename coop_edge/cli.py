@@ -1,4 +1,5 @@
-"""The command `coop-edge`: onboard objects and look at them. Exit codes: 0 done, 2 wrong use.
+"""The command `coop-edge`: onboard objects and look at them. Exit codes: 0 done, 1 `doctor` found
+that no Estimator could run, 2 wrong use.
 
 Errors are one readable line on standard error; `--debug` shows the trace.
 """
@@ -193,6 +194,24 @@ def render(
         },
         as_json,
     )
+
+
+@app.command()
+@_readable_errors
+def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="Also import Open3D and load every network (seconds).")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What is on this machine, what to install, and whether an Estimator could run (exit code 0) or not (1)."""
+    from coop_edge.doctor import examine
+    from coop_edge.doctor.table import show
+
+    report = examine(deep=deep)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+    else:
+        show(report, Console())
+    raise typer.Exit(0 if report.ready else 1)
 
 
 def _load(mesh: Path, unit: Unit, albedo: str | None, ignore_colors: bool, max_faces: int) -> Mesh:

@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "stages": FOUNDATION | {"mesh", "render", "templates", "pnp", "runtime", "kernels", "jit"},
     "draw": FOUNDATION | {"render"},
     "backend": FOUNDATION | {"mesh", "render", "pnp", "kernels", "runtime"},
+    "doctor": FOUNDATION | {"backend", "runtime"},
     "cli": {"*"},
     "__main__": {"*"},
     "__init__": {"*"},

@@ -1,0 +1,116 @@
+"""As ``judge``, for the GPU: driver, CuPy, and what runs networks there."""
+
+from __future__ import annotations
+
+from coop_edge.doctor.advice import OLDEST_CUDA, Advice
+from coop_edge.doctor.isolate import Outcome
+from coop_edge.doctor.judge import CUDA, NOT_INSTALLED, Outcomes, cache_problem, facts_of, families, has_gpu, row
+from coop_edge.doctor.report import Row, Status
+
+_RUNNERS = "runs networks on the GPU; one of it and {} is needed there"
+
+
+def cuda_rows(outcomes: Outcomes, advice: Advice) -> list[Row]:
+    """GPU, CuPy, and what runs networks on the GPU."""
+    return [
+        _gpu(outcomes),
+        _cupy(outcomes, advice),
+        _cupy_cache(outcomes),
+        _onnxruntime_cuda(outcomes, advice),
+        _tensorrt(outcomes, advice),
+    ]
+
+
+def _gpu(outcomes: Outcomes) -> Row:
+    facts = facts_of(outcomes, "gpu")
+    purpose = "renders, matches and solves many times faster than the CPU"
+    if facts.get("absent") or not facts:
+        found = facts.get("absent") or "not looked at"
+        return row(outcomes, "gpu", "cuda", purpose, "optional", found, required_for=CUDA, data=facts)
+    devices = "; ".join(f"{d['name']}, SM {d['sm']}, {d['memory_bytes'] / 1e9:.1f} GB" for d in facts["devices"])
+    cuda = facts["driver_cuda"]
+    found = f"{devices}; driver {facts['driver'] or 'of unknown release'}, CUDA up to {cuda_version(cuda)}"
+    old = cuda < OLDEST_CUDA * 1000
+    return row(
+        *(outcomes, "gpu", "cuda", purpose),
+        "broken" if old else "ok",
+        f"{found}: wanted a driver for CUDA {OLDEST_CUDA} or newer" if old else found,
+        required_for=CUDA,
+        data=facts,
+    )
+
+
+def _cupy(outcomes: Outcomes, advice: Advice) -> Row:
+    outcome, purpose = outcomes.get("cupy"), "renderer and pose solvers on the GPU"
+    fix = advice.cupy()
+    absent: Status = "missing" if has_gpu(outcomes) else "optional"
+    if outcome and outcome.facts is None and not outcome.problem:
+        return Row("cupy", "cuda", absent, NOT_INSTALLED, purpose, CUDA, fix)
+    facts = facts_of(outcomes, "cupy")
+    found = f"{facts.get('version')}, CUDA runtime {cuda_version(facts.get('runtime'))}"
+    fails = facts.get("fails")
+    if fails and not has_gpu(outcomes):  # it cannot work without a GPU, which is a row of its own
+        return Row("cupy", "cuda", "optional", f"{found}: not usable without a GPU", purpose, CUDA, "", facts)
+    status: Status = "broken" if fails else "ok"
+    more = {"required_for": CUDA, "data": facts, "fix": fix if fails or (outcome and outcome.problem) else ""}
+    return row(outcomes, "cupy", "cuda", purpose, status, f"{found}: {fails}" if fails else found, **more)
+
+
+def _cupy_cache(outcomes: Outcomes) -> Row:
+    purpose = "keeps compiled CUDA kernels; without it every process compiles them"
+    space = facts_of(outcomes, "cupy_storage")
+    found = f"{space.get('folder')}, {space.get('free_bytes', 0) / 1e9:.1f} GB free"
+    status: Status = "ok" if has_gpu(outcomes) else "optional"
+    fix = ""
+    if status == "ok" and (why := cache_problem(space)):
+        status, found, fix = "broken", f"{found}: {why}", "export CUPY_CACHE_DIR=/var/tmp/coop_edge-cupy"
+    return row(outcomes, "cupy_cache", "cuda", purpose, status, found, fix=fix, data=space, source="cupy_storage")
+
+
+def _onnxruntime_cuda(outcomes: Outcomes, advice: Advice) -> Row:
+    facts = facts_of(outcomes, "onnxruntime")
+    purpose = _RUNNERS.format("TensorRT")
+    listed = "CUDAExecutionProvider" in facts.get("listed", [])
+    problem = outcomes.get("onnxruntime", Outcome()).problem
+    fails = facts["fails"]["cuda"] if facts else "ONNX Runtime does not work" if problem else NOT_INSTALLED
+    if fails is None:
+        return Row("onnxruntime_cuda", "cuda", "ok", f"{facts['version']}: a session on CUDA computes", purpose)
+    there = list(families(outcomes).get("onnxruntime", {}))
+    useful = has_gpu(outcomes) and advice.onnxruntime_build() == "onnxruntime-gpu"
+    fix = ""
+    if useful:
+        build = "onnxruntime-gpu"
+        fix = advice.reinstall(build, there) if there and there != [build] else advice.install(build)
+    elif has_gpu(outcomes):
+        fails += "; onnxruntime-gpu for aarch64 has no code for Orin or Thor: build TensorRT plans instead"
+    said = _why_said(outcomes["onnxruntime"].said) if listed and "onnxruntime" in outcomes else ""
+    status: Status = "broken" if listed and has_gpu(outcomes) else "optional"
+    found = fails + (f" ({said})" if said else "")
+    data = {"listed": listed, "fails": fails, "said": said}
+    return Row("onnxruntime_cuda", "cuda", status, found, purpose, fix=fix, data=data)
+
+
+def _why_said(said: str) -> str:
+    """The library that ONNX Runtime's CUDA provider could not load, which only its log tells."""
+    lines = [line.partition("error:")[2].strip() for line in said.splitlines() if "providers_cuda" in line]
+    return next((line for line in lines if line), "")
+
+
+def _tensorrt(outcomes: Outcomes, advice: Advice) -> Row:
+    facts = facts_of(outcomes, "tensorrt")
+    purpose = _RUNNERS.format("ONNX Runtime's CUDA provider") + "; the fastest, after `coop-edge build`"
+    there = {name: module for name, module in facts.get("modules", {}).items() if module}
+    listed = [f"{name} {m['version']}" if not m["fails"] else f"{name}: {m['fails']}" for name, m in there.items()]
+    if there and facts["fails"] is None:
+        return row(outcomes, "tensorrt", "cuda", purpose, "ok", "; ".join(listed), data=facts)
+    status: Status = "broken" if there else "optional"
+    seen = facts_of(outcomes, "system_tensorrt").get("folder")
+    if facts.get("fails"):
+        listed.append(facts["fails"])
+    found = "; ".join(listed) or (f"{seen} is not visible in this environment" if seen else NOT_INSTALLED)
+    return row(outcomes, "tensorrt", "cuda", purpose, status, found, fix=advice.tensorrt(), data=facts)
+
+
+def cuda_version(number: int | None) -> str:
+    """ "13.2" for CUDA's own 13020."""
+    return "unknown" if number is None else f"{number // 1000}.{number % 1000 // 10}"
