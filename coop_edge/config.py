@@ -153,11 +153,19 @@ class CoarseConfig(Config):
     """Query-template pairs decoded at once; bounds the memory."""
     margin: float = 1.2
     """Side of the square crop over the longer side of the box."""
+    min_probability: float = 0.0
+    """Matches of this probability or a lower one take no part; higher is stricter. Below one half little changes: a
+    match that loses against *no match* has probability 0 anyway."""
+    min_inliers: int = 6
+    """Least inliers of a hypothesis, beside one more per 48 matches. Matches that are all wrong still give a pose with
+    4 to 6 inliers among 24, up to 7 among 64, up to 9 among 196; lower lets more of those pass on to refinement."""
 
     def __post_init__(self) -> None:
         self._int("hypotheses", 1, 42)
         self._int("micro_batch", 1, 4096)
         self._number("margin", 1.0, 4.0)
+        self._number("min_probability", 0.0, 1.0)
+        self._int("min_inliers", 4, 4096)
 
 
 @dataclass(frozen=True)
@@ -168,12 +176,22 @@ class RefineConfig(Config):
     """Renders per hypothesis; 0 returns the coarse pose."""
     margin: float = 1.2
     """Side of the square crop over the object's projected diameter."""
+    stop_px: float = 0.1
+    """A hypothesis is done when an iteration moves no point of the object by more than this many pixels of a 128-pixel
+    crop, and by no more than ``stop_diameter``; 0 always does all iterations."""
+    stop_diameter: float = 0.002
+    """The same in space, as a share of the object's diameter: motion along the line of sight hardly shows in pixels."""
+    micro_batch: int = 64
+    """Crops compared at once; bounds the memory."""
     lm: LmConfig = field(default_factory=LmConfig)
     """The weighted pose solver."""
 
     def __post_init__(self) -> None:
         self._int("iterations", 0, 100)
         self._number("margin", 1.0, 4.0)
+        self._number("stop_px", 0.0, 1e3)
+        self._number("stop_diameter", 0.0, 10.0)
+        self._int("micro_batch", 1, 4096)
         self._nested(lm=LmConfig)
 
 
@@ -183,9 +201,26 @@ class SelectConfig(Config):
 
     min_score: float = 0.0
     """A best score below this comes back as success=False."""
+    inlier_px: float = 2.0
+    """A cell of the refiner agrees with the final pose if its reprojection error is below this, pixels of a 128-pixel
+    crop; larger is more lenient."""
+    min_inlier_ratio: float = 0.3
+    """Least share of the confidence W that lies on cells that agree; a hypothesis with less is rejected."""
+    min_inliers: int = 12
+    """Least number of cells that are visible and agree; a hypothesis with fewer is rejected."""
+    full_support: float = 0.25
+    """Share of the rendered cells expected to be visible and matched from which on the score is not lowered for want of
+    support; higher lowers the scores of occluded objects."""
+    coarse_weight: float = 0.3
+    """Exponent of the coarse evidence in the score; that of the refined evidence is one minus it. 0 leaves it out."""
 
     def __post_init__(self) -> None:
         self._number("min_score", 0.0, 1.0)
+        self._number("inlier_px", 1e-3, 1e3)
+        self._number("min_inlier_ratio", 0.0, 1.0)
+        self._int("min_inliers", 0, 1 << 30)
+        self._number("full_support", 1e-6, 1.0)
+        self._number("coarse_weight", 0.0, 1.0)
 
 
 @dataclass(frozen=True)

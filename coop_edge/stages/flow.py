@@ -1,0 +1,68 @@
+"""What the refiner says about a pair, as weighted 2D-3D correspondences, and how well a pose fits them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.stages.arrays import Array, array_module
+from coop_edge.stages.pairs import Pairs
+from coop_edge.types import Camera
+
+Floats = NDArray[np.float64]
+
+
+class Correspondences(NamedTuple):
+    """M sets of P cells; cells off the rendered object or matched outside the image have weight 0."""
+
+    points: Array  # float32 [M,P,3] metres, object's frame; NaN off the object
+    pixels: Array  # float32 [M,P,2] of the crop, where the network finds the points
+    weight: Array  # float32 [M,P] W = certainty sensitivity (1 - exp(-R / b))
+    agreement: Array  # float32 [M,P] certainty (1 - exp(-R / b)): the probability that a cell is visible and matched
+    silhouette: Array  # bool [M,P]
+
+
+def correspondences(
+    pairs: Pairs, outputs: Mapping[str, Array], points: Array, cells: Floats, camera: Camera, radius_px: float
+) -> Correspondences:
+    """From the refiner's outputs (``flow``, ``scale``, ``certainty``, ``sensitivity``) for ``pairs``.
+
+    points, cells: of ``Pairs.cells``. radius_px: R of the flow probability.
+    """
+    xp = array_module(points)
+    m, p = points.shape[:2]
+    flow = xp.moveaxis(outputs["flow"], 1, -1).reshape(m, p, 2)
+    pixels = xp.asarray(cells, dtype=np.float32) + flow
+    silhouette = xp.isfinite(points[..., 0])
+    trusted = silhouette & in_image(pairs, pixels, camera)
+    flow_probability = -xp.expm1(-radius_px / outputs["scale"].reshape(m, p))
+    agreement = outputs["certainty"].reshape(m, p) * flow_probability
+    agreement = xp.where(trusted, agreement, 0.0).astype(np.float32)
+    weight = agreement * outputs["sensitivity"].reshape(m, p)
+    return Correspondences(points, pixels, weight, agreement, silhouette)
+
+
+def in_image(pairs: Pairs, pixels: Array, camera: Camera) -> Array:
+    """Whether crop pixels [M,P,2] or [P,2] lie in the image, bool [M,P]."""
+    xp = array_module(pixels)
+    inverse = xp.asarray(np.linalg.inv(pairs.crop.H))
+    q = pixels @ xp.swapaxes(inverse[:, :, :2], 1, 2) + inverse[:, None, :, 2]
+    # Compared as products, so that nothing is divided by what lies beside or behind the camera.
+    x, y, w = q[..., 0], q[..., 1], q[..., 2]
+    right, bottom = (camera.width - 0.5) * w, (camera.height - 0.5) * w
+    return (w > 0) & (x >= -0.5 * w) & (x < right) & (y >= -0.5 * w) & (y < bottom)
+
+
+def residuals(found: Correspondences, K: Floats, T_crop_object: Floats) -> Array:
+    """Reprojection errors float32 [M,P] of all cells at poses [M,4,4], pixels of the crop; inf off the object, behind
+    the camera, and where a pose is not finite."""
+    xp = array_module(found.points)
+    T, K = xp.asarray(T_crop_object), xp.asarray(K)
+    seen = found.points @ xp.swapaxes(T[:, :3, :3], 1, 2) + T[:, None, :3, 3]
+    projected = seen @ xp.swapaxes(K, 1, 2)
+    z = xp.where(projected[..., 2:] > 0, projected[..., 2:], np.nan)
+    distance = xp.linalg.norm(projected[..., :2] / z - found.pixels, axis=-1)
+    return xp.where(xp.isfinite(distance), distance, np.inf).astype(np.float32)

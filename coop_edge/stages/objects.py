@@ -1,0 +1,67 @@
+"""ObjectModel: what the stages know of a registered object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.errors import BundleError, InputError
+from coop_edge.mesh.mesh import Mesh
+from coop_edge.mesh.symmetry import Symmetries
+from coop_edge.runtime.base import Runner
+from coop_edge.stages.arrays import Array, run_batched
+from coop_edge.stages.crop import as_network_image
+from coop_edge.templates.template_set import TemplateSet
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectModel:
+    """One object; make it with ``describe``. In the stages an object is its index in a sequence of these, which is also
+    its mesh's index in the renderer.
+
+    ``object_points`` and ``descriptors`` live where the networks run.
+    """
+
+    name: str
+    centre: NDArray[np.float64]  # [3] metres, object's frame: what virtual cameras look at
+    diameter: float  # metres
+    symmetries: Symmetries
+    object_points: Array  # float32 [V,S,S,3] metres, object's frame; NaN off the object
+    descriptors: Array  # float32 [V,T,D]
+
+    @classmethod
+    def describe(
+        cls, name: str, mesh: Mesh, templates: TemplateSet, encoder: Runner, *, micro_batch: int = 42
+    ) -> ObjectModel:
+        """Encode the templates of ``mesh`` with the open ``coarse_encoder``.
+
+        Raises BundleError if the templates are another mesh's, or of another size than the encoder takes.
+        """
+        templates.check_mesh(mesh)
+        wanted = encoder.inputs["image"].shape[-1]
+        if templates.size != wanted:
+            raise BundleError(
+                f"templates of {name!r} are {templates.size} pixels wide, {encoder.label} takes {wanted}; "
+                f"render them again at size {wanted}"
+            )
+        images, points = as_network_image(templates.rgb), templates.object_points
+        if encoder.device == "cuda":
+            import cupy
+
+            images, points = cupy.asarray(images), cupy.asarray(points)
+        tokens = run_batched(encoder, {"image": images}, micro_batch)["tokens"]
+        return cls(name, mesh.centre, mesh.diameter, templates.symmetries, points, tokens)
+
+
+def centres_and_diameters(
+    objects: Sequence[ObjectModel], index: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres [M,3] and diameters [M] of the objects at ``index`` [M]. Raises InputError on an index that is none."""
+    if index.size and not (index.min() >= 0 and index.max() < len(objects)):
+        raise InputError(f"object index: wanted values in [0, {len(objects)}), got {index.min()}..{index.max()}")
+    centres = np.array([model.centre for model in objects], np.float64).reshape(-1, 3)
+    diameters = np.array([model.diameter for model in objects], np.float64)
+    return centres[index], diameters[index]

@@ -1,0 +1,213 @@
+"""Stage 2: render and compare until the pose stands (Co-op, section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.config import RefineConfig
+from coop_edge.geometry import se3
+from coop_edge.geometry.crop import CropCamera
+from coop_edge.pnp.base import PnpSolver, PnpStatus
+from coop_edge.runtime.base import Runner
+from coop_edge.stages.arrays import on_host, run_batched
+from coop_edge.stages.coarse import REFERENCE_SIZE
+from coop_edge.stages.flow import Correspondences, correspondences, in_image, residuals
+from coop_edge.stages.objects import centres_and_diameters
+from coop_edge.stages.pairs import PairMaker, Pairs
+
+Floats = NDArray[np.float64]
+
+LEAST_CELLS = 8
+"""Rendered cells that must lie inside the image; with fewer there is nothing to compare."""
+
+NO_START = "refine: no pose to start from"
+OUT_OF_SIGHT = "refine: the object lies behind the camera, less than 0.6 of its diameter before it, or far off its axis"
+OUTSIDE = "refine: the object lies outside the image"
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """M refined hypotheses on the host, in the order given.
+
+    The last four arrays are of each hypothesis' last iteration, P cells each: what its final pose is judged by. Without
+    any iteration P = 0.
+    """
+
+    T_camera_object: Floats  # [M,4,4]; NaN where failed
+    covariance: Floats  # [M,6,6] of (translation m, rotation rad) in camera axes; NaN where failed or unknown
+    reasons: tuple[str, ...]  # "" where there is a pose
+    iterations: NDArray[np.int64]  # [M] done
+    shift_px: Floats  # [M] how far the last one moved the object's points, pixels of the crop
+    image_px: Floats  # [M] image pixels per crop pixel
+    crop_size: int
+    weight: NDArray[np.float32]  # [M,P] W; 0 off the object
+    agreement: NDArray[np.float32]  # [M,P] probability that the cell is visible and matched; 0 off the object
+    silhouette: NDArray[np.bool_]  # [M,P]
+    residual_px: NDArray[np.float32]  # [M,P] reprojection error at the final pose, pixels of the crop; inf = undefined
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    @property
+    def ok(self) -> NDArray[np.bool_]:
+        """[M]"""
+        return np.array([reason == "" for reason in self.reasons], np.bool_)
+
+
+def refine(
+    maker: PairMaker,
+    T_camera_object: Floats,
+    object_index: NDArray[np.integer],
+    *,
+    runner: Runner,
+    solver: PnpSolver,
+    config: RefineConfig,
+    radius_px: float,
+) -> Refined:
+    """Refine M poses [M,4,4] of the objects at ``object_index`` [M], all of them as one batch. M = 0 is legal.
+
+    A pose that is not finite is passed on as failed. runner: open, of ``refiner``. radius_px: R, of the bundle.
+    """
+    state = _State(maker, np.array(T_camera_object, np.float64).reshape(-1, 4, 4), np.asarray(object_index, np.int64))
+    state.fail(np.logical_not(np.isfinite(state.T).all(axis=(1, 2))), NO_START)
+    state.fail(~maker.in_sight(state.T, state.object_index), OUT_OF_SIGHT)
+    for _ in range(config.iterations):
+        if not state.active.size:
+            break
+        _iterate(state, runner, solver, config, radius_px)
+    return state.result()
+
+
+def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: RefineConfig, radius_px: float) -> None:
+    """One render, comparison and pose for all active hypotheses."""
+    maker = state.maker
+    stride = maker.size // runner.outputs["flow"].shape[-1]  # type: ignore[operator]  # not the batch axis: an integer
+    pairs = maker.make(state.T[state.active], state.object_index[state.active])
+    points, cells = pairs.cells(stride)
+    xp_cells = cells if isinstance(points, np.ndarray) else _like(points, cells)
+    seen = np.isfinite(on_host(points[..., 0])) & on_host(in_image(pairs, xp_cells, maker.camera))
+    hidden = seen.sum(axis=1) < LEAST_CELLS
+    if hidden.any():
+        state.fail_some(state.active[hidden], OUTSIDE)
+        if not state.active.size:
+            return
+        pairs = maker.make(state.T[state.active], state.object_index[state.active])
+        points, cells = pairs.cells(stride)
+    outputs = run_batched(runner, {"query": pairs.query, "render": pairs.render}, config.micro_batch)
+    found = correspondences(pairs, outputs, points, cells, maker.camera, radius_px)
+    K, T = (_like(points, a) for a in (pairs.crop.K, pairs.T_crop_object))
+    result = solver.weighted_lm(found.points, found.pixels, found.weight, K, T, config.lm)
+    state.advance(pairs, found, on_host(result.T_camera_object), on_host(result.covariance), config)
+    state.fail_statuses(on_host(result.statistics.status))
+
+
+def _like(points: Any, array: Floats) -> Any:
+    """``array`` where ``points`` lives."""
+    if isinstance(points, np.ndarray):
+        return array
+    import cupy
+
+    return cupy.asarray(array)
+
+
+@dataclass(eq=False)
+class _State:
+    """Where M hypotheses stand between iterations."""
+
+    maker: PairMaker
+    T: Floats
+    object_index: NDArray[np.int64]
+    active: NDArray[np.int64] = field(init=False)  # neither failed nor done
+    last: NDArray[np.int64] = field(init=False)  # those that the last iteration advanced
+    cells: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        m = len(self.T)
+        self.active = self.last = np.arange(m)
+        self.reasons = [""] * m
+        self.covariance = np.full((m, 6, 6), np.nan)
+        self.iterations = np.zeros(m, np.int64)
+        self.shift_px = np.full(m, np.nan)
+        self.image_px = np.full(m, np.nan)
+
+    def fail(self, which: NDArray[np.bool_], reason: str) -> None:
+        """Fail those of all M that are active."""
+        self.fail_some(np.intersect1d(self.active, np.flatnonzero(which)), reason)
+
+    def fail_some(self, members: NDArray[np.integer], reason: str) -> None:
+        for i in members:
+            self.reasons[i] = self.reasons[i] or reason
+        self.T[members] = np.nan
+        self.covariance[members] = np.nan
+        self.active = np.setdiff1d(self.active, members)
+
+    def fail_statuses(self, status: NDArray[np.integer]) -> None:
+        """Fail what the solver could not solve of those last advanced, and what it moved out of sight."""
+        for value in np.unique(status[status != PnpStatus.SOLVED]):
+            self.fail_some(self.last[status == value], f"refine: {PnpStatus(int(value)).reason}")
+        moved = self.last[status == PnpStatus.SOLVED]
+        lost = ~self.maker.in_sight(self.T[moved], self.object_index[moved])
+        self.fail_some(moved[lost], OUT_OF_SIGHT)
+
+    def advance(self, pairs: Pairs, found: Correspondences, T_crop: Floats, cov: Floats, config: RefineConfig) -> None:
+        """Take the poses solved for the active ones, and end those that hardly moved."""
+        a = self.last = self.active
+        self.T[a] = pairs.crop.to_camera(T_crop)
+        self.covariance[a] = _turned(cov, pairs.crop)
+        self.iterations[a] += 1
+        K = self.maker.camera.K
+        self.image_px[a] = np.sqrt(K[0, 0] * K[1, 1]) / pairs.crop.K[:, 0, 0]
+        values = {"weight": found.weight, "agreement": found.agreement, "silhouette": found.silhouette}
+        values["residual_px"] = residuals(found, pairs.crop.K, T_crop)
+        for name, value in values.items():
+            host = on_host(value)
+            self.cells.setdefault(name, np.zeros((len(self.T), host.shape[1]), host.dtype))[a] = host
+        centre, diameter = centres_and_diameters(self.maker.objects, self.object_index[a])
+        space, pixels = shifts(pairs.T_crop_object, T_crop, pairs.crop.K, centre, diameter)
+        self.shift_px[a] = pixels
+        still = (pixels <= config.stop_px * self.maker.size / REFERENCE_SIZE) & (space <= config.stop_diameter)
+        self.active = a[~still]
+
+    def result(self) -> Refined:
+        m = len(self.T)
+        empty: dict[str, Any] = {"silhouette": np.zeros((m, 0), np.bool_)}
+        for name in ("weight", "agreement", "residual_px"):
+            empty[name] = np.zeros((m, 0), np.float32)
+        return Refined(
+            self.T,
+            self.covariance,
+            tuple(self.reasons),
+            self.iterations,
+            self.shift_px,
+            self.image_px,
+            self.maker.size,
+            **(self.cells or empty),
+        )
+
+
+def shifts(T_old: Floats, T_new: Floats, K: Floats, centre: Floats, diameter: Floats) -> tuple[Floats, Floats]:
+    """How far a pose change moves the points of a ball of the object's diameter, at most: [M] diameters, [M] pixels.
+
+    T_old, T_new [M,4,4] and K [M,3,3] of the virtual cameras, which look at ``centre`` [M,3] (object's frame) at T_old.
+    """
+    c = centre[..., None]
+    before = (T_old[:, :3, :3] @ c)[..., 0] + T_old[:, :3, 3]
+    move = (T_new[:, :3, :3] @ c)[..., 0] + T_new[:, :3, 3] - before
+    turn = np.full(len(T_old), np.nan)
+    finite = np.isfinite(T_new).all(axis=(1, 2))
+    turn[finite] = se3.rotation_angle(T_old[finite, :3, :3], T_new[finite, :3, :3])
+    radius, depth = 0.5 * diameter, before[:, 2]
+    space = (np.linalg.norm(move, axis=1) + turn * radius) / diameter
+    sideways = np.hypot(move[:, 0], move[:, 1]) + turn * radius + np.abs(move[:, 2]) * radius / depth
+    return space, K[:, 0, 0] * sideways / depth
+
+
+def _turned(covariance: Floats, crop: CropCamera) -> Floats:
+    """Covariances [M,6,6] in the axes of the virtual cameras -> in those of the real one, with the same centre."""
+    B = np.zeros((len(covariance), 6, 6))
+    B[:, :3, :3] = B[:, 3:, 3:] = np.swapaxes(crop.R_crop_camera, 1, 2)
+    return B @ covariance @ np.swapaxes(B, 1, 2)

@@ -1,0 +1,238 @@
+"""Stage 3: how far each hypothesis is to be believed, and the best one of each detection.
+
+Score. Of a refined hypothesis with confidences W, residuals e at its final pose and threshold r (``inlier_px``):
+
+    q = sum of W over cells with e < r / sum of W                       (GoTrack's weighted inlier ratio)
+    a = mean over the rendered cells of certainty (1 - exp(-R / b))     (the share expected to be visible and matched)
+    score = (q min(1, a / full_support))^(1 - w) evidence^w
+
+with the coarse evidence (share of the matched probability that RANSAC's inliers hold) and w = ``coarse_weight``. While
+tracking there is no coarse evidence, and w = 0. Without refinement the score is the coarse evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.config import SelectConfig
+from coop_edge.geometry import se3
+from coop_edge.runtime.base import Runner
+from coop_edge.stages.arrays import on_host, run_batched
+from coop_edge.stages.coarse import REFERENCE_SIZE
+from coop_edge.stages.objects import ObjectModel
+from coop_edge.stages.pairs import PairMaker
+from coop_edge.stages.refine import Refined
+from coop_edge.types import PoseEstimate, StageTimes
+
+Floats = NDArray[np.float64]
+
+LOST = "lost"
+"""Reason of a tracked object whose evidence has dropped."""
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """How well M refined hypotheses fit the image, on the host. All 0 (``rms_px`` NaN) for those that failed."""
+
+    inlier_ratio: Floats  # [M] q
+    support: Floats  # [M] a
+    n_inliers: NDArray[np.int64]  # [M] cells more probably visible and matched than not, and below the threshold
+    rms_px: Floats  # [M] of those, pixels of the image
+
+
+class Rescorer(Protocol):
+    """Where a selector network sits: scores [M] from the refined hypotheses and the scores [M] worked out so far."""
+
+    def __call__(self, refined: Refined, object_index: NDArray[np.int64], scores: Floats) -> Floats: ...
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkRescorer:
+    """The bundle's ``selector``: its score of query and render at the final pose replaces the others'."""
+
+    maker: PairMaker
+    runner: Runner
+    micro_batch: int = 64
+
+    def __call__(self, refined: Refined, object_index: NDArray[np.int64], scores: Floats) -> Floats:
+        """[M]; failed hypotheses keep their score."""
+        chosen = np.flatnonzero(refined.ok)
+        pairs = self.maker.make(refined.T_camera_object[chosen], object_index[chosen])
+        outputs = run_batched(self.runner, {"query": pairs.query, "render": pairs.render}, self.micro_batch)
+        out = scores.copy()
+        out[chosen] = np.clip(on_host(outputs["score"]), 0.0, 1.0)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The answer for each of N detections, and the score and the reason of rejection ("" = none) of each hypothesis."""
+
+    hypothesis: NDArray[np.int64]  # [N] chosen, or the best one rejected; -1 = the detection has none
+    T_camera_object: Floats  # [N,4,4]; NaN where not successful
+    covariance: Floats  # [N,6,6]; NaN where not successful or unknown
+    scores: Floats  # [N]
+    n_inliers: NDArray[np.int64]  # [N]
+    rms_px: Floats  # [N] pixels of the image; NaN if unknown
+    reasons: tuple[str, ...]  # [N] "" = success
+    hypothesis_scores: Floats  # [M]
+    hypothesis_reasons: tuple[str, ...]  # [M]
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def estimates(self, names: Sequence[str], times: StageTimes | None = None) -> list[PoseEstimate]:
+        """As PoseEstimates, ``names`` [N] being those of the objects."""
+        out = []
+        for i, (name, reason) in enumerate(zip(names, self.reasons, strict=True)):
+            values: dict[str, Any] = {"score": float(self.scores[i]), "n_inliers": int(self.n_inliers[i])}
+            if np.isfinite(self.rms_px[i]):
+                values["reprojection_rms_px"] = float(self.rms_px[i])
+            if not reason:
+                values["T_camera_object"] = self.T_camera_object[i]
+                values["covariance"] = self.covariance[i] if np.isfinite(self.covariance[i]).all() else None
+            out.append(PoseEstimate(not reason, reason, times=times, object=name, **values))
+        return out
+
+
+def select(
+    refined: Refined,
+    detection: NDArray[np.integer],
+    count: int,
+    objects: Sequence[ObjectModel],
+    object_index: NDArray[np.integer],
+    config: SelectConfig,
+    *,
+    evidence: Floats | None = None,
+    reasons: Sequence[str] | None = None,
+    T_previous: Floats | None = None,
+    rescore: Rescorer | None = None,
+) -> Selection:
+    """Score M hypotheses, reject what disagrees, keep the best of each of ``count`` detections.
+
+    detection, object_index [M]. evidence [M] and reasons [M] are those of the coarse stage (None: there was none).
+    T_previous [M,4,4]: the poses tracked from; failures then are ``LOST``. Among the poses of a symmetric object that
+    look the same the one nearest to T_previous is returned, without it the one least turned against the camera.
+    Of equal scores the earlier hypothesis wins.
+    """
+    index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
+    found = agreement(refined, config)
+    scores = inlier_scores(refined, found, evidence, config)
+    if rescore is not None and len(refined):
+        scores = rescore(refined, index, scores)
+    rejected = tuple(
+        (reasons[i] if reasons else "") or refined.reasons[i] or _rejection(refined, found, scores, config, i)
+        for i in range(len(refined))
+    )
+    chosen = np.full(count, -1, np.int64)
+    rank = np.where(np.array([r == "" for r in rejected], bool), scores + 2.0, scores)  # any accepted before any other
+    for i in range(len(refined)):
+        d = detection[i]
+        if chosen[d] < 0 or rank[i] > rank[chosen[d]]:
+            chosen[d] = i
+    return _selection(refined, found, scores, rejected, chosen, objects, index, T_previous)
+
+
+def agreement(refined: Refined, config: SelectConfig) -> Agreement:
+    """Measure the hypotheses of the last iteration at their final poses."""
+    threshold = config.inlier_px * refined.crop_size / REFERENCE_SIZE
+    ok = refined.ok[:, None]
+    fits = ok & (refined.residual_px < threshold)
+    weight = refined.weight.astype(np.float64)
+    total = weight.sum(axis=1)
+    ratio = (weight * fits).sum(axis=1) / np.maximum(total, np.finfo(np.float64).tiny)
+    cells = np.maximum((refined.silhouette & ok).sum(axis=1), 1)
+    support = (refined.agreement.astype(np.float64) * ok).sum(axis=1) / cells
+    inliers = fits & (refined.agreement > 0.5)
+    count = inliers.sum(axis=1)
+    squares = np.square(refined.residual_px, where=inliers, out=np.zeros(inliers.shape), dtype=np.float64).sum(axis=1)
+    rms = np.where(count > 0, np.sqrt(squares / np.maximum(count, 1)) * refined.image_px, np.nan)
+    return Agreement(ratio, support, count, rms)
+
+
+def inlier_scores(refined: Refined, found: Agreement, evidence: Floats | None, config: SelectConfig) -> Floats:
+    """Scores [M] in [0, 1], by the equation in the module's docstring; 0 of what failed."""
+    coarse = np.ones(len(refined)) if evidence is None else np.asarray(evidence, np.float64)
+    weight = 0.0 if evidence is None else config.coarse_weight
+    fit = found.inlier_ratio * np.minimum(1.0, found.support / config.full_support)
+    score = np.where(refined.iterations > 0, fit ** (1.0 - weight) * coarse**weight, coarse)
+    return np.where(refined.ok, np.clip(score, 0.0, 1.0), 0.0)
+
+
+def _rejection(refined: Refined, found: Agreement, scores: Floats, config: SelectConfig, i: int) -> str:
+    """Why hypothesis i, which has a pose, is not to be believed; "" if it is."""
+    if refined.iterations[i]:
+        if found.inlier_ratio[i] < config.min_inlier_ratio:
+            return (
+                f"select: render and image disagree (weighted inlier ratio {found.inlier_ratio[i]:.2f}, "
+                f"wanted {config.min_inlier_ratio:g})"
+            )
+        if found.n_inliers[i] < config.min_inliers:
+            return f"select: too little of the object agrees ({found.n_inliers[i]} cells, wanted {config.min_inliers})"
+    if scores[i] < config.min_score:
+        return f"select: score {scores[i]:.3f} is below min_score = {config.min_score:g}"
+    return ""
+
+
+def _selection(
+    refined: Refined,
+    found: Agreement,
+    scores: Floats,
+    rejected: tuple[str, ...],
+    chosen: NDArray[np.int64],
+    objects: Sequence[ObjectModel],
+    index: NDArray[np.int64],
+    T_previous: Floats | None,
+) -> Selection:
+    n = len(chosen)
+    T, covariance = np.full((n, 4, 4), np.nan), np.full((n, 6, 6), np.nan)
+    reasons = []
+    for d, i in enumerate(chosen):
+        reason = "no hypothesis" if i < 0 else rejected[i]
+        if not reason:
+            reference = None if T_previous is None else T_previous[i]
+            pose, spread = refined.T_camera_object[i], refined.covariance[i]
+            T[d], covariance[d] = one_of_the_same(objects[index[i]], pose, spread, reference)
+        reasons.append(LOST if reason and T_previous is not None else reason)
+    has = chosen >= 0
+
+    def of_chosen(values: NDArray[Any], missing: float) -> NDArray[Any]:
+        out = np.full(n, missing, values.dtype)
+        out[has] = values[chosen[has]]
+        return out
+
+    return Selection(
+        hypothesis=chosen,
+        T_camera_object=T,
+        covariance=covariance,
+        scores=of_chosen(scores, 0.0),
+        n_inliers=of_chosen(found.n_inliers, 0),
+        rms_px=of_chosen(found.rms_px, np.nan),
+        reasons=tuple(reasons),
+        hypothesis_scores=scores,
+        hypothesis_reasons=rejected,
+    )
+
+
+def one_of_the_same(
+    model: ObjectModel, T_camera_object: Floats, covariance: Floats, T_reference: Floats | None
+) -> tuple[Floats, Floats]:
+    """Of the poses that look like T [4,4] the one nearest to T_reference (None: to that with R = I at the same place),
+    and its covariance [6,6].
+
+    With T' = T S and S = [R_s t_s; 0 1] the translation is t' = R t_s + t, so rho' = rho - (R t_s) x phi.
+    """
+    if model.symmetries.trivial:
+        return T_camera_object, covariance
+    if T_reference is None:
+        centre = T_camera_object[:3, :3] @ model.centre + T_camera_object[:3, 3]
+        T_reference = se3.from_rt(np.eye(3), centre - model.centre)
+    T = model.symmetries.nearest_symmetric(T_camera_object, T_reference)
+    A = np.eye(6)
+    A[:3, 3:] = -se3.hat(T[:3, 3] - T_camera_object[:3, 3])
+    return T, A @ covariance @ A.T
