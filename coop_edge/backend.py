@@ -1,4 +1,4 @@
-"""Picks, once, the renderer and the solvers of a device. The only room that knows the implementations.
+"""Picks, once, the renderer, solvers and runners of a device. The only room that knows the implementations.
 
 ``device="cpu"`` and ``device="cuda"`` mean what they say: what is missing raises ``BackendUnavailable`` with the probe
 that failed. ``device="auto"`` takes CUDA where its probes pass, else the CPU, and says in the log which and why.
@@ -11,20 +11,24 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from coop_edge.errors import BackendUnavailable, InputError
+from coop_edge.errors import BackendUnavailable, EngineError, InputError
 
 if TYPE_CHECKING:
     from coop_edge.mesh.mesh import Mesh
     from coop_edge.pnp.base import PnpSolver
     from coop_edge.render.base import Renderer, Shading
+    from coop_edge.runtime.base import Runner
+    from coop_edge.runtime.bundle import Bundle, Network
 
 log = logging.getLogger("coop_edge")
 
 RENDERERS = {"cpu": "coop_edge.render.cpu:CpuRenderer", "cuda": "coop_edge.render.cuda:CudaRenderer"}
 OFFLINE_RENDERERS = {**RENDERERS, "open3d": "coop_edge.render.open3d:Open3dRenderer"}
 SOLVERS = {"cpu": "coop_edge.pnp.cpu:CpuPnpSolver", "cuda": "coop_edge.pnp.cuda:CudaPnpSolver"}
+RUNNERS = {"onnx": "coop_edge.runtime.onnx:OnnxRunner", "tensorrt": "coop_edge.runtime.tensorrt:TensorRtRunner"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,44 @@ class Backend:
         solver: PnpSolver = _load(SOLVERS[self.name])()
         return solver
 
+    def runner(
+        self,
+        bundle: Bundle,
+        role: str,
+        *,
+        threads: int = 0,
+        engine: Literal["auto", "onnx", "tensorrt"] = "auto",
+    ) -> Runner:
+        """What runs the network of ``role`` on this device, not opened yet. The log says what was taken, and why.
+
+        engine: "onnx" and "tensorrt" insist. "auto" is ONNX Runtime on the CPU; on CUDA it is TensorRT where a sound
+        plan for this very device and TensorRT is there, else ONNX Runtime's CUDA provider. threads: of ONNX Runtime on
+        the CPU, 0 = its own choice.
+
+        Raises InputError (engine, role, threads), BundleError (no such network in the bundle), BackendUnavailable (what
+        is missing, and how to get it), EngineError (no sound plan for engine="tensorrt").
+        """
+        if engine not in ("auto", *RUNNERS):
+            raise InputError(f"engine: wanted 'auto', {', '.join(map(repr, RUNNERS))}, got {engine!r}")
+        network, label = bundle.network(role), f"{bundle.name}/{role}"
+        reason, level = "asked for" if engine == "onnx" else "the engine of the CPU", logging.INFO
+        if engine == "tensorrt" and self.name != "cuda":
+            raise BackendUnavailable(f"{label}: engine='tensorrt' needs device='cuda', this backend is {self.name!r}")
+        if engine != "onnx" and self.name == "cuda":
+            try:
+                plan = sound_plan(network)
+            except (BackendUnavailable, EngineError) as error:
+                if engine == "tensorrt":
+                    raise
+                if missing := probe_onnxruntime("cuda"):
+                    raise BackendUnavailable(f"{label}: nothing runs it on CUDA; {error}; {missing}") from error
+                reason, level = f"no TensorRT: {error}", logging.WARNING if isinstance(error, EngineError) else level
+            else:
+                log.info("%s: TensorRT (%s)", label, plan.name)
+                return _runner("tensorrt", plan, network, label=label)
+        log.log(level, "%s: ONNX Runtime on %s (%s)", label, self.name, reason)
+        return _runner("onnx", network, device=self.name, threads=threads, label=label)
+
 
 def make_renderer(
     name: str, meshes: Mesh | Sequence[Mesh], *, shading: Shading | None = None, supersample: int = 1
@@ -77,6 +119,22 @@ def make_renderer(
         raise InputError(f"renderer: wanted one of {', '.join(map(repr, OFFLINE_RENDERERS))}, got {name!r}")
     renderer: Renderer = _load(OFFLINE_RENDERERS[name])(meshes, shading=shading, supersample=supersample)
     return renderer
+
+
+def sound_plan(network: Network) -> Path:
+    """The TensorRT plan of ``network`` for this device: found, whole, and built for just this.
+
+    Raises BackendUnavailable (no TensorRT, no GPU), EngineError (no plan, or one that does not fit), with what to do.
+    """
+    from coop_edge.runtime.plan import Target, check_plan, find_plan, no_plan
+    from coop_edge.runtime.tensorrt_api import load
+
+    target = Target.here(load())
+    plan = find_plan(network, target)
+    if plan is None:
+        raise EngineError(no_plan(network, target))
+    check_plan(plan, network, target)
+    return plan
 
 
 def probe_cpu() -> str | None:
@@ -102,6 +160,29 @@ def probe_cuda() -> str | None:
         first_line = (str(error).splitlines() or [""])[0]
         return f"CuPy fails on this machine: {type(error).__name__}: {first_line}"
     return None
+
+
+def probe_onnxruntime(device: str) -> str | None:
+    """None if ONNX Runtime runs a network on ``device`` ("cpu", "cuda"), else what is missing and how to get it."""
+    from coop_edge.runtime.onnx import probe
+
+    return probe(device)
+
+
+def probe_tensorrt() -> str | None:
+    """None if a TensorRT that this package can use is installed, else what is missing and how to get it."""
+    from coop_edge.runtime.tensorrt_api import load
+
+    try:
+        load()
+    except BackendUnavailable as error:
+        return str(error)
+    return None
+
+
+def _runner(engine: str, *arguments: object, **options: object) -> Runner:
+    runner: Runner = _load(RUNNERS[engine])(*arguments, **options)
+    return runner
 
 
 def _load(place: str) -> type:

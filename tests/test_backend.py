@@ -1,0 +1,220 @@
+"""The room that picks: which implementation a device gets, what the log says of it, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from coop_edge import backend as room
+from coop_edge.backend import Backend, probe_onnxruntime, probe_tensorrt, sound_plan
+from coop_edge.errors import BackendUnavailable, BundleError, EngineError, InputError
+from coop_edge.runtime import tensorrt_api
+from coop_edge.runtime.bundle import Bundle
+from coop_edge.runtime.onnx import CPU, CUDA, OnnxRunner
+from coop_edge.runtime.plan import PlanInfo, Target, plan_name, sidecar_of
+from tests.runtime.fake_cuda import FakeCupy, FakeOnnxRuntime
+from tests.runtime.networks import tiny_bundle
+
+ON_CPU, ON_CUDA = Backend("cpu", "asked for"), Backend("cuda", "asked for")
+
+
+@pytest.fixture
+def bundle(tmp_path, monkeypatch) -> Bundle:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # plans are also looked for there
+    return Bundle.load(tiny_bundle(tmp_path / "folder", selector=False))
+
+
+@pytest.fixture
+def log(caplog) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, logger="coop_edge")
+    return caplog
+
+
+@pytest.mark.parametrize("device", ["gpu", "", None, "CPU"])
+def test_an_unknown_device_is_refused(device):
+    with pytest.raises(InputError, match="device: wanted 'auto', 'cpu' or 'cuda', got"):
+        Backend.pick(device)
+
+
+def test_cuda_that_is_not_here_is_an_error_and_auto_says_why_it_took_the_cpu(monkeypatch, log):
+    monkeypatch.setattr(room, "probe_cuda", lambda: "CuPy finds no CUDA device")
+    with pytest.raises(BackendUnavailable, match="device='cuda' was asked for, but CuPy finds no CUDA device"):
+        Backend.pick("cuda")
+    picked = Backend.pick("auto")
+    assert (picked.name, picked.reason) == ("cpu", "no CUDA: CuPy finds no CUDA device")
+    assert "backend: cpu (no CUDA: CuPy finds no CUDA device)" in log.text
+    monkeypatch.setattr(room, "probe_cuda", lambda: None)
+    assert Backend.pick("auto").name == Backend.pick("cuda").name == "cuda"
+    assert Backend.pick("cpu").name == "cpu"
+
+
+def test_without_numba_there_is_no_cpu_backend(monkeypatch):
+    monkeypatch.setattr(room, "probe_cpu", lambda: "Numba is not installed (pip install numba)")
+    with pytest.raises(BackendUnavailable, match="the CPU backend is not usable: Numba is not installed"):
+        Backend.pick("cpu")
+
+
+def test_every_place_is_a_module_that_exists():
+    for places in (room.OFFLINE_RENDERERS, room.SOLVERS, room.RUNNERS):
+        for place in places.values():
+            assert importlib.util.find_spec(place.split(":")[0]) is not None, place
+
+
+# Runners. CUDA is played by stand-ins (tests/runtime/fake_cuda.py): what is tested is the choice.
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnx"])
+def test_on_the_cpu_a_network_runs_on_onnxruntime(engine, bundle, log):
+    runner = ON_CPU.runner(bundle, "refiner", threads=2, engine=engine)
+    assert isinstance(runner, OnnxRunner)
+    assert (runner.device, runner.threads, runner.label) == ("cpu", 2, "tiny/refiner")
+    assert runner.providers == []  # not opened
+    with runner:
+        assert runner.providers == [CPU]
+    reason = {"auto": "the engine of the CPU", "onnx": "asked for"}[engine]
+    assert f"tiny/refiner: ONNX Runtime on cpu ({reason})" in log.text
+
+
+def test_what_cannot_be_is_refused_before_anything_is_loaded(bundle):
+    with pytest.raises(InputError, match="engine: wanted 'auto', 'onnx', 'tensorrt', got 'trt'"):
+        ON_CPU.runner(bundle, "refiner", engine="trt")
+    with pytest.raises(InputError, match=r"role: wanted one of .*, got 'detector'"):
+        ON_CPU.runner(bundle, "detector")
+    with pytest.raises(BundleError, match="no network for selector"):
+        ON_CPU.runner(bundle, "selector")
+    with pytest.raises(InputError, match="threads: wanted"):
+        ON_CPU.runner(bundle, "refiner", threads=-1)
+    with pytest.raises(BackendUnavailable, match="engine='tensorrt' needs device='cuda', this backend is 'cpu'"):
+        ON_CPU.runner(bundle, "refiner", engine="tensorrt")
+
+
+TARGET = Target("trt", "10.13.3", "87", gpu="Orin")
+
+
+class FakeTensorRtRunner:
+    def __init__(self, plan, network, *, cuda_graph=False, label=""):
+        self.plan, self.network, self.label = plan, network, label
+
+
+@pytest.fixture
+def tensorrt(monkeypatch) -> None:
+    """TensorRT 10.13.3 on an Orin."""
+    monkeypatch.setattr(tensorrt_api, "load", lambda: SimpleNamespace(flavour="trt", version="10.13.3"))
+    monkeypatch.setattr(Target, "here", classmethod(lambda cls, api: TARGET))
+    module = ModuleType("coop_edge.runtime.tensorrt")
+    module.TensorRtRunner = FakeTensorRtRunner
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+@pytest.fixture
+def ort(monkeypatch) -> FakeOnnxRuntime:
+    fake = FakeOnnxRuntime()
+    monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    return fake
+
+
+def write_plan(bundle: Bundle, role: str = "refiner", target: Target = TARGET) -> Path:
+    network = bundle.network(role)
+    plan, data = bundle.folder / plan_name(network, target), b"a plan"
+    plan.write_bytes(data)
+    info = PlanInfo(
+        role=role,
+        flavour=target.flavour,
+        version=target.version,
+        sm=target.sm,
+        onnx_sha256=network.sha256,
+        plan_sha256=hashlib.sha256(data).hexdigest(),
+        plan_bytes=len(data),
+        precision="fp32",
+        batch=(1, 1, 4),
+        shapes={},
+    )
+    sidecar_of(plan).write_bytes(info.to_json())
+    return plan
+
+
+@pytest.mark.parametrize("engine", ["auto", "tensorrt"])
+def test_on_cuda_a_sound_plan_is_taken(engine, bundle, tensorrt, ort, log):
+    plan = write_plan(bundle)
+    runner = ON_CUDA.runner(bundle, "refiner", engine=engine)
+    assert isinstance(runner, FakeTensorRtRunner)
+    assert (runner.plan, runner.network, runner.label) == (plan, bundle.network("refiner"), "tiny/refiner")
+    assert f"tiny/refiner: TensorRT ({plan.name})" in log.text
+
+
+def test_onnx_can_be_insisted_on(bundle, tensorrt, ort, log):
+    write_plan(bundle)
+    runner = ON_CUDA.runner(bundle, "refiner", engine="onnx")
+    assert isinstance(runner, OnnxRunner)
+    assert runner.device == "cuda"
+    assert "tiny/refiner: ONNX Runtime on cuda (asked for)" in log.text
+
+
+def another_gpu(bundle: Bundle) -> None:
+    write_plan(bundle, target=Target("trt", "10.13.3", "86"))
+
+
+def damaged(bundle: Bundle) -> None:
+    write_plan(bundle).write_bytes(b"A plan")
+
+
+UNSOUND = {
+    "none": (lambda bundle: None, "no plan refiner-.*-trt10.13.3-sm87.plan in .*; build it with: coop-edge build"),
+    "of another GPU": (another_gpu, r"no plan refiner-.*-sm87.plan in .* \(there is refiner-.*-sm86.plan\)"),
+    "of another role": (lambda bundle: write_plan(bundle, "coarse_encoder"), "no plan refiner-.*-sm87.plan"),
+    "damaged": (damaged, r"damaged: SHA-256 .*; build it again with: coop-edge build"),
+}
+
+
+@pytest.mark.parametrize("case", UNSOUND)
+def test_without_a_sound_plan_onnxruntime_is_taken_with_a_warning_or_tensorrt_refused(case, bundle, tensorrt, ort, log):
+    make, message = UNSOUND[case]
+    make(bundle)
+    with pytest.raises(EngineError, match=message):
+        sound_plan(bundle.network("refiner"))
+    with pytest.raises(EngineError, match=message):
+        ON_CUDA.runner(bundle, "refiner", engine="tensorrt")
+    runner = ON_CUDA.runner(bundle, "refiner")
+    assert isinstance(runner, OnnxRunner)
+    assert runner.device == "cuda"
+    (record,) = [r for r in log.records if "ONNX Runtime on cuda" in r.getMessage()]
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith("tiny/refiner: ONNX Runtime on cuda (no TensorRT: ")
+
+
+def test_where_neither_can_run_the_error_names_both(bundle, tensorrt, ort):
+    ort.starts = (CPU,)
+    message = (
+        f"tiny/refiner: nothing runs it on CUDA; no plan refiner-.*coop-edge build .*; .*{CUDA} was asked for, but"
+    )
+    with pytest.raises(BackendUnavailable, match=message):
+        ON_CUDA.runner(bundle, "refiner")
+
+
+def test_without_tensorrt_the_log_says_so_and_onnxruntime_runs(bundle, ort, monkeypatch, log):
+    for module in tensorrt_api.MODULES:
+        monkeypatch.setitem(sys.modules, module, None)
+    assert "no TensorRT here" in probe_tensorrt()
+    assert isinstance(ON_CUDA.runner(bundle, "refiner"), OnnxRunner)
+    (record,) = [r for r in log.records if "ONNX Runtime on cuda" in r.getMessage()]
+    assert record.levelno == logging.INFO  # nobody asked for TensorRT
+    assert "no TensorRT here" in record.getMessage()
+    with pytest.raises(BackendUnavailable, match="no TensorRT here"):
+        ON_CUDA.runner(bundle, "refiner", engine="tensorrt")
+
+
+def test_the_probes_of_engines(ort, monkeypatch):
+    assert probe_onnxruntime("cuda") is None
+    ort.starts = (CPU,)
+    assert f"runs on {CPU}" in probe_onnxruntime("cuda")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "pip install 'coop-edge[cpu]'" in probe_onnxruntime("cpu")
+    monkeypatch.setattr(tensorrt_api, "load", lambda: SimpleNamespace(flavour="trt"))
+    assert probe_tensorrt() is None
