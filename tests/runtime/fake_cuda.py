@@ -141,7 +141,7 @@ class FakeOnnxRuntime(ModuleType):
 class FakeSession:
     def __init__(self, module, graph, options, providers, enable_fallback):
         self.module, self.options, self.providers = module, options, providers
-        self.falls_back = bool(enable_fallback)
+        self.falls_back = self.fell_back_at_first = bool(enable_fallback)
         self.real = onnxruntime.InferenceSession(graph, options, providers=[CPU])
         self.get_inputs, self.get_outputs = self.real.get_inputs, self.real.get_outputs
         self.error: Exception | None = None

@@ -323,7 +323,7 @@ def test_cuda_runs_on_the_arrays_themselves(role, bundle, cupy, ort):
                 assert isinstance(array, cupy.ndarray)
                 np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-5)
     (session,) = ort.sessions
-    assert session.falls_back is False
+    assert (session.fell_back_at_first, session.falls_back) == (False, False)  # neither at the start nor in a run
     assert session.providers == [
         (
             CUDA,
