@@ -1,0 +1,152 @@
+"""How far an engine's outputs lie from PyTorch's, output by output.
+
+The difference of an output is max |a - b| over all its elements, divided by the output's own scale: the root mean
+square of PyTorch's values over the whole set. (Element by element there is no scale where values pass through zero; the
+largest value, which one outlying channel decides, would forgive too much.)
+
+Two outputs of the coarse decoder are decisions: ``index`` (argmax) and the zeros of ``probability`` (no match wins).
+Where PyTorch itself is undecided, because the two classes' logits lie nearer than twice the bound times the logits' own
+scale, either answer is right and the element counts as a *tie*; a tie is counted only where the answers differ. Any
+other changed decision is a *flip*: of ``index``, the difference is the share of flips and the bound is 0; in
+``probability`` it is a jump to or from 0, which no bound lets pass. ``offset`` belongs to the chosen class and is
+compared where both chose the same. More than 1 % of ties fail the output: they would hide too much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+FP32_BOUND = 1e-4
+"""On the relative difference of every output of an FP32 graph."""
+FP16_SCORE_BOUND = 1e-2
+"""Likewise of the selector's score in FP16; FP16 outputs that a pose is computed from are judged by the pose."""
+MAX_TIES = 0.01
+"""Share of an output's elements that may be ties."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What PyTorch's coarse decoder decided, and by how much: all gaps in logits (regression: patches)."""
+
+    index_gap: Array  # float64 [N,T,T]: how far patch k lies behind the chosen one
+    match_gap: Array  # float64 [N,T]: |best class - no match|
+    index_tie: float  # a gap up to here is undecided
+    match_tie: float
+
+
+@dataclass(frozen=True)
+class OutputRow:
+    """One line of the report. relative = difference / scale; of ``index``, the share of flips, without a scale."""
+
+    engine: str
+    role: str
+    output: str
+    precision: str
+    difference: float
+    scale: float
+    relative: float
+    ties: int
+    elements: int
+    bound: float | None  # on ``relative``; None = reported only
+
+    @property
+    def passed(self) -> bool:
+        """False for NaN too."""
+        if self.bound is None:
+            return math.isfinite(self.relative)
+        return self.relative <= self.bound and self.ties <= MAX_TIES * self.elements
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong, if it did not pass."""
+        where = f"{self.engine}: {self.role}/{self.output} ({self.precision})"
+        if self.relative <= (math.inf if self.bound is None else self.bound):
+            return f"{where}: {self.ties} of {self.elements} elements are ties, wanted at most {MAX_TIES:.0%}"
+        wanted = "a finite one" if self.bound is None else f"at most {self.bound:g}"
+        return f"{where}: relative difference {self.relative:.3g}, wanted {wanted}"
+
+
+def bound_of(role: str, precision: str) -> float | None:
+    """The bound on the relative difference of a role's outputs; None where the poses decide."""
+    if precision == "fp32":
+        return FP32_BOUND
+    return FP16_SCORE_BOUND if role == "selector" else None
+
+
+def compare_outputs(
+    engine: str,
+    role: str,
+    precision: str,
+    reference: Mapping[str, Array],
+    given: Mapping[str, Array],
+    decisions: Decisions | None = None,
+) -> list[OutputRow]:
+    """A row per output. ``decisions`` for the coarse decoder. A missing output, shape or dtype counts as infinite."""
+    bound = bound_of(role, precision)
+    rows = []
+    for name, wanted in reference.items():
+        got = given.get(name)
+        ties, elements = 0, wanted.size
+        if got is None or got.shape != wanted.shape or got.dtype != wanted.dtype:
+            difference = scale = relative = math.inf
+        elif decisions is not None and name == "index":
+            flips, ties = _flips(wanted, got, decisions)
+            difference, scale, relative = float(flips), math.nan, flips / max(elements, 1)
+        else:
+            keep = np.ones(wanted.shape, bool)
+            if decisions is not None:
+                keep, ties = _comparable(name, reference, given, decisions)
+            difference, scale = _difference(wanted[keep], got[keep]), _rms(wanted)
+            relative = _ratio(difference, scale)
+        limit = 0.0 if name == "index" and bound is not None else bound
+        rows.append(OutputRow(engine, role, name, precision, difference, scale, relative, ties, elements, limit))
+    return rows
+
+
+def _flips(wanted: Array, got: Array, decisions: Decisions) -> tuple[int, int]:
+    """Changed decisions of the index: (flips, ties)."""
+    patches = decisions.index_gap.shape[-1]
+    real = (got >= 0) & (got < patches)
+    gap = np.take_along_axis(decisions.index_gap, np.where(real, got, 0)[..., None].astype(np.int64), axis=-1)[..., 0]
+    changed = got != wanted
+    tie = changed & real & (gap <= decisions.index_tie)
+    return int((changed & ~tie).sum()), int(tie.sum())
+
+
+def _comparable(
+    name: str, reference: Mapping[str, Array], given: Mapping[str, Array], decisions: Decisions
+) -> tuple[Array, int]:
+    """Elements of ``probability`` or ``offset`` that can be compared, and how many are left out as ties."""
+    wanted, got = reference[name], given[name]
+    if name == "probability":
+        tie = ((wanted > 0) != (got > 0)) & (decisions.match_gap <= decisions.match_tie)
+        return ~tie, int(tie.sum())
+    same = np.ones(wanted.shape[:2], bool)
+    if "index" in given and given["index"].shape == same.shape:
+        same = given["index"] == reference["index"]
+    # Flips are counted with the index; here both kinds are left out.
+    keep = np.broadcast_to(same[..., None], wanted.shape)
+    return keep, 0
+
+
+def _difference(wanted: Array, got: Array) -> float:
+    """max |a - b|; NaN if anything is NaN, 0 of nothing."""
+    gap = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+    return float(gap.max()) if gap.size else 0.0
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values.astype(np.float64))))) if values.size else 0.0
+
+
+def _ratio(difference: float, scale: float) -> float:
+    if difference == 0:
+        return 0.0  # an output that is zero everywhere has no scale, and nothing but equality passes
+    return difference / scale if scale > 0 else (math.nan if math.isnan(difference) else math.inf)
