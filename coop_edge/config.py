@@ -177,8 +177,8 @@ class RefineConfig(Config):
     margin: float = 1.2
     """Side of the square crop over the object's projected diameter."""
     stop_px: float = 0.1
-    """A hypothesis is done when an iteration moves no point of the object by more than this many pixels of a 128-pixel
-    crop, and by no more than ``stop_diameter``; 0 always does all iterations."""
+    """A hypothesis is done when an iteration moves all points of the object by less than this, pixels of a 128-pixel
+    crop, and less than ``stop_diameter``; 0 always does all iterations."""
     stop_diameter: float = 0.002
     """The same in space, as a share of the object's diameter: motion along the line of sight hardly shows in pixels."""
     micro_batch: int = 64

@@ -169,7 +169,7 @@ class _State:
         centre, diameter = centres_and_diameters(self.maker.objects, self.object_index[a])
         space, pixels = shifts(pairs.T_crop_object, T_crop, pairs.crop.K, centre, diameter)
         self.shift_px[a] = pixels
-        still = (pixels <= config.stop_px * self.maker.size / REFERENCE_SIZE) & (space <= config.stop_diameter)
+        still = (pixels < config.stop_px * self.maker.size / REFERENCE_SIZE) & (space < config.stop_diameter)
         self.active = a[~still]
 
     def result(self) -> Refined:

@@ -25,9 +25,9 @@ SIZE = 128
 
 
 @lru_cache(maxsize=32)
-def templates_of(mesh: Mesh, symmetries: Symmetries | None = None) -> TemplateSet:
+def templates_of(mesh: Mesh, symmetries: Symmetries | None = None, size: int = SIZE) -> TemplateSet:
     """Rendered once per mesh."""
-    return TemplateSet.render(mesh, SIZE, supersample=1, symmetries=symmetries)
+    return TemplateSet.render(mesh, size, supersample=1, symmetries=symmetries)
 
 
 @dataclass(eq=False)
@@ -47,10 +47,11 @@ class Chain:
         config: EstimatorConfig | None = None,
         faults: Faults | None = None,
         symmetries: dict[int, Symmetries] | None = None,
+        size: int = SIZE,
     ) -> Chain:
         """symmetries: by the place of a mesh in the scene."""
-        templates = [templates_of(mesh, (symmetries or {}).get(i)) for i, mesh in enumerate(scene.meshes)]
-        oracle = Oracle(scene, templates, SIZE, faults=faults or Faults())
+        templates = [templates_of(mesh, (symmetries or {}).get(i), size) for i, mesh in enumerate(scene.meshes)]
+        oracle = Oracle(scene, templates, size, faults=faults or Faults())
         models = [
             ObjectModel.describe(mesh.name, mesh, t, oracle.encoder)
             for mesh, t in zip(scene.meshes, templates, strict=True)
@@ -63,13 +64,13 @@ class Chain:
 
     def maker(self) -> PairMaker:
         margin = self.config.refine.margin
-        return PairMaker(self.scene.image, self.scene.camera, self.models, self.renderer, SIZE, margin)
+        return PairMaker(self.scene.image, self.scene.camera, self.models, self.renderer, self.oracle.size, margin)
 
     def coarse(self, detections, index) -> CoarseHypotheses:
         c = self.config
         with watching(self.oracle) as oracle:
             crops = crop_detections(
-                self.scene.image, self.scene.camera, detections, SIZE, margin=c.coarse.margin, patch=PATCH
+                self.scene.image, self.scene.camera, detections, oracle.size, margin=c.coarse.margin, patch=PATCH
             )
             return estimate_coarse(
                 crops,
@@ -92,7 +93,7 @@ class Chain:
                 runner=oracle.refiner,
                 solver=self.solver,
                 config=self.config.refine,
-                radius_px=SIZE / 64,
+                radius_px=oracle.size / 64,
             )
 
     def estimate(self, detections=None, index=None) -> tuple[CoarseHypotheses, Refined, Selection]:

@@ -1,0 +1,147 @@
+"""Stage 1 with a network that knows the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from coop_edge.config import CoarseConfig, EstimatorConfig, RansacConfig
+from coop_edge.geometry.camera import reprojection_error
+from coop_edge.pnp.base import PnpStatus
+from coop_edge.pnp.cpu import CpuPnpSolver
+from coop_edge.templates.viewpoints import VIEWPOINTS
+from coop_edge.types import Detection
+from tests.stages.chain import Chain
+from tests.stages.oracles import Faults
+from tests.stages.scene import reprojection_px
+
+
+def with_coarse(**options):
+    return EstimatorConfig(coarse=CoarseConfig(**options))
+
+
+def test_no_detections(two):
+    coarse = Chain.of(two).coarse([], [])
+    assert len(coarse) == 0
+    assert coarse.T_camera_object.shape == (0, 4, 4)
+    assert coarse.solved.shape == (0,)
+
+
+def test_right_matches_give_the_pose_and_the_nearest_templates_lead(two):
+    chain = Chain.of(two, config=with_coarse(hypotheses=3))
+    coarse = chain.coarse(two.detections(), [0, 1])
+    assert coarse.detection.tolist() == [0, 0, 0, 1, 1, 1]
+    assert coarse.object_index.tolist() == [0, 0, 0, 1, 1, 1]
+    for i, placed in enumerate(two.placed):
+        rows = slice(3 * i, 3 * i + 3)
+        first = coarse.T_camera_object[3 * i]
+        # Templates are read at whole pixels, and cover less of the crop than the query does.
+        assert reprojection_px(first, placed.T, two.meshes[i], two.camera.K) < 3.0
+        R, t = placed.T[:3, :3], placed.T[:3, :3] @ two.meshes[i].centre + placed.T[:3, 3]
+        seen_from = -R.T @ t / np.linalg.norm(t)
+        assert (VIEWPOINTS[coarse.template[rows]] @ seen_from).min() > np.cos(np.radians(50))
+        assert (np.diff(coarse.template_score[rows]) <= 0).all()
+        np.testing.assert_allclose(coarse.template_score[3 * i], 0.9 * coarse.n_matches[3 * i], rtol=0.2)
+    assert coarse.solved.all()
+    assert (coarse.evidence > 0.95).all()
+    assert [coarse.reason(i) for i in range(6)] == [""] * 6
+
+
+def test_hypotheses_beyond_the_first_do_not_change_the_first(two):
+    one, five = (Chain.of(two, config=with_coarse(hypotheses=k)).coarse(two.detections(), [0, 1]) for k in (1, 5))
+    np.testing.assert_array_equal(one.T_camera_object, five.T_camera_object[::5])
+    np.testing.assert_array_equal(one.template, five.template[::5])
+
+
+def test_outliers_and_noise_lower_the_evidence_and_not_the_pose(two):
+    clean = Chain.of(two).coarse(two.detections(), [0, 1])
+    noisy = Chain.of(two, faults=Faults(match_outliers=0.3, match_noise=0.05)).coarse(two.detections(), [0, 1])
+    assert noisy.solved.all()
+    assert (noisy.evidence < clean.evidence - 0.1).all()
+    for i, placed in enumerate(two.placed):
+        assert reprojection_px(noisy.T_camera_object[i], placed.T, two.meshes[i], two.camera.K) < 15.0
+
+
+def test_no_match_is_a_failure_with_its_reason(two):
+    coarse = Chain.of(two, faults=Faults(no_match=True)).coarse(two.detections(), [0, 1])
+    assert not coarse.solved.any()
+    assert np.isnan(coarse.T_camera_object).all()
+    assert (coarse.evidence == 0).all()
+    assert coarse.reason(0) == "coarse: too few valid correspondences (0 inliers of 0 matches)"
+
+
+def test_matches_that_are_all_wrong_seldom_pass(two, cube):
+    """Every match goes to a random patch: what RANSAC still finds must stay below the least number of inliers."""
+    statuses = []
+    for seed in range(20):
+        config = dataclasses.replace(with_coarse(hypotheses=5), ransac=RansacConfig(seed=seed))
+        chain = Chain.of(two, faults=Faults(match_outliers=1.0, match_noise=0.3), config=config)
+        boxes = [Detection("cube", bbox=(x, y, w, h)) for x, y, w, h in [two.box(0), two.box(0)]]
+        boxes[1] = Detection("cube", bbox=(boxes[1].bbox[0] - 5 - seed, *boxes[1].bbox[1:]))
+        statuses.append(chain.coarse(boxes, [0, 0]).status)
+    statuses = np.concatenate(statuses)
+    assert (statuses == PnpStatus.SOLVED).mean() <= 0.03
+    assert (statuses == PnpStatus.TOO_FEW_INLIERS).mean() > 0.9
+
+
+def test_the_least_number_of_inliers_is_an_option(two):
+    faults = Faults(match_outliers=1.0, match_noise=0.3)
+    lenient = Chain.of(two, faults=faults, config=with_coarse(hypotheses=5, min_inliers=4))
+    assert lenient.coarse(two.detections(), [0, 1]).solved.any()
+    assert not Chain.of(two, config=with_coarse(min_inliers=4096)).coarse(two.detections(), [0, 1]).solved.any()
+    assert "too few inliers" in Chain.of(two, config=with_coarse(min_inliers=99)).coarse(
+        two.detections(), [0, 1]
+    ).reason(0)
+
+
+def test_improbable_matches_take_no_part(two):
+    coarse = Chain.of(two, config=with_coarse(min_probability=0.95)).coarse(two.detections(), [0, 1])
+    assert (coarse.n_matches == 0).all()
+
+
+def test_a_mask_keeps_matches_to_what_it_covers(two):
+    x, _, w, _ = two.box(0)
+    mask = np.zeros((480, 640), bool)
+    mask[:, : int(x + 0.45 * w)] = True
+    whole, half = (Chain.of(two).coarse([Detection("cube", bbox=two.box(0), mask=m)], [0]) for m in (None, mask))
+    assert 0.3 < half.n_matches[0] / whole.n_matches[0] < 0.8
+
+
+def test_poses_are_in_the_cameras_frame_and_inliers_fit_the_image(two):
+    """The reported pose, in the image, against the correspondences worked out anew."""
+    chain = Chain.of(two)
+    coarse = chain.coarse(two.detections(), [0, 1])
+    for i, placed in enumerate(two.placed):
+        points = (two.meshes[i].vertices + two.meshes[i].centre)[None]
+        seen = points @ placed.T[:3, :3].T + placed.T[:3, 3]
+        pixels = seen[..., :2] / seen[..., 2:] * 600.0 + (319.5, 239.5)
+        assert reprojection_error(coarse.T_camera_object[i][None], two.camera.K, points, pixels).max() < 3.0
+
+
+@pytest.mark.parametrize("micro_batch", [5, 42, 100])
+def test_a_detection_alone_and_among_others_gets_the_same_hypotheses(two, micro_batch):
+    faults = Faults(match_outliers=0.3, match_noise=0.1)
+    config = with_coarse(hypotheses=2, micro_batch=micro_batch)
+    boxes = two.detections()
+    others = [boxes[1], Detection("cube", bbox=(10, 10, 90, 90)), boxes[0], boxes[1]]
+    chain = Chain.of(two, faults=faults, config=config)
+    alone, among = chain.coarse([boxes[0]], [0]), chain.coarse(others, [1, 0, 0, 1])
+    for name in ("T_camera_object", "status", "template", "evidence", "n_inliers", "template_score"):
+        np.testing.assert_array_equal(getattr(among, name)[4:6], getattr(alone, name), err_msg=name)
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_the_threshold_grows_with_the_crop(two, size):
+    chain = Chain.of(two, size=size, config=EstimatorConfig(ransac=RansacConfig(threshold_px=3.0)))
+    given = []
+
+    class Spy:
+        def ransac_epnp(self, *arguments):
+            given.append(arguments[-1].threshold_px)
+            return CpuPnpSolver(threads=1).ransac_epnp(*arguments)
+
+    chain.solver = Spy()
+    chain.coarse(two.detections()[:1], [0])
+    assert given == [3.0 * size / 128]

@@ -1,0 +1,171 @@
+"""Crops: pixels where the virtual camera sees them, without aliasing, and the same cameras as in training."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from coop_edge.errors import InputError
+from coop_edge.geometry import se3
+from coop_edge.geometry.camera import project
+from coop_edge.stages.crop import crop_detections, in_sight, pose_crop, samples_per_side, warp_cpu
+from coop_edge.types import Camera, Detection
+from export.training.pairs_refiner import object_crop
+from export.training.scenes import BASE_K
+from tests.stages.scene import CAMERA, at
+
+
+def crop_of(image, *detections, camera=CAMERA, size=64, margin=1.2):
+    return crop_detections(image, camera, list(detections), size, margin=margin, patch=16)
+
+
+def ramp(height=480, width=640):
+    """R grows with x, G with y, by 0.25 a pixel; B = 77."""
+    v, u = np.mgrid[:height, :width]
+    return np.stack([u / 4 + 20, v / 4 + 20, np.full(u.shape, 77)], axis=-1).round().astype(np.uint8)
+
+
+def test_no_detections_give_empty_crops():
+    crops = crop_of(ramp())
+    assert crops.images.shape == (0, 3, 64, 64)
+    assert crops.images.dtype == np.float32
+    assert crops.trusted.shape == (0, 16)
+    assert len(crops.camera) == 0
+
+
+@pytest.mark.parametrize("box", [(300, 200, 40, 30), (20, 30, 60, 60), (100, 40, 300, 400), (420.5, 300.25, 80, 90)])
+def test_a_crop_pixel_shows_what_lies_at_its_place_in_the_image(box):
+    crops, reversed_ = (crop_of(image, Detection("a", bbox=box)) for image in (ramp(), 255 - ramp()))
+    pixels = np.stack(np.meshgrid(np.arange(64), np.arange(64)), axis=-1).reshape(1, -1, 2)
+    uv = crops.camera.pixels_to_image(pixels)[0].reshape(64, 64, 2)
+    inside = ((uv >= 8) & (uv < np.array([640, 480]) - 9)).all(axis=-1)
+    assert inside.mean() > 0.7
+    # Half the difference: what rounding adds to both falls out.
+    got = 255 * (0.5 + 0.5 * (crops.images[0] - reversed_.images[0]).transpose(1, 2, 0).astype(float))
+    want = uv[inside] / 4 + 20
+    np.testing.assert_allclose(got[inside][:, :2], want, atol=1.01)
+    np.testing.assert_allclose(got[inside][:, :2].mean(axis=0), want.mean(axis=0), atol=0.05)  # 0.2 pixels
+    np.testing.assert_allclose(got[inside][:, 2], 77, atol=1e-4)
+
+
+def test_outside_the_image_is_black():
+    crops = crop_of(np.full((480, 640, 3), 200, np.uint8), Detection("a", bbox=(-60, 200, 120, 120)))
+    assert (crops.images[0, :, :, :20] == 0).all()
+    np.testing.assert_allclose(crops.images[0, :, :, 40:], 200 / 255, atol=1e-6)
+
+
+def test_what_a_crop_cannot_resolve_is_averaged():
+    v, u = np.mgrid[:480, :640]
+    checker = np.repeat((255 * ((u + v) % 2)).astype(np.uint8)[..., None], 3, axis=-1)
+    crops = crop_of(checker, Detection("a", bbox=(120, 40, 400, 400)), size=32)
+    assert abs(crops.images.mean() - 0.5) < 0.01
+    assert crops.images.std() < 0.06  # single bilinear samples give 0.2
+
+
+@pytest.mark.parametrize(
+    ("span", "samples"), [(0.2, 1), (1.0, 1), (1.4, 1), (1.6, 2), (4.0, 4), (15.6, 16), (99.0, 16)]
+)
+def test_samples_per_side(span, samples):
+    assert samples_per_side(np.diag([1 / span, 1 / span, 1.0]), 64) == samples
+
+
+def test_supersampling_is_the_mean_of_bilinear_samples():
+    """Against a plain implementation in float64."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    size, m = 16, 4
+    H = np.array([[0.25, 0.02, -2.0], [-0.01, 0.25, -1.0], [1e-4, -5e-5, 1.0]])
+    assert samples_per_side(H, size) == m
+    grid = (np.arange(m * size) - (m - 1) / 2) / m
+    x, y = np.meshgrid(grid, grid)
+    q = np.linalg.inv(H) @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    u, v = q[:2] / q[2]
+    padded = np.pad(image.astype(float), ((50, 50), (50, 50), (0, 0)))
+    u0, v0 = np.floor(u).astype(int), np.floor(v).astype(int)
+    a, b = (u - u0)[:, None], (v - v0)[:, None]
+    corner = lambda dv, du: padded[np.clip(v0 + dv + 50, 0, 189), np.clip(u0 + du + 50, 0, 219)]  # noqa: E731
+    fine = (1 - b) * ((1 - a) * corner(0, 0) + a * corner(0, 1)) + b * ((1 - a) * corner(1, 0) + a * corner(1, 1))
+    want = fine.reshape(size, m, size, m, 3).mean(axis=(1, 3)).transpose(2, 0, 1) / 255
+    got = warp_cpu(image, H[None], size)[0]
+    assert np.abs(got - want).max() < 3.5 / 255  # two roundings, and OpenCV's interpolation in 1/32 pixel
+    assert np.abs(got - want).mean() < 0.5 / 255
+
+
+def test_a_mask_says_which_patches_to_trust():
+    mask = np.zeros((480, 640), bool)
+    mask[200:300, 250:300] = True
+    crops = crop_of(ramp(), Detection("a", bbox=(250, 200, 100, 100), mask=mask), Detection("a", bbox=(9, 9, 50, 50)))
+    assert crops.trusted[1].all()
+    trusted = crops.trusted[0].reshape(4, 4)
+    assert trusted[:, :2].all()
+    assert not trusted[:, 3].any()
+
+
+@pytest.mark.parametrize(
+    ("image", "box", "says"),
+    [
+        (np.zeros((480, 640), np.uint8), (1, 1, 9, 9), "wanted RGB"),
+        (np.zeros((480, 640, 3), np.float32), (1, 1, 9, 9), "wanted dtype uint8"),
+        (np.zeros((640, 480, 3), np.uint8), (1, 1, 9, 9), "look swapped"),
+        (np.zeros((480, 640, 3), np.uint8), (700, 1, 9, 9), "lies outside"),
+    ],
+)
+def test_wrong_input_is_refused(image, box, says):
+    with pytest.raises(InputError, match=says):
+        crop_of(image, Detection("a", bbox=box))
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0.5), (0.1, -0.05, 0.5), (0.3, 0.2, 0.4), (-0.5, 0.1, 1.5)])
+def test_pose_crop_is_the_virtual_camera_of_the_training_pairs(bar, place):
+    T = at(*place, (0.3, 1.0, 2.0), bar.centre)
+    item = SimpleNamespace(object=SimpleNamespace(mesh=bar, diameter=bar.diameter))
+    want = object_crop(T, item, 128, 1.2)
+    got = pose_crop(CAMERA, T[None], bar.centre[None], np.array([bar.diameter]), 128, 1.2)
+    np.testing.assert_allclose(got.K, want.K, rtol=1e-12)
+    np.testing.assert_allclose(got.R_crop_camera, want.R_crop_camera, atol=1e-12)
+    image_to_base = BASE_K @ np.linalg.inv(CAMERA.K)
+    np.testing.assert_allclose(got.H, want.H @ image_to_base, rtol=1e-9, atol=1e-9)
+    assert got.size == 128
+
+
+def test_pose_crop_looks_at_the_centre_and_is_a_homography_of_the_image(bar):
+    T = at(0.3, 0.2, 0.9, (0.3, 1.0, 2.0), bar.centre)[None]
+    crop = pose_crop(CAMERA, T, bar.centre[None], np.array([bar.diameter]), 128, 1.2)
+    np.testing.assert_allclose(project(crop.K, se3.transform(crop.to_crop(T), bar.centre[None])), 63.5, atol=1e-9)
+    points = (bar.vertices + bar.centre)[None]
+    in_image = project(CAMERA.K, se3.transform(T, points))
+    in_crop = project(crop.K, se3.transform(crop.to_crop(T), points))
+    np.testing.assert_allclose(crop.pixels_to_crop(in_image), in_crop, atol=1e-8)
+
+
+def test_pose_crop_does_not_depend_on_the_pixels_of_the_real_camera(cube):
+    other = Camera([[300.0, 0.0, 100.0], [0.0, 450.0, 80.0], [0.0, 0.0, 1.0]], 320, 240)
+    T, centre, diameter = at(0.1, 0.05, 0.5)[None], np.zeros((1, 3)), np.array([cube.diameter])
+    a, b = (pose_crop(camera, T, centre, diameter, 64, 1.2) for camera in (CAMERA, other))
+    np.testing.assert_array_equal(a.K, b.K)
+    np.testing.assert_allclose(a.H @ CAMERA.K, b.H @ other.K, rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("place", "seen"),
+    [
+        ((0, 0, 1.0), True),
+        ((0, 0, 0.13), True),
+        ((0, 0, 0.11), False),  # inside 0.6 diameters of 0.2 m
+        ((0, 0, -1.0), False),
+        ((0.5, 0, 0.5), True),
+        ((5.0, 0, 0.5), False),
+        ((np.nan, 0, 1.0), False),
+        ((0, 0, np.inf), False),
+    ],
+)
+def test_in_sight(place, seen):
+    T = np.eye(4)[None].copy()
+    T[0, :3, 3] = place
+    assert in_sight(T, np.zeros((1, 3)), np.array([0.2])).tolist() == [seen]
+
+
+def test_in_sight_of_nothing():
+    assert in_sight(np.zeros((0, 4, 4)), np.zeros((0, 3)), np.zeros(0)).shape == (0,)
