@@ -1,8 +1,8 @@
 """What is on this machine, what is missing, and whether an Estimator could run: the command ``coop-edge doctor``.
 
 Every probe is isolated: what loads native libraries runs in a child process with a time limit, so an import that
-raises, crashes or hangs becomes a row with the status "broken", and the report goes on. ``probe`` measures, ``judge*``
-turn measurements into rows, ``verdict`` sums up, ``table`` prints.
+raises, crashes or hangs becomes a row with the status "broken", and the report goes on. Probes measure, ``judge*``
+turn measurements into rows, ``verdict`` sums up, ``assemble`` does all of it, ``table`` prints.
 
 ``Report.to_dict`` is what ``coop-edge doctor --json`` prints, schema 1:
 
@@ -20,6 +20,6 @@ in ``data`` too; none changes its meaning.
 
 from __future__ import annotations
 
-from coop_edge.doctor.examine import examine as examine
+from coop_edge.doctor.assemble import examine as examine
 from coop_edge.doctor.report import Report as Report
 from coop_edge.doctor.report import Row as Row

@@ -14,6 +14,9 @@ from pathlib import Path
 
 SYSTEM_LIBRARIES_OF_OPENCV = "libgl1 libglib2.0-0"
 OLDEST_CUDA = 12
+ONNXRUNTIME_GPU = {12: "onnxruntime-gpu[cuda,cudnn]>=1.21,<1.27", 13: "onnxruntime-gpu[cuda,cudnn]>=1.27"}
+"""By the driver's CUDA: the wheels on PyPI are of CUDA 12 up to 1.26 and of CUDA 13 from then on; the extras bring the
+libraries that the CUDA provider loads."""
 
 
 def pip() -> str:
@@ -40,20 +43,19 @@ class Advice:
     """What this machine is, as far as it decides what to install.
 
     jetpack: major release, 0 if a Jetson's is unknown, None if this is no Jetson. cuda: major version that the driver
-    supports, None if there is no driver. machine: "x86_64", "aarch64". toolkit: whether a CUDA toolkit is installed.
-    installer: the command that ``pip`` gives. tensorrt_folder: TensorRT of the system's Python, if there is one.
+    supports, None if there is no driver. toolkit: whether a CUDA toolkit is installed. installer: the command that
+    ``pip`` gives. tensorrt_folder: TensorRT of the system's Python, if there is one.
     """
 
     jetpack: int | None = None
     cuda: int | None = None
-    machine: str = "x86_64"
     toolkit: bool = False
     installer: str = "python -m pip install"
     tensorrt_folder: str | None = None
 
     def install(self, *names: str) -> str:
         """Install packages in the versions that coop_edge asks for."""
-        return f"{self.installer} {' '.join(_quoted(requirement(name)) for name in names)}"
+        return f"{self.installer} {' '.join(_quoted(self._requirement(name)) for name in names)}"
 
     def reinstall(self, keep: str, installed: Sequence[str]) -> str:
         """Leave ``keep`` alone of several distributions that share a folder; all go first, files of one are broken."""
@@ -80,20 +82,29 @@ class Advice:
         return self.install(self.onnxruntime_build())
 
     def onnxruntime_build(self) -> str:
-        """onnxruntime-gpu, except where it has no code for the GPU: its aarch64 wheel knows neither Orin nor Thor."""
-        return "onnxruntime-gpu" if self.cuda is not None and self.machine == "x86_64" else "onnxruntime"
+        """onnxruntime-gpu where it runs: not on old drivers, nor on a Jetson, for which its wheel has no code."""
+        runs = self.jetpack is None and self.cuda is not None and self.cuda >= OLDEST_CUDA
+        return "onnxruntime-gpu" if runs else "onnxruntime"
 
     def tensorrt(self) -> str:
         """TensorRT: from JetPack on a Jetson, from pip elsewhere."""
         if self.jetpack is None:
-            return self.install("tensorrt") if self.cuda is None or self.cuda >= 13 else self._tensorrt_of_cuda_12()
+            return self._tensorrt_of_pip()
         if self.tensorrt_folder and sys.prefix != sys.base_prefix:
             settings = shlex.quote(str(Path(sys.prefix) / "pyvenv.cfg"))
             return f"sed -i 's/^include-system-site-packages.*/include-system-site-packages = true/' {settings}"
         return "sudo apt-get update && sudo apt-get install -y python3-libnvinfer"
 
-    def _tensorrt_of_cuda_12(self) -> str:
-        return f"{self.installer} {_quoted(requirement('tensorrt').replace('tensorrt', 'tensorrt-cu12', 1))}"
+    def _requirement(self, name: str) -> str:
+        if name == "onnxruntime-gpu" and self.cuda is not None:
+            return ONNXRUNTIME_GPU[min(max(self.cuda, OLDEST_CUDA), max(ONNXRUNTIME_GPU))]
+        return requirement(name)
+
+    def _tensorrt_of_pip(self) -> str:
+        if self.cuda is None or self.cuda > OLDEST_CUDA:
+            return self.install("tensorrt")
+        wanted = requirement("tensorrt").replace("tensorrt", "tensorrt-cu12", 1)  # the plain name brings CUDA 13
+        return f"{self.installer} {_quoted(wanted)}" if self.cuda == OLDEST_CUDA else ""
 
     def _cuda_of_jetpack(self) -> int:
         return 13 if self.jetpack is None or self.jetpack >= 7 else 12

@@ -42,7 +42,7 @@ def _gpu(outcomes: Outcomes) -> Row:
 
 def _cupy(outcomes: Outcomes, advice: Advice) -> Row:
     outcome, purpose = outcomes.get("cupy"), "renderer and pose solvers on the GPU"
-    fix = advice.cupy()
+    fix = advice.cupy() if has_gpu(outcomes) else ""
     absent: Status = "missing" if has_gpu(outcomes) else "optional"
     if outcome and outcome.facts is None and not outcome.problem:
         return Row("cupy", "cuda", absent, NOT_INSTALLED, purpose, CUDA, fix)
@@ -68,26 +68,36 @@ def _cupy_cache(outcomes: Outcomes) -> Row:
 
 
 def _onnxruntime_cuda(outcomes: Outcomes, advice: Advice) -> Row:
-    facts = facts_of(outcomes, "onnxruntime")
-    purpose = _RUNNERS.format("TensorRT")
-    listed = "CUDAExecutionProvider" in facts.get("listed", [])
-    problem = outcomes.get("onnxruntime", Outcome()).problem
-    fails = facts["fails"]["cuda"] if facts else "ONNX Runtime does not work" if problem else NOT_INSTALLED
+    facts, purpose = facts_of(outcomes, "onnxruntime"), _RUNNERS.format("TensorRT")
+    fails = onnxruntime_fails(outcomes)
     if fails is None:
         return Row("onnxruntime_cuda", "cuda", "ok", f"{facts['version']}: a session on CUDA computes", purpose)
-    there = list(families(outcomes).get("onnxruntime", {}))
-    useful = has_gpu(outcomes) and advice.onnxruntime_build() == "onnxruntime-gpu"
-    fix = ""
-    if useful:
-        build = "onnxruntime-gpu"
-        fix = advice.reinstall(build, there) if there and there != [build] else advice.install(build)
-    elif has_gpu(outcomes):
-        fails += "; onnxruntime-gpu for aarch64 has no code for Orin or Thor: build TensorRT plans instead"
-    said = _why_said(outcomes["onnxruntime"].said) if listed and "onnxruntime" in outcomes else ""
-    status: Status = "broken" if listed and has_gpu(outcomes) else "optional"
-    found = fails + (f" ({said})" if said else "")
+    listed = "CUDAExecutionProvider" in facts.get("listed", [])
+    said = _why_said(outcomes["onnxruntime"].said) if listed else ""
     data = {"listed": listed, "fails": fails, "said": said}
+    found, fix = fails + (f" ({said})" if said else ""), ""
+    if has_gpu(outcomes) and advice.onnxruntime_build() == "onnxruntime-gpu":
+        fix = onnxruntime_fix(outcomes, advice)
+    elif has_gpu(outcomes) and advice.jetpack is not None:
+        found += "; onnxruntime-gpu's wheel has no code for Orin or Thor: build TensorRT plans instead"
+    status: Status = "broken" if listed and has_gpu(outcomes) else "optional"
     return Row("onnxruntime_cuda", "cuda", status, found, purpose, fix=fix, data=data)
+
+
+def onnxruntime_fails(outcomes: Outcomes) -> str | None:
+    """Why ONNX Runtime does not compute on CUDA, None if it does."""
+    facts = facts_of(outcomes, "onnxruntime")
+    if facts:
+        why: str | None = facts["fails"]["cuda"]
+        return why
+    return "ONNX Runtime does not work" if outcomes.get("onnxruntime", Outcome()).problem else NOT_INSTALLED
+
+
+def onnxruntime_fix(outcomes: Outcomes, advice: Advice) -> str:
+    """The command that brings ONNX Runtime with CUDA, in the place of any build without."""
+    there = list(families(outcomes).get("onnxruntime", {}))
+    wrong = there not in ([], ["onnxruntime-gpu"])
+    return advice.reinstall("onnxruntime-gpu", there) if wrong else advice.install("onnxruntime-gpu")
 
 
 def _why_said(said: str) -> str:
@@ -101,14 +111,22 @@ def _tensorrt(outcomes: Outcomes, advice: Advice) -> Row:
     purpose = _RUNNERS.format("ONNX Runtime's CUDA provider") + "; the fastest, after `coop-edge build`"
     there = {name: module for name, module in facts.get("modules", {}).items() if module}
     listed = [f"{name} {m['version']}" if not m["fails"] else f"{name}: {m['fails']}" for name, m in there.items()]
-    if there and facts["fails"] is None:
+    if tensorrt_works(outcomes):
         return row(outcomes, "tensorrt", "cuda", purpose, "ok", "; ".join(listed), data=facts)
-    status: Status = "broken" if there else "optional"
-    seen = facts_of(outcomes, "system_tensorrt").get("folder")
     if facts.get("fails"):
         listed.append(facts["fails"])
+    only_way = onnxruntime_fails(outcomes) is not None and advice.onnxruntime_build() != "onnxruntime-gpu"
+    status: Status = "broken" if there else "missing" if has_gpu(outcomes) and only_way else "optional"
+    seen = facts_of(outcomes, "system_tensorrt").get("folder")
     found = "; ".join(listed) or (f"{seen} is not visible in this environment" if seen else NOT_INSTALLED)
-    return row(outcomes, "tensorrt", "cuda", purpose, status, found, fix=advice.tensorrt(), data=facts)
+    fix = advice.tensorrt() if has_gpu(outcomes) else ""
+    return row(outcomes, "tensorrt", "cuda", purpose, status, found, fix=fix, data=facts)
+
+
+def tensorrt_works(outcomes: Outcomes) -> bool:
+    """Whether a TensorRT is installed that this package can use."""
+    facts = facts_of(outcomes, "tensorrt")
+    return any(facts.get("modules", {}).values()) and facts["fails"] is None
 
 
 def cuda_version(number: int | None) -> str:

@@ -6,7 +6,8 @@ import shlex
 
 from coop_edge.doctor.advice import Advice
 from coop_edge.doctor.isolate import Facts
-from coop_edge.doctor.judge import BOTH, CUDA, Outcomes, facts_of, families, has_gpu, row
+from coop_edge.doctor.judge import BOTH, CUDA, Outcomes, facts_of, has_gpu, row
+from coop_edge.doctor.judge_cuda import onnxruntime_fails, onnxruntime_fix, tensorrt_works
 from coop_edge.doctor.report import Row, Status
 
 PLAN_SPACE = 3
@@ -83,25 +84,23 @@ def _runner(outcomes: Outcomes, advice: Advice) -> Row:
     purpose = "runs a bundle on the GPU: TensorRT with plans, or ONNX Runtime's CUDA provider"
     usable = [facts for facts in bundles_of(outcomes) if not facts["fails"]]
     planned = [facts["name"] for facts in usable if covered(facts)]
-    onnx = facts_of(outcomes, "onnxruntime")
-    ways = [f"TensorRT: {', '.join(planned)}"] if planned else []
-    if usable and onnx and onnx["fails"]["cuda"] is None:
-        ways.append("ONNX Runtime on CUDA: " + ", ".join(facts["name"] for facts in usable))
+    ways = [f"TensorRT with plans of {', '.join(planned)}"] if planned else []
+    ways += ["ONNX Runtime"] if onnxruntime_fails(outcomes) is None else []
     if ways:
         return Row("cuda_runner", "networks", "ok", "; ".join(ways), purpose, CUDA)
-    status: Status = "missing" if has_gpu(outcomes) else "optional"
-    fix = _way_to_run(outcomes, advice, usable) if has_gpu(outcomes) else ""
-    return Row("cuda_runner", "networks", status, "none", purpose, CUDA, fix)
+    tensorrt = "no bundle has plans that fit" if tensorrt_works(outcomes) else "does not work"
+    found = f"TensorRT: {tensorrt}; ONNX Runtime on CUDA: does not work"
+    if not has_gpu(outcomes):
+        return Row("cuda_runner", "networks", "optional", found, purpose, CUDA)
+    return Row("cuda_runner", "networks", "missing", found, purpose, CUDA, _way_to_run(outcomes, advice, usable))
 
 
 def _way_to_run(outcomes: Outcomes, advice: Advice, usable: list[Facts]) -> str:
-    """ONNX Runtime where a wheel has code for this GPU, since nothing has to be built; else TensorRT."""
-    tensorrt = facts_of(outcomes, "tensorrt")
-    build = build_command(usable[0]) if usable else "coop-edge build BUNDLE"
-    if tensorrt and any(tensorrt["modules"].values()) and tensorrt["fails"] is None:
+    """A build where TensorRT works; else ONNX Runtime where its wheel runs, which needs no build; else TensorRT."""
+    build = build_command(usable[0]) if usable else "coop-edge build NAME"
+    if tensorrt_works(outcomes):
         return build
     if advice.onnxruntime_build() == "onnxruntime-gpu":
-        there = list(families(outcomes).get("onnxruntime", {}))
-        wrong = there and there != ["onnxruntime-gpu"]
-        return advice.reinstall("onnxruntime-gpu", there) if wrong else advice.install("onnxruntime-gpu")
-    return f"{advice.tensorrt()} && {build}"
+        return onnxruntime_fix(outcomes, advice)
+    tensorrt = advice.tensorrt()
+    return f"{tensorrt} && {build}" if tensorrt else ""

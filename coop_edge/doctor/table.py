@@ -32,25 +32,22 @@ def _table(report: Report) -> Table:
 
 
 def _show_open(report: Report, console: Console) -> None:
-    """What each row that is not ok is for, and what brings it."""
+    """What each row that is not ok is for, and the command that brings it, once for all rows that it serves."""
     for title, statuses in (("To repair or install:", ("broken", "missing")), ("Optional:", ("optional",))):
         rows = [row for row in report.rows if row.status in statuses and (row.fix or row.status != "optional")]
         if rows:
             console.print(f"\n[bold]{title}[/]")
-        for row in rows:
-            console.print(Text.assemble((row.name, STYLES[row.status]), f": {row.purpose}{_need(row)}"))
-            if row.fix:
-                _command(row.fix, console)
+        for fix in dict.fromkeys(row.fix for row in rows):
+            for row in (row for row in rows if row.fix == fix):
+                console.print(Text.assemble((row.name, STYLES[row.status]), f": {row.purpose}{_need(row)}"))
+            if fix:
+                console.print(Text(f"    {fix}"), soft_wrap=True)
 
 
 def _need(row: Row) -> str:
     if not row.required_for:
         return ""
     return f" (required for {' and '.join(DEVICE_NAMES[device] for device in row.required_for)})"
-
-
-def _command(text: str, console: Console) -> None:
-    console.print(Text(f"    {text}"), soft_wrap=True)
 
 
 def _show_verdict(report: Report, console: Console) -> None:

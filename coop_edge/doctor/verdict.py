@@ -19,19 +19,20 @@ def blocked_by(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
 
 def next_steps(rows: Sequence[Row], installer: str) -> tuple[str, ...]:
     """The commands that lead to a first device with the fewest steps; none if one is ready. One pip call for all."""
-    ways = [_steps(_blockers(rows, device), installer) for device in DEVICES]
-    possible = [way for way in ways if way is not None]
-    return min(possible, key=len)  # the CPU comes first and is always possible
+    ways = []
+    for device in DEVICES:
+        blockers = _blockers(rows, device)
+        if not any(row.name == "gpu" for row in blockers):  # no command brings a GPU
+            steps = _steps(blockers, installer)
+            ways.append((len(steps), len(blockers), steps))
+    return min(ways)[2]
 
 
 def _blockers(rows: Sequence[Row], device: str) -> list[Row]:
     return [row for row in rows if device in row.required_for and row.status != "ok"]
 
 
-def _steps(blockers: Sequence[Row], installer: str) -> tuple[str, ...] | None:
-    """None if no command leads there: a GPU cannot be installed."""
-    if any(row.name == "gpu" for row in blockers):
-        return None
+def _steps(blockers: Sequence[Row], installer: str) -> tuple[str, ...]:
     simple = [row for row in blockers if row.fix.startswith(f"{installer} ") and "&&" not in row.fix]
     packages = [part for row in simple for part in row.fix.removeprefix(f"{installer} ").split(" ")]
     steps = [f"{installer} {' '.join(dict.fromkeys(packages))}"] if packages else []

@@ -74,12 +74,10 @@ def report(outcomes: Mapping[str, Outcome]) -> Report:
 
 def advice_for(outcomes: Mapping[str, Outcome]) -> Advice:
     """What decides here which packages are the right ones."""
-    system, driver = facts_of(outcomes, "system"), facts_of(outcomes, "gpu").get("driver_cuda")
-    jetson = system.get("jetson")
+    jetson, driver = facts_of(outcomes, "system").get("jetson"), facts_of(outcomes, "gpu").get("driver_cuda")
     return Advice(
         jetpack=(jetson["jetpack"] or 0) if jetson else None,
         cuda=driver // 1000 if driver else None,
-        machine=system.get("machine", "x86_64"),
         toolkit=bool(os.environ.get("CUDA_PATH")) or any(Path(place).is_dir() for place in _TOOLKITS),
         installer=pip(),
         tensorrt_folder=facts_of(outcomes, "system_tensorrt").get("folder"),
