@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import coop_edge
+from coop_edge import cli_build
 from coop_edge.errors import CoopEdgeError, InputError
 
 if TYPE_CHECKING:
@@ -212,6 +213,9 @@ def doctor(
     else:
         show(report, Console())
     raise typer.Exit(0 if report.ready else 1)
+
+
+app.command()(_readable_errors(cli_build.build))
 
 
 def _load(mesh: Path, unit: Unit, albedo: str | None, ignore_colors: bool, max_faces: int) -> Mesh:

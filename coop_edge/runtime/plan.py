@@ -98,6 +98,7 @@ class PlanInfo:
     driver: str = ""
     cuda: str = ""
     workspace_mb: int = 0
+    tf32: bool = False
     built_at: str = ""
     build_seconds: float = 0.0
     verification: Mapping[str, Any] = field(default_factory=dict)
@@ -229,7 +230,7 @@ def read_plan(plan: Path, network: Network, target: Target) -> tuple[PlanInfo, b
 def _check_types(info: PlanInfo) -> None:
     texts = ("role", "flavour", "version", "sm", "onnx_sha256", "plan_sha256", "precision", "gpu", "driver", "cuda")
     wanted: dict[str, Any] = dict.fromkeys(texts, str)
-    wanted.update(plan_bytes=int, workspace_mb=int, shapes=dict, verification=dict, built_at=str)
+    wanted.update(plan_bytes=int, workspace_mb=int, tf32=bool, shapes=dict, verification=dict, built_at=str)
     for entry in fields(info):
         value = getattr(info, entry.name)
         if entry.name in wanted and not isinstance(value, wanted[entry.name]):

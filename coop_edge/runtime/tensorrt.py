@@ -25,9 +25,10 @@ class TensorRtRunner(Runner):
     """Runs a plan with the TensorRT, or TensorRT for RTX, that it was built with.
 
     plan: its path; the sidecar beside it is read at once (``info``, ``max_batch``), the plan itself when the runner
-    opens, after all checks of ``plan.check_plan``. cuda_graph: capture a CUDA graph for each N after its first run and
-    launch that from then on; inputs are then copied into the runner's own memory first. For the networks of this
-    package that helps where launching kernels takes longer than running them: small N. label: what errors call it.
+    opens, after all checks of ``plan.check_plan``. Or sidecar and bytes of a plan that is not stored yet. label: what
+    errors call it. cuda_graph: capture a CUDA graph for each N after its first run and launch that from then on; inputs
+    are then copied into the runner's own memory first. It helps where launching kernels takes longer than running
+    them, at small N.
 
     On the device that is current in CuPy when it opens. Activations, outputs and copies of inputs are CuPy memory, one
     block each, which grows to the largest N seen; outputs of runs of the same N are the same arrays. A run on another
@@ -36,10 +37,17 @@ class TensorRtRunner(Runner):
 
     device = "cuda"
 
-    def __init__(self, plan: Path, network: Network, *, cuda_graph: bool = False, label: str = "") -> None:
+    def __init__(
+        self, plan: Path | tuple[PlanInfo, bytes], network: Network, *, cuda_graph: bool = False, label: str = ""
+    ) -> None:
         super().__init__(label or f"{network.path.parent.name}/{network.role}", network.inputs, network.outputs)
-        self.plan, self.network, self.cuda_graph = Path(plan), network, cuda_graph
-        self.info: PlanInfo = self._read_info()
+        self.network, self.cuda_graph = network, cuda_graph
+        self._memory: bytes | None = None
+        if isinstance(plan, tuple):
+            self.plan, (self.info, self._memory) = network.path.with_suffix(".plan"), plan
+        else:
+            self.plan = Path(plan)
+            self.info = read_info(self.plan, network)
         self.max_batch = self.info.batch[2]
         self._clear()
 
@@ -59,17 +67,13 @@ class TensorRtRunner(Runner):
         self._done: Any = None
         self._last_stream: int | None = None
 
-    def _read_info(self) -> PlanInfo:
-        return read_info(self.plan, self.network)
-
-    def _read_plan(self, target: Target) -> bytes:
-        return read_plan(self.plan, self.network, target)[1]
-
     def _load(self) -> None:
         device = CupyDevice()
         self._cupy, self._device_id = device.xp, device.id
         self._api = api = tensorrt_api.load("tensorrt_rtx" if self.info.flavour == "rtx" else "tensorrt")
-        data = self._read_plan(Target.here(api))
+        data = self._memory
+        if data is None:
+            data = read_plan(self.plan, self.network, Target.here(api))[1]
         self._runtime, self._engine = api.deserialize(data, self.label)
         self._check_tensors(api.tensors(self._engine))
         self._activations = self._cupy.empty(max(1, int(self._engine.device_memory_size_v2)), dtype="uint8")

@@ -224,6 +224,6 @@ def _errors_of(parser: Any) -> list[Any]:
     return [parser.get_error(i) for i in range(parser.num_errors)]
 
 
-def _parser_error(error: Any) -> str:
-    node = f" (node {error.node_name()}, {error.node_operator()})" if error.node_name() else ""
-    return f"{error.desc()}{node}"
+def _parser_error(parser_error: Any) -> str:
+    name = parser_error.node_name()
+    return parser_error.desc() + (f" (node {name}, {parser_error.node_operator()})" if name else "")
