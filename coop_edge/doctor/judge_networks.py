@@ -68,7 +68,8 @@ def _plans(outcomes: Outcomes, facts: Facts) -> Row:
     if covered(facts):
         found = f"fit {facts_of(outcomes, 'bundles')['target']}: {', '.join(facts['roles'])}"
         return Row(name, "networks", "ok", found, purpose, data={"plans": plans})
-    unfit = [f"{plan['role']}: {plan['why']}" for plan in plans if plan["fits"] is False]
+    reasons = dict.fromkeys(plan["why"] for plan in plans if plan["fits"] is False)
+    unfit = [f"{', '.join(plan['role'] for plan in plans if plan['why'] == why)}: {why}" for why in reasons]
     open_roles = [role for role in facts["roles"] if not any(p["role"] == role and p["fits"] for p in plans)]
     found = "; ".join(unfit) or f"none for {', '.join(open_roles)}"
     if not place["writable"]:

@@ -78,7 +78,8 @@ def _plans(network: Network, here: Target | None) -> list[Facts]:
                 check_plan(path, network, here)
                 plan["fits"] = True
             except EngineError as error:
-                plan |= {"fits": False, "why": str(error).removeprefix(f"{path}: ")}
+                why = str(error).removeprefix(f"{path}: ").partition("; build it again")[0]  # its row says how
+                plan |= {"fits": False, "why": why}
         found.append(plan)
     return found
 

@@ -220,7 +220,7 @@ def test_conflicts_are_repaired_by_keeping_the_build_that_is_of_use():
 
 def test_an_unfit_plan_is_quoted_with_the_command_that_rebuilds_it():
     found = row(assemble.report(orin(**planned(False, "built for SM 89, wanted SM 87"))), "plans:coop-xs")
-    assert "refiner: built for SM 89, wanted SM 87" in found.found
+    assert "coarse_encoder, coarse_decoder, refiner: built for SM 89, wanted SM 87" in found.found
     assert found.fix == "coop-edge build /opt/engines/coop-xs"
 
 
