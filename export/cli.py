@@ -126,7 +126,7 @@ def train(
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile.")] = None,
     evaluate_minutes: Annotated[float | None, typer.Option(help="Between evaluations [default: 10].")] = None,
     evaluate_samples: Annotated[int | None, typer.Option(help="Held-out pairs of one [default: 256].")] = None,
-    ramp: Annotated[int | None, typer.Option(help="Pairs until they are as hard as they get [default: 40000].")] = None,
+    ramp: Annotated[int | None, typer.Option(help="Pairs until they are as hard as they get [default: 60000].")] = None,
     checkpoint_minutes: Annotated[float | None, typer.Option(help="Between checkpoints [default: 3].")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps; 0 = no bound.")] = None,
 ) -> None:

@@ -51,10 +51,9 @@ class Recipe:
     hardness: float = 1.0
     ramp: int = 0
 
-    def level(self, i: int) -> tuple[float, float]:
-        """Hardness and turn of sample i: first the query's turn in the image plane grows, over half of the ramp."""
-        share = min(1.0, i / self.ramp) if self.ramp else 1.0
-        return self.hardness * share, min(1.0, 2.0 * share)
+    def hardness_of(self, i: int) -> float:
+        """Hardness of sample i."""
+        return self.hardness * min(1.0, i / self.ramp) if self.ramp else self.hardness
 
 
 class Artist:
@@ -78,12 +77,12 @@ class Artist:
         for i in range(block * BLOCK, (block + 1) * BLOCK):
             rng = _generator(recipe, 0, i)
             if recipe.role == "coarse":
-                drawn.append(pairs.coarse_pair(rng, stock, recipe.size, *recipe.level(i)))
+                drawn.append(pairs.coarse_pair(rng, stock, recipe.size, recipe.hardness_of(i)))
             else:
                 from export.training.pairs_refiner import refiner_pair
 
                 halfway = HALFWAY_SHARE if recipe.split == "train" else 0.0
-                pair, scene = refiner_pair(rng, stock, recipe.size, recipe.level(i)[0], halfway)
+                pair, scene = refiner_pair(rng, stock, recipe.size, recipe.hardness_of(i), halfway)
                 drawn.append(pair)
                 kept.append(scene)
         return stack(drawn), kept if recipe.keep_scenes else []
@@ -190,8 +189,7 @@ def make_stream(
     start: number of the first sample; resuming at ``stream.position`` goes on with the same samples.
     hardness: 0 to 1, scales the shares of occluders, cuts, imperfect photographs, recoloured and grey models and far
         templates; at 0 the query shows the whole object as the model has it, near to the template's view.
-    ramp: samples over which the hardness rises from 0, counted from sample 0, and over whose first half the turn of
-        coarse queries in the image plane does; 0 = no rise.
+    ramp: samples over which the hardness rises from 0, counted from sample 0; 0 = no rise.
 
     Raises InputError; a worker's exception comes out of ``next`` as RuntimeError with the worker's traceback.
     """

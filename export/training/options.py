@@ -33,7 +33,7 @@ class TrainOptions(Config):
     """Threads of PyTorch on the CPU; 0 leaves its own choice."""
     learning_rate: float = 0.0
     """Peak learning rate; 0 takes the size's."""
-    warmup: float = 0.03
+    warmup: float = 0.01
     """Share of the time over which the rate rises; a third of it after a resume."""
     ema_decay: float = 0.999
     """Of the averaged weights."""
@@ -51,7 +51,7 @@ class TrainOptions(Config):
     """Asset pack; without one all objects are procedural."""
     photos: str = ""
     """Folder of photographs for textures and backgrounds; scikit-image's samples without one."""
-    ramp: int = 40_000
+    ramp: int = 60_000
     """Pairs, per process, over which they become hard; 0 = hard from the first (see ``data.make_stream``)."""
     checkpoint_minutes: float = 3.0
     """Between checkpoints."""

@@ -36,9 +36,9 @@ class Stock:
     backgrounds: Sequence[Array]
 
 
-def coarse_pair(rng: Rng, stock: Stock, size: int, hardness: float = 1.0, turn: float = 1.0) -> CoarseBatch:
-    """A batch of one. size: of the images, a multiple of PATCH. hardness, turn: 0 to 1, see ``data.Recipe``."""
-    scene = scenes.draw_scene(rng, stock.objects, hardness, turn)
+def coarse_pair(rng: Rng, stock: Stock, size: int, hardness: float = 1.0) -> CoarseBatch:
+    """A batch of one. size: of the images, a multiple of PATCH. hardness: 0 to 1, see ``data.make_stream``."""
+    scene = scenes.draw_scene(rng, stock.objects, hardness)
     crop = scenes.crop_of(rng, scene, size)
     R, K = crop.R_crop_camera[0], crop.K[0]
     query = query_image(rng, scene, R, K, size, stock, hardness)

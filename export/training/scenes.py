@@ -20,7 +20,6 @@ from coop_edge.geometry import se3
 from coop_edge.geometry.crop import CropCamera, crop_camera
 from coop_edge.render.base import Shading
 from coop_edge.render.cpu import CpuRenderer
-from coop_edge.templates.viewpoints import VIEWPOINTS, template_poses
 from export.training.objects import TrainingObject
 
 Array = np.ndarray[Any, Any]
@@ -34,7 +33,6 @@ LEAST_VISIBLE = 0.25
 """Share of the target's silhouette that no occluder may leave uncovered."""
 CUT_SHARE = 0.07
 """Of scenes where the edge of the photograph cuts through the target."""
-_VIEWS = template_poses(1.0)[:, :3, :3]  # rotations of the templates
 _UNLIT = Shading(ambient=1.0, diffuse=0.0)
 _PROBE = 64  # side of the views in which placements are judged, pixels
 BASE_K = np.diag([1000.0, 1000.0, 1.0])
@@ -128,13 +126,12 @@ def inside_photograph(scene: Scene, R: Array, K: Array, pixels: Array) -> Array:
     return side >= 0.0
 
 
-def draw_scene(rng: Rng, objects: Sequence[TrainingObject], hardness: float = 1.0, turn: float = 1.0) -> Scene:
+def draw_scene(rng: Rng, objects: Sequence[TrainingObject], hardness: float = 1.0) -> Scene:
     """A target at a uniform rotation, with or without an object before it and objects behind.
 
-    hardness: scales the shares of occluders and of cuts, 0 to 1. turn: scales the target's turn in the image plane
-    against the nearest template, 0 to 1.
+    hardness: scales the shares of occluders and of cuts, 0 to 1.
     """
-    target = place(objects[int(rng.integers(len(objects)))], rng, turn)
+    target = place(objects[int(rng.integers(len(objects)))], rng)
     behind = [_beside(rng, target, objects, before=False) for _ in range(int(rng.choice(3, p=[0.45, 0.35, 0.2])))]
     edge = _edge(rng, target) if rng.random() < hardness * CUT_SHARE else None
     if rng.random() < hardness * OCCLUDER_SHARE:
@@ -146,19 +143,10 @@ def draw_scene(rng: Rng, objects: Sequence[TrainingObject], hardness: float = 1.
     return scene if visible_share(scene) >= LEAST_VISIBLE else Scene((target,))
 
 
-def place(chosen: TrainingObject, rng: Rng, turn: float = 1.0) -> Item:
-    """The object on the base camera's optical axis, turned at random, at a random distance. turn: see draw_scene."""
+def place(chosen: TrainingObject, rng: Rng) -> Item:
+    """The object on the optical axis of the base camera, turned at random, at a random distance."""
     distance = chosen.diameter * np.exp(rng.uniform(np.log(NEAREST), np.log(FARTHEST)))
-    R = se3.random_rotation(rng)
-    if turn < 1.0:
-        R = se3.so3_exp(np.array([0.0, 0.0, (turn - 1.0) * in_plane_angle(R)])) @ R
-    return Item(chosen, _at(chosen, R, np.array([0.0, 0.0, distance])))
-
-
-def in_plane_angle(R: Array) -> float:
-    """Turn about the optical axis of an object on it, rotated by R [3,3], against its nearest template, radians."""
-    relative = R @ _VIEWS[int(np.argmax(VIEWPOINTS @ -R[2]))].T
-    return float(np.arctan2(relative[1, 0] - relative[0, 1], relative[0, 0] + relative[1, 1]))
+    return Item(chosen, _at(chosen, se3.random_rotation(rng), np.array([0.0, 0.0, distance])))
 
 
 def centre_of(item: Item) -> Array:
