@@ -14,6 +14,7 @@ from pathlib import Path
 
 SYSTEM_LIBRARIES_OF_OPENCV = "libgl1 libglib2.0-0"
 OLDEST_CUDA = 12
+AGAIN = "--force-reinstall"
 ONNXRUNTIME_GPU = {12: "onnxruntime-gpu[cuda,cudnn]>=1.21,<1.27", 13: "onnxruntime-gpu[cuda,cudnn]>=1.27"}
 """By the driver's CUDA: the wheels on PyPI are of CUDA 12 up to 1.26 and of CUDA 13 from then on; the extras bring the
 libraries that the CUDA provider loads."""
@@ -57,29 +58,31 @@ class Advice:
         """Install packages in the versions that coop_edge asks for."""
         return f"{self.installer} {' '.join(_quoted(self._requirement(name)) for name in names)}"
 
+    def repair(self, *names: str) -> str:
+        """Install packages again that are here and broken; a plain install would be satisfied with them."""
+        return self.install(*names).replace(self.installer, f"{self.installer} {AGAIN}", 1)
+
     def reinstall(self, keep: str, installed: Sequence[str]) -> str:
         """Leave ``keep`` alone of several distributions that share a folder; all go first, files of one are broken."""
-        remove = self.installer.replace(" install", " uninstall", 1)
-        yes = "" if self.installer.startswith("uv ") else "-y "
-        return f"{remove} {yes}{' '.join(installed)} && {self.install(keep)}"
+        return f"{self._remove(installed)} && {self.install(keep)}"
 
-    def cupy(self) -> str:
-        """CuPy for the CUDA version of the driver; with the toolkit's libraries where no toolkit is installed."""
+    def cupy(self, installed: Sequence[str] = ()) -> str:
+        """CuPy for the CUDA version of the driver; with the toolkit's libraries where no toolkit is installed.
+
+        installed: distributions of CuPy that are here; those for another CUDA go first.
+        """
         if self.cuda is not None and self.cuda < OLDEST_CUDA:
             return ""  # no CuPy that this package supports runs on so old a driver
         distribution = self.cupy_distribution()
         wanted = requirement(distribution)
         if not self.toolkit and self.jetpack is None:
             wanted = wanted.replace(distribution, f"{distribution}[ctk]", 1)
-        return f"{self.installer} {_quoted(wanted)}"
+        command = f"{self.installer} {_quoted(wanted)}"
+        return f"{self._remove(installed)} && {command}" if installed and distribution not in installed else command
 
     def cupy_distribution(self) -> str:
         """The CuPy of the driver's CUDA version, or of what JetPack brings."""
         return f"cupy-cuda{'13' if (self.cuda or self._cuda_of_jetpack()) >= 13 else '12'}x"
-
-    def onnxruntime(self) -> str:
-        """The build of ONNX Runtime that is of use here."""
-        return self.install(self.onnxruntime_build())
 
     def onnxruntime_build(self) -> str:
         """onnxruntime-gpu where it runs: not on old drivers, nor on a Jetson, for which its wheel has no code."""
@@ -94,6 +97,10 @@ class Advice:
             settings = shlex.quote(str(Path(sys.prefix) / "pyvenv.cfg"))
             return f"sed -i 's/^include-system-site-packages.*/include-system-site-packages = true/' {settings}"
         return "sudo apt-get update && sudo apt-get install -y python3-libnvinfer"
+
+    def _remove(self, installed: Sequence[str]) -> str:
+        yes = "" if self.installer.startswith("uv ") else "-y "
+        return f"{self.installer.replace(' install', ' uninstall', 1)} {yes}{' '.join(installed)}"
 
     def _requirement(self, name: str) -> str:
         if name == "onnxruntime-gpu" and self.cuda is not None:

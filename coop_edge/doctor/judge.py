@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from coop_edge.doctor.advice import SYSTEM_LIBRARIES_OF_OPENCV, Advice
@@ -35,16 +36,10 @@ def machine_rows(outcomes: Outcomes) -> list[Row]:
 def package_rows(outcomes: Outcomes, advice: Advice) -> list[Row]:
     """What every Estimator needs, and what onboarding can use."""
     rows = [
-        library(outcomes, "numpy", "arrays", BOTH, advice.install("numpy")),
+        library(outcomes, advice, "numpy", "arrays", BOTH, "numpy"),
         _opencv(outcomes, advice),
-        library(
-            outcomes,
-            "trimesh",
-            "reads meshes, with SciPy and Pillow",
-            BOTH,
-            advice.install("trimesh", "scipy", "pillow"),
-        ),
-        library(outcomes, "numba", "renderer and pose solvers on the CPU", CPU, advice.install("numba")),
+        library(outcomes, advice, "trimesh", "reads meshes, with SciPy and Pillow", BOTH, "trimesh", "scipy", "pillow"),
+        library(outcomes, advice, "numba", "renderer and pose solvers on the CPU", CPU, "numba"),
         _onnxruntime(outcomes, advice),
         _conflicts(outcomes, advice),
         _numba_cache(outcomes),
@@ -94,25 +89,28 @@ def _jetson(outcomes: Outcomes) -> Row:
     return row(outcomes, "jetson", "machine", "its board", status, found, data=facts or {}, source="system")
 
 
-def library(outcomes: Outcomes, name: str, purpose: str, required_for: tuple[str, ...], fix: str) -> Row:
-    """A package that its probe imports and uses; None for facts means that it is not installed."""
+def library(
+    outcomes: Outcomes, advice: Advice, name: str, purpose: str, required_for: tuple[str, ...], *packages: str
+) -> Row:
+    """A package that its probe imports and uses; ``packages`` are what is installed, or repaired, for it."""
     outcome = outcomes.get(name, Outcome(problem="was not looked at"))
     if outcome.facts is None and not outcome.problem:
         status: Status = "missing" if "cpu" in required_for or has_gpu(outcomes) else "optional"
-        return Row(name, "packages", status, NOT_INSTALLED, purpose, required_for, fix)
+        return Row(name, "packages", status, NOT_INSTALLED, purpose, required_for, advice.install(*packages))
     facts = facts_of(outcomes, name)
     others = ", ".join(f"{key} {facts[key]}" for key in ("scipy", "pillow", "llvmlite") if key in facts)
     found = str(facts.get("version")) + (f" ({others})" if others else "")
-    more = {"required_for": required_for, "data": facts, "fix": fix if outcome.problem else ""}
-    return row(outcomes, name, "packages", purpose, "ok", found, **more)
+    fix = advice.repair(*packages) if outcome.problem else ""
+    return row(outcomes, name, "packages", purpose, "ok", found, required_for=required_for, data=facts, fix=fix)
 
 
 def _opencv(outcomes: Outcomes, advice: Advice) -> Row:
-    problem = outcomes.get("opencv", Outcome()).problem
-    fix = advice.install("opencv-python-headless")
-    if ".so" in problem and "opencv-python-headless" not in families(outcomes).get("opencv", {}):
-        fix = f"sudo apt-get install -y {SYSTEM_LIBRARIES_OF_OPENCV}"  # the build with windows needs the desktop's
-    return library(outcomes, "opencv", "crops and pictures", BOTH, fix)
+    there = families(outcomes).get("opencv", {})
+    found = library(outcomes, advice, "opencv", "crops and pictures", BOTH, "opencv-python-headless")
+    if found.status == "broken" and ".so" in found.found and there and "opencv-python-headless" not in there:
+        # The build with windows needs libraries of a desktop.
+        return replace(found, fix=f"sudo apt-get install -y {SYSTEM_LIBRARIES_OF_OPENCV}")
+    return found
 
 
 def families(outcomes: Outcomes) -> dict[str, dict[str, str]]:
@@ -123,7 +121,7 @@ def families(outcomes: Outcomes) -> dict[str, dict[str, str]]:
 
 def _onnxruntime(outcomes: Outcomes, advice: Advice) -> Row:
     purpose = "runs networks on the CPU"
-    row = library(outcomes, "onnxruntime", purpose, CPU, advice.onnxruntime())
+    row = library(outcomes, advice, "onnxruntime", purpose, CPU, advice.onnxruntime_build())
     fails = facts_of(outcomes, "onnxruntime").get("fails", {}).get("cpu")
     if row.status != "ok" or not fails:
         return row

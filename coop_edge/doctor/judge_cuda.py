@@ -42,7 +42,7 @@ def _gpu(outcomes: Outcomes) -> Row:
 
 def _cupy(outcomes: Outcomes, advice: Advice) -> Row:
     outcome, purpose = outcomes.get("cupy"), "renderer and pose solvers on the GPU"
-    fix = advice.cupy() if has_gpu(outcomes) else ""
+    fix = advice.cupy(list(families(outcomes).get("cupy", {}))) if has_gpu(outcomes) else ""
     absent: Status = "missing" if has_gpu(outcomes) else "optional"
     if outcome and outcome.facts is None and not outcome.problem:
         return Row("cupy", "cuda", absent, NOT_INSTALLED, purpose, CUDA, fix)

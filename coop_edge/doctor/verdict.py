@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from coop_edge.doctor.advice import AGAIN
 from coop_edge.doctor.report import DEVICES, Row
 
 NO_BUNDLE = (
@@ -33,11 +34,13 @@ def _blockers(rows: Sequence[Row], device: str) -> list[Row]:
 
 
 def _steps(blockers: Sequence[Row], installer: str) -> tuple[str, ...]:
-    simple = [row for row in blockers if row.fix.startswith(f"{installer} ") and "&&" not in row.fix]
-    packages = [part for row in simple for part in row.fix.removeprefix(f"{installer} ").split(" ")]
-    steps = [f"{installer} {' '.join(dict.fromkeys(packages))}"] if packages else []
-    steps += [_step(row) for row in blockers if row not in simple]
-    return tuple(dict.fromkeys(steps))
+    commands: dict[str, list[str]] = {}
+    for row in blockers:
+        step = _step(row)
+        prefix = next((start for start in (f"{installer} {AGAIN} ", f"{installer} ") if step.startswith(start)), "")
+        alone = not prefix or "&&" in step
+        commands.setdefault(step if alone else prefix, []).append("" if alone else step.removeprefix(prefix))
+    return tuple(start + " ".join(dict.fromkeys(" ".join(rest).split())) for start, rest in commands.items())
 
 
 def _step(row: Row) -> str:

@@ -207,6 +207,40 @@ def test_on_a_jetson_nothing_points_to_the_wheel_without_code_for_it(monkeypatch
     assert tensorrt.fix.endswith("/home/a/venv/pyvenv.cfg")
 
 
+def test_what_is_here_and_broken_is_installed_again():
+    torn = Outcome(problem="ImportError: libGL.so.1: cannot open shared object file")
+    report = assemble.report(plain(numba=torn, trimesh=ABSENT, numpy=ABSENT, opencv=torn))
+    assert row(report, "numba").fix.startswith(f"{PIP} --force-reinstall")
+    assert row(report, "opencv").fix.startswith(f"{PIP} --force-reinstall")
+    assert "--force-reinstall" not in row(report, "trimesh").fix
+    again = [step for step in report.next_steps if "--force-reinstall" in step]
+    assert len(report.next_steps) == 2
+    assert len(again) == 1
+    assert "numba" in again[0]
+    assert "opencv" in again[0]
+    assert "trimesh" not in again[0]
+
+    windows = changed("distributions", families={"opencv": {"opencv-python": "4.11"}})
+    assert row(assemble.report(plain(opencv=torn, **windows)), "opencv").fix.startswith(
+        "sudo apt-get install -y libgl1"
+    )
+
+
+def test_cupy_for_a_newer_cuda_than_the_drivers_is_replaced():
+    fails = "CuPy fails on this machine: cudaErrorInsufficientDriver"
+    report = assemble.report(
+        with_gpu(
+            gpu=Outcome(facts={**with_gpu()["gpu"].facts, "driver_cuda": 12060}),
+            cupy=Outcome(facts={**with_gpu()["cupy"].facts, "fails": fails}),
+            **changed("distributions", families={"cupy": {"cupy-cuda13x": "14.2.0"}}),
+        )
+    )
+    assert row(report, "cupy").status == "broken"
+    assert fails in row(report, "cupy").found
+    assert row(report, "cupy").fix.startswith("python -m pip uninstall -y cupy-cuda13x && python -m pip install")
+    assert "cupy-cuda12x[ctk]" in row(report, "cupy").fix
+
+
 def test_conflicts_are_repaired_by_keeping_the_build_that_is_of_use():
     families = {**BOTH_ORT, "opencv": {"opencv-python": "4.11", "opencv-python-headless": "4.11"}, "cupy": {}}
     distributions = changed("distributions", families=families)
