@@ -194,7 +194,11 @@ class Oracle:
             self._remember(self.renders_seen, print_, SeenRender(zlib.crc32(print_), int(mesh), T, K, depth))
 
     def _truth(self, mesh: int, R: np.ndarray, near: np.ndarray | None = None) -> tuple[int, np.ndarray] | None:
-        """The instance of a mesh nearest to pose ``near``, or to a camera's axis: its place in the scene and pose."""
+        """An instance of a mesh in the scene, its number and its pose for a camera turned by R [3,3].
+
+        The one nearest to pose ``near``, and of the poses in which it looks the same the nearest; without ``near`` the
+        one nearest to the camera's axis. None if there is none.
+        """
         turn = se3.from_rt(R, np.zeros(3))
         found = [(i, turn @ p.T) for i, p in enumerate(self.scene.placed) if p.mesh == mesh]
         centre = self.scene.meshes[mesh].centre
@@ -205,7 +209,10 @@ class Oracle:
                 return np.linalg.norm(seen[:2]) / abs(seen[2])
             return np.linalg.norm(seen - se3.transform(near, centre[None])[0])
 
-        return min(found, key=distance, default=None)
+        if not found:
+            return None
+        i, T = min(found, key=distance)
+        return i, T if near is None else self.templates[mesh].symmetries.nearest_symmetric(T, near)
 
     def matches(self, query: SeenCrop, template: SeenTemplate) -> dict[str, np.ndarray]:
         """The coarse decoder's outputs for one pair."""
