@@ -228,9 +228,13 @@ class EstimatorConfig(Config):
     """All options of an Estimator."""
 
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
+    """Templates to hypotheses."""
     ransac: RansacConfig = field(default_factory=RansacConfig)
+    """The solver of the coarse stage; ``threshold_px`` counts pixels of a 128-pixel crop and grows with the crop."""
     refine: RefineConfig = field(default_factory=RefineConfig)
+    """Render and compare."""
     select: SelectConfig = field(default_factory=SelectConfig)
+    """Scores and rejection."""
 
     def __post_init__(self) -> None:
         self._nested(coarse=CoarseConfig, ransac=RansacConfig, refine=RefineConfig, select=SelectConfig)

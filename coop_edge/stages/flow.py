@@ -22,6 +22,7 @@ class Correspondences(NamedTuple):
     pixels: Array  # float32 [M,P,2] of the crop, where the network finds the points
     weight: Array  # float32 [M,P] W = certainty sensitivity (1 - exp(-R / b))
     agreement: Array  # float32 [M,P] certainty (1 - exp(-R / b)): the probability that a cell is visible and matched
+    visible: Array  # bool [M,P] certainty above one half
     silhouette: Array  # bool [M,P]
 
 
@@ -39,10 +40,10 @@ def correspondences(
     silhouette = xp.isfinite(points[..., 0])
     trusted = silhouette & in_image(pairs, pixels, camera)
     flow_probability = -xp.expm1(-radius_px / outputs["scale"].reshape(m, p))
-    agreement = outputs["certainty"].reshape(m, p) * flow_probability
-    agreement = xp.where(trusted, agreement, 0.0).astype(np.float32)
+    certainty = xp.where(trusted, outputs["certainty"].reshape(m, p), np.float32(0.0))
+    agreement = (certainty * flow_probability).astype(np.float32)
     weight = agreement * outputs["sensitivity"].reshape(m, p)
-    return Correspondences(points, pixels, weight, agreement, silhouette)
+    return Correspondences(points, pixels, weight, agreement, certainty > 0.5, silhouette)
 
 
 def in_image(pairs: Pairs, pixels: Array, camera: Camera) -> Array:

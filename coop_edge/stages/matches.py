@@ -90,7 +90,7 @@ def lift(
     xp = array_module(decoded.probability)
     n, k = templates.shape
     count = decoded.probability.shape[2]
-    row, column = np.arange(n)[:, None], templates
+    row, column = xp.arange(n)[:, None], xp.asarray(templates)
     probability = decoded.probability[row, column]
     points = xp.full((n, k, count, 3), np.nan, np.float32)
     for i in range(n):
@@ -98,7 +98,7 @@ def lift(
         size = maps.shape[1]
         match = template_pixels(decoded.index[i, column[i]], decoded.offset[i, column[i]], size // patch, patch)
         pixel = xp.clip(xp.rint(match), 0, size - 1).astype(np.int64)
-        points[i] = maps[xp.asarray(column[i])[:, None], pixel[..., 1], pixel[..., 0]]
+        points[i] = maps[column[i][:, None], pixel[..., 1], pixel[..., 0]]
     valid = (probability > least) & xp.isfinite(points).all(axis=-1)
     return points, valid, xp.where(valid, probability, np.float32(0.0))
 

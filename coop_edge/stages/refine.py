@@ -33,7 +33,7 @@ OUTSIDE = "refine: the object lies outside the image"
 class Refined:
     """M refined hypotheses on the host, in the order given.
 
-    The last four arrays are of each hypothesis' last iteration, P cells each: what its final pose is judged by. Without
+    The last five arrays are of each hypothesis' last iteration, P cells each: what its final pose is judged by. Without
     any iteration P = 0.
     """
 
@@ -46,6 +46,7 @@ class Refined:
     crop_size: int
     weight: NDArray[np.float32]  # [M,P] W; 0 off the object
     agreement: NDArray[np.float32]  # [M,P] probability that the cell is visible and matched; 0 off the object
+    visible: NDArray[np.bool_]  # [M,P] more probably visible in the image than not
     silhouette: NDArray[np.bool_]  # [M,P]
     residual_px: NDArray[np.float32]  # [M,P] reprojection error at the final pose, pixels of the crop; inf = undefined
 
@@ -161,7 +162,7 @@ class _State:
         self.iterations[a] += 1
         K = self.maker.camera.K
         self.image_px[a] = np.sqrt(K[0, 0] * K[1, 1]) / pairs.crop.K[:, 0, 0]
-        values = {"weight": found.weight, "agreement": found.agreement, "silhouette": found.silhouette}
+        values = {name: getattr(found, name) for name in ("weight", "agreement", "visible", "silhouette")}
         values["residual_px"] = residuals(found, pairs.crop.K, T_crop)
         for name, value in values.items():
             host = on_host(value)
@@ -174,9 +175,8 @@ class _State:
 
     def result(self) -> Refined:
         m = len(self.T)
-        empty: dict[str, Any] = {"silhouette": np.zeros((m, 0), np.bool_)}
-        for name in ("weight", "agreement", "residual_px"):
-            empty[name] = np.zeros((m, 0), np.float32)
+        empty: dict[str, Any] = {name: np.zeros((m, 0), np.bool_) for name in ("visible", "silhouette")}
+        empty |= {name: np.zeros((m, 0), np.float32) for name in ("weight", "agreement", "residual_px")}
         return Refined(
             self.T,
             self.covariance,

@@ -41,7 +41,7 @@ class Agreement:
 
     inlier_ratio: Floats  # [M] q
     support: Floats  # [M] a
-    n_inliers: NDArray[np.int64]  # [M] cells more probably visible and matched than not, and below the threshold
+    n_inliers: NDArray[np.int64]  # [M] cells more probably visible than not, and below the threshold
     rms_px: Floats  # [M] of those, pixels of the image
 
 
@@ -148,7 +148,7 @@ def agreement(refined: Refined, config: SelectConfig) -> Agreement:
     ratio = (weight * fits).sum(axis=1) / np.maximum(total, np.finfo(np.float64).tiny)
     cells = np.maximum((refined.silhouette & ok).sum(axis=1), 1)
     support = (refined.agreement.astype(np.float64) * ok).sum(axis=1) / cells
-    inliers = fits & (refined.agreement > 0.5)
+    inliers = fits & refined.visible
     count = inliers.sum(axis=1)
     squares = np.square(refined.residual_px, where=inliers, out=np.zeros(inliers.shape), dtype=np.float64).sum(axis=1)
     rms = np.where(count > 0, np.sqrt(squares / np.maximum(count, 1)) * refined.image_px, np.nan)

@@ -100,23 +100,18 @@ class Refiner(OracleRunner):
 
 
 @dataclass(frozen=True, eq=False)
-class SeenTemplate:
-    seed: int
-    mesh: int
-    T: np.ndarray
-    K: np.ndarray
-    depth: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
 class SeenCrop:
+    """A crop of the image; R: real camera -> crop."""
+
     seed: int
     R: np.ndarray
     K: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class SeenRender:
+class SeenObject:
+    """A template or a render: T_camera_object, and depth [S,S] with 0 for nothing."""
+
     seed: int
     mesh: int
     T: np.ndarray
@@ -135,7 +130,7 @@ class Oracle:
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
-        self.known: list[SeenTemplate | SeenCrop | SeenRender] = []
+        self.known: list[SeenCrop | SeenObject] = []
         self.templates_seen: dict[bytes, deque[int]] = {}
         self.crops_seen: dict[bytes, deque[int]] = {}
         self.renders_seen: dict[bytes, deque[int]] = {}
@@ -165,7 +160,7 @@ class Oracle:
                 depth = se3.transform(templates.T_camera_object[j], np.nan_to_num(points))[..., 2]
                 depth = np.where(np.isfinite(points[..., 0]), depth, 0.0)
                 print_ = fingerprint(templates.rgb[j])
-                what = SeenTemplate(zlib.crc32(print_), mesh, templates.T_camera_object[j], templates.K, depth)
+                what = SeenObject(zlib.crc32(print_), mesh, templates.T_camera_object[j], templates.K, depth)
                 self._remember(self.templates_seen, print_, what)
 
     def number_of(self, image: np.ndarray, *among: dict[bytes, deque[int]]) -> int:
@@ -191,7 +186,7 @@ class Oracle:
         for i, mesh in enumerate(mesh_index):
             print_ = fingerprint(result.rgb[i])
             T, K, depth = result.T_camera_object[i], result.K[i], result.depth[i]
-            self._remember(self.renders_seen, print_, SeenRender(zlib.crc32(print_), int(mesh), T, K, depth))
+            self._remember(self.renders_seen, print_, SeenObject(zlib.crc32(print_), int(mesh), T, K, depth))
 
     def _truth(self, mesh: int, R: np.ndarray, near: np.ndarray | None = None) -> tuple[int, np.ndarray] | None:
         """An instance of a mesh in the scene, its number and its pose for a camera turned by R [3,3].
@@ -214,7 +209,7 @@ class Oracle:
         i, T = min(found, key=distance)
         return i, T if near is None else self.templates[mesh].symmetries.nearest_symmetric(T, near)
 
-    def matches(self, query: SeenCrop, template: SeenTemplate) -> dict[str, np.ndarray]:
+    def matches(self, query: SeenCrop, template: SeenObject) -> dict[str, np.ndarray]:
         """The coarse decoder's outputs for one pair."""
         faults, rng = self.faults, np.random.default_rng((query.seed, template.seed))
         count, side = (self.size // PATCH) ** 2, self.size // PATCH
@@ -238,7 +233,7 @@ class Oracle:
             "offset": offset,
         }
 
-    def flow(self, query: SeenCrop, render: SeenRender) -> dict[str, np.ndarray]:
+    def flow(self, query: SeenCrop, render: SeenObject) -> dict[str, np.ndarray]:
         """The refiner's outputs for one pair."""
         faults, rng = self.faults, np.random.default_rng((query.seed, render.seed))
         n = self.size // self.stride

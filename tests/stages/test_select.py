@@ -34,7 +34,7 @@ def thing(symmetries=None, centre=(0.0, 0.0, 0.0)):
 def refined_of(rows, crop_size=SIZE, iterations=1):
     """rows: per hypothesis a dict of residual_px [P], weight [P], agreement [P], or a reason."""
     p = max((len(r["residual_px"]) for r in rows if isinstance(r, dict)), default=4)
-    blank = {"residual_px": np.inf, "weight": 0.0, "agreement": 0.0, "silhouette": 0.0}
+    blank = {"residual_px": np.inf, "weight": 0.0, "agreement": 0.0, "visible": 0.0, "silhouette": 0.0}
 
     def padded(row, name):
         values = row.get(name, np.ones(len(row["residual_px"]))) if isinstance(row, dict) else []
@@ -54,6 +54,7 @@ def refined_of(rows, crop_size=SIZE, iterations=1):
         crop_size,
         column("weight"),
         column("agreement"),
+        column("visible").astype(bool),
         column("silhouette").astype(bool),
         column("residual_px"),
     )
@@ -65,6 +66,7 @@ def cells(inliers, outliers, weight=0.5, seen=0.9):
         "residual_px": np.r_[np.full(inliers, 1.0), np.full(outliers, 30.0)],
         "weight": np.full(n, weight),
         "agreement": np.full(n, seen),
+        "visible": np.full(n, seen > 0),
     }
 
 
@@ -86,6 +88,7 @@ def test_figures_by_hand():
         "residual_px": [0.5, 1.5, 2.5, np.inf],
         "weight": [0.8, 0.4, 0.4, 0.4],
         "agreement": [0.9, 0.4, 0.9, 0.0],
+        "visible": [1, 0, 1, 0],
         "silhouette": [1, 1, 1, 0],
     }
     found = agreement(refined_of([row, OUT_OF_SIGHT]), SelectConfig(inlier_px=2.0))
