@@ -1,8 +1,10 @@
 """How far an engine's outputs lie from PyTorch's, output by output.
 
-The difference of an output is max |a - b| over all its elements, divided by the output's own scale: the root mean
-square of PyTorch's values over the whole set. (Element by element there is no scale where values pass through zero; the
-largest value, which one outlying channel decides, would forgive too much.)
+The difference of an output is max |a - b| over all its elements, divided by the output's own scale: the largest
+magnitude of PyTorch's values over the whole set. (Element by element there is no scale where values pass through zero.
+The root mean square would ask for more than float32 has: the worst token of an ``xs`` encoder differs by 1.2e-4 of it
+between PyTorch's own float32 and float64, since the normalisation of a flat image region magnifies rounding; ONNX
+Runtime's by 0.6e-4. Of the largest magnitude these are 1.7e-5 and 0.9e-5.)
 
 Two outputs of the coarse decoder are decisions: ``index`` (argmax) and the zeros of ``probability`` (no match wins).
 Where PyTorch itself is undecided, because the two classes' logits lie nearer than twice the bound times the logits' own
@@ -103,7 +105,7 @@ def compare_outputs(
             keep = np.ones(wanted.shape, bool)
             if decisions is not None:
                 keep, ties = _comparable(name, reference, given, decisions)
-            difference, scale = _difference(wanted[keep], got[keep]), _rms(wanted)
+            difference, scale = _difference(wanted[keep], got[keep]), _largest(wanted)
             relative = _ratio(difference, scale)
         limit = 0.0 if name == "index" and bound is not None else bound
         rows.append(OutputRow(engine, role, name, precision, difference, scale, relative, ties, elements, limit))
@@ -142,8 +144,8 @@ def _difference(wanted: Array, got: Array) -> float:
     return float(gap.max()) if gap.size else 0.0
 
 
-def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values.astype(np.float64))))) if values.size else 0.0
+def _largest(values: Array) -> float:
+    return float(np.abs(values.astype(np.float64)).max()) if values.size else 0.0
 
 
 def _ratio(difference: float, scale: float) -> float:

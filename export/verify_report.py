@@ -81,7 +81,7 @@ def _output_table(engine: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for name in ("output", "graph", "max |d|", "/ RMS", "bound", "ties", ""):
+    for name in ("output", "graph", "max |d|", "relative", "bound", "ties", ""):
         table.add_column(name, no_wrap=True)
     for row in rows:
         largest = _figure(row["difference"])
@@ -96,7 +96,7 @@ def _output_table(engine: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 def _pose_table(engine: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     bounds = f"medians below {PX_BOUND:g} px, {DIAMETER_BOUND:.1%} of the diameter"
     table = Table(title=f"{engine}: poses, {bounds}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("pose", "solved", "right", "lost", "px", "p90", "diameter", "p90", ""):
+    for name in ("pose", "solved", "right", "lost", "px", "p90", "size", "p90", ""):
         table.add_column(name, no_wrap=True)
     for row in rows:
         counts = (f"{row['solved']}/{row['pairs']}", str(row["right"]), str(row["lost"]))
@@ -111,7 +111,7 @@ def _figure(value: float | None, percent: bool = False) -> str:
     """None: infinite, or not a number."""
     if value is None:
         return "none"
-    return f"{100 * value:.2g}%" if percent else f"{value:.2g}"
+    return f"{100 * value:.1g}%" if percent else f"{value:.2g}"
 
 
 def _mark(passed: bool) -> str:
