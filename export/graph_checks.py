@@ -41,9 +41,9 @@ def checked(
 
 def _check_interface(model: ModelProto, role: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
     for side, found, wanted in (("inputs", model.graph.input, inputs), ("outputs", model.graph.output, outputs)):
-        specs = [_spec(value) for value in found]
-        if specs != list(wanted):
-            raise BundleError(f"{role}: {side} are {_listed(specs)}, wanted {_listed(wanted)}")
+        given = [_described(value.name, *_recorded(value)) for value in found]
+        if given != (needed := [_described(spec.name, spec.shape, spec.dtype) for spec in wanted]):
+            raise BundleError(f"{role}: {side} are {', '.join(given) or 'none'}, wanted {', '.join(needed)}")
 
 
 def _check_operators(model: ModelProto, role: str) -> None:
@@ -62,7 +62,7 @@ def _check_shapes(model: ModelProto, role: str) -> None:
             if name and (name not in recorded or not recorded[name].type.tensor_type.HasField("shape")):
                 raise BundleError(f"{role}: the shape of {name} ({node.op_type}) is not known")
     for name, value in recorded.items():
-        shape = _spec(value).shape
+        shape, _ = _recorded(value)
         if any(side is None for side in shape[1:]):
             raise BundleError(f"{role}: {name} has the shape {shape}: wanted static sides but for the first")
 
@@ -87,12 +87,12 @@ def _check_values(model: ModelProto, role: str) -> None:
             raise BundleError(f"{role}: {tensor.name} holds NaN or infinity; did the training diverge?")
 
 
-def _spec(value: ValueInfoProto) -> TensorSpec:
-    """What is recorded of a tensor; sides that are not numbers are None."""
+def _recorded(value: ValueInfoProto) -> tuple[tuple[int | None, ...], str]:
+    """Shape and NumPy dtype that are recorded of a tensor; sides that are not numbers are None."""
     tensor = value.type.tensor_type
     shape = tuple(side.dim_value if side.HasField("dim_value") else None for side in tensor.shape.dim)
-    return TensorSpec(value.name, shape, helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)
+    return shape, helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
 
 
-def _listed(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(map(str, specs)) or "nothing"
+def _described(name: str, shape: Sequence[int | None], dtype: str) -> str:
+    return f"{name} [{','.join('N' if side is None else str(side) for side in shape)}] {dtype}"

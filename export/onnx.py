@@ -24,7 +24,6 @@ from coop_edge.runtime.bundle import (
 )
 from export.checkpoint import Checkpoint, load_network, read_metadata
 from export.graph_checks import checked
-from export.networks import RefinerNet
 from export.precision import to_half
 from export.trace import GRAPHS, specs_of, trace
 
@@ -55,7 +54,7 @@ def export_bundle(
     verify: Verify | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Write the bundle ``out`` from network files, or folders that hold them: one coarse, one refiner, maybe a selector.
+    """Write the bundle ``out`` from network files, or folders of them: one coarse, one refiner, maybe a selector.
 
     precision: "fp32", or "fp16" by the rules of ``export.precision``. version, licence: of the weights. force: replace
     the bundle that is there; its notes (files that are neither graphs, plans nor manifests) stay. verify: called with

@@ -86,6 +86,7 @@ def _run(graph: Graph, derived: set[str]) -> tuple[_Probe, _Probe]:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     probes = []
     for batch in PROBES:
