@@ -17,7 +17,7 @@ _IR_VERSION = 8  # what opset 18 came with: older readers take it too
 
 
 class Graph:
-    """A model without subgraphs; ``Constant`` nodes become constants when it is read."""
+    """A copy of a model without subgraphs; its ``Constant`` nodes become constants."""
 
     def __init__(self, model: ModelProto) -> None:
         self.name = model.graph.name
@@ -29,7 +29,7 @@ class Graph:
             if node.op_type == "Constant":
                 self.constants[node.output[0]] = numpy_helper.to_array(attribute(node, "value"))
             else:
-                self.nodes.append(node)
+                self.nodes.append(NodeProto.FromString(node.SerializeToString()))
 
     def model(self) -> ModelProto:
         """The model, with constants as initialisers in the order of their first use."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cache
 
 import numpy as np
@@ -52,7 +51,7 @@ def small_model(variant: str, role: str, precision: str = "fp32") -> onnx.ModelP
     """The graph of a role, as it is written."""
     if precision == "fp32":
         return trace(small_net(variant), role).model()
-    return to_half(Graph(copy.deepcopy(small_model(variant, role)))).model()
+    return to_half(Graph(small_model(variant, role))).model()
 
 
 def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

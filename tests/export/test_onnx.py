@@ -1,0 +1,312 @@
+"""The graphs: what is in them, that they compute what PyTorch does; and traces that cannot be exported."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from coop_edge.errors import BundleError, InputError
+from coop_edge.runtime.base import TensorSpec
+from coop_edge.runtime.network import Network, sha256_of
+from coop_edge.runtime.onnx import OnnxRunner
+from export.graph_checks import checked
+from export.onnx_graph import tensors_of
+from export.simplify import simplify
+from export.trace import specs_of, trace
+from tests.export.small_graphs import (
+    GRAPHS_OF_VARIANTS,
+    SIZE,
+    feed_of,
+    run,
+    small_model,
+    small_net,
+    torch_outputs,
+)
+
+T, D = (SIZE // 16) ** 2, 16
+IMAGE = ["N", 3, SIZE, SIZE]
+# Written out from the design, not computed by the code that is under test.
+TABLE = {
+    "coarse_encoder": ({"image": IMAGE}, {"tokens": ["N", T, D]}),
+    "coarse_decoder": (
+        {"query": ["N", T, D], "template": ["N", T, D]},
+        {"probability": ["N", T], "index": ["N", T], "offset": ["N", T, 2]},
+    ),
+    "refiner": (
+        {"query": IMAGE, "render": IMAGE},
+        {
+            "flow": ["N", 2, SIZE // 4, SIZE // 4],
+            "scale": ["N", 1, SIZE // 4, SIZE // 4],
+            "certainty": ["N", 1, SIZE // 4, SIZE // 4],
+            "sensitivity": ["N", 1, SIZE // 4, SIZE // 4],
+        },
+    ),
+    "selector": ({"query": IMAGE, "render": IMAGE}, {"score": ["N"]}),
+}
+
+
+def layer_norms_that_run(variant, role):
+    """Calls of LayerNorm modules when PyTorch computes what the graph computes."""
+    net, calls = small_net(variant), []
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.LayerNorm)]
+    hooks = [norm.register_forward_hook(lambda *_: calls.append(1)) for norm in norms]
+    torch_outputs(variant, role, feed_of(variant, role, 1))
+    for hook in hooks:
+        hook.remove()
+    # Tokens of the decoder's feed come from the encoder, whose norms are not in its graph.
+    encoder = 2 * small_net(variant).config.trunk.encoder_depth + 1
+    return len(calls) - (2 * encoder if role == "coarse_decoder" else 0)
+
+
+@pytest.mark.parametrize(
+    ("variant", "role"), [(v, r) for v, r in GRAPHS_OF_VARIANTS if v in ("hybrid", "laplace", "selector")]
+)
+def test_inputs_and_outputs_are_those_of_the_table(variant, role):
+    model = small_model(variant, role)
+    for values, wanted in zip((model.graph.input, model.graph.output), TABLE[role], strict=True):
+        found = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+        assert list(found.items()) == list(wanted.items())
+        for value in values:
+            wanted_type = TensorProto.INT32 if value.name == "index" else TensorProto.FLOAT
+            assert value.type.tensor_type.elem_type == wanted_type
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("variant", "role"), GRAPHS_OF_VARIANTS)
+def test_operators(variant, role, precision):
+    model = small_model(variant, role, precision)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 18)]
+    operators = [node.op_type for node in model.graph.node]
+    assert {node.domain for node in model.graph.node} == {""}
+    assert operators.count("LayerNormalization") == layer_norms_that_run(variant, role)
+    assert not {"Attention", "Constant", "Identity", "Sin", "Cos", "Range", "Pow", "OneHot"} & set(operators)
+    # Shapes are constants, but where an output is nothing else than a shape.
+    shapes = {"classification": 1, "deterministic": 2}.get(variant, 0) if role != "coarse_encoder" else 0
+    assert operators.count("Shape") == operators.count("ConstantOfShape") == shapes
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("variant", "role"), GRAPHS_OF_VARIANTS)
+def test_every_shape_is_recorded_and_static_but_for_the_batch(variant, role, precision):
+    net = small_net(variant)
+    model = checked(small_model(variant, role, precision), role, *specs_of(net, role), precision)
+    recorded = {v.name: v.type.tensor_type.shape.dim for v in tensors_of(model)}
+    for node in model.graph.node:
+        for name in node.output:
+            assert all(side.dim_value > 0 for side in recorded[name][1:]), (node.name, recorded[name])
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize(("variant", "role"), GRAPHS_OF_VARIANTS)
+def test_fp32_graphs_compute_what_pytorch_does(variant, role, n):
+    feed = feed_of(variant, role, n)
+    found, wanted = run(small_model(variant, role), feed), torch_outputs(variant, role, feed)
+    assert len(found) == len(wanted)
+    for (name, given), truth in zip(found.items(), wanted, strict=True):
+        assert given.dtype == truth.dtype
+        assert given.shape == truth.shape
+        if given.dtype == np.int32:
+            np.testing.assert_array_equal(given, truth)
+        else:
+            assert np.abs(given - truth).max() <= 1e-4 * max(np.abs(truth).max(), 1e-12), name
+
+
+def test_the_images_and_weights_of_these_tests_make_outputs_that_vary():
+    """Otherwise the comparisons above would say little."""
+    decoded = dict(zip(TABLE["coarse_decoder"][1], torch_outputs("hybrid", "coarse_decoder", feed_of("hybrid", "coarse_decoder", 3)), strict=True))  # fmt: skip  # noqa: E501
+    assert len(np.unique(decoded["index"])) > 3
+    assert np.ptp(decoded["offset"]) > 0.05
+    refined = dict(zip(TABLE["refiner"][1], torch_outputs("laplace", "refiner", feed_of("laplace", "refiner", 3)), strict=True))  # fmt: skip  # noqa: E501
+    for name, least in (("flow", 1.0), ("scale", 0.1), ("certainty", 0.01), ("sensitivity", 0.01)):
+        assert np.ptp(refined[name]) > least, name
+
+
+@pytest.mark.parametrize(
+    ("variant", "role"), [(v, r) for v, r in GRAPHS_OF_VARIANTS if v in ("hybrid", "deterministic", "selector")]
+)
+def test_rows_of_a_batch_do_not_touch_each_other(variant, role):
+    feed, model = feed_of(variant, role, 5), small_model(variant, role)
+    together = run(model, feed)
+    for i in range(5):
+        alone = run(model, {name: array[i : i + 1] for name, array in feed.items()})
+        for name, array in together.items():
+            np.testing.assert_allclose(array[i : i + 1], alone[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("variant", "role"), GRAPHS_OF_VARIANTS)
+def test_an_empty_batch_runs_on_the_runtime(variant, role, tmp_path):
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(small_model(variant, role).SerializeToString())
+    inputs, outputs = specs_of(small_net(variant), role)
+    with OnnxRunner(Network(role, path, sha256_of(path), "fp32", inputs, outputs), threads=1) as runner:
+        for n in (0, 1):
+            found = runner.run(
+                feed_of(variant, role, n) if n else {s.name: np.zeros((0, *s.shape[1:]), "f4") for s in inputs}
+            )
+            assert {name: array.shape for name, array in found.items()} == {s.name: (n, *s.shape[1:]) for s in outputs}
+
+
+def test_parameters_keep_the_names_and_the_values_of_the_state_dict():
+    model, state = small_model("laplace", "refiner"), small_net("laplace").state_dict()
+    found = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    named = {name: value.numpy() for name, value in state.items() if name in found}
+    assert {k for k in state if k.endswith(("qkv.weight", "fc1.bias", "norm1.weight", "conv1.weight"))} <= set(named)
+    for name, value in named.items():
+        wanted = value.T if value.ndim == 2 else value
+        assert np.array_equal(found[name], wanted) or np.array_equal(found[name], value), name
+
+
+def test_tracing_leaves_the_network_as_it_was():
+    net = small_net("laplace")
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    trace(net, "refiner")
+    assert "forward" not in vars(net)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_the_same_network_gives_the_same_bytes():
+    first, second = (trace(small_net("hybrid"), "coarse_decoder").model() for _ in range(2))
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+
+
+def test_a_network_gives_the_graphs_of_its_own_role_alone():
+    with pytest.raises(
+        InputError, match="a coarse network gives the graphs coarse_encoder, coarse_decoder, not refiner"
+    ):
+        trace(small_net("hybrid"), "refiner")
+
+
+def traced(nodes, constants=(), shape=("N", 4), outputs=(("y", TensorProto.FLOAT, None),)):
+    """A model of one input x."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    out = [helper.make_tensor_value_info(name, kind, sides) for name, kind, sides in outputs]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants]
+    graph = helper.make_graph(nodes, "g", inputs, out, tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def node(kind, inputs, outputs, **options):
+    return helper.make_node(kind, inputs, outputs, name=f"/{outputs[0]}", **options)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "message"),
+    [
+        (  # the number of images is not a number to compute with
+            [
+                node("Shape", ["x"], ["n"], start=0, end=1),
+                node("Cast", ["n"], ["nf"], to=TensorProto.FLOAT),
+                node("Mul", ["x", "nf"], ["y"]),
+            ],
+            (),
+            "depends on the batch size",
+        ),
+        (  # every image repeated as often as there are images
+            [node("Shape", ["x"], ["s"]), node("Concat", ["s", "s"], ["t"], axis=0), node("Expand", ["x", "t"], ["y"])],
+            (),
+            "repeats its input along the batch",
+        ),
+        (  # [N,N] to [N,N,1]: both are the input's own
+            [
+                node("MatMul", ["x", "v"], ["w"]),
+                node("Transpose", ["w"], ["z"], perm=[1, 0]),
+                node("MatMul", ["w", "z"], ["q"]),
+                node("Shape", ["q"], ["s"]),
+                node("Concat", ["s", "one"], ["t"], axis=0),
+                node("Add", ["q", "zero"], ["r"]),
+                node("Transpose", ["r"], ["rt"], perm=[1, 0]),
+                node("Reshape", ["rt", "t"], ["y"]),
+            ],
+            (("v", np.eye(4, dtype="f4")), ("one", np.array([1])), ("zero", np.float32(0))),
+            None,
+        ),
+    ],
+    ids=["a-factor-n", "rows-for-rows", "both-axes-are-the-inputs"],
+)
+def test_what_follows_the_batch_in_another_way(nodes, constants, message):
+    model = traced(nodes, constants)
+    if message is None:
+        graph = simplify(model)
+        x = np.random.default_rng(0).normal(size=(4, 4)).astype("f4")
+        np.testing.assert_allclose(run(graph.model(), {"x": x})["y"], run(model, {"x": x})["y"])
+        assert not [n for n in graph.nodes if n.op_type == "Shape"]
+    else:
+        with pytest.raises(BundleError, match=message):
+            simplify(model)
+
+
+def test_sizes_become_factors_that_give_the_same_sizes():
+    for given, made in ((7, 14), (2, 3), (3, 10), (7, 9), (49, 97)):
+        nodes = [
+            node("Shape", ["x"], ["s"], start=0, end=2),
+            node("Concat", ["s", "sides"], ["t"], axis=0),
+            node("Resize", ["x", "", "", "t"], ["y"], mode="linear", coordinate_transformation_mode="half_pixel"),
+        ]
+        model = traced(nodes, [("sides", np.array([made, made]))], shape=("N", 1, given, given))
+        graph = simplify(model)
+        assert [n.op_type for n in graph.nodes] == ["Resize"]
+        x = np.random.default_rng(0).normal(size=(3, 1, given, given)).astype("f4")
+        found, wanted = (run(m, {"x": x})["y"] for m in (graph.model(), model))
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+class TestChecks:
+    """``checked`` finds what must not be in a graph."""
+
+    INPUTS, OUTPUTS = (TensorSpec("x", (None, 4)),), (TensorSpec("y", (None, 4)),)
+    Y = (("y", TensorProto.FLOAT, ["N", 4]),)
+
+    def check(self, model, precision="fp32"):
+        return checked(model, "refiner", self.INPUTS, self.OUTPUTS, precision)
+
+    def test_a_sound_one_passes(self):
+        assert self.check(traced([node("Relu", ["x"], ["y"])], outputs=self.Y)).graph.node[0].op_type == "Relu"
+
+    @pytest.mark.parametrize(
+        ("model", "precision", "message"),
+        [
+            (traced([node("Relu", ["x"], ["z"])], outputs=(("z", 1, ["N", 4]),)), "fp32", "outputs are z .* wanted y"),
+            (traced([node("Relu", ["x"], ["y"])], outputs=(("y", 1, ["N", 5]),)), "fp32", "not a valid ONNX graph"),
+            (traced([node("Identity", ["x"], ["y"])], outputs=Y), "fp32", "/y is a standard Identity"),
+            (
+                traced([node("Add", ["x", "c"], ["y"])], [("c", np.float32([1, 2, np.nan, 4]))], outputs=Y),
+                "fp32",
+                "c holds NaN or infinity",
+            ),
+            (
+                traced(
+                    [
+                        node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
+                        node("Softmax", ["h"], ["p"]),
+                        node("Cast", ["p"], ["y"], to=TensorProto.FLOAT),
+                    ],
+                    outputs=Y,
+                ),
+                "fp16",
+                "/p reads h in FP16, wanted FP32",
+            ),
+            (traced([node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)], outputs=Y), "fp32", "type that is there"),
+            (traced([node("Relu", ["x"], ["y"])], outputs=Y), "fp16", "without a product in FP16"),
+            (
+                traced([node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16), node("Add", ["h", "x"], ["y"])], outputs=Y),
+                "fp16",
+                "not a valid ONNX graph",
+            ),
+        ],
+        ids=["name", "shape", "operator", "nan", "half-softmax", "idle-cast", "no-half", "mixed-types"],
+    )
+    def test_faults_are_named(self, model, precision, message):
+        with pytest.raises(BundleError, match=f"refiner: .*{message}"):
+            self.check(model, precision)
+
+    def test_an_older_opset_is_refused(self):
+        model = traced([node("Relu", ["x"], ["y"])], outputs=self.Y)
+        model.opset_import[0].version = 16
+        with pytest.raises(BundleError, match="wanted ONNX's own of version 18 alone"):
+            self.check(model)
