@@ -2,7 +2,8 @@
 
 Sampling. Where a crop pixel spans 1.5 image pixels or more, it is the mean of m x m bilinear samples, m being its span
 in image pixels, rounded; otherwise it is one bilinear sample. So samples are at most 1.5 image pixels apart, and what a
-crop cannot resolve is averaged instead of aliased, as in the training pairs. Outside the image is black.
+crop cannot resolve is averaged instead of aliased, as in the training pairs. What lies outside the image or behind the
+camera is black.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ def warp_cpu(image: NDArray[np.uint8], H: Floats, size: int) -> NDArray[np.float
         fine = np.array([[m, 0.0, (m - 1) / 2], [0.0, m, (m - 1) / 2], [0.0, 0.0, 1.0]]) @ matrix
         crop = cv2.warpPerspective(image, fine, (m * size, m * size), flags=cv2.INTER_LINEAR)
         out[i] = crop if m == 1 else cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+        _blacken_behind(out[i], matrix)
     return as_network_image(out)
 
 
@@ -122,6 +124,16 @@ def as_network_image(rgb: Array) -> Array:
     """uint8 [N,S,S,3] -> float32 [N,3,S,S] in [0, 1], contiguous; NumPy or CuPy."""
     xp = array_module(rgb)
     return xp.ascontiguousarray(xp.moveaxis(rgb, -1, 1)).astype(np.float32) / np.float32(255.0)
+
+
+def _blacken_behind(crop: NDArray[np.uint8], H: Floats) -> None:
+    """Blacken the pixels whose rays look backwards: the homography mirrors them into the image."""
+    size = len(crop)
+    a, b, c = np.linalg.inv(H)[2]  # of the third homogeneous coordinate, positive in front
+    far = size - 1
+    if min(c, a * far + c, b * far + c, a * far + b * far + c) <= 0.0:
+        u = np.arange(size)
+        crop[(a * u + b * u[:, None] + c) <= 0.0] = 0
 
 
 def _patches_touched(mask: NDArray[np.bool_], H: Floats, size: int, patch: int) -> NDArray[np.bool_]:

@@ -28,6 +28,7 @@ from coop_edge.stages import pairs as pairs_stage
 from coop_edge.templates import TemplateSet
 from export.training import labels
 from tests.stages.scene import Scene
+from tests.stages.seen import SeenCrop, SeenObject, fingerprint, intrinsics_and_rotation, seen_templates
 
 PATCH = labels.PATCH
 DIM = 4
@@ -99,26 +100,6 @@ class Refiner(OracleRunner):
         return oracle.flow(query, render)
 
 
-@dataclass(frozen=True, eq=False)
-class SeenCrop:
-    """A crop of the image; R: real camera -> crop."""
-
-    seed: int
-    R: np.ndarray
-    K: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class SeenObject:
-    """A template or a render: T_camera_object, and depth [S,S] with 0 for nothing."""
-
-    seed: int
-    mesh: int
-    T: np.ndarray
-    K: np.ndarray
-    depth: np.ndarray
-
-
 @dataclass(eq=False)
 class Oracle:
     """templates: of the scene's meshes, in their order. size: S."""
@@ -154,14 +135,10 @@ class Oracle:
             [TensorSpec("query", image), TensorSpec("render", image)],
             [TensorSpec("flow", two), *(TensorSpec(n, one) for n in ("scale", "certainty", "sensitivity"))],
         )
+        self.patches: dict[tuple[bytes, int], tuple[np.ndarray, np.ndarray]] = {}
         for mesh, templates in enumerate(self.templates):
-            for j in range(len(templates.rgb)):
-                points = templates.object_points[j]
-                depth = se3.transform(templates.T_camera_object[j], np.nan_to_num(points))[..., 2]
-                depth = np.where(np.isfinite(points[..., 0]), depth, 0.0)
-                print_ = fingerprint(templates.rgb[j])
-                what = SeenObject(zlib.crc32(print_), mesh, templates.T_camera_object[j], templates.K, depth)
-                self._remember(self.templates_seen, print_, what)
+            for print_, seed, T, depth in seen_templates(templates):
+                self._remember(self.templates_seen, print_, SeenObject(seed, mesh, T, templates.K, depth))
 
     def number_of(self, image: np.ndarray, *among: dict[bytes, deque[int]]) -> int:
         """Of a float32 [3,S,S] that has been seen before. Of several that look the same, each in its turn."""
@@ -177,7 +154,7 @@ class Oracle:
     def see_crops(self, crops: np.ndarray, H: np.ndarray) -> None:
         self.crops_seen = {}
         for crop, matrix in zip(crops, H, strict=True):
-            K, R = _intrinsics_and_rotation(matrix @ self.scene.camera.K)
+            K, R = intrinsics_and_rotation(matrix @ self.scene.camera.K)
             print_ = fingerprint(np.rint(crop * 255.0).astype(np.uint8).transpose(1, 2, 0))
             self._remember(self.crops_seen, print_, SeenCrop(zlib.crc32(print_), R, K))
 
@@ -212,15 +189,10 @@ class Oracle:
     def matches(self, query: SeenCrop, template: SeenObject) -> dict[str, np.ndarray]:
         """The coarse decoder's outputs for one pair."""
         faults, rng = self.faults, np.random.default_rng((query.seed, template.seed))
-        count, side = (self.size // PATCH) ** 2, self.size // PATCH
+        count = (self.size // PATCH) ** 2
         uv, matched = np.zeros((count, 2)), np.zeros(count, bool)
-        truth = self._truth(template.mesh, query.R)
-        if truth is not None and not faults.no_match:
-            depth, who, _ = self.scene.depths(query.R, labels.patch_camera(query.K), side)
-            at = np.flatnonzero((who.ravel() == truth[0]) & self._in_image(query, labels.patch_centres(self.size)))
-            ray = np.concatenate([labels.patch_centres(self.size)[at], np.ones((len(at), 1))], axis=1)
-            seen = ray @ np.linalg.inv(query.K).T * depth.ravel()[at, None]
-            points = se3.transform(se3.invert(truth[1]), seen)
+        if not faults.no_match:
+            at, points = self._patch_points(query, template.mesh)
             tolerance = labels.TOLERANCE * self.templates[template.mesh].diameter
             uv[at], matched[at] = labels.visible_in(points, template.T, template.K, template.depth, tolerance)
         index, offset = labels.match_labels(uv, matched, self.size)
@@ -232,6 +204,18 @@ class Oracle:
             "index": np.where(matched, index, 0),
             "offset": offset,
         }
+
+    def _patch_points(self, query: SeenCrop, mesh: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which patch centres of a crop show a mesh, and what points of it [P,3] (object's frame)."""
+        key = query.R.tobytes() + query.K.tobytes(), mesh
+        if key not in self.patches:
+            centres, truth = labels.patch_centres(self.size), self._truth(mesh, query.R)
+            depth, who, _ = self.scene.depths(query.R, labels.patch_camera(query.K), self.size // PATCH)
+            number, T = truth or (-2, np.eye(4))
+            at = np.flatnonzero((who.ravel() == number) & self._in_image(query, centres))
+            ray = np.concatenate([centres[at], np.ones((len(at), 1))], axis=1) @ np.linalg.inv(query.K).T
+            self.patches[key] = at, se3.transform(se3.invert(T), ray * depth.ravel()[at, None])
+        return self.patches[key]
 
     def flow(self, query: SeenCrop, render: SeenObject) -> dict[str, np.ndarray]:
         """The refiner's outputs for one pair."""
@@ -266,20 +250,6 @@ class Oracle:
         uv = uv[:, :2] / uv[:, 2:]
         inside = ((uv >= -0.5) & (uv < np.array(self.scene.camera.size) - 0.5)).all(axis=1)
         return np.asarray(inside)
-
-
-def fingerprint(rgb: np.ndarray) -> bytes:
-    return np.ascontiguousarray(rgb).tobytes()
-
-
-def _intrinsics_and_rotation(M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """K upper triangular with K[2,2] = 1 and positive diagonal, and a rotation R, with K R = M."""
-    flip = np.eye(3)[::-1]
-    Q, U = np.linalg.qr((flip @ M).T)
-    K, R = flip @ U.T @ flip, flip @ Q.T
-    signs = np.sign(np.diag(K))
-    K, R = K * signs, signs[:, None] * R
-    return K / K[2, 2], R * np.sign(np.linalg.det(R))
 
 
 @contextlib.contextmanager

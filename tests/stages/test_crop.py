@@ -56,6 +56,19 @@ def test_outside_the_image_is_black():
     np.testing.assert_allclose(crops.images[0, :, :, 40:], 200 / 255, atol=1e-6)
 
 
+def test_behind_the_camera_is_black():
+    """A near object at the side of a very wide image: part of its crop looks backwards, where a homography mirrors."""
+    camera = Camera([[100.0, 0.0, 999.5], [0.0, 100.0, 199.5], [0.0, 0.0, 1.0]], 2000, 400)
+    crop = pose_crop(camera, at(0.6, 0.0, 0.13)[None], np.zeros((1, 3)), np.array([0.2]), 64, 4.0)
+    rays = crop.R_crop_camera[0].T @ np.linalg.inv(crop.K[0])
+    pixels = np.stack([*np.meshgrid(np.arange(64), np.arange(64)), np.ones((64, 64))], axis=-1) @ rays.T
+    behind = pixels[..., 2] <= 0
+    assert 0.1 < behind.mean() < 0.9
+    got = warp_cpu(np.full((400, 2000, 3), 200, np.uint8), crop.H, 64)[0]
+    assert (got[:, behind] == 0).all()
+    assert (got[:, ~behind] > 0).any()
+
+
 def test_what_a_crop_cannot_resolve_is_averaged():
     v, u = np.mgrid[:480, :640]
     checker = np.repeat((255 * ((u + v) % 2)).astype(np.uint8)[..., None], 3, axis=-1)
