@@ -121,14 +121,13 @@ def build_for_targets(
     *,
     batch: tuple[int, int, int] = (1, 2, 4),
     what: str = "graph",
-) -> dict[str, bytes]:
-    """Parse a graph and build a plan for each SM with TensorRT for RTX, without a GPU: SM -> plan.
+) -> bytes:
+    """Parse a graph and build one plan for all these SM with TensorRT for RTX, without a GPU.
 
-    A stand-in for TensorRT where there is no GPU: same parser, same API, another compiler. Raises EngineError,
-    BackendUnavailable.
+    A stand-in for TensorRT where there is no GPU: same parser, same API, another compiler, which leaves the last step
+    to the device. Raises EngineError, BackendUnavailable.
     """
-    api = tensorrt_api.load("tensorrt_rtx")
-    return {sm: api.build(onnx, f"{what} for SM {sm}", batch, targets=[sm]).plan for sm in targets}
+    return tensorrt_api.load("tensorrt_rtx").build(onnx, what, batch, targets=targets).plan
 
 
 def _build_plan(

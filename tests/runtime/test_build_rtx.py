@@ -17,14 +17,14 @@ pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
 @pytest.mark.parametrize("role", ROLES)
 def test_tiny_graphs_are_parsed_and_built_for_three_sm(role):
-    plans = build_for_targets(tiny_model(role).SerializeToString(), what=role)
-    assert list(plans) == ["86", "89", "120"]
-    assert all(len(plan) > 10_000 for plan in plans.values())
-    assert len(set(plans.values())) == 3, "each names its own target"
+    graph = tiny_model(role).SerializeToString()
+    plan = build_for_targets(graph, what=role)
+    assert len(plan) > 10_000
+    assert plan != build_for_targets(graph, ["86"], what=role), "a plan says what it is for"
 
 
 def test_what_does_not_build_says_why():
-    with pytest.raises(EngineError, match=r"graph for SM 86: the graph cannot be parsed; TensorRT says: .+"):
+    with pytest.raises(EngineError, match=r"^graph: the graph cannot be parsed; TensorRT says: .+"):
         build_for_targets(b"not ONNX", ["86"])
     model = tiny_model("selector")
     model.graph.node[1].op_type = "NoSuchOperator"
