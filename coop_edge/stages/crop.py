@@ -102,6 +102,7 @@ def warp_cpu(image: NDArray[np.uint8], H: Floats, size: int) -> NDArray[np.float
     import cv2
 
     out = np.empty((len(H), size, size, 3), np.uint8)
+    image = np.ascontiguousarray(image)  # once, and not in every call to OpenCV
     for i, matrix in enumerate(H):
         m = samples_per_side(matrix, size)
         fine = np.array([[m, 0.0, (m - 1) / 2], [0.0, m, (m - 1) / 2], [0.0, 0.0, 1.0]]) @ matrix

@@ -56,6 +56,15 @@ def test_outside_the_image_is_black():
     np.testing.assert_allclose(crops.images[0, :, :, 40:], 200 / 255, atol=1e-6)
 
 
+def test_any_memory_layout_will_do():
+    """A BGR image turned into RGB by a view, and one that nobody may write to."""
+    image = ramp()
+    reversed_ = np.ascontiguousarray(image[..., ::-1])[..., ::-1]
+    reversed_.flags.writeable = False
+    box = Detection("a", bbox=(300, 200, 80, 60))
+    np.testing.assert_array_equal(crop_of(reversed_, box).images, crop_of(image, box).images)
+
+
 def test_behind_the_camera_is_black():
     """A near object at the side of a very wide image: part of its crop looks backwards, where a homography mirrors."""
     camera = Camera([[100.0, 0.0, 999.5], [0.0, 100.0, 199.5], [0.0, 0.0, 1.0]], 2000, 400)
