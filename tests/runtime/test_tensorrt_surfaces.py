@@ -57,6 +57,8 @@ def uses(source: str) -> set[tuple[str, str | None, bool]]:
         if not isinstance(node, ast.Attribute) or node.attr[0] == "_":
             continue
         holder, guard = node.value, node in guarded
+        if ast.unparse(holder).startswith("cupy."):  # has a "runtime" of its own
+            continue
         name = (holder.id if isinstance(holder, ast.Name) else getattr(holder, "attr", "")).lstrip("_")
         if name == "trt":
             found.add((node.attr, None, guard))

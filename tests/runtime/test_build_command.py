@@ -1,0 +1,56 @@
+"""The command ``coop-edge build``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from coop_edge.cli import app
+
+
+class TestCommand:
+    def run(self, *arguments):
+        return CliRunner().invoke(app, ["build", *map(str, arguments)])
+
+    def test_builds_and_prints_json(self, own_bundle, trt):
+        arguments = ("--role", "refiner", "--role", "selector", "--max-batch", "6", "--max-batch", "refiner=9")
+        result = self.run(own_bundle.folder, *arguments, "--opt-batch", "refiner=2", "--workspace", 99, "--json")
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout)
+        assert {plan["role"]: plan["batch"] for plan in report["plans"]} == {
+            "refiner": [1, 2, 9],
+            "selector": [1, 5, 6],
+        }
+        assert ("set_memory_pool_limit", "WORKSPACE", 99 << 20) in trt.calls
+        assert all(Path(plan["plan"]).is_file() and plan["verification"]["outputs"] for plan in report["plans"])
+        assert json.loads(self.run(own_bundle.folder, *arguments[:4], "--json").stdout)["plans"][0]["reused"] is False
+
+    def test_prints_a_table(self, own_bundle, trt):
+        result = self.run(own_bundle.folder, "--role", "selector")
+        assert result.exit_code == 0
+        assert "selector-" in result.stdout
+        assert "score 0.0e+00" in result.stdout
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--role", "refinery"], "role: wanted one of"),
+            (["--max-batch", "many"], "--max-batch: wanted N or ROLE=N, got 'many'"),
+            (["--max-batch", "refiner=0"], "max_batch: wanted N >= 1"),
+            (["--workspace", "0"], "--workspace"),
+            (["--engine", "onnx"], "wanted one of the modules tensorrt, tensorrt_rtx"),
+            (["--device", "3"], "device: wanted the index of a GPU"),
+        ],
+    )
+    def test_wrong_use_is_one_line_and_exit_code_2(self, own_bundle, trt, arguments, message):
+        result = self.run(own_bundle.folder, *arguments)
+        assert result.exit_code == 2
+        assert message in " ".join(result.stderr.split())
+
+    def test_no_such_bundle(self, trt):
+        result = self.run("no-such-bundle")
+        assert result.exit_code == 2
+        assert "BundleError" in result.stderr

@@ -1,0 +1,211 @@
+"""Every way in which the files of a build can go wrong ends in a named error or a clean rebuild."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from coop_edge.errors import EngineError
+from coop_edge.runtime import plan_store
+from coop_edge.runtime.build import BuildOptions, build_plans
+from coop_edge.runtime.bundle import ROLES
+from coop_edge.runtime.plan import Target, check_plan, find_plan, sidecar_of
+from coop_edge.runtime.tensorrt_api import load
+from tests.runtime.folders import entries
+
+SMALL = BuildOptions(max_batch=dict.fromkeys(ROLES, 4))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "no sidecar", "garbled sidecar", "of another role"])
+def test_what_is_damaged_is_built_again(own_bundle, trt, damage):
+    target = Target.here(load())
+    (built,) = build_plans(own_bundle, roles=["refiner"], options=SMALL)
+    data = built.path.read_bytes()
+    if damage == "truncated":
+        built.path.write_bytes(data[:100])
+    elif damage == "flipped":
+        built.path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    elif damage == "no sidecar":
+        sidecar_of(built.path).unlink()
+    elif damage == "garbled sidecar":
+        sidecar_of(built.path).write_text("{")
+    else:
+        (other,) = build_plans(own_bundle, roles=["selector"], options=SMALL)
+        os.replace(other.path, built.path)
+        os.replace(sidecar_of(other.path), sidecar_of(built.path))
+    with pytest.raises(EngineError, match=r"coop-edge build"):
+        check_plan(built.path, own_bundle.network("refiner"), target)
+    (again,) = build_plans(own_bundle, roles=["refiner"], options=SMALL)
+    assert not again.reused
+    check_plan(again.path, own_bundle.network("refiner"), target)
+
+
+def test_a_folder_one_cannot_write_to_is_replaced_by_the_cache(own_bundle, trt, monkeypatch, tmp_path, caplog):
+    _read_only(monkeypatch, own_bundle.folder)
+    (built,) = build_plans(own_bundle, roles=["refiner"], options=SMALL)
+    assert built.path.parent == tmp_path / "cache" / "coop_edge" / "plans" / "tiny"
+    assert f"plans go to {built.path.parent}, because {own_bundle.folder}: Read-only file system" in caplog.text
+    assert find_plan(own_bundle.network("refiner"), Target.here(load())) == built.path
+    assert entries(own_bundle.folder) == set()
+
+
+def test_no_folder_to_write_to_is_an_error_that_names_them(own_bundle, trt, monkeypatch, tmp_path):
+    _read_only(monkeypatch, tmp_path)
+    with pytest.raises(
+        EngineError, match=r"no folder to write plans of refiner to \(.*tiny: Read-only.*cache.*--folder"
+    ):
+        build_plans(own_bundle, roles=["refiner"], options=SMALL)
+    with pytest.raises(EngineError, match=r"no folder to write plans of refiner to \(.*elsewhere: Read-only"):
+        build_plans(own_bundle, roles=["refiner"], options=BuildOptions(folder=tmp_path / "elsewhere"))
+
+
+def test_a_file_is_no_folder(own_bundle, trt):
+    with pytest.raises(EngineError, match=r"no folder to write plans of refiner to \(.*bundle.json: File exists\)"):
+        build_plans(own_bundle, roles=["refiner"], options=BuildOptions(folder=own_bundle.manifest))
+
+
+def _read_only(monkeypatch, folder):
+    """As on a read-only mount, which root too cannot write to."""
+    for name in ("touch", "mkdir"):
+        real = getattr(Path, name)
+
+        def refuse(path, *arguments, real=real, **options):
+            if folder in (path, *path.parents) and not path.is_dir():
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+            return real(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, name, refuse)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("write", [1, 2])  # of the plan, of the sidecar
+def test_a_full_disk_is_named_and_leaves_nothing(own_bundle, trt, monkeypatch, code, write):
+    real, written = os.fsync, []
+
+    def full(handle):
+        written.append(handle)
+        if len(written) == write:
+            raise OSError(code, os.strerror(code))
+        real(handle)
+
+    monkeypatch.setattr("coop_edge.files.os.fsync", full)
+    options = BuildOptions(max_batch={"refiner": 4}, timing_cache=None)
+    with pytest.raises(EngineError, match=r"the disk is full \(\d+ MB free, the plan has 1 MB.*--folder"):
+        build_plans(own_bundle, roles=["refiner"], options=options)
+    assert entries(own_bundle.folder) == set()
+    build_plans(own_bundle, roles=["refiner"], options=options)
+
+
+def test_a_full_disk_takes_the_old_sidecar_with_it(own_bundle, trt, monkeypatch):
+    """The old plan is gone by then: better no plan than one that does not fit its sidecar."""
+    options = BuildOptions(max_batch={"refiner": 4}, timing_cache=None)
+    build_plans(own_bundle, roles=["refiner"], options=options)
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("coop_edge.files.os.fsync", full)
+    with pytest.raises(EngineError, match="the disk is full"):
+        build_plans(
+            own_bundle, roles=["refiner"], options=BuildOptions(max_batch={"refiner": 4}, timing_cache=None, force=True)
+        )
+    assert find_plan(own_bundle.network("refiner"), Target.here(load())) is None
+
+
+def test_two_builds_at_once_the_second_takes_what_the_first_made(own_bundle, trt, caplog):
+    """The first holds the lock (of the file system, so that of another process) while the second asks for it."""
+    building, go_on = threading.Event(), threading.Event()
+
+    def wait(_):
+        building.set()
+        assert go_on.wait(60)
+
+    trt.on_build = wait
+    results = []
+
+    def build():
+        results.extend(build_plans(own_bundle, roles=["refiner"], options=SMALL))
+
+    first, second = threading.Thread(target=build), threading.Thread(target=build)
+    first.start()
+    assert building.wait(60)
+    with caplog.at_level(logging.WARNING):
+        second.start()
+        while "another process builds refiner-" not in caplog.text:
+            assert second.is_alive()
+            time.sleep(0.02)
+        go_on.set()
+        first.join(60)
+        second.join(60)
+    assert sorted(result.reused for result in results) == [False, True]
+    assert trt.count("build_serialized_network") == 1
+    assert entries(own_bundle.folder) == {results[0].path.name, sidecar_of(results[0].path).name}
+
+
+def test_whoever_waited_for_a_lock_that_is_gone_takes_a_new_one(own_bundle):
+    """Holders remove the file; a lock on a file without a name would keep nobody out."""
+    network, held = own_bundle.network("refiner"), []
+
+    def hold():
+        with plan_store.exclusive(own_bundle.folder, network) as waited:
+            held.append(waited)
+            time.sleep(0.05)
+            held.append("done")
+
+    threads = [threading.Thread(target=hold) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert held[1::2] == ["done"] * 6, "never two inside"
+    assert entries(own_bundle.folder) == set()
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import pytest
+from coop_edge import files
+from coop_edge.runtime.build import BuildOptions, build_plans
+from coop_edge.runtime.bundle import Bundle
+from tests.runtime.fake_tensorrt import install
+install(pytest.MonkeyPatch(), "tensorrt-11.4.0")
+calls = []
+def stop(handle):  # the data is written, its name is not
+    calls.append(handle)
+    if len(calls) == int(sys.argv[2]):
+        print("writing", flush=True)
+        time.sleep(600)
+files.os.fsync = stop
+options = BuildOptions(max_batch={"refiner": 4}, timing_cache=None, force=True)
+build_plans(Bundle.load(sys.argv[1], check_hashes=False), roles=["refiner"], options=options)
+"""
+
+
+@pytest.mark.parametrize("write", [1, 2])  # of the plan, of the sidecar
+@pytest.mark.parametrize("before", [False, True])  # is there an older plan?
+def test_a_kill_in_the_middle_leaves_nothing_that_loads_and_the_next_build_is_clean(own_bundle, trt, write, before):
+    options = BuildOptions(max_batch={"refiner": 4}, timing_cache=None)
+    if before:
+        build_plans(own_bundle, roles=["refiner"], options=options)
+    command = [sys.executable, "-c", KILLED, str(own_bundle.folder), str(write)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(signal.SIGKILL)
+    target, network = Target.here(load()), own_bundle.network("refiner")
+    assert any(name.endswith(".tmp") for name in entries(own_bundle.folder)), "killed too early or too late"
+    assert find_plan(network, target) is None
+    (built,) = build_plans(own_bundle, roles=["refiner"], options=options)
+    assert not built.reused
+    check_plan(built.path, network, target)
+    assert entries(own_bundle.folder) == {built.path.name, sidecar_of(built.path).name}, "the leftovers are gone"
