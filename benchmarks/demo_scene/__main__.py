@@ -69,18 +69,20 @@ def report(folder: Path, coverage: np.ndarray) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=512, help="paths per pixel of the picture")
+    parser.add_argument("--samples", type=int, default=384, help="paths per pixel of the picture")
     parser.add_argument("--output", type=Path, default=ROOT / "coop_edge" / "demo", help="folder of the scene")
     truth = ROOT / "tests" / "data" / "demo_scene"
     parser.add_argument(
         "--coverage", type=Path, default=truth / "coverage.png", help="Mitsuba's coverage, for the tests"
     )
+    variant = "Mitsuba's: llvm_ad_rgb is several times faster, and needs LLVM (DRJIT_LIBLLVM_PATH)"
+    parser.add_argument("--variant", default="scalar_rgb", choices=("scalar_rgb", "llvm_ad_rgb"), help=variant)
     options = parser.parse_args()
     try:
         import mitsuba as mi
     except ImportError:
         raise SystemExit('Mitsuba is missing: pip install "mitsuba==3.9.1", into an environment of its own') from None
-    mi.set_variant("scalar_rgb")
+    mi.set_variant(options.variant)
     mi.set_log_level(mi.LogLevel.Error)
     write_meshes(options.output)
     shares = np.rint(np.clip(render.coverage(mi), 0.0, 1.0) * 255.0).astype(np.uint8)
@@ -88,7 +90,8 @@ def main() -> None:
     write_picture(options.coverage, shares)
     coverage = shares / 255.0
     report(options.output, coverage)
-    made_by = f"python -m benchmarks.demo_scene --samples {options.samples} (Mitsuba {mi.__version__})"
+    command = f"python -m benchmarks.demo_scene --samples {options.samples} --variant {options.variant}"
+    made_by = f"{command} (Mitsuba {mi.__version__})"
     text = json.dumps(description(coverage, made_by), indent=1)
     (options.output / "scene.json").write_text(text + "\n")
     picture = sensor.expose(render.picture(mi, options.samples, textures()))

@@ -199,12 +199,12 @@ def mug() -> list[Part]:
     z = _MUG[_PRINTED, 1]
     v = np.interp(vertices[:, 2], (z[0], z[-1]), (0.004, 0.996))
     white = np.full((len(vertices), 3), (238, 235, 226), np.uint8)
-    body = Part(vertices, faces[printed], white, np.stack([u, v], axis=1), texture="mug", smooth=True, roughness=0.15)
-    glaze = Part(vertices, faces[~printed], white, smooth=True, roughness=0.15)
+    body = Part(vertices, faces[printed], white, np.stack([u, v], axis=1), texture="mug", smooth=True, roughness=0.25)
+    glaze = Part(vertices, faces[~printed], white, smooth=True, roughness=0.25)
     t = np.linspace(-0.52 * np.pi, 0.53 * np.pi, 30)
     middle = np.stack([0.037 + 0.003 * np.sin(t) + 0.031 * np.cos(t), 0 * t, 0.048 + 0.029 * np.sin(t)], axis=1)
     loop, loop_faces = tube(middle, np.array([0.0, 1.0, 0.0]), (0.0042, 0.0068), 18)
-    handle = plain(loop, loop_faces, (190, 44, 48), smooth=True, roughness=0.15)
+    handle = plain(loop, loop_faces, (190, 44, 48), smooth=True, roughness=0.25)
     return [body, glaze, handle]
 
 

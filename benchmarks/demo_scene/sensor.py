@@ -21,8 +21,8 @@ def expose(radiance: np.ndarray, seed: int = 0) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     r2 = ((x - width / 2) ** 2 + (y - height / 2) ** 2) / (width / 2) ** 2
     light = radiance.astype(np.float64) / (1.0 + 0.16 * r2)[..., None]  # vignetting
-    light *= 0.93 / np.percentile(light.max(axis=2), 98.5)  # exposure
-    light = cv2.GaussianBlur(np.minimum(light, 4.0), (0, 0), 0.9)  # the lens, in sensor pixels; without fireflies
+    light *= 0.93 / np.percentile(light.max(axis=2), 97.5)  # exposure
+    light = cv2.GaussianBlur(np.minimum(light, 2.0), (0, 0), 0.9)  # the lens, in sensor pixels; without fireflies
     sites = bayer_sites(height, width)
     electrons = np.zeros((height, width))
     for c in range(3):
