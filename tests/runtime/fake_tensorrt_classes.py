@@ -1,4 +1,4 @@
-"""The classes of the stand-in for TensorRT; ``fake_tensorrt`` leaves each the members of a surface and sets ``_trt``."""
+"""The classes of the stand-in for TensorRT; ``fake_tensorrt`` leaves each the members of a surface."""
 
 from __future__ import annotations
 
