@@ -138,7 +138,7 @@ def test_the_report_is_plain_data_that_the_manifest_holds(bundle_of, files, quic
         "objects": "held-out, procedural",
         "samples": KINDS * TIMES,
         "seed": SEED,
-        "hardness": 0.5,
+        "hardness": 0.0,
         "sha256": pairs.digest,
     }
     assert report["bounds"]["pose_median_px"] == 0.1

@@ -1,0 +1,115 @@
+"""One runner in a process of its own, for ``benchmarks.runtime``: load time, and memory. Prints one JSON object.
+
+    python -m benchmarks.runtime_memory onnxruntime THREADS BUNDLE
+    python -m benchmarks.runtime_memory pytorch THREADS BUNDLE CHECKPOINT...
+
+Only the runner's own libraries are imported, so that ``import_mb`` is what a program pays for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coop_edge.runtime.bundle import Bundle
+
+BATCHES = (1, 8)
+Run = Callable[[dict[str, np.ndarray]], Any]
+
+
+def resident_mb() -> float:
+    """Resident set of this process now, MiB; NaN where the system does not say."""
+    return _status("VmRSS")
+
+
+def peak_mb() -> float:
+    """Largest resident set since ``reset_peak``, MiB; since the start of the process where it cannot be reset."""
+    peak = _status("VmHWM")
+    if np.isnan(peak):
+        unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / (1 << 20)
+    return peak
+
+
+def reset_peak() -> None:
+    """Let the peak start again from what is resident now (Linux)."""
+    with contextlib.suppress(OSError):  # elsewhere the peak includes the imports'
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(key: str) -> float:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next((float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:")), float("nan"))
+
+
+def load_onnxruntime(bundle: Bundle, threads: int, stack: ExitStack) -> dict[str, Run]:
+    """Open runners of all roles."""
+    from coop_edge.runtime.onnx import OnnxRunner
+
+    runners = {role: OnnxRunner(network, threads=threads) for role, network in bundle.networks.items()}
+    return {role: stack.enter_context(runner).run for role, runner in runners.items()}
+
+
+def load_pytorch(bundle: Bundle, checkpoints: list[str], threads: int, stack: ExitStack) -> dict[str, Run]:
+    """Networks of all roles."""
+    import torch
+
+    from export.verify_engines import Reference
+
+    torch.set_num_threads(threads)
+    reference = Reference.of(bundle, checkpoints)
+    stack.enter_context(torch.inference_mode())
+
+    def run_of(role: str) -> Run:
+        call = reference.call(role)
+        return lambda feed: call(**{name: torch.from_numpy(array) for name, array in feed.items()})
+
+    return {role: run_of(role) for role in bundle.networks}
+
+
+def main() -> None:
+    kind, threads, folder, *checkpoints = sys.argv[1:]
+    before = resident_mb()
+    if kind == "onnxruntime":
+        import onnxruntime  # noqa: F401 (its import is not part of the load time)
+
+        import coop_edge.runtime.onnx  # noqa: F401
+    else:
+        import torch  # noqa: F401
+
+        import export.verify_engines  # noqa: F401
+    imported = resident_mb()
+    bundle = Bundle.load(folder, check_hashes=False)
+    reset_peak()
+    with ExitStack() as stack:
+        start = time.perf_counter()
+        if kind == "onnxruntime":
+            runs = load_onnxruntime(bundle, int(threads), stack)
+        else:
+            runs = load_pytorch(bundle, checkpoints, int(threads), stack)
+        load_ms = (time.perf_counter() - start) * 1e3
+        loaded = resident_mb()
+        rng = np.random.default_rng(0)
+        for role, run in runs.items():
+            for batch in BATCHES:
+                inputs = bundle.network(role).inputs
+                run({spec.name: rng.random((batch, *spec.shape[1:]), dtype=np.float32) for spec in inputs})
+        peak = peak_mb()
+    figures = {"load_ms": load_ms, "import_mb": imported - before, "loaded_mb": loaded - imported}
+    print(json.dumps({**figures, "peak_growth_mb": peak - imported}))
+
+
+if __name__ == "__main__":
+    main()
