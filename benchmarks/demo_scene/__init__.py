@@ -6,7 +6,6 @@
 
 Mitsuba 3 is a renderer of its own (path tracing, area lights, rough dielectrics); nothing of ``coop_edge.render`` takes
 part in the picture. It needs an environment of its own because the project does not depend on it. Everything in the
-scene is procedural: there are no assets of third parties. The default 384 samples per
-pixel take one core about five minutes, or a minute and a half with ``--variant llvm_ad_rgb`` where there is an LLVM
-library (DRJIT_LIBLLVM_PATH names it).
+scene is procedural: there are no assets of third parties. The default 384 samples per pixel take one core about five
+minutes, or a minute and a half with ``--variant llvm_ad_rgb`` where there is LLVM (DRJIT_LIBLLVM_PATH names it).
 """

@@ -10,9 +10,12 @@ from benchmarks.demo_scene.parts import Painter, Part, disc, plain, revolve, tub
 # ---- juice carton: 62 x 62 x 142 mm
 
 
+_CARTON = (0.031, 0.105, 0.130, 0.142)  # half a side; heights of shoulder, ridge and top
+
+
 def carton() -> list[Part]:
     """Gable-top carton with a printed wrap and a red cap on its front slope."""
-    half, shoulder, ridge, top = 0.031, 0.105, 0.130, 0.142
+    half, shoulder, ridge, top = _CARTON
     v_shoulder = CARTON_PANEL[1] / CARTON_SIZE[1]
     vertices: list[tuple[float, float, float]] = []
     uv: list[tuple[float, float]] = []
@@ -54,7 +57,12 @@ def carton() -> list[Part]:
     wrap = np.array(vertices)
     colors = np.full((len(wrap), 3), 255, np.uint8)
     printed = Part(wrap, np.array(faces), colors, np.array(uv), texture="carton", roughness=0.35)
+    return [printed, _carton_ends(), _carton_cap()]
 
+
+def _carton_ends() -> Part:
+    """The bottom, and the cut edges of the fin."""
+    half, _, ridge, top = _CARTON
     ends = Painter()
     ends.polygon([(-half, -half, 0), (-half, half, 0), (half, half, 0), (half, -half, 0)], (236, 228, 208))
     for side in (-1, 1):
@@ -62,13 +70,18 @@ def carton() -> list[Part]:
         ends.polygon([(x, -0.001, ridge), (x, 0.001, ridge), (x, 0.001, top), (x, -0.001, top)][order], (222, 214, 196))
     ends.polygon([(-half, -0.001, top), (half, -0.001, top), (half, 0.001, top), (-half, 0.001, top)], (222, 214, 196))
 
+    return ends.part(0.6)
+
+
+def _carton_cap() -> Part:
+    """A red screw cap on the front slope, off the middle."""
+    half, shoulder, ridge, _ = _CARTON
     cap, cap_faces = disc(0.0105, 0.010, 28)
     slope = np.array([0.0, half - 0.001, ridge - shoulder])
     slope /= np.linalg.norm(slope)
     axes = np.stack([(1.0, 0.0, 0.0), slope, np.cross((1.0, 0.0, 0.0), slope)], axis=1)
     middle = np.array([0.012, -(half + 0.001) / 2, (shoulder + ridge) / 2])
-    red = plain(cap @ axes.T + middle, cap_faces, (196, 34, 40), smooth=False, roughness=0.3)
-    return [printed, ends.part(0.6), red]
+    return plain(cap @ axes.T + middle, cap_faces, (196, 34, 40), smooth=False, roughness=0.3)
 
 
 # ---- toy house: 10 x 7 x 10 cm
