@@ -90,7 +90,8 @@ def test_a_sound_fp32_bundle_keeps_every_bound(originals, files, pairs):
     assert {role: {r.output for r in outputs if r.role == role} for role in OUTPUTS} == OUTPUTS
     assert all(r.bound == (0 if r.output == "index" else 1e-4) for r in outputs)
     assert complaints_of(outputs, poses, allow_few_poses=False) == []
-    assert {p.kind: (p.solved, p.right, p.lost) for p in poses} == dict.fromkeys(("coarse", "refined"), (20, 20, 0))
+    assert {p.kind: (p.solved, p.lost) for p in poses} == dict.fromkeys(("coarse", "refined"), (KINDS * TIMES, 0))
+    assert all(p.right >= KINDS * TIMES // 2 for p in poses), "the networks know the pairs: these are no chance poses"
     assert 0 < next(p for p in poses if p.kind == "refined").median_px < 1e-3
 
 
