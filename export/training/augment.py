@@ -75,7 +75,7 @@ class Look:
 def draw_look(rng: Rng, hardness: float = 1.0) -> Look:
     """Plain grey, colours near to the truth, or another hue; the renderer's default lights in half of the cases.
 
-    hardness: scales the shares of plain grey and of other hues, 0 to 1.
+    hardness: scales the shares of plain grey and of other hues, and all other changes of colour and light, 0 to 1.
     """
     grey, hue = hardness * GREY_SHARE, hardness * HUE_SHARE
     kind = rng.random()
@@ -85,10 +85,10 @@ def draw_look(rng: Rng, hardness: float = 1.0) -> Look:
         gain = np.exp(rng.normal(0, 0.35) + rng.normal(0, 0.1, 3))
         matrix = gain[:, None] * color_matrix(rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 1.5))
     else:
-        gain = np.exp(rng.normal(0, 0.15) + rng.normal(0, 0.05, 3))
-        matrix = gain[:, None] * color_matrix(rng.normal(0, 0.15), np.exp(rng.normal(0, 0.2)))
+        gain = np.exp(hardness * (rng.normal(0, 0.15) + rng.normal(0, 0.05, 3)))
+        matrix = gain[:, None] * color_matrix(hardness * rng.normal(0, 0.15), np.exp(hardness * rng.normal(0, 0.2)))
     shading = Shading()
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 * hardness:
         ambient = float(rng.uniform(0.1, 0.9))
         shading = Shading(ambient=ambient, diffuse=float((1.0 - ambient) * rng.uniform(0.8, 1.2)))
     return Look(kind < grey, matrix, shading, SUPERSAMPLE if rng.random() < 0.5 else 1)

@@ -187,8 +187,8 @@ def make_stream(
     photos: folder of JPEG and PNG files for textures and backgrounds; scikit-image's samples, if installed, by default.
     keep_scenes: iterate over (batch, scenes) instead, as ``rerender`` needs them; refiner only.
     start: number of the first sample; resuming at ``stream.position`` goes on with the same samples.
-    hardness: 0 to 1, scales the shares of occluders, cuts, imperfect photographs, recoloured and grey models and far
-        templates; at 0 the query shows the whole object as the model has it, near to the template's view.
+    hardness: 0 to 1, scales the shares of occluders, cuts, free light, imperfect photographs, other colours, plain grey
+        and far templates; at 0 the query shows the whole object as the renderer does, near the template's view.
     ramp: samples over which the hardness rises from 0, counted from sample 0; 0 = no rise.
 
     Raises InputError; a worker's exception comes out of ``next`` as RuntimeError with the worker's traceback.

@@ -62,7 +62,7 @@ def query_image(rng: Rng, scene: Scene, R: Array, K: Array, size: int, stock: St
     """The crop as a camera takes it, uint8 [size,size,3]; drawn at twice the size."""
     fine = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]]) @ K  # two samples per pixel and axis
     view = scenes.look(scene, R, fine, 2 * size)
-    light = photograph(scene, view, draw_lighting(rng, scene), backdrop(rng, stock, 2 * size))
+    light = photograph(scene, view, draw_lighting(rng, scene, hardness), backdrop(rng, stock, 2 * size))
     return augment.camera(rng, cv2.resize(light, (size, size), interpolation=cv2.INTER_AREA), hardness=hardness)
 
 

@@ -66,7 +66,7 @@ def refiner_pair(
     wide = object_crop(T_init, scene.target, n, margin * FIELD)
     R, K = wide.R_crop_camera[0], wide.K[0]
     view = scenes.look(scene, R, K, n)
-    light = photograph(scene, view, draw_lighting(rng, scene), backdrop(rng, stock, n))
+    light = photograph(scene, view, draw_lighting(rng, scene, hardness), backdrop(rng, stock, n))
     picture = augment.camera(rng, light, size * DENSITY / 128, hardness)
     others = tuple(replace(item, object=item.object.bare()) for item in scene.items[1:])  # their colours are done with
     record = RefinerScene(

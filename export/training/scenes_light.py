@@ -46,8 +46,14 @@ class Lighting:
     ground: Array  # [4]: plane (n, d), n . x = d, that shadows fall on behind the objects
 
 
-def draw_lighting(rng: Rng, scene: Scene) -> Lighting:
-    """One to three lights over an ambient term; together about 1 on a surface that faces them."""
+def draw_lighting(rng: Rng, scene: Scene, hardness: float = 1.0) -> Lighting:
+    """One to three lights over an ambient term; together about 1 on a surface that faces them.
+
+    hardness: share of the scenes that are lit so, 0 to 1; in the others the light is where the camera is, as in
+    templates, and nothing is glossy.
+    """
+    if rng.random() >= hardness:
+        return _head_light(len(scene.items))
     up = _unit(rng.normal(0, 0.5, 3) + (0.0, -1.0, 0.0)) if rng.random() < 0.7 else _unit(rng.normal(size=3))
     total = np.exp(rng.normal(0.05, 0.25))
     share = rng.uniform(0.15, 0.7)
@@ -73,6 +79,15 @@ def draw_lighting(rng: Rng, scene: Scene) -> Lighting:
         shadow=float(rng.uniform(0.4, 1.0)) if rng.random() < 0.65 else 0.0,
         ground=np.concatenate([normal, [normal @ support]]),
     )
+
+
+def _head_light(items: int) -> Lighting:
+    """Nearly what a renderer's default shading (0.4 + 0.6 cos, on sRGB values) is in linear light."""
+    towards = np.array([0.0, 0.0, -1.0])
+    return Lighting(
+        ambient=np.full(3, 0.12), sky=np.zeros(3), up=towards, lights=(Light(towards, np.full(3, 0.88)),),
+        gloss=np.zeros(items), shininess=np.ones(items), shadow=0.0, ground=np.array([0.0, 0.0, -1.0, 0.0]),
+    )  # fmt: skip
 
 
 def photograph(scene: Scene, view: View, lighting: Lighting, background: Array) -> Array:

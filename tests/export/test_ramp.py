@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
+from coop_edge.render.cpu import CpuRenderer
 from coop_edge.templates.viewpoints import VIEWPOINTS
 from export.training import augment, objects, pairs, pairs_refiner, scenes
 from export.training.data import Recipe, make_stream
@@ -46,6 +48,25 @@ def test_a_perfect_camera_only_applies_gamma():
     picture = augment.camera(np.random.default_rng(1), light.copy(), hardness=0.0)
     assert picture.dtype == np.uint8
     np.testing.assert_allclose(picture / 255.0, light ** (1 / augment.GAMMA), atol=0.5 / 255 + 1e-4)
+
+
+def test_easy_photographs_look_as_the_renderer_draws(things):
+    """Same pose, same virtual camera: inside the silhouette the two images hardly differ; hard ones do."""
+    rng = np.random.default_rng(4)
+    stock = pairs.Stock(things, [np.full((64, 64, 3), 255, np.uint8)])
+    gaps: dict[float, list[float]] = {0.0: [], 1.0: []}
+    for thing in things:
+        scene = scenes.Scene((scenes.place(thing, rng),))
+        crop = scenes.crop_of(rng, scene, 64)
+        R, K = crop.R_crop_camera[0], crop.K[0]
+        T = se3.from_rt(R, np.zeros(3)) @ scene.target.T
+        seen = CpuRenderer(thing.mesh, supersample=3).render(T[None], K, 64)
+        inside = cv2.erode(seen.mask[0].astype(np.uint8), np.ones((5, 5))) > 0
+        for hardness, kept in gaps.items():
+            image = pairs.query_image(rng, scene, R, K, 64, stock, hardness)
+            kept.append(np.abs(image.astype(float) - seen.rgb[0])[inside].mean())
+    assert np.median(gaps[0.0]) < 12
+    assert np.median(gaps[1.0]) > 2 * np.median(gaps[0.0])
 
 
 def test_hardness_rises_along_the_ramp():
