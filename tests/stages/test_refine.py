@@ -8,6 +8,7 @@ import pytest
 from coop_edge.config import EstimatorConfig, LmConfig, RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
+from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.flow import correspondences, in_image
 from coop_edge.stages.refine import NO_START, OUT_OF_SIGHT, OUTSIDE, _turned, shifts
@@ -196,6 +197,38 @@ def test_the_confidence_is_certainty_times_sensitivity_times_flow_probability(tw
     np.testing.assert_allclose(found.pixels[0, i], (4 * column + 2, 4 * row + 2) + at_cell["flow"], rtol=1e-5)
     assert (found.weight[0, ~on] == 0).all()
     np.testing.assert_array_equal(found.silhouette[0], on)
+
+
+def test_a_match_outside_the_image_weighs_nothing(cube):
+    """However certain the network is: an object at the border, and a flow that carries half of it out."""
+    scene = Scene((cube,), (Placed(0, at(0.27, 0.0, 0.6, (0.5, 0.7, -0.3))),))
+    pairs = Chain.of(scene).maker().make(scene.placed[0].T[None], np.array([0]))
+    points, cells = pairs.cells(4)
+    ones = np.ones((1, 1, 32, 32), np.float32)
+    outputs = {"scale": ones, "certainty": ones, "sensitivity": ones, "flow": 20 * np.ones((1, 2, 32, 32), np.float32)}
+    found = correspondences(pairs, outputs, points, cells, scene.camera, 2.0)
+    x = pairs.crop.pixels_to_image(cells[None] + 20.0)[0, :, 0]
+    on = np.isfinite(points[0, :, 0])
+    assert (found.weight[0, on & (x >= 639.5)] == 0).all()
+    assert not found.visible[0, on & (x >= 639.5)].any()
+    assert (found.weight[0, on & (x < 639.5)] > 0.8).all()
+    assert 0.1 < (x[on] < 639.5).mean() < 0.9
+
+
+def test_a_pose_that_the_solver_carries_behind_the_camera_fails(two):
+    class Runaway(CpuPnpSolver):
+        def weighted_lm(self, *arguments):
+            result = super().weighted_lm(*arguments)
+            if len(result.T_camera_object) == 2:  # the first iteration
+                result.T_camera_object[0, 2, 3] *= -1
+            return result
+
+    chain = Chain.of(two)
+    chain.solver = Runaway(threads=1)
+    refined = chain.refine(*starts(two, [0]))
+    assert refined.reasons == (OUT_OF_SIGHT, "")
+    assert np.isnan(refined.T_camera_object[0]).all()
+    assert refined.iterations[0] == 1
 
 
 def test_shifts_bound_the_motion_of_all_points_of_the_ball():
