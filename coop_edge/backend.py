@@ -42,14 +42,18 @@ class Backend:
     reason: str
 
     @classmethod
-    def pick(cls, device: str = "auto") -> Backend:
-        """Choose the backend of ``device``: "auto", "cpu" or "cuda". Raises InputError, BackendUnavailable."""
+    def pick(cls, device: str = "auto", *, lacks_cuda: str = "") -> Backend:
+        """Choose the backend of ``device``: "auto", "cpu" or "cuda".
+
+        lacks_cuda: why the caller cannot use CUDA even where it answers; "" if it can. Raises InputError,
+        BackendUnavailable.
+        """
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"device: wanted 'auto', 'cpu' or 'cuda', got {device!r}")
         cpu_missing, cuda_missing = probe_cpu(), None
         if device != "cpu":
-            cuda_missing = probe_cuda()
-            if cuda_missing is None:
+            cuda_missing = probe_cuda() or lacks_cuda
+            if not cuda_missing:
                 backend = cls("cuda", "CuPy and a CUDA device answer")
                 log.info("backend: cuda (%s)", backend.reason)
                 return backend
@@ -62,15 +66,26 @@ class Backend:
         return backend
 
     def renderer(
-        self, meshes: Mesh | Sequence[Mesh], *, shading: Shading | None = None, supersample: int = 1
+        self,
+        meshes: Mesh | Sequence[Mesh],
+        *,
+        shading: Shading | None = None,
+        supersample: int = 1,
+        threads: int = 0,
     ) -> Renderer:
-        """The renderer of this device for ``meshes``."""
-        return make_renderer(self.name, meshes, shading=shading, supersample=supersample)
+        """The renderer of this device for ``meshes``. threads: of the CPU's, 0 = all cores."""
+        place, options = RENDERERS[self.name], self._threads(threads)
+        renderer: Renderer = _load(place)(meshes, shading=shading, supersample=supersample, **options)
+        return renderer
 
-    def pnp_solver(self) -> PnpSolver:
-        """The pose solvers of this device."""
-        solver: PnpSolver = _load(SOLVERS[self.name])()
+    def pnp_solver(self, *, threads: int = 0) -> PnpSolver:
+        """The pose solvers of this device. threads: of the CPU's, 0 = all cores."""
+        solver: PnpSolver = _load(SOLVERS[self.name])(**self._threads(threads))
         return solver
+
+    def _threads(self, threads: int) -> dict[str, int]:
+        """What the implementations of this device are told of ``threads``."""
+        return {"threads": threads} if threads and self.name == "cpu" else {}
 
     def runner(
         self,

@@ -174,6 +174,8 @@ class RefineConfig(Config):
 
     iterations: int = 5
     """Renders per hypothesis; 0 returns the coarse pose."""
+    track_iterations: int = 2
+    """The same while tracking; 1 is faster, more follows faster motion."""
     margin: float = 1.2
     """Side of the square crop over the object's projected diameter."""
     stop_px: float = 0.1
@@ -188,6 +190,7 @@ class RefineConfig(Config):
 
     def __post_init__(self) -> None:
         self._int("iterations", 0, 100)
+        self._int("track_iterations", 1, 100)
         self._number("margin", 1.0, 4.0)
         self._number("stop_px", 0.0, 1e3)
         self._number("stop_diameter", 0.0, 10.0)
