@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Estimator": "estimator",
     "Camera": "types",
     "Detection": "types",
     "PoseEstimate": "types",
@@ -31,6 +32,8 @@ _HOME = {
     "Mesh": "mesh",
     "Symmetries": "mesh",
     "TemplateSet": "templates",
+    "OverlayItem": "overlay",
+    "draw_overlay": "overlay",
     "Backend": "backend",
 }
 
@@ -51,8 +54,11 @@ if TYPE_CHECKING:
     from coop_edge.errors import EngineError as EngineError
     from coop_edge.errors import InputError as InputError
     from coop_edge.errors import MeshError as MeshError
+    from coop_edge.estimator import Estimator as Estimator
     from coop_edge.mesh import Mesh as Mesh
     from coop_edge.mesh import Symmetries as Symmetries
+    from coop_edge.overlay import OverlayItem as OverlayItem
+    from coop_edge.overlay import draw_overlay as draw_overlay
     from coop_edge.templates import TemplateSet as TemplateSet
     from coop_edge.types import Camera as Camera
     from coop_edge.types import Detection as Detection

@@ -1,0 +1,270 @@
+"""The Estimator: from images to poses. Orchestration only; the mathematics is in ``stages`` and below."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.backend import Backend
+from coop_edge.config import EstimatorConfig
+from coop_edge.errors import BundleError, ConfigError, EngineError, InputError
+from coop_edge.mesh.mesh import Mesh
+from coop_edge.mesh.symmetry import Symmetries
+from coop_edge.pipeline import Frame, Pipeline
+from coop_edge.registry import ObjectRegistry, TemplateSource
+from coop_edge.runtime.bundle import Bundle
+from coop_edge.stages.select import LOST
+from coop_edge.templates.viewpoints import VIEWPOINTS
+from coop_edge.types import Camera, Detection, PoseEstimate
+
+log = logging.getLogger("coop_edge")
+
+LACKS_CUDA = "the Estimator's stages run on the CPU alone: its crops have no CUDA kernel yet; take device='cpu'"
+
+
+class Estimator:
+    """6-DoF poses of objects that are known by their meshes alone. Make it with ``from_engines``.
+
+        with Estimator.from_engines("coop-xs") as estimator:
+            estimator.add_object("cup", "cup.ply", unit="mm")
+            results = estimator.estimate(image, camera, [Detection("cup", bbox=(x, y, w, h))])
+            results = estimator.track(next_image, camera, results)
+
+    One Estimator serves one thread at a time, any one: a call that comes while another is running raises EngineError at
+    once. Several Estimators run in several threads.
+
+    bundle: the engines. config: the options. backend: what runs it, and why that was picked.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, config: EstimatorConfig, threads: int) -> None:
+        self.bundle, self.backend, self.config = bundle, backend, config
+        self._turn, self._open, self._threads = threading.Lock(), True, threads
+        with contextlib.ExitStack() as stack:
+            solver = backend.pnp_solver(threads=threads)
+            stack.callback(getattr(solver, "close", lambda: None))  # the CPU's has threads of its own
+            runners = {
+                role: stack.enter_context(backend.runner(bundle, role, threads=threads)) for role in bundle.networks
+            }
+            self._pipeline = Pipeline(bundle, config, solver, runners)
+            self._registry = ObjectRegistry(
+                bundle, backend, runners["coarse_encoder"], micro_batch=config.coarse.micro_batch, threads=threads
+            )
+            stack.callback(self._registry.clear)
+            self._parts = stack.pop_all()
+
+    @classmethod
+    def from_engines(
+        cls,
+        engines: str | os.PathLike[str],
+        device: str = "auto",
+        config: EstimatorConfig | Mapping[str, Any] | None = None,
+        threads: int = 0,
+    ) -> Estimator:
+        """Load a bundle of networks; nothing is compiled or built (``warmup`` compiles).
+
+        Parameters
+        ----------
+        engines: name of an installed bundle, or a bundle's folder.
+        device: "cpu", "cuda" or "auto". The stages run on the CPU alone so far: "cuda" raises BackendUnavailable on any
+            machine, and "auto" takes the CPU and says so in the log and in ``backend``.
+        config: an EstimatorConfig, or a mapping of its options; the defaults if None.
+        threads: of the CPU, for networks, renderer and solver alike; 0 leaves it to each of them (all cores).
+
+        Raises InputError, ConfigError, BundleError (with what is installed), EngineError, BackendUnavailable.
+        """
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
+            raise InputError(f"threads: wanted a number of threads, or 0 for all cores, got {threads!r}")
+        if not isinstance(engines, (str, os.PathLike)):
+            raise InputError(f"engines: wanted the name or the folder of a bundle, got {type(engines).__name__}")
+        options = _options(config)
+        backend = Backend.pick(device, lacks_cuda=LACKS_CUDA)
+        # A runner compares its graph with the manifest's hash before it loads it: no need to read all of them twice.
+        bundle = Bundle.load(engines if isinstance(engines, str) else Path(engines), check_hashes=False)
+        if bundle.template.views != len(VIEWPOINTS):
+            raise BundleError(
+                f"{bundle.manifest}: its networks want {bundle.template.views} templates per object, this coop_edge "
+                f"makes {len(VIEWPOINTS)}"
+            )
+        return cls(bundle, backend, options, threads)
+
+    @property
+    def objects(self) -> Mapping[str, Mesh]:
+        """The objects registered now: name -> mesh (metres), in the order in which they were added."""
+        return self._registry.meshes
+
+    def add_object(
+        self,
+        name: str,
+        mesh: Any,
+        *,
+        unit: str | None = None,
+        symmetries: Symmetries | None = None,
+        templates: TemplateSource | None = None,
+    ) -> None:
+        """Register an object: render its templates, unless they are given, and encode them once.
+
+        Parameters
+        ----------
+        name: what detections call it.
+        mesh: a mesh file or a trimesh object, with its ``unit`` ("m", "cm", "mm", "in"; no default), or a ``Mesh``
+            without. ``Mesh.load`` has further options.
+        symmetries: of the object, in its own frame; none if None.
+        templates: a file of ``coop-edge onboard``, or a TemplateSet; of this mesh, and made as the bundle wants it. It
+            carries the object's symmetries. It spares the rendering, not the mesh: poses are refined by rendering.
+
+        Raises InputError (name taken, unit, arguments that exclude each other), MeshError, BundleError (templates of
+        another mesh, or made another way than the engines want), EngineError. Then nothing has been registered.
+        """
+        with self._call("add_object"):
+            self._registry.add(name, mesh, unit=unit, symmetries=symmetries, templates=templates)
+
+    def remove_object(self, name: str) -> None:
+        """Forget an object. Raises InputError if there is none of this name."""
+        with self._call("remove_object"):
+            self._registry.remove(name)
+
+    def estimate(self, image: Any, camera: Camera, detections: Sequence[Detection]) -> list[PoseEstimate]:
+        """Poses of N detected objects, in the order of the detections; N = 0 is legal.
+
+        image: RGB uint8 [height,width,3], any strides. camera: of the image. detections: of registered objects, several
+        of one object allowed.
+
+        All detections run as one batch; none of them bears on the others' poses. What cannot be found comes back with
+        ``success=False`` and a reason. Raises InputError, EngineError (closed, in use by another thread).
+        """
+        with self._call("estimate"):
+            picture = self._image(image, camera)
+            found = _sequence(detections, Detection, "detections")
+            index = self._registry.indices([detection.object for detection in found])
+            for detection in found:
+                detection.check_camera(camera)
+            if not found:
+                return []
+            return self._pipeline.estimate(self._frame(picture, camera), found, index)
+
+    def track(self, image: Any, camera: Camera, results: Sequence[PoseEstimate]) -> list[PoseEstimate]:
+        """The poses of ``results`` in the next image, in their order; N = 0 is legal.
+
+        image, camera: as for ``estimate``. results: of ``estimate`` or ``track``. Each pose is refined for
+        ``RefineConfig.track_iterations``, two by default.
+
+        An object whose evidence drops comes back as ``success=False`` with a reason that begins with "lost". So does
+        one that had not been found before: it is not looked for again, that is what ``estimate`` is for. Raises
+        InputError, EngineError (closed, in use by another thread).
+        """
+        with self._call("track"):
+            picture = self._image(image, camera)
+            previous = _sequence(results, PoseEstimate, "results")
+            index = self._registry.indices([result.object for result in previous])
+            out = [_still_lost(result) for result in previous]
+            known = [i for i, result in enumerate(previous) if result.success]
+            if known:
+                names = [previous[i].object for i in known]
+                T: NDArray[np.float64] = np.array([previous[i].T_camera_object for i in known])
+                tracked = self._pipeline.track(self._frame(picture, camera), names, index[known], T)
+                for i, result in zip(known, tracked, strict=True):
+                    out[i] = result
+            return out
+
+    def warmup(self) -> dict[str, float]:
+        """Compile all kernels and run each stage once, so that the first frame takes no longer than the others.
+
+        Returns the seconds that each part took: "objects" (the renderer of the registered ones), "crop", "coarse",
+        "refine", "select". Worth its time after the last ``add_object``.
+        """
+        with self._call("warmup"):
+            start = time.perf_counter()
+            if self._registry.meshes:
+                self._registry.renderer()
+            seconds = {"objects": time.perf_counter() - start}
+            times = self._pipeline.warmup(functools.partial(self.backend.renderer, threads=self._threads))
+            return seconds | {f.name.removesuffix("_ms"): getattr(times, f.name) / 1e3 for f in fields(times)}
+
+    def close(self) -> None:
+        """Release networks, threads and objects; may be called more than once. A closed Estimator stays closed.
+
+        Raises EngineError while another thread is using it.
+        """
+        with self._call("close", needs_open=False):
+            self._open = False
+            self._parts.close()
+
+    def __enter__(self) -> Estimator:
+        with self._call("with"):
+            return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _call(self, what: str, *, needs_open: bool = True) -> Iterator[None]:
+        """One call at a time, and none after ``close``."""
+        if not self._turn.acquire(blocking=False):
+            raise EngineError(
+                f"{what}: called by thread {threading.current_thread().name!r} while another call of this Estimator is "
+                "running; one Estimator serves one thread at a time: make one per thread, or share it under a lock"
+            )
+        try:
+            if needs_open and not self._open:
+                raise EngineError(f"{what}: this Estimator is closed; make a new one with Estimator.from_engines")
+            yield
+        finally:
+            self._turn.release()
+
+    def _frame(self, image: Any, camera: Camera) -> Frame:
+        return Frame(image, camera, self._registry.models, self._registry.renderer())
+
+    def _image(self, image: Any, camera: Camera) -> Any:
+        """The image, checked, and contiguous where the backend works."""
+        if not isinstance(camera, Camera):
+            raise InputError(f"camera: wanted a coop_edge Camera, got {type(camera).__name__}")
+        if hasattr(image, "__cuda_array_interface__"):
+            raise InputError(
+                f"image: lies on a GPU, this Estimator runs on the CPU ({self.backend.reason}); copy it to NumPy first"
+            )
+        camera.check_image(image)
+        return np.ascontiguousarray(image)
+
+
+def _options(config: EstimatorConfig | Mapping[str, Any] | None) -> EstimatorConfig:
+    if config is None:
+        return EstimatorConfig()
+    if isinstance(config, EstimatorConfig):
+        return config
+    if isinstance(config, Mapping):
+        return EstimatorConfig.from_dict(config)
+    raise ConfigError(f"config: wanted an EstimatorConfig or a mapping of its options, got {type(config).__name__}")
+
+
+def _sequence(values: Any, kind: type, name: str) -> list[Any]:
+    """As a list of ``kind``, or InputError."""
+    if isinstance(values, kind):
+        raise InputError(f"{name}: wanted a sequence of {kind.__name__}, got a single one; put it into a list")
+    try:
+        items = list(values)
+    except TypeError:
+        raise InputError(f"{name}: wanted a sequence of {kind.__name__}, got {type(values).__name__}") from None
+    for i, item in enumerate(items):
+        if not isinstance(item, kind):
+            raise InputError(f"{name}[{i}]: wanted a {kind.__name__}, got {type(item).__name__}")
+    return items
+
+
+def _still_lost(previous: PoseEstimate) -> PoseEstimate:
+    """What tracking says of an object that had not been found in the image before."""
+    why = previous.reason
+    return PoseEstimate(
+        False, why if why.startswith(LOST) else f"{LOST}: not found before ({why})", object=previous.object
+    )

@@ -1,0 +1,175 @@
+"""The stages in a row: crop, coarse, refine, select; and for tracking refine and select alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.config import EstimatorConfig, RefineConfig
+from coop_edge.mesh.mesh import Mesh
+from coop_edge.mesh.symmetry import Symmetries
+from coop_edge.pnp.base import PnpSolver
+from coop_edge.profiling import StageClock
+from coop_edge.render.base import Renderer
+from coop_edge.runtime.base import Runner
+from coop_edge.runtime.bundle import Bundle
+from coop_edge.stages.arrays import Array
+from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
+from coop_edge.stages.crop import crop_detections
+from coop_edge.stages.objects import ObjectModel
+from coop_edge.stages.pairs import PairMaker
+from coop_edge.stages.refine import Refined, refine
+from coop_edge.stages.select import LOST, NetworkRescorer, Selection, select
+from coop_edge.types import Camera, Detection, PoseEstimate, StageTimes
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image, checked, and the objects that may be in it."""
+
+    image: Array  # uint8 [height,width,3]
+    camera: Camera
+    models: Sequence[ObjectModel]
+    renderer: Renderer  # of the models' meshes, in their order
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """The stages over the parts of one backend. runners: open, by role, of the bundle's networks."""
+
+    bundle: Bundle
+    config: EstimatorConfig
+    solver: PnpSolver
+    runners: Mapping[str, Runner]
+
+    def estimate(self, frame: Frame, detections: Sequence[Detection], index: Indices) -> list[PoseEstimate]:
+        """Poses of N detections, of the objects at ``index`` [N], as one batch."""
+        clock = StageClock()
+        coarse = self._match(frame, detections, index, clock)
+        maker, refined = self._refine(frame, coarse.T_camera_object, coarse.object_index, self.config.refine, clock)
+        with clock("select"):
+            chosen = select(
+                refined,
+                coarse.detection,
+                len(detections),
+                frame.models,
+                coarse.object_index,
+                self.config.select,
+                evidence=coarse.evidence,
+                reasons=[coarse.reason(i) for i in range(len(coarse))],
+                rescore=self._rescorer(maker),
+            )
+        return chosen.estimates([detection.object for detection in detections], clock.times())
+
+    def track(self, frame: Frame, names: Sequence[str], index: Indices, T_previous: Floats) -> list[PoseEstimate]:
+        """Poses of N objects from those before [N,4,4], as one batch; a failure says ``LOST`` and why."""
+        clock = StageClock()
+        chosen = self._follow(frame, index, T_previous, self.config.refine.track_iterations, clock)
+        why = (chosen.hypothesis_reasons[i] for i in chosen.hypothesis)
+        chosen = replace(chosen, reasons=tuple(f"{LOST}: {reason}" if reason else "" for reason in why))
+        return chosen.estimates(names, clock.times())
+
+    def warmup(self, renderer: Callable[[Mesh], Renderer]) -> StageTimes:
+        """Run every stage once on a black image and an object of its own, so that all is compiled and loaded."""
+        clock, index = StageClock(), np.zeros(1, np.int64)
+        frame, T = stand_in(self.bundle, renderer)
+        self._match(frame, [Detection("stand-in", (0, 0, *frame.camera.size))], index, clock)
+        self._follow(frame, index, T, 1, clock)  # from a pose of its own: there is nothing to match in black
+        return clock.times()
+
+    def _match(
+        self, frame: Frame, detections: Sequence[Detection], index: Indices, clock: StageClock
+    ) -> CoarseHypotheses:
+        size, patch = self.bundle.input_size, self.bundle.patch_size
+        with clock("crop"):
+            margin = self.config.coarse.margin
+            crops = crop_detections(frame.image, frame.camera, detections, size, margin=margin, patch=patch)
+        with clock("coarse"):
+            return estimate_coarse(
+                crops,
+                frame.models,
+                index,
+                encoder=self.runners["coarse_encoder"],
+                decoder=self.runners["coarse_decoder"],
+                solver=self.solver,
+                config=self.config.coarse,
+                ransac=self.config.ransac,
+                patch=patch,
+            )
+
+    def _refine(
+        self, frame: Frame, T: Floats, index: Indices, config: RefineConfig, clock: StageClock
+    ) -> tuple[PairMaker, Refined]:
+        maker = PairMaker(
+            frame.image, frame.camera, frame.models, frame.renderer, self.bundle.input_size, config.margin
+        )
+        with clock("refine"):
+            refined = refine(
+                maker,
+                T,
+                index,
+                runner=self.runners["refiner"],
+                solver=self.solver,
+                config=config,
+                radius_px=self.bundle.radius_px,
+            )
+        return maker, refined
+
+    def _follow(self, frame: Frame, index: Indices, T: Floats, iterations: int, clock: StageClock) -> Selection:
+        """Refine and select from poses [N,4,4], each the only hypothesis of its object."""
+        maker, refined = self._refine(frame, T, index, replace(self.config.refine, iterations=iterations), clock)
+        with clock("select"):
+            return select(
+                refined,
+                np.arange(len(index)),
+                len(index),
+                frame.models,
+                index,
+                self.config.select,
+                T_previous=T,
+                rescore=self._rescorer(maker),
+            )
+
+    def _rescorer(self, maker: PairMaker) -> NetworkRescorer | None:
+        if "selector" not in self.runners:
+            return None
+        return NetworkRescorer(maker, self.runners["selector"], self.config.refine.micro_batch)
+
+
+def stand_in(bundle: Bundle, renderer: Callable[[Mesh], Renderer]) -> tuple[Frame, Floats]:
+    """A black image S x S, a grey cube of 0.1 m as its only object, and a pose [1,4,4] in front of the camera."""
+    size, views = bundle.input_size, bundle.template.views
+    mesh, middle = _cube(0.1), 0.5 * (size - 1)
+    K = np.array([[2.0 * size, 0.0, middle], [0.0, 2.0 * size, middle], [0.0, 0.0, 1.0]])
+    tokens = (size // bundle.patch_size) ** 2
+    model = ObjectModel(
+        name="stand-in",
+        centre=mesh.centre,
+        diameter=mesh.diameter,
+        symmetries=Symmetries(),
+        object_points=np.full((views, size, size, 3), np.nan, np.float32),
+        descriptors=np.zeros((views, tokens, bundle.dim), np.float32),
+    )
+    T = np.eye(4)[None]
+    T[0, 2, 3] = 0.5
+    return Frame(np.zeros((size, size, 3), np.uint8), Camera(K, size, size), (model,), renderer(mesh)), T
+
+
+def _cube(side: float) -> Mesh:
+    corners = (np.arange(8)[:, None] >> np.arange(3) & 1) - 0.5  # numbered by bits: x + 2 y + 4 z
+    squares = [(0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (0, 2, 6, 4), (1, 3, 7, 5)]
+    faces = np.array([triangle for a, b, c, d in squares for triangle in ((a, b, c), (a, c, d))], np.int32)
+    return Mesh(
+        vertices=(side * corners).astype(np.float32),
+        faces=faces,
+        centre=np.zeros(3),
+        corner_colors=np.full((len(faces), 3, 3), 200, np.uint8),
+        corner_uv=np.zeros((len(faces), 3, 2), np.float32),
+        face_texture=np.full(len(faces), -1, np.int32),
+    )

@@ -1,0 +1,35 @@
+"""Times of the stages of one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from coop_edge.types import StageTimes
+
+
+class StageClock:
+    """Wall time per stage; a stage that is entered again adds up.
+
+        clock = StageClock()
+        with clock("crop"): ...
+        clock.times().crop_ms
+
+    Stages are those of ``StageTimes``.
+    """
+
+    def __init__(self) -> None:
+        self._ms: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._ms[stage] = self._ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)
+
+    def times(self) -> StageTimes:
+        """What was measured so far; 0 for a stage that was not entered."""
+        return StageTimes(**{f"{stage}_ms": ms for stage, ms in self._ms.items()})

@@ -1,0 +1,154 @@
+"""The objects that an Estimator knows by name: their meshes, and what the stages need of them."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.backend import Backend
+from coop_edge.errors import BundleError, InputError
+from coop_edge.mesh.mesh import Mesh
+from coop_edge.mesh.symmetry import Symmetries
+from coop_edge.render.base import Renderer
+from coop_edge.runtime.base import Runner
+from coop_edge.runtime.bundle import Bundle
+from coop_edge.stages.objects import ObjectModel
+from coop_edge.templates.template_set import TemplateSet
+
+TemplateSource = TemplateSet | str | os.PathLike[str]
+
+
+class ObjectRegistry:
+    """Objects in the order in which they were added; in the stages an object is its place in that order.
+
+    encoder: open runner of the bundle's ``coarse_encoder``, which describes templates in runs of ``micro_batch``.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, encoder: Runner, *, micro_batch: int, threads: int) -> None:
+        self._bundle, self._backend, self._encoder = bundle, backend, encoder
+        self._micro_batch, self._threads = micro_batch, threads
+        self._meshes: dict[str, Mesh] = {}
+        self._models: dict[str, ObjectModel] = {}
+        self._renderer: Renderer | None = None
+
+    @property
+    def meshes(self) -> Mapping[str, Mesh]:
+        """Read-only: name -> mesh, as they are now."""
+        return MappingProxyType(dict(self._meshes))
+
+    @property
+    def models(self) -> tuple[ObjectModel, ...]:
+        return tuple(self._models.values())
+
+    def renderer(self) -> Renderer:
+        """Of all meshes, in the order of ``models``; made when first asked for after a change."""
+        if self._renderer is None:
+            self._renderer = self._backend.renderer(list(self._meshes.values()), threads=self._threads)
+        return self._renderer
+
+    def add(
+        self, name: str, mesh: Any, *, unit: str | None, symmetries: Symmetries | None, templates: TemplateSource | None
+    ) -> None:
+        """See ``Estimator.add_object``. Either all of it happens or nothing."""
+        if not isinstance(name, str) or not name:
+            raise InputError(f"name: wanted a non-empty text, got {name!r}")
+        if name in self._meshes:
+            raise InputError(f"name: there is an object {name!r} already; remove_object({name!r}) first")
+        if templates is not None and symmetries is not None:
+            raise InputError(
+                f"object {name!r}: templates carry the symmetries they were made with; give one of the two"
+            )
+        loaded = load_mesh(name, mesh, unit)
+        views = self._render(loaded, symmetries) if templates is None else load_templates(name, templates)
+        check_templates(name, views, self._bundle)
+        model = ObjectModel.describe(name, loaded, views, self._encoder, micro_batch=self._micro_batch)
+        self._meshes[name], self._models[name], self._renderer = loaded, model, None
+
+    def remove(self, name: str) -> None:
+        """Raises InputError if there is no such object."""
+        self.indices([name])
+        del self._meshes[name], self._models[name]
+        self._renderer = None
+
+    def clear(self) -> None:
+        """Forget all objects."""
+        self._meshes.clear()
+        self._models.clear()
+        self._renderer = None
+
+    def indices(self, names: Iterable[str]) -> NDArray[np.int64]:
+        """The places of the objects ``names`` [N]. Raises InputError with the names that there are."""
+        places = {name: place for place, name in enumerate(self._meshes)}
+        for name in names:
+            if name not in places:
+                close = difflib.get_close_matches(name, places, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                known = ", ".join(map(repr, places)) or "none; add_object registers one"
+                raise InputError(f"unknown object {name!r}; {hint}registered: {known}")
+        return np.array([places[name] for name in names], np.int64)
+
+    def _render(self, mesh: Mesh, symmetries: Symmetries | None) -> TemplateSet:
+        settings = self._bundle.template
+        return TemplateSet.render(
+            mesh,
+            self._bundle.input_size,
+            renderer=functools.partial(self._backend.renderer, threads=self._threads),
+            symmetries=symmetries,
+            margin=settings.margin,
+            field_of_view=settings.field_of_view,
+        )
+
+
+def load_mesh(name: str, mesh: Any, unit: str | None) -> Mesh:
+    """A ``Mesh`` as it is, or one from a file or a trimesh object in ``unit``. Raises InputError, MeshError."""
+    if mesh is None:
+        raise InputError(f"object {name!r}: wanted its mesh; templates alone cannot be rendered at a new pose")
+    if isinstance(mesh, Mesh):
+        if unit is not None:
+            raise InputError(f"object {name!r}: a Mesh is in metres already, leave out unit={unit!r}")
+        return mesh
+    if unit is None:
+        raise InputError(f"object {name!r}: wanted unit='m', 'cm', 'mm' or 'in', that of the mesh; there is no default")
+    return Mesh.load(mesh, unit=unit, name=name)
+
+
+def load_templates(name: str, templates: Any) -> TemplateSet:
+    """A TemplateSet as it is, or one from a file. Raises InputError, BundleError."""
+    if isinstance(templates, TemplateSet):
+        return templates
+    if not isinstance(templates, (str, os.PathLike)):
+        given = type(templates).__name__
+        raise InputError(f"object {name!r}: templates: wanted a .npz file or a TemplateSet, got {given}")
+    return TemplateSet.load(Path(templates).expanduser())
+
+
+def check_templates(name: str, templates: TemplateSet, bundle: Bundle) -> None:
+    """Raise BundleError unless templates were made the way the bundle's networks were trained with."""
+    settings = bundle.template
+    wanted = {
+        "views": settings.views,
+        "size": bundle.input_size,
+        "margin": settings.margin,
+        "field_of_view": settings.field_of_view,
+    }
+    given = {**templates.settings, "views": len(templates.rgb), "size": templates.size}
+    wrong = [
+        f"{key} {given.get(key)} (wanted {value:g})"
+        for key, value in wanted.items()
+        if not math.isclose(given.get(key, math.nan), value, rel_tol=1e-9)
+    ]
+    if wrong:
+        raise BundleError(
+            f"templates of {name!r} were not made for the engines {bundle.name}: {', '.join(wrong)}; leave out "
+            f"templates= to have them rendered, or make them again: coop-edge onboard MESH --unit UNIT "
+            f"--size {bundle.input_size} -o TEMPLATES.npz"
+        )
