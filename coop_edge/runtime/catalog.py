@@ -14,7 +14,8 @@ def available() -> list[Path]:
     found: dict[str, Path] = {}
     for root in _roots():
         for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-            found.setdefault(manifest.parent.name, manifest.parent)
+            if not manifest.parent.name.startswith("."):  # an export that is not finished, or was killed
+                found.setdefault(manifest.parent.name, manifest.parent)
     return [found[name] for name in sorted(found)]
 
 
