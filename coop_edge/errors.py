@@ -33,3 +33,9 @@ class EngineError(CoopEdgeError, RuntimeError):
 
 class BackendUnavailable(CoopEdgeError, RuntimeError):
     """A device or optional package that was asked for and is not here; the message names the probe that failed."""
+
+
+def quoted(error: BaseException) -> str:
+    """Kind and first line of an error of somebody else's, for the text of one of ours."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from coop_edge.errors import quoted
+
 Facts = dict[str, Any]
 TIMEOUT_S = 90.0
 """Importing a large package from a cold SD card takes half a minute."""
@@ -37,12 +39,6 @@ class Outcome:
     facts: Facts | None = None
     problem: str = ""
     said: str = ""
-
-
-def quoted(error: BaseException) -> str:
-    """Kind and first line of an error."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def here(probe: Callable[[], Facts]) -> Outcome:

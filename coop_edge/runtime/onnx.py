@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from coop_edge.errors import BackendUnavailable, BundleError, CoopEdgeError, EngineError, InputError
+from coop_edge.errors import BackendUnavailable, BundleError, CoopEdgeError, EngineError, InputError, quoted
 from coop_edge.runtime.base import Array, Runner, TensorSpec
 from coop_edge.runtime.network import MANIFEST, REMEDY, Network, check_hash
 from coop_edge.runtime.onnx_cuda import CudaBinding
@@ -29,17 +29,17 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 INSTALL_CPU = "pip install 'coop-edge[cpu]'"
 INSTALL_CUDA = (
-    "pip uninstall onnxruntime, then pip install 'coop-edge[gpu]' (the two packages overwrite each other; on Jetson "
-    "take the onnxruntime-gpu wheel of its JetPack)"
+    "pip uninstall onnxruntime, then pip install 'coop-edge[gpu]' (the two packages overwrite each other); on a Jetson "
+    "build TensorRT plans instead, with: coop-edge build"
 )
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 _SPIN = ("session.force_spinning_stop", "1")
 """Worker threads may spin within a run, which makes it faster, but not between runs, where by default they keep their
 cores busy."""
-_IDENTITY = (  # a model of one node, y = Identity(x), float32 [1], as protobuf: ModelProto in onnx.proto3
+_DOUBLE = (  # a model of one node, y = Add(x, x), float32 [1], as protobuf: ModelProto in onnx.proto3
     b"\x08\x08"  # ir_version 8
-    b":7"  # graph, 55 bytes
-    b'\n\x10\n\x01x\x12\x01y"\x08Identity'  # node
+    b":5"  # graph, 53 bytes
+    b'\n\x0e\n\x01x\n\x01x\x12\x01y"\x03Add'  # node
     b"\x12\x01p"  # name
     b"Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01"  # input
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01"  # output
@@ -121,7 +121,7 @@ class OnnxRunner(Runner):
         except CoopEdgeError:
             raise
         except Exception as error:  # ONNX Runtime's own kinds have no common base
-            raise EngineError(f"{self.label}: the run failed on N = {batch}: {_first_line(error)}") from error
+            raise EngineError(f"{self.label}: the run failed on N = {batch}: {quoted(error)}") from error
         for spec, result in zip(self.outputs.values(), results, strict=True):
             if result.shape != (batch, *_static(spec)) or result.dtype != np.dtype(spec.dtype):
                 raise EngineError(
@@ -137,8 +137,7 @@ def import_onnxruntime() -> Any:
         ort = importlib.import_module("onnxruntime")
     except Exception as error:  # a damaged installation fails in many ways; all are quoted
         raise BackendUnavailable(
-            f"ONNX Runtime: `import onnxruntime` failed: {_first_line(error)}; {INSTALL_CPU}, or for a GPU "
-            "'coop-edge[gpu]'"
+            f"ONNX Runtime: `import onnxruntime` failed: {quoted(error)}; {INSTALL_CPU}, or for a GPU 'coop-edge[gpu]'"
         ) from error
     if not hasattr(ort, "InferenceSession"):
         raise BackendUnavailable(
@@ -152,16 +151,22 @@ def import_onnxruntime() -> Any:
 def probe(device: str) -> str | None:
     """None if ONNX Runtime runs a network on ``device`` ("cpu", "cuda"), else what is missing and how to get it.
 
-    A list of providers is no proof, so this makes a session of one node. Raises InputError on another device.
+    A list of providers is no proof, nor is a session: a wheel without code for this GPU fails when it first computes.
+    So this runs a network of one node. Raises InputError on another device.
     """
     if device not in ("cpu", "cuda"):
         raise InputError(f"device: wanted 'cpu' or 'cuda', got {device!r}")
+    provider = CPU if device == "cpu" else CUDA
     try:
-        provider = CPU if device == "cpu" else CUDA
-        _session(import_onnxruntime(), _IDENTITY, (provider, {}), 1, "probe")
+        ort = import_onnxruntime()
+        session = _session(ort, _DOUBLE, (provider, {}), 1, "probe")
     except CoopEdgeError as error:
         return str(error)
-    return None
+    try:
+        (doubled,) = session.run(None, {"x": np.ones(1, np.float32)})
+    except Exception as error:  # ONNX Runtime's own kinds have no common base
+        return f"ONNX Runtime {ort.__version__} does not compute on {provider}: {quoted(error)}"
+    return None if doubled == 2 else f"ONNX Runtime {ort.__version__} computes a wrong sum on {provider}: {doubled}"
 
 
 def _read(network: Network) -> bytes:
@@ -191,7 +196,7 @@ def _session(ort: Any, graph: bytes, provider: tuple[str, dict[str, str]], threa
         session = ort.InferenceSession(graph, options, providers=[provider], enable_fallback=0)
         session.disable_fallback()  # older releases do not know the argument
     except Exception as error:  # ONNX Runtime's own kinds have no common base
-        raise EngineError(f"{label}: ONNX Runtime {ort.__version__} cannot load it: {_first_line(error)}") from error
+        raise EngineError(f"{label}: ONNX Runtime {ort.__version__} cannot load it: {quoted(error)}") from error
     real = list(session.get_providers())
     if real[:1] != [name]:
         raise BackendUnavailable(
@@ -243,7 +248,3 @@ def _of_graph(value: Any) -> str:
 
 def _static(spec: TensorSpec) -> Sequence[int]:
     return [n for n in spec.shape if n is not None]
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"

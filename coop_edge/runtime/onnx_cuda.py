@@ -96,12 +96,11 @@ class CudaBinding:
 
     def _take(self, batch: int) -> dict[str, Array]:
         """The first ``batch`` rows of buffers that grow when a larger batch comes."""
-        taken = {}
-        for name, spec in self._outputs.items():
-            if name not in self._buffers or len(self._buffers[name]) < batch:
-                self._buffers[name] = self.empty(spec, batch)
-            taken[name] = self._buffers[name][:batch]
-        return taken
+        if not self._buffers or any(len(buffer) < batch for buffer in self._buffers.values()):
+            if self._buffers:  # CuPy gives memory away in the order of the stream that took it, which is not this one
+                self._stream.synchronize()
+            self._buffers = {name: self.empty(spec, batch) for name, spec in self._outputs.items()}
+        return {name: buffer[:batch] for name, buffer in self._buffers.items()}
 
     def _call(self, outputs: Mapping[str, Array]) -> None:
         for bind, arrays in ((self._binding.bind_input, self._reading), (self._binding.bind_output, outputs)):

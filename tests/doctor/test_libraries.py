@@ -8,26 +8,11 @@ import os
 import sys
 import types
 
-import numpy as np
-import onnx
 import onnxruntime
 import pytest
 
 from coop_edge import backend
 from coop_edge.doctor import libraries
-from coop_edge.doctor.onnx_bytes import doubling_model
-
-
-@pytest.mark.parametrize("n", [0, 1, 300])
-def test_the_model_put_together_by_hand_is_one_that_onnx_accepts_and_runs(n):
-    model = onnx.load_from_string(doubling_model())
-    onnx.checker.check_model(model, full_check=True)
-    assert [node.op_type for node in model.graph.node] == ["Add"]
-    assert model.opset_import[0].version == 17
-    session = onnxruntime.InferenceSession(doubling_model(), providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(n).standard_normal(n).astype(np.float32)
-    (y,) = session.run(None, {"x": x})
-    assert np.array_equal(y, 2 * x)
 
 
 class FakeSession:
@@ -75,10 +60,10 @@ def no_kernel(_):
     ("session", "fails"),
     [
         (lambda: FakeSession([CUDA, CPU]), None),
-        (lambda: FakeSession([CPU]), f"{CUDA} was asked for, the session runs on {CPU}"),
-        (lambda: FakeSession([CUDA, CPU], run=lambda x: 0 * x), f"{CUDA} computes a wrong sum"),
-        (lambda: FakeSession([CUDA, CPU], run=no_kernel), "RuntimeError: no kernel image is available"),
-        (lambda: no_kernel(None), "RuntimeError: no kernel image is available"),
+        (lambda: FakeSession([CPU]), f"{CUDA} was asked for, but ONNX Runtime 1.22.0 runs on {CPU}"),
+        (lambda: FakeSession([CUDA, CPU], run=lambda x: 0 * x), f"computes a wrong sum on {CUDA}"),
+        (lambda: FakeSession([CUDA, CPU], run=no_kernel), f"on {CUDA}: RuntimeError: no kernel image is available"),
+        (lambda: no_kernel(None), "cannot load it: RuntimeError: no kernel image is available"),
     ],
 )
 def test_only_a_session_tells_what_onnx_runtime_runs_on(monkeypatch, session, fails):
@@ -86,7 +71,7 @@ def test_only_a_session_tells_what_onnx_runtime_runs_on(monkeypatch, session, fa
     facts = libraries.onnxruntime()
     assert facts["listed"] == [CUDA, CPU]
     assert facts["fails"]["cpu"] is None
-    assert facts["fails"]["cuda"] is None if fails is None else facts["fails"]["cuda"].startswith(fails)
+    assert facts["fails"]["cuda"] is None if fails is None else fails in facts["fails"]["cuda"]
 
 
 def test_the_installed_onnx_runtime_runs_on_the_cpu():

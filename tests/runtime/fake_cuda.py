@@ -145,6 +145,7 @@ class FakeSession:
         self.real = onnxruntime.InferenceSession(graph, options, providers=[CPU])
         self.get_inputs, self.get_outputs = self.real.get_inputs, self.real.get_outputs
         self.error: Exception | None = None
+        self.run = self.real.run
 
     def disable_fallback(self):
         self.falls_back = False

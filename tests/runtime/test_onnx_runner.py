@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from coop_edge.errors import BackendUnavailable, BundleError, EngineError, InputError
 from coop_edge.runtime.base import TensorSpec
 from coop_edge.runtime.bundle import ROLES, Bundle, Network, sha256_of
-from coop_edge.runtime.onnx import _IDENTITY, CPU, CUDA, OnnxRunner, probe
+from coop_edge.runtime.onnx import _DOUBLE, CPU, CUDA, OnnxRunner, probe
 from tests.runtime.fake_cuda import FakeCupy, FakeOnnxRuntime
 from tests.runtime.networks import model_of, tiny_bundle, tiny_model
 
@@ -262,10 +262,11 @@ def test_without_onnxruntime_the_error_says_what_to_install(bundle, monkeypatch)
     assert "a remnant without InferenceSession" in probe("cpu")
 
 
-def test_the_probe_makes_a_real_session():
-    onnx.checker.check_model(onnx.load_model_from_string(_IDENTITY), full_check=True)
-    session = onnxruntime.InferenceSession(_IDENTITY, providers=[CPU])
-    np.testing.assert_array_equal(session.run(None, {"x": np.float32([3])})[0], [3])
+def test_the_probe_runs_a_real_session():
+    model = onnx.load_model_from_string(_DOUBLE)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Add"]
+    np.testing.assert_array_equal(ReferenceEvaluator(model).run(None, {"x": np.float32([3])})[0], [6])
     assert probe("cpu") is None
     with pytest.raises(InputError, match="device: wanted 'cpu' or 'cuda', got 'tpu'"):
         probe("tpu")
@@ -303,6 +304,29 @@ def test_cuda_that_does_not_start_is_an_error_and_never_the_cpu(bundle, ort, cap
         runner.open()
     assert f"has no {CUDA} in it" in probe("cuda")
     assert capsys.readouterr().out == ""  # what ONNX Runtime prints while it looks for libraries goes to the log
+
+
+def test_a_wheel_without_code_for_this_gpu_does_not_pass_the_probe(ort, monkeypatch):
+    assert probe("cuda") is None
+    make = ort.InferenceSession
+
+    def session_that(answer):
+        def session(*arguments, **options):
+            made = make(*arguments, **options)
+            made.run = answer
+            return made
+
+        monkeypatch.setattr(ort, "InferenceSession", session)
+
+    def no_kernel(*_):
+        raise RuntimeError("no kernel image is available for execution on the device\nmore")
+
+    session_that(no_kernel)
+    assert probe("cuda").endswith(
+        f"does not compute on {CUDA}: RuntimeError: no kernel image is available for execution on the device"
+    )
+    session_that(lambda *_: [np.zeros(1, np.float32)])
+    assert f"computes a wrong sum on {CUDA}" in probe("cuda")
 
 
 def test_the_real_onnxruntime_of_this_machine_agrees_with_its_probe():
@@ -349,6 +373,7 @@ def test_runs_of_one_size_share_their_outputs_and_smaller_ones_fit_inside(bundle
         assert addresses(4) == first
         assert addresses(1) == first
         grown = addresses(6)
+        assert cupy.journal.count("host waits for runner0") == 1  # before the smaller buffers went, and never else
         assert addresses(4) == grown
         assert len({*grown.values()}) == len(network.outputs)
 
