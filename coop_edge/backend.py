@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from coop_edge.errors import BackendUnavailable, EngineError, InputError
+from coop_edge.errors import BackendUnavailable, EngineError, InputError, quoted
 
 if TYPE_CHECKING:
     from coop_edge.mesh.mesh import Mesh
@@ -50,7 +50,7 @@ class Backend:
         """
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"device: wanted 'auto', 'cpu' or 'cuda', got {device!r}")
-        cpu_missing, cuda_missing = probe_cpu(), None
+        cuda_missing = None
         if device != "cpu":
             cuda_missing = probe_cuda() or lacks_cuda
             if not cuda_missing:
@@ -59,7 +59,7 @@ class Backend:
                 return backend
             if device == "cuda":
                 raise BackendUnavailable(f"device='cuda' was asked for, but {cuda_missing}")
-        if cpu_missing is not None:
+        if cpu_missing := probe_cpu():
             raise BackendUnavailable(f"device={device!r}: the CPU backend is not usable: {cpu_missing}")
         backend = cls("cpu", "asked for" if device == "cpu" else f"no CUDA: {cuda_missing}")
         log.info("backend: cpu (%s)", backend.reason)
@@ -139,23 +139,36 @@ def make_renderer(
 def sound_plan(network: Network) -> Path:
     """The TensorRT plan of ``network`` for this device: found, whole, and built for just this.
 
-    Raises BackendUnavailable (no TensorRT, no GPU), EngineError (no plan, or one that does not fit), with what to do.
+    TensorRT is asked first, then TensorRT for RTX. Raises BackendUnavailable (neither is here, or no GPU), EngineError
+    (no plan, or none that fits), with what to do.
     """
     from coop_edge.runtime.plan import Target, check_plan, find_plan, no_plan
-    from coop_edge.runtime.tensorrt_api import load
+    from coop_edge.runtime.tensorrt_api import installed
 
-    target = Target.here(load())
-    plan = find_plan(network, target)
-    if plan is None:
-        raise EngineError(no_plan(network, target))
-    check_plan(plan, network, target)
-    return plan
+    reasons = []
+    for api in installed():
+        target = Target.here(api)
+        plan = find_plan(network, target)
+        try:
+            if plan is not None:
+                check_plan(plan, network, target)
+                return plan
+            reasons.append(no_plan(network, target))
+        except EngineError as error:
+            reasons.append(str(error))
+    raise EngineError("; ".join(reasons))
 
 
 def probe_cpu() -> str | None:
-    """None if the CPU backend can run, else what is missing and how to get it."""
+    """None if the CPU backend can run, else what is missing and how to get it. Imports Numba, as that backend will."""
     if importlib.util.find_spec("numba") is None:
         return "Numba is not installed (pip install numba)"
+    try:
+        importlib.import_module("numba")
+    except (
+        Exception
+    ) as error:  # it refuses versions of NumPy, llvmlite loads a native library: whatever it is, it is said
+        return f"Numba does not import: {quoted(error)} (pip install --force-reinstall numba)"
     return None
 
 
@@ -172,8 +185,7 @@ def probe_cuda() -> str | None:
         if int(cupy.arange(3).sum()) != 3:
             return "CuPy computes a wrong sum on the device"
     except Exception as error:  # the probe's whole purpose: whatever fails here is quoted, not hidden
-        first_line = (str(error).splitlines() or [""])[0]
-        return f"CuPy fails on this machine: {type(error).__name__}: {first_line}"
+        return f"CuPy fails on this machine: {quoted(error)}"
     return None
 
 

@@ -54,10 +54,22 @@ def test_cuda_that_is_not_here_is_an_error_and_auto_says_why_it_took_the_cpu(mon
     assert Backend.pick("cpu").name == "cpu"
 
 
-def test_without_numba_there_is_no_cpu_backend(monkeypatch):
-    monkeypatch.setattr(room, "probe_cpu", lambda: "Numba is not installed (pip install numba)")
-    with pytest.raises(BackendUnavailable, match="the CPU backend is not usable: Numba is not installed"):
+@pytest.mark.parametrize(
+    ("numba", "message"),
+    [(None, "Numba is not installed"), ("raise ImportError('Numba needs NumPy 2.2 or less')", "Numba needs NumPy 2.2")],
+)
+def test_without_a_numba_that_imports_there_is_no_cpu_backend(monkeypatch, tmp_path, numba, message):
+    assert Backend.pick("cpu").name == "cpu"
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    if numba is None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    else:
+        (tmp_path / "numba.py").write_text(numba)
+        monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendUnavailable, match=f"the CPU backend is not usable: .*{message}.*pip install"):
         Backend.pick("cpu")
+    monkeypatch.setattr(room, "probe_cuda", lambda: None)
+    assert Backend.pick("auto").name == "cuda"
 
 
 def test_every_place_is_a_module_that_exists():
@@ -105,8 +117,8 @@ class FakeTensorRtRunner:
 @pytest.fixture
 def tensorrt(monkeypatch) -> None:
     """TensorRT 10.13.3 on an Orin."""
-    monkeypatch.setattr(tensorrt_api, "load", lambda: SimpleNamespace(flavour="trt", version="10.13.3"))
-    monkeypatch.setattr(Target, "here", classmethod(lambda cls, api: TARGET))
+    monkeypatch.setattr(tensorrt_api, "installed", lambda: iter([SimpleNamespace(target=TARGET)]))
+    monkeypatch.setattr(Target, "here", classmethod(lambda cls, api: api.target))
     module = ModuleType("coop_edge.runtime.tensorrt")
     module.TensorRtRunner = FakeTensorRtRunner
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -147,6 +159,20 @@ def test_on_cuda_a_sound_plan_is_taken(engine, bundle, tensorrt, ort, log):
     assert isinstance(runner, FakeTensorRtRunner)
     assert (runner.plan, runner.network, runner.label) == (plan, bundle.network("refiner"), "tiny/refiner")
     assert f"tiny/refiner: TensorRT ({plan.name})" in log.text
+
+
+def test_every_tensorrt_that_is_installed_is_asked_for_a_plan(bundle, tensorrt, ort, monkeypatch):
+    rtx = Target("rtx", "1.7.1", "87", gpu="Orin")
+    both = [SimpleNamespace(target=TARGET), SimpleNamespace(target=rtx)]
+    monkeypatch.setattr(tensorrt_api, "installed", lambda: iter(both))
+    with pytest.raises(EngineError, match=r"no plan refiner-.*-trt10\.13\.3-.*; no plan refiner-.*-rtx1\.7\.1-"):
+        sound_plan(bundle.network("refiner"))
+    second = write_plan(bundle, target=rtx)
+    assert sound_plan(bundle.network("refiner")) == second
+    first = write_plan(bundle)
+    assert sound_plan(bundle.network("refiner")) == first
+    first.write_bytes(b"torn")
+    assert ON_CUDA.runner(bundle, "refiner").plan == second
 
 
 def test_onnx_can_be_insisted_on(bundle, tensorrt, ort, log):

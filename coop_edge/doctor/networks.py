@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coop_edge.doctor.isolate import Facts, quoted
+from coop_edge.doctor.isolate import Facts
 from coop_edge.doctor.machine import storage
+from coop_edge.errors import quoted
 
 if TYPE_CHECKING:
     from coop_edge.runtime.bundle import Bundle, Network
@@ -23,30 +24,30 @@ def bundles_deep() -> Facts:
     return _look(run=True)
 
 
-def target() -> tuple[Target | None, str]:
-    """What a plan has to be built for to run here; else None and why none can."""
+def targets() -> tuple[list[Target], str]:
+    """What a plan may be built for to run here, one for each TensorRT; else none and why."""
     from coop_edge.runtime.plan import Target
-    from coop_edge.runtime.tensorrt_api import load
+    from coop_edge.runtime.tensorrt_api import installed
 
     try:
-        return Target.here(load()), ""
+        return [Target.here(api) for api in installed()], ""
     except Exception as error:  # TensorRT's bindings and CuPy each raise kinds of their own
-        return None, quoted(error)
+        return [], quoted(error)
 
 
 def _look(run: bool) -> Facts:
     from coop_edge.runtime.bundle import available
 
     folders = available()
-    here, why = target() if folders else (None, "")
+    here, why = targets() if folders else ([], "")
     return {
-        "target": str(here) if here else None,
+        "target": " or ".join(map(str, here)) or None,
         "no_target": why,
         "bundles": [_bundle(folder, here, run) for folder in folders],
     }
 
 
-def _bundle(folder: Path, here: Target | None, run: bool) -> Facts:
+def _bundle(folder: Path, here: list[Target], run: bool) -> Facts:
     from coop_edge.runtime.bundle import Bundle
 
     facts: Facts = {"name": folder.name, "folder": str(folder), "fails": None, "roles": [], "plans": []}
@@ -65,7 +66,7 @@ def _bundle(folder: Path, here: Target | None, run: bool) -> Facts:
     return facts
 
 
-def _plans(network: Network, here: Target | None) -> list[Facts]:
+def _plans(network: Network, here: list[Target]) -> list[Facts]:
     """Every plan of a role: ``fits`` is None where nothing here could run any, ``why`` says what does not fit."""
     from coop_edge.errors import EngineError
     from coop_edge.runtime.plan import check_plan, plan_folders
@@ -73,9 +74,9 @@ def _plans(network: Network, here: Target | None) -> list[Facts]:
     found = []
     for path in [path for folder in plan_folders(network) for path in sorted(folder.glob(f"{network.role}-*.plan"))]:
         plan: Facts = {"role": network.role, "file": str(path), "fits": None, "why": ""}
-        if here is not None:
+        if here:
             try:
-                check_plan(path, network, here)
+                check_plan(path, network, next((t for t in here if f"-{t.flavour}" in path.name), here[0]))
                 plan["fits"] = True
             except EngineError as error:
                 why = str(error).removeprefix(f"{path}: ").partition("; build it again")[0]  # its row says how

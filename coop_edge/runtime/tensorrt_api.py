@@ -17,8 +17,9 @@ from __future__ import annotations
 import importlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from coop_edge.errors import BackendUnavailable, EngineError
@@ -56,19 +57,35 @@ class EngineTensor:
 
 
 def load(name: str | None = None) -> TensorRt:
-    """TensorRT by the name of its module, or the first of ``MODULES`` that is installed.
+    """TensorRT by the name of its module, or the first of ``MODULES`` that can be used.
 
     Raises BackendUnavailable if it is not installed, does not load, or is older than 10.3; EngineError on another name.
     """
     if name is not None and name not in MODULES:
         raise EngineError(f"TensorRT: wanted one of the modules {', '.join(MODULES)}, got {name!r}")
-    failures = []
-    for candidate in MODULES if name is None else (name,):
+    return next(installed(MODULES if name is None else (name,)))
+
+
+def installed(names: Sequence[str] = MODULES) -> Iterator[TensorRt]:
+    """Each of ``names`` that can be used, imported when it is its turn. Raises BackendUnavailable if none can."""
+    found, failures = False, []
+    for name in names:
         try:
-            return TensorRt(importlib.import_module(candidate))
-        except (ImportError, OSError) as error:  # OSError: the module is there, its shared libraries are not
-            failures.append(f"{candidate}: {error}")
-    raise BackendUnavailable(f"no TensorRT here ({'; '.join(failures)}); {_INSTALL}")
+            api = _of_module(importlib.import_module(name))
+        except (ImportError, OSError, AttributeError, BackendUnavailable) as error:
+            # OSError: its shared libraries are not there. AttributeError: some other folder of that name is.
+            failures.append(f"{name}: {error}")
+        else:
+            found = True
+            yield api
+    if not found:
+        raise BackendUnavailable(f"no TensorRT here ({'; '.join(failures)}); {_INSTALL}")
+
+
+@cache
+def _of_module(module: Any) -> TensorRt:
+    """One for all: TensorRT keeps the first logger of a process for as long as anything made with any logger lives."""
+    return TensorRt(module)
 
 
 class TensorRt:

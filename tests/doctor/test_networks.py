@@ -30,7 +30,7 @@ def engines(tmp_path, monkeypatch):
     monkeypatch.setattr(
         bundle_module, "available", lambda: sorted(path.parent for path in tmp_path.glob("engines/*/bundle.json"))
     )
-    monkeypatch.setattr(networks, "target", lambda: (None, "BackendUnavailable: no TensorRT here"))
+    monkeypatch.setattr(networks, "targets", lambda: ([], "BackendUnavailable: no TensorRT here"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "engines"
 
@@ -110,8 +110,10 @@ def test_plans_fit_or_say_why_not(engines, monkeypatch, tmp_path):
     write_plan(refiner, replace(ORIN, sm="110", gpu="Thor"), bundle.folder)
     assert [plan["fits"] for plan in only(networks.bundles())["plans"]] == [None, None, None]
 
-    monkeypatch.setattr(networks, "target", lambda: (ORIN, ""))
+    rtx = Target("rtx", "1.7.1", "87", gpu="Orin")
+    monkeypatch.setattr(networks, "targets", lambda: ([ORIN, rtx], ""))
     facts = networks.bundles()
+    assert facts["target"] == "TensorRT 10.3.0 on SM 87 or TensorRT for RTX 1.7.1 on SM 87"
     fits = {plan["role"]: plan["fits"] for plan in only(facts)["plans"]}
     assert fits == {"coarse_encoder": True, "coarse_decoder": True, "refiner": False}
     (why,) = [plan["why"] for plan in only(facts)["plans"] if plan["why"]]
@@ -120,6 +122,8 @@ def test_plans_fit_or_say_why_not(engines, monkeypatch, tmp_path):
     assert "87 (Orin)" in why
     assert "coop-edge build" not in why
 
+    write_plan(refiner, rtx, bundle.folder)
+    assert {plan["fits"] for plan in only(networks.bundles())["plans"] if "-rtx" in plan["file"]} == {True}
     (bundle.folder / plan_name(encoder, ORIN)).write_bytes(b"torn")
     assert not {p["role"]: p["fits"] for p in only(networks.bundles())["plans"]}["coarse_encoder"]
 

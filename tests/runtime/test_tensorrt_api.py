@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from coop_edge.errors import BackendUnavailable, EngineError
 from coop_edge.runtime import tensorrt_api
-from tests.runtime.fake_tensorrt import SURFACES, install
+from tests.runtime.fake_tensorrt import SURFACES, FakeTensorRt, install
 from tests.runtime.networks import tiny_model
 
 GRAPH = tiny_model("refiner").SerializeToString()
@@ -57,6 +58,31 @@ def test_refuses_a_tensorrt_older_than_10_3(monkeypatch):
     trt.__version__ = "10.2.0"
     with pytest.raises(BackendUnavailable, match=r"10\.2\.0 is too old; wanted 10\.3"):
         tensorrt_api.load()
+
+
+def test_all_that_is_installed_is_found_and_what_cannot_be_used_is_passed_over(monkeypatch, tmp_path):
+    old, _ = install(monkeypatch, "tensorrt-10.3.0")
+    rtx = FakeTensorRt("tensorrt_rtx-1.7.1")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
+    assert [api.trt for api in tensorrt_api.installed()] == [old, rtx]
+    assert tensorrt_api.load().trt is old
+    old.__version__ = "10.2.0"
+    monkeypatch.setattr(tensorrt_api, "_of_module", tensorrt_api.TensorRt)  # it remembers what it has seen
+    assert [api.trt for api in tensorrt_api.installed()] == [rtx]
+    assert tensorrt_api.load().trt is rtx
+    (tmp_path / "tensorrt").mkdir()  # a folder with something else, which Python takes for a package
+    monkeypatch.delitem(sys.modules, "tensorrt")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    importlib.invalidate_caches()
+    assert tensorrt_api.load().trt is rtx
+    with pytest.raises(BackendUnavailable, match=r"no TensorRT here \(tensorrt: .*__version__"):
+        tensorrt_api.load("tensorrt")
+    monkeypatch.delitem(sys.modules, "tensorrt")
+
+
+def test_there_is_one_logger_whoever_asks(trt):
+    """TensorRT keeps a pointer to the first logger of the process, also when the runner that brought it is gone."""
+    assert tensorrt_api.load().logger is tensorrt_api.load(trt.__name__).logger
 
 
 def test_builds_strongly_typed_with_one_profile(trt):
