@@ -81,8 +81,8 @@ class Runner(ABC):
     def run(self, feed: Mapping[str, Array], stream: Any = None) -> dict[str, Array]:
         """Outputs by name for ``feed``, arrays by input name with one common N >= 0 as their first axis.
 
-        stream: CuPy stream to run on (its current one if None); ignored on the CPU. On the GPU nothing waits: the feed
-        must be ready, and the outputs are, in the order of that stream.
+        stream: CuPy stream to run on (its current one if None); ignored on the CPU. On the GPU nothing waits, unless N
+        is larger than ever before: the feed must be ready, and the outputs are, in the order of that stream.
 
         Raises InputError (names, shapes, dtypes, device of the feed), EngineError (closed, or the run failed).
         """

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coop_edge.errors import EngineError, InputError
+from coop_edge.errors import CoopEdgeError, EngineError, InputError, quoted
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.runtime import tensorrt_api
 from coop_edge.runtime.base import Array, Runner, TensorSpec
 from coop_edge.runtime.network import Network
 from coop_edge.runtime.plan import PlanInfo, Target, read_info, read_plan, rebuild_command
 from coop_edge.runtime.tensorrt_api import EngineTensor, TensorRt
+
+log = logging.getLogger("coop_edge")
 
 _ALIGNMENT = 256
 """Bytes: what TensorRT asks of the address of a tensor."""
@@ -65,7 +68,7 @@ class TensorRtRunner(Runner):
         self._device_id = 0
         self._capture_stream: Any = None
         self._done: Any = None
-        self._last_stream: int | None = None
+        self._last_stream: Any = None  # itself, so that no other stream gets its handle meanwhile
 
     def _load(self) -> None:
         device = CupyDevice()
@@ -76,23 +79,34 @@ class TensorRtRunner(Runner):
             data = read_plan(self.plan, self.network, Target.here(api))[1]
         self._runtime, self._engine = api.deserialize(data, self.label)
         self._check_tensors(api.tensors(self._engine))
-        self._activations = self._cupy.empty(max(1, int(self._engine.device_memory_size_v2)), dtype="uint8")
-        self._done = self._cupy.cuda.Event(disable_timing=True)
+        self._take_activations(int(self._engine.device_memory_size_v2))
         if self.cuda_graph:
             self._capture_stream = self._cupy.cuda.Stream(non_blocking=True)
         else:
             self._bound = self._new_bound()
 
+    def _take_activations(self, size: int) -> None:
+        cuda = self._cupy.cuda
+        try:
+            self._activations = self._cupy.empty(max(1, size), dtype="uint8")
+        except Exception as error:  # CuPy's OutOfMemoryError has no base of its own
+            raise EngineError(f"{self.label}: no {size >> 20} MB for its activations: {quoted(error)}") from error
+        # What had this memory before may still be at work on the current stream: runs on another one wait for that.
+        self._done, current = cuda.Event(disable_timing=True), cuda.get_current_stream()
+        self._done.record(current)
+        self._last_stream = current
+
     def _release(self) -> None:
         try:
             if self._last_stream is not None:
                 self._done.synchronize()
-        finally:
-            self._graphs.clear()
-            self._bound = None
-            self._engine = None
-            self._runtime = None
-            self._clear()
+        except Exception as error:  # the run that failed has said so already; closing must still close
+            log.warning("%s: while closing: %s", self.label, quoted(error))
+        self._graphs.clear()
+        self._bound = None
+        self._engine = None
+        self._runtime = None
+        self._clear()
 
     def _check_device(self, name: str, array: Array) -> None:
         cupy = sys.modules.get("cupy")  # what has never been imported has made no array
@@ -110,20 +124,26 @@ class TensorRtRunner(Runner):
             return self._cupy.empty((0, *_static(spec)), dtype=spec.dtype)
 
     def _run(self, feed: Mapping[str, Array], batch: int, stream: Any) -> dict[str, Array]:
-        cupy = self._cupy
-        with cupy.cuda.Device(self._device_id):
-            caller = cupy.cuda.get_current_stream() if stream is None else stream
-            with caller:  # memory that is taken here belongs to the caller's order
-                if self._last_stream not in (None, caller.ptr):
-                    caller.wait_event(self._done)
-                try:
-                    outputs = self._queue(feed, batch, caller)
-                finally:  # also after a failure: part of the work may be queued
-                    self._done.record(caller)
-                    self._last_stream = caller.ptr
-        return outputs
+        cuda = self._cupy.cuda
+        try:
+            with cuda.Device(self._device_id):
+                caller = cuda.get_current_stream() if stream is None else stream
+                with caller:  # memory that is taken here belongs to the caller's order
+                    if self._last_stream.ptr != caller.ptr:
+                        caller.wait_event(self._done)
+                    self._last_stream = caller
+                    try:
+                        return self._queue(feed, batch, caller)
+                    finally:  # also after a failure: part of the work may be queued
+                        self._done.record(caller)
+        except CoopEdgeError:
+            raise
+        except Exception as error:  # CuPy's kinds (out of memory, a failed device) have no base of their own
+            raise self._failed(f"the run failed on N = {batch}: {quoted(error)}") from error
 
     def _queue(self, feed: Mapping[str, Array], batch: int, stream: Any) -> dict[str, Array]:
+        assert self._api is not None
+        self._api.logger.errors.clear()  # what was said before is not about this run
         self._make_room(batch, stream)
         outputs = {name: self._buffers[name][:batch] for name in self.outputs}
         inputs = {name: self._readable(name, feed[name], batch) for name in self.inputs}
@@ -144,13 +164,13 @@ class TensorRtRunner(Runner):
     def _make_room(self, batch: int, stream: Any) -> None:
         """Buffers for N = ``batch``. Graphs hold addresses, so they go when a buffer moves."""
         small = not self._buffers or any(len(buffer) < batch for buffer in self._buffers.values())
-        if self._graphs and (small or (batch not in self._graphs and len(self._graphs) >= _MAX_GRAPHS)):
-            stream.synchronize()
-            if small:
-                self._graphs.clear()
-            else:
-                del self._graphs[next(iter(self._graphs))]
+        full = batch not in self._graphs and len(self._graphs) >= _MAX_GRAPHS
+        if self._buffers and (small or full):
+            stream.synchronize()  # nothing that goes now is in use any more, on whatever stream it was
+        if full and not small:
+            del self._graphs[next(iter(self._graphs))]
         if small:
+            self._graphs.clear()
             wanted = {**self.outputs, **(self.inputs if self.cuda_graph else {})}
             self._buffers = {
                 name: self._cupy.empty((batch, *_static(spec)), dtype=spec.dtype) for name, spec in wanted.items()

@@ -130,15 +130,52 @@ def test_runs_on_the_callers_stream_and_another_stream_waits(place):
     _, cupy, bundle, plan = place
     _, given = feed(cupy, 1)
     mine = cupy.cuda.Stream()
+    cupy.calls.clear()
     with TensorRtRunner(plan, bundle.network("refiner")) as runner:
+        current = cupy.cuda.get_current_stream().ptr
+        assert cupy.calls == [(current, "record")], "of the memory that it has taken"
         cupy.calls.clear()
         runner.run(given, mine)
         runner.run(given, mine)
-        assert cupy.calls == [(mine.ptr, "record")] * 2
+        assert cupy.calls == [(mine.ptr, "wait"), (mine.ptr, "record"), (mine.ptr, "record")]
         cupy.calls.clear()
         runner.run(given)
-        current = cupy.cuda.get_current_stream().ptr
         assert cupy.calls == [(current, "wait"), (current, "record")]
+        cupy.calls.clear()
+        runner.run(feed(cupy, 2)[1])
+        assert cupy.calls == [(current, "synchronize"), (current, "record")], "before smaller buffers go"
+
+
+def test_what_cupy_raises_is_an_engine_error_and_closing_still_closes(place, monkeypatch, caplog):
+    _, cupy, bundle, plan = place
+
+    class OutOfMemoryError(Exception):
+        pass
+
+    def no_memory(*_, **__):
+        raise OutOfMemoryError("Out of memory allocating 1,024 bytes\nmore")
+
+    runner = TensorRtRunner(plan, bundle.network("refiner"))
+    arrays, given = feed(cupy, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(cupy, "empty", no_memory)
+        with pytest.raises(EngineError, match=r"MB for its activations: OutOfMemoryError: Out of memory .*bytes$"):
+            runner.open()
+    runner.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(cupy, "empty", no_memory)
+        with pytest.raises(
+            EngineError, match=r"tiny/refiner: the run failed on N = 2: OutOfMemoryError: Out of memory"
+        ):
+            runner.run(given)
+    found = {name: cupy.asnumpy(array) for name, array in runner.run(given).items()}
+    for name, array in wanted(bundle, arrays).items():
+        np.testing.assert_array_equal(found[name], array)
+    with monkeypatch.context() as patch:
+        patch.setattr(cupy.cuda.Event, "synchronize", no_memory)
+        runner.close()
+    assert "tiny/refiner: while closing: OutOfMemoryError" in caplog.text
+    assert runner._engine is None
 
 
 def test_a_graph_per_batch_size_from_a_context_of_its_own(place):
