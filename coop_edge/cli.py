@@ -1,5 +1,5 @@
-"""The command `coop-edge`: onboard objects and look at them. Exit codes: 0 done, 1 `doctor` found
-that no Estimator could run, 2 wrong use.
+"""The command `coop-edge`: onboard objects, look at them, build plans, examine the machine. Exit codes: 0 done,
+1 `doctor` found that no Estimator could run, 2 wrong use or a failure that has a name.
 
 Errors are one readable line on standard error; `--debug` shows the trace.
 """

@@ -31,7 +31,9 @@ def build(
     engine: Annotated[str | None, typer.Option(help="tensorrt or tensorrt_rtx; default: what is installed.")] = None,
     device: Annotated[int | None, typer.Option(min=0, help="Index of the GPU.")] = None,
     sm: Annotated[str | None, typer.Option(help="Build for this SM, such as 86, without a GPU (RTX alone).")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where plans go; default: the bundle, else the cache.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where plans go, if not where runners look: bundle or cache.")
+    ] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="File of kernel timings; default: in the cache.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Build again what is there and fits.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -104,7 +106,9 @@ def _table(plans: list[BuiltPlan]) -> Table:
 @contextmanager
 def _progress() -> Iterator[BuildProgress]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    bars = Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal)
+    with bars:
         yield BuildProgress(bars)
 
 

@@ -24,7 +24,7 @@ from coop_edge.files import atomic_write
 from coop_edge.runtime import tensorrt_api
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.runtime.network import ROLES, Network
-from coop_edge.runtime.plan import PlanInfo, Target, cache_folder, check_plan, plan_name, sidecar_of
+from coop_edge.runtime.plan import PlanInfo, Target, cache_folder, check_plan, plan_folders, plan_name, sidecar_of
 from coop_edge.runtime.plan_store import exclusive, writable_folder, write_plan
 from coop_edge.runtime.tensorrt_api import TensorRt
 from coop_edge.runtime.tensorrt_callbacks import Progress
@@ -53,9 +53,9 @@ class BuildOptions:
     opt_batch, max_batch: N by role; what is not named keeps ``OPT_BATCH`` and ``MAX_BATCH``. workspace_mb: limit on
     TensorRT's scratch memory. tf32: let FP32 products round to TF32 (10 bits); off, so that FP32 is FP32. timing_cache:
     file of measured kernel timings, which makes a second build quicker; "auto" keeps one per TensorRT and SM in the
-    user's cache, None does without. folder: where plans go; None: see ``plan_store``. sm: build for that GPU ("86")
-    instead of the current one; TensorRT for RTX alone can, and such plans are not verified. force: build again what is
-    there and fits.
+    user's cache, None does without. folder: where plans go; None: beside the graphs or in the cache, where runners look
+    for them (``plan.plan_folders``). sm: build for that GPU ("86") instead of the current one; TensorRT for RTX alone
+    can, and such plans are not verified. force: build again what is there and fits.
     """
 
     opt_batch: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -149,6 +149,8 @@ def _build_plan(
         info, plan = _make(api, bundle, network, target, batch, options, progress)
         write_plan(path, plan, info)
     log.info("%s: built in %.1f s", path, info.build_seconds)
+    if folder.resolve() not in [place.resolve() for place in plan_folders(network)]:
+        log.warning("%s: is not looked for in that folder; put it, with its .json, beside %s", path, network.path)
     return BuiltPlan(network.role, path, info, reused=False)
 
 

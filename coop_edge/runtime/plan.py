@@ -12,12 +12,14 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coop_edge.errors import BackendUnavailable, EngineError
+from coop_edge.errors import EngineError
+from coop_edge.kernels.device import CupyDevice
 
 if TYPE_CHECKING:
     from coop_edge.runtime.network import Network
@@ -52,25 +54,17 @@ class Target:
         """
         if sm is not None:
             return cls(api.flavour, api.version, sm)
-        try:
-            import cupy
-
-            device = cupy.cuda.Device()
-            properties = cupy.cuda.runtime.getDeviceProperties(device.id)
-            name = properties["name"]
-            return cls(
-                api.flavour,
-                api.version,
-                str(device.compute_capability),
-                gpu=name.decode() if isinstance(name, bytes) else str(name),
-                driver=_cuda_version(cupy.cuda.runtime.driverGetVersion()),
-                cuda=_cuda_version(cupy.cuda.runtime.runtimeGetVersion()),
-            )
-        except Exception as error:  # CuPy raises its own kinds for a missing driver, library or device
-            first_line = (str(error).splitlines() or [""])[0]
-            raise BackendUnavailable(
-                f"TensorRT needs a CUDA device and CuPy; the probe failed: {type(error).__name__}: {first_line}"
-            ) from error
+        current = CupyDevice()
+        cuda = current.xp.cuda
+        name = cuda.runtime.getDeviceProperties(current.id)["name"]
+        return cls(
+            api.flavour,
+            api.version,
+            str(cuda.Device(current.id).compute_capability),
+            gpu=name.decode() if isinstance(name, bytes) else str(name),
+            driver=_cuda_version(cuda.runtime.driverGetVersion()),
+            cuda=_cuda_version(cuda.runtime.runtimeGetVersion()),
+        )
 
     def __str__(self) -> str:
         return f"{_runtime(self)} on SM {self.sm}"
@@ -164,7 +158,7 @@ def other_plans(network: Network, target: Target) -> list[Path]:
 
 def rebuild_command(network: Network) -> str:
     """The command that builds the plans of the network's bundle again."""
-    return f"coop-edge build {network.path.parent}"
+    return f"coop-edge build {shlex.quote(str(network.path.parent))}"
 
 
 def no_plan(network: Network, target: Target) -> str:

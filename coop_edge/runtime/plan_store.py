@@ -43,7 +43,8 @@ def writable_folder(network: Network, folder: Path | None = None) -> Path:
         if refusals:
             log.warning("plans go to %s, because %s", candidate, "; ".join(refusals))
         return candidate
-    raise EngineError(f"no folder to write plans of {network.role} to ({'; '.join(refusals)}); give one with --folder")
+    remedy = "" if folder is not None else "; make one of them writable, or let XDG_CACHE_HOME name a folder that is"
+    raise EngineError(f"no folder to write plans of {network.role} to ({'; '.join(refusals)}){remedy}")
 
 
 @contextlib.contextmanager
@@ -60,8 +61,10 @@ def exclusive(folder: Path, network: Network) -> Iterator[bool]:
             leftover.unlink(missing_ok=True)
         yield waited
     finally:
-        path.unlink(missing_ok=True)  # before the lock goes, see _acquire
-        os.close(handle)
+        try:
+            path.unlink(missing_ok=True)  # before the lock goes, see _acquire
+        finally:
+            os.close(handle)
 
 
 def write_plan(path: Path, plan: bytes, info: PlanInfo) -> None:
@@ -116,6 +119,6 @@ def _storage(folder: Path, size: int = 0) -> Iterator[None]:
             free = shutil.disk_usage(folder).free >> 20
             raise EngineError(
                 f"{folder}: the disk is full ({free} MB free, the plan has {-(-size >> 20)} MB; {error.strerror}); "
-                "make room or give another folder with --folder"
+                "make room there"
             ) from error
-        raise EngineError(f"{folder}: cannot be written to: {error.strerror or error}; try --folder") from error
+        raise EngineError(f"{folder}: cannot be written to: {error.strerror or error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,9 +18,10 @@ import pytest
 from coop_edge.errors import EngineError
 from coop_edge.runtime import plan_store
 from coop_edge.runtime.build import BuildOptions, build_plans
-from coop_edge.runtime.bundle import ROLES
+from coop_edge.runtime.bundle import ROLES, Bundle
 from coop_edge.runtime.plan import Target, check_plan, find_plan, sidecar_of
 from coop_edge.runtime.tensorrt_api import load
+from tests.runtime.fake_tensorrt import install
 from tests.runtime.folders import entries
 
 SMALL = BuildOptions(max_batch=dict.fromkeys(ROLES, 4))
@@ -61,7 +63,7 @@ def test_a_folder_one_cannot_write_to_is_replaced_by_the_cache(own_bundle, trt, 
 def test_no_folder_to_write_to_is_an_error_that_names_them(own_bundle, trt, monkeypatch, tmp_path):
     _read_only(monkeypatch, tmp_path)
     with pytest.raises(
-        EngineError, match=r"no folder to write plans of refiner to \(.*tiny: Read-only.*cache.*--folder"
+        EngineError, match=r"no folder to write plans of refiner to \(.*tiny: Read-only.*cache.*XDG_CACHE_HOME"
     ):
         build_plans(own_bundle, roles=["refiner"], options=SMALL)
     with pytest.raises(EngineError, match=r"no folder to write plans of refiner to \(.*elsewhere: Read-only"):
@@ -99,7 +101,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(own_bundle, trt, monkeypatch, c
 
     monkeypatch.setattr("coop_edge.files.os.fsync", full)
     options = BuildOptions(max_batch={"refiner": 4}, timing_cache=None)
-    with pytest.raises(EngineError, match=r"the disk is full \(\d+ MB free, the plan has 1 MB.*--folder"):
+    with pytest.raises(EngineError, match=r"the disk is full \(\d+ MB free, the plan has 1 MB.*make room there"):
         build_plans(own_bundle, roles=["refiner"], options=options)
     assert entries(own_bundle.folder) == set()
     build_plans(own_bundle, roles=["refiner"], options=options)
@@ -121,34 +123,48 @@ def test_a_full_disk_takes_the_old_sidecar_with_it(own_bundle, trt, monkeypatch)
     assert find_plan(own_bundle.network("refiner"), Target.here(load())) is None
 
 
-def test_two_builds_at_once_the_second_takes_what_the_first_made(own_bundle, trt, caplog):
-    """The first holds the lock (of the file system, so that of another process) while the second asks for it."""
-    building, go_on = threading.Event(), threading.Event()
+def _build_in_a_process(folder, hold, reached, go_on, results):
+    """A build that sets ``reached`` once it holds the lock (hold) or waits for it, and in the first case waits."""
+    with pytest.MonkeyPatch.context() as patch:
+        trt, _ = install(patch, "tensorrt-11.4.0")
 
-    def wait(_):
-        building.set()
-        assert go_on.wait(60)
+        def wait(_):
+            reached.set()
+            assert go_on.wait(120)
 
-    trt.on_build = wait
-    results = []
+        class Waiting(logging.Handler):
+            def emit(self, record):
+                if "another process builds refiner-" in record.getMessage():
+                    reached.set()
 
-    def build():
-        results.extend(build_plans(own_bundle, roles=["refiner"], options=SMALL))
+        if hold:
+            trt.on_build = wait
+        else:
+            logging.getLogger("coop_edge").addHandler(Waiting())
+        (built,) = build_plans(Bundle.load(folder, check_hashes=False), roles=["refiner"], options=SMALL)
+        results.put((built.reused, trt.count("build_serialized_network"), built.path))
 
-    first, second = threading.Thread(target=build), threading.Thread(target=build)
-    first.start()
-    assert building.wait(60)
-    with caplog.at_level(logging.WARNING):
-        second.start()
-        while "another process builds refiner-" not in caplog.text:
-            assert second.is_alive()
-            time.sleep(0.02)
+
+def test_of_two_processes_that_build_at_once_the_second_takes_what_the_first_made(own_bundle):
+    """The first is in the middle of its build, and so holds the lock, when the second asks for it."""
+    context = multiprocessing.get_context("spawn")
+    go_on, results, processes = context.Event(), context.Queue(), []
+    try:
+        for hold in (True, False):
+            reached = context.Event()
+            arguments = (own_bundle.folder, hold, reached, go_on, results)
+            processes.append(context.Process(target=_build_in_a_process, args=arguments))
+            processes[-1].start()
+            assert reached.wait(120), f"exit code {processes[-1].exitcode}"
         go_on.set()
-        first.join(60)
-        second.join(60)
-    assert sorted(result.reused for result in results) == [False, True]
-    assert trt.count("build_serialized_network") == 1
-    assert entries(own_bundle.folder) == {results[0].path.name, sidecar_of(results[0].path).name}
+        found = sorted(results.get(timeout=120) for _ in processes)
+    finally:
+        for process in processes:
+            process.join(0 if not go_on.is_set() else 60)
+            process.kill()
+    path = found[0][2]
+    assert found == [(False, 1, path), (True, 0, path)]
+    assert entries(own_bundle.folder) == {path.name, sidecar_of(path).name}
 
 
 def test_whoever_waited_for_a_lock_that_is_gone_takes_a_new_one(own_bundle):
@@ -168,6 +184,32 @@ def test_whoever_waited_for_a_lock_that_is_gone_takes_a_new_one(own_bundle):
         thread.join(60)
     assert held[1::2] == ["done"] * 6, "never two inside"
     assert entries(own_bundle.folder) == set()
+
+
+def test_the_lock_goes_even_if_its_file_cannot_be_removed(own_bundle, monkeypatch):
+    network, real = own_bundle.network("refiner"), Path.unlink
+
+    def refuse(path, missing_ok=False):
+        if path.suffix == ".lock":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        real(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(OSError, match="Read-only"), plan_store.exclusive(own_bundle.folder, network):
+            pass
+    with plan_store.exclusive(own_bundle.folder, network) as waited:
+        assert not waited
+
+
+def test_plans_in_a_folder_where_no_runner_looks_come_with_a_warning(own_bundle, trt, tmp_path, caplog):
+    options = BuildOptions(max_batch={"refiner": 4}, folder=tmp_path / "elsewhere")
+    (built,) = build_plans(own_bundle, roles=["refiner"], options=options)
+    assert built.path.parent == tmp_path / "elsewhere"
+    assert f"{built.path}: is not looked for in that folder" in caplog.text
+    caplog.clear()
+    build_plans(own_bundle, roles=["refiner"], options=BuildOptions(folder=own_bundle.folder))
+    assert "looked for" not in caplog.text
 
 
 KILLED = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,12 @@ def test_looks_beside_the_graph_and_then_in_the_cache(network, cache):
     assert find_plan(network, TARGET) == in_cache, "a whole plan comes before a truncated one"
     sidecar_of(in_cache).unlink()
     assert find_plan(network, TARGET) == beside, "so that opening it can say what is wrong"
+
+
+def test_the_command_that_rebuilds_survives_a_shell(network):
+    folder = network.path.parent / "my bundles"
+    moved = dataclasses.replace(network, path=folder / "refiner.onnx")
+    assert shlex.split(plans.rebuild_command(moved)) == ["coop-edge", "build", str(folder)]
 
 
 def test_a_relative_cache_folder_does_not_count(monkeypatch):
@@ -199,6 +206,6 @@ def test_without_a_gpu_the_probe_that_failed_is_named(monkeypatch):
 
     cupy.cuda.Device = broken
     with pytest.raises(
-        BackendUnavailable, match=r"the probe failed: RuntimeError: cudaErrorNoDevice: no CUDA-.*detected$"
+        BackendUnavailable, match=r"cannot use a GPU here: RuntimeError: cudaErrorNoDevice: no CUDA-.*detected$"
     ):
         Target.here(load())
