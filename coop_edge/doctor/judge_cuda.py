@@ -75,7 +75,7 @@ def _onnxruntime_cuda(outcomes: Outcomes, advice: Advice) -> Row:
     listed = "CUDAExecutionProvider" in facts.get("listed", [])
     said = _why_said(outcomes["onnxruntime"].said) if listed else ""
     data = {"listed": listed, "fails": fails, "said": said}
-    found, fix = fails + (f" ({said})" if said else ""), ""
+    found, fix = f"{fails.partition(' (its reason is on stderr')[0]} ({said})" if said else fails, ""
     if has_gpu(outcomes) and advice.onnxruntime_build() == "onnxruntime-gpu":
         fix = onnxruntime_fix(outcomes, advice)
     elif has_gpu(outcomes) and advice.jetpack is not None:

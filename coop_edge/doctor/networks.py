@@ -60,7 +60,7 @@ def _bundle(folder: Path, here: list[Target], run: bool) -> Facts:
         facts["plans"] = [plan for network in bundle.networks.values() for plan in _plans(network, here)]
         facts["storage"] = _plan_storage(bundle)
         if run:
-            _load_all(bundle)
+            facts["loaded"] = _load_all(bundle)
     except Exception as error:  # one bundle that cannot be read leaves the others to be looked at
         facts["fails"] = quoted(error)
     return facts
@@ -93,10 +93,16 @@ def _plan_storage(bundle: Bundle) -> Facts:
     return next((place for place in places if place["writable"]), places[0])
 
 
-def _load_all(bundle: Bundle) -> None:
+def _load_all(bundle: Bundle) -> bool:
+    """Whether every graph loads; False where there is no ONNX Runtime to load them, which is not the bundle's fault."""
     from coop_edge.backend import Backend
+    from coop_edge.errors import BackendUnavailable
 
-    backend = Backend.pick("cpu")
-    for role in bundle.networks:
-        with backend.runner(bundle, role):
-            continue
+    backend = Backend("cpu", "to load every graph")  # not picked: that would ask for Numba, which is not needed here
+    try:
+        for role in bundle.networks:
+            with backend.runner(bundle, role):
+                continue
+    except BackendUnavailable:
+        return False
+    return True

@@ -97,7 +97,16 @@ def test_only_a_deep_look_finds_a_graph_that_no_runner_loads(engines):
 
 def test_a_deep_look_loads_every_graph(engines):
     tiny_bundle(engines / "tiny")
-    assert only(networks.bundles_deep())["fails"] is None
+    facts = only(networks.bundles_deep())
+    assert (facts["fails"], facts["loaded"]) == (None, True)
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "numba"])
+def test_a_deep_look_does_not_blame_a_bundle_for_a_package_that_is_missing(engines, monkeypatch, package):
+    tiny_bundle(engines / "tiny")
+    monkeypatch.setitem(sys.modules, package, None)
+    facts = only(networks.bundles_deep())
+    assert (facts["fails"], facts["loaded"]) == (None, package == "numba")
 
 
 def test_plans_fit_or_say_why_not(engines, monkeypatch, tmp_path):
