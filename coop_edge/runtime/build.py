@@ -115,21 +115,6 @@ def build_plans(
         ]
 
 
-def build_for_targets(
-    onnx: bytes,
-    targets: Sequence[str] = ("86", "89", "120"),
-    *,
-    batch: tuple[int, int, int] = (1, 2, 4),
-    what: str = "graph",
-) -> bytes:
-    """Parse a graph and build one plan for all these SM with TensorRT for RTX, without a GPU.
-
-    A stand-in for TensorRT where there is no GPU: same parser, same API, another compiler, which leaves the last step
-    to the device. Raises EngineError, BackendUnavailable.
-    """
-    return tensorrt_api.load("tensorrt_rtx").build(onnx, what, batch, targets=targets).plan
-
-
 def _build_plan(
     api: TensorRt,
     bundle: Bundle,
@@ -165,7 +150,8 @@ def _fitting(
         log.warning("built again: %s", error)
         return None
     same = (info.batch, info.workspace_mb, info.tf32) == (batch, options.workspace_mb, options.tf32)
-    return info if same else None
+    verified = info.verification.get("against") is not None  # not so if it was built for this SM on another machine
+    return info if same and (verified or options.sm is not None) else None
 
 
 def _make(

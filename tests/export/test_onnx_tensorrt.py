@@ -11,29 +11,21 @@ import logging
 import onnx
 import pytest
 
-from coop_edge.runtime.build import build_for_targets
+from coop_edge.runtime.tensorrt_api import load
 from tests.export.small_graphs import GRAPHS_OF_VARIANTS, small_model
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
 
-# The encoders of networks that differ in their heads alone are the same.
-GRAPHS = [
-    (variant, role)
-    for variant, role in GRAPHS_OF_VARIANTS
-    if role != "coarse_encoder" or variant in ("hybrid", "linear-stem")
-]
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize(("variant", "role"), GRAPHS, ids=lambda text: text)
+@pytest.mark.parametrize(("variant", "role"), GRAPHS_OF_VARIANTS, ids=lambda text: text)
 def test_builds_for_three_sm(variant, role, precision, caplog):
     model = small_model(variant, role, precision)
     halves = [tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16]
     assert bool(halves) == (precision == "fp16")
     with caplog.at_level(logging.WARNING, "coop_edge.tensorrt"):
-        plan = build_for_targets(
-            model.SerializeToString(), ("86", "89", "120"), batch=(1, 2, 6), what=f"{variant}/{role}"
+        built = load("tensorrt_rtx").build(
+            model.SerializeToString(), f"{variant}/{role}", (1, 2, 6), targets=("86", "89", "120")
         )
-    assert len(plan) > 10_000
+    assert len(built.plan) > 10_000
     assert not caplog.records, "TensorRT had something to remark"

@@ -50,6 +50,19 @@ def test_the_second_time_it_takes_what_fits(own_bundle, trt):
         assert not built.reused
 
 
+def test_a_plan_that_was_built_elsewhere_is_built_again_and_verified(own_bundle, monkeypatch):
+    install(monkeypatch, "tensorrt_rtx-1.7.1", sm="86")
+    elsewhere = BuildOptions(max_batch={"refiner": 4}, sm="86")
+    (built,) = build_plans(own_bundle, roles=["refiner"], options=elsewhere)
+    assert built.info.verification["against"] is None
+    (again,) = build_plans(own_bundle, roles=["refiner"], options=elsewhere)
+    assert again.reused
+    (here,) = build_plans(own_bundle, roles=["refiner"], options=SMALL)
+    assert not here.reused
+    assert here.info.verification["against"] == "onnxruntime"
+    assert build_plans(own_bundle, roles=["refiner"], options=SMALL)[0].reused
+
+
 def test_defaults_are_a_batch_of_every_role():
     for role in ROLES:
         low, best, high = BuildOptions().batch(role)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from coop_edge.cli import app
+from tests.runtime.folders import entries
 
 
 class TestCommand:
@@ -49,6 +51,24 @@ class TestCommand:
         result = self.run(own_bundle.folder, *arguments)
         assert result.exit_code == 2
         assert message in " ".join(result.stderr.split())
+
+    @pytest.mark.parametrize(
+        ("gone", "message"),
+        [
+            ("tensorrt", "BackendUnavailable: no TensorRT here (tensorrt: "),
+            ("cupy", "BackendUnavailable: CUDA: `import cupy` failed: "),
+        ],
+    )
+    def test_without_tensorrt_or_a_gpu_it_is_one_line_that_says_what_to_install(
+        self, own_bundle, trt, monkeypatch, gone, message
+    ):
+        monkeypatch.setitem(sys.modules, gone, None)
+        result = self.run(own_bundle.folder)
+        assert (result.exit_code, result.stdout) == (2, "")
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"error: {message}")
+        assert "coop-edge[" in line
+        assert entries(own_bundle.folder) == set()
 
     def test_no_such_bundle(self, trt):
         result = self.run("no-such-bundle")
