@@ -6,7 +6,7 @@ import pytest
 
 from coop_edge.errors import EngineError
 from coop_edge.runtime.build import BuildOptions, build_plans
-from coop_edge.runtime.bundle import ROLES, Bundle
+from coop_edge.runtime.bundle import ROLES, Bundle, available
 from coop_edge.runtime.plan import Target, check_plan, find_plan
 from coop_edge.runtime.tensorrt_api import load
 from coop_edge.runtime.tensorrt_callbacks import Progress
@@ -26,6 +26,12 @@ def test_tiny_graphs_are_parsed_and_built_for_three_sm(role):
     plan = build_for_targets(graph, what=role)
     assert len(plan) > 10_000
     assert plan != build_for_targets(graph, ["86"], what=role), "a plan says what it is for"
+
+
+@pytest.mark.parametrize("folder", available(), ids=lambda folder: folder.name)
+def test_the_graphs_of_every_bundle_that_is_here_are_parsed_and_built_for_three_sm(folder):
+    for network in Bundle.load(folder).networks.values():
+        assert len(build_for_targets(network.path.read_bytes(), what=f"{folder.name}/{network.role}")) > 10_000
 
 
 def test_what_does_not_build_says_why():

@@ -47,7 +47,7 @@ def test_computes_what_onnx_runtime_computes(built, cuda_graph):
                     assert failures(compare(found, wanted), "fp32") == []
 
 
-def test_a_plan_of_another_sm_or_a_damaged_one_never_reaches_tensorrt(built):
+def test_a_damaged_plan_never_reaches_tensorrt(built):
     bundle, plans = built
     path = plans["refiner"].path
     data = path.read_bytes()
