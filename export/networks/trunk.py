@@ -35,7 +35,8 @@ class LinearStem(nn.Module):
 class ConvStem(nn.Module):
     """Four 3 x 3 convolutions of stride 2, then one of width 1 (Xiao et al., Early convolutions, NeurIPS 2021).
 
-    Group instead of batch normalisation: the same network in training and use, whatever the batch.
+    Batch normalisation, not that of groups: statistics of a single image take away its colours and contrast, by which
+    patches are told apart, and matching is learnt later. In use it is part of the convolutions.
     """
 
     def __init__(self, dim: int, channels: int) -> None:
@@ -46,7 +47,7 @@ class ConvStem(nn.Module):
             width = channels << stage
             stages += [
                 nn.Conv2d(previous, width, 3, stride=2, padding=1, bias=False),
-                nn.GroupNorm(max(1, channels // 8), width, eps=NORM_EPS),
+                nn.BatchNorm2d(width),
                 nn.ReLU(),
             ]
             previous = width

@@ -30,7 +30,8 @@ FIRST, HELD, RENEWAL = 6, 12, 4
 PLATES = 4
 """Backgrounds of a lane at a time; renewed as objects are."""
 PACK_SHARE = 0.7
-"""Of objects that come from the asset pack, where there is one."""
+"""Of objects that come from the asset pack, where there is one, in full hardness; none at hardness 0: procedural
+objects have more to be told apart by."""
 HALFWAY_SHARE = 0.5
 """Of refiner pairs in training that start nearer to the truth than METHOD's noise; held-out pairs never do."""
 ROLES = ("coarse", "refiner")
@@ -97,9 +98,14 @@ class Artist:
 
     def _object(self, lane: int, number: int) -> objects.TrainingObject:
         rng = _generator(self.recipe, 1, lane, number)
-        if self._pack is not None and rng.random() < PACK_SHARE:
+        if self._pack is not None and rng.random() < PACK_SHARE * self._hardness(number):
             return self._pack.draw(rng)
         return objects.procedural(rng, self.recipe.split, self.recipe.photos, name=f"procedural/{lane}/{number}")
+
+    def _hardness(self, number: int) -> float:
+        """Of the sample that is the first to see a lane's object of this number."""
+        turn = max(0, number - FIRST + 1) * RENEWAL
+        return self.recipe.hardness_of(turn * LANES * BLOCK)
 
     def _plate(self, lane: int, number: int) -> Array:
         rng = _generator(self.recipe, 2, lane, number)
@@ -187,8 +193,9 @@ def make_stream(
     photos: folder of JPEG and PNG files for textures and backgrounds; scikit-image's samples, if installed, by default.
     keep_scenes: iterate over (batch, scenes) instead, as ``rerender`` needs them; refiner only.
     start: number of the first sample; resuming at ``stream.position`` goes on with the same samples.
-    hardness: 0 to 1, scales the shares of occluders, cuts, free light, imperfect photographs, other colours, plain grey
-        and far templates; at 0 the query shows the whole object as the renderer does, near the template's view.
+    hardness: 0 to 1, scales the shares of assets, occluders, cuts, free light, imperfect photographs, other colours,
+        plain grey and far templates; at 0 the query shows the whole of a procedural object as the renderer does, near
+        the template's view.
     ramp: samples over which the hardness rises from 0, counted from sample 0; 0 = no rise.
 
     Raises InputError; a worker's exception comes out of ``next`` as RuntimeError with the worker's traceback.

@@ -31,7 +31,10 @@ class Group:
         return self.rank == 0
 
     def wrap(self, net: nn.Module) -> nn.Module:
-        """The network whose backward pass averages gradients over the group."""
+        """The network whose backward pass averages gradients over the group.
+
+        Batch normalisation takes each process's own batch; the running statistics are those of the first process.
+        """
         if self.size == 1:
             return net
         ids = [self.device.index] if self.device.type == "cuda" else None

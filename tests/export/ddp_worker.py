@@ -38,5 +38,7 @@ if __name__ == "__main__":
         "max_steps": 3,
     }
     # Classification: its loss is a mean over all patches, so halves of a batch average to the whole exactly.
+    # The linear stem: batch normalisation takes the statistics of a process's own share.
     net = {**NET["coarse"], "head": "classification"}
+    net["trunk"] = {**net["trunk"], "stem": "linear"}
     train(Plan("coarse", options, net, out=Path(sys.argv[1])), streams=Share)

@@ -304,9 +304,12 @@ def test_attention_equals_the_formula():
 
 
 def test_alike_patches_are_similar_before_any_training():
-    """The start that matching grows from: of a picture and itself, most patches find themselves among all others."""
+    """The start that matching grows from: of a picture and itself, most patches find themselves among all others.
+
+    In training mode: the running statistics of the stem know no image yet.
+    """
     torch.manual_seed(0)
-    net = build(preset("coarse", "xs")).eval()
+    net = build(preset("coarse", "xs")).train()
     generator = torch.Generator().manual_seed(4)
     picture = torch.nn.functional.interpolate(torch.rand(2, 3, 24, 24, generator=generator), size=(128, 128))
     with torch.no_grad():
