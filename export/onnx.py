@@ -18,14 +18,15 @@ from coop_edge.runtime.bundle import (
     PRECISIONS,
     Bundle,
     Network,
-    TemplateSettings,
     sha256_of,
     write_manifest,
 )
 from export.checkpoint import Checkpoint, load_network, read_metadata
 from export.graph_checks import checked
+from export.networks import Net
 from export.precision import to_half
 from export.trace import GRAPHS, specs_of, trace
+from export.training.pairs import TEMPLATE
 
 Verify = Callable[[Path], Mapping[str, Any]]
 _WANTED = ("coarse", "refiner")
@@ -70,21 +71,22 @@ def export_bundle(
     sources = find_sources(checkpoints)
     out = Path(out)
     _check_target(out, force)
+    nets = [load_network(source.path, role)[0] for role, source in sources.items()]
+    trunk = sources["coarse"].info.config.trunk
+    plan = Bundle(  # checked before the graphs are made, which takes a while
+        folder=out,
+        name=name,
+        version=version,
+        licence=licence,
+        training={role: _training(source) for role, source in sources.items()},
+        input_size=trunk.image_size,
+        patch_size=trunk.patch_size,
+        radius_px=sources["refiner"].info.config.radius_px,
+        template=TEMPLATE,
+        networks={role: _planned(net, role, precision, out) for net in nets for role in GRAPHS[net.role]},
+    )
     with _beside(out) as folder:
-        networks = _write_graphs(sources, precision, folder, progress)
-        trunk = sources["coarse"].info.config.trunk
-        bundle = Bundle(
-            folder=folder,
-            name=name,
-            version=version,
-            licence=licence,
-            training={role: _training(source) for role, source in sources.items()},
-            input_size=trunk.image_size,
-            patch_size=trunk.patch_size,
-            radius_px=sources["refiner"].info.config.radius_px,
-            template=TemplateSettings(),
-            networks=networks,
-        )
+        bundle = replace(plan, folder=folder, networks=_write_graphs(nets, precision, folder, progress))
         write_manifest(bundle)
         if verify is not None:
             bundle = replace(bundle, verification=dict(verify(folder)))
@@ -131,24 +133,27 @@ def _files(given: Path) -> list[Path]:
     raise InputError(f"checkpoint {given}: a folder without a .safetensors file; wanted one that training wrote")
 
 
+def _planned(net: Net, role: str, precision: str, folder: Path) -> Network:
+    """A graph that is not there yet."""
+    return Network(role, folder / f"{role}.onnx", "0" * 64, precision, *specs_of(net, role))
+
+
 def _write_graphs(
-    sources: Mapping[str, Source], precision: str, folder: Path, progress: Callable[[str], None] | None
+    nets: Sequence[Net], precision: str, folder: Path, progress: Callable[[str], None] | None
 ) -> dict[str, Network]:
     networks = {}
-    for source in sources.values():
-        net, _ = load_network(source.path, source.info.role)
-        for role in GRAPHS[net.role]:
-            if progress is not None:
-                progress(role)
-            graph = trace(net, role)
-            if precision == "fp16":
-                graph = to_half(graph)
-            inputs, outputs = specs_of(net, role)
-            model = checked(graph.model(), role, inputs, outputs, precision)
-            path = folder / f"{role}.onnx"
-            with atomic_write(path) as file:
-                file.write(model.SerializeToString(deterministic=True))
-            networks[role] = Network(role, path, sha256_of(path), precision, inputs, outputs)
+    owners = {role: net for net in nets for role in GRAPHS[net.role]}
+    for role, net in owners.items():
+        if progress is not None:
+            progress(role)
+        graph = trace(net, role)
+        if precision == "fp16":
+            graph = to_half(graph)
+        planned = _planned(net, role, precision, folder)
+        model = checked(graph.model(), role, planned.inputs, planned.outputs, precision)
+        with atomic_write(planned.path) as file:
+            file.write(model.SerializeToString(deterministic=True))
+        networks[role] = replace(planned, sha256=sha256_of(planned.path))
     return networks
 
 

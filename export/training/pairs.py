@@ -11,7 +11,8 @@ import numpy as np
 
 from coop_edge.geometry import se3
 from coop_edge.render.base import RenderResult
-from coop_edge.templates.template_set import template_camera
+from coop_edge.runtime.bundle import TemplateSettings
+from coop_edge.templates.template_set import DEFAULT_FIELD_OF_VIEW, DEFAULT_MARGIN, template_camera
 from coop_edge.templates.viewpoints import VIEWPOINTS
 from export.training import augment, labels, scenes
 from export.training.batch import PATCH, CoarseBatch
@@ -22,6 +23,8 @@ from export.training.scenes_light import draw_lighting, photograph
 Array = np.ndarray[Any, Any]
 Rng = np.random.Generator
 
+TEMPLATE = TemplateSettings(len(VIEWPOINTS), DEFAULT_MARGIN, DEFAULT_FIELD_OF_VIEW)
+"""How templates are rendered here; the manifest of a bundle tells it the runtime."""
 NEAR_SHARE = 0.7
 """Of pairs whose template is the one seen from nearest the query's direction; the others take any of the 42."""
 VIEW_JITTER = np.radians(4.0)
@@ -79,7 +82,8 @@ def backdrop(rng: Rng, stock: Stock, size: int) -> Array:
 
 def template_view(rng: Rng, target: Item, size: int, hardness: float = 1.0) -> tuple[Array, Array]:
     """T_camera_object [4,4] and K [3,3] of a template: nearest to how the query sees the target, or any."""
-    poses, K = template_camera(target.object.mesh, size)
+    settings = {"margin": TEMPLATE.margin, "field_of_view": TEMPLATE.field_of_view}
+    poses, K = template_camera(target.object.mesh, size, **settings)
     R = target.T[:3, :3]
     towards = -R.T @ scenes.centre_of(target)  # from the object's centre to the camera, object's axes
     near = rng.random() < 1.0 - hardness * (1.0 - NEAR_SHARE)

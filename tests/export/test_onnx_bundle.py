@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from coop_edge.errors import BundleError, ConfigError, InputError
 from coop_edge.runtime.bundle import MANIFEST, Bundle
 from coop_edge.runtime.onnx import OnnxRunner
-from export import cli, verify
+from export import cli, onnx, verify
 from export.checkpoint import Provenance, save_network
 from export.networks import CONFIGS, build
 from export.onnx import export_bundle, find_sources
-from tests.export.small_graphs import WIDE, feed_of, small_net, torch_outputs
+from export.onnx_graph import Graph
+from tests.export.small_graphs import WIDE, feed_of, small_model, small_net, torch_outputs
 from tests.export.small_nets import NET
 
 PROVENANCE = Provenance(step=7, samples=112, seed=3, minutes=1.5, code="0.1 abc", data="procedural objects")
@@ -37,6 +38,16 @@ def save(folder: Path, *roles: str) -> Path:
 def checkpoints(tmp_path_factory):
     """A folder with a coarse network and a refiner."""
     return save(tmp_path_factory.mktemp("checkpoints"), "coarse", "refiner")
+
+
+@pytest.fixture
+def traced_once(monkeypatch):
+    """Graphs of these networks that another test has made already, for tests of what happens to them."""
+
+    def graph(net, role):
+        return Graph(small_model(NETS[net.role], role))
+
+    monkeypatch.setattr(onnx, "trace", graph)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +155,7 @@ def fails(folder):
     raise BundleError("0.4 px: not good enough")
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_bundle_that_fails_its_verification_is_not_written(checkpoints, tmp_path):
     with pytest.raises(BundleError, match="not good enough"):
         export_bundle([checkpoints], "tiny", "fp32", tmp_path / "tiny", verify=fails)
@@ -151,10 +163,12 @@ def test_a_bundle_that_fails_its_verification_is_not_written(checkpoints, tmp_pa
 
 
 @pytest.mark.parametrize("options", [{"name": "Not A Name"}, {"licence": " "}, {"version": "-"}])
-def test_a_manifest_that_would_not_load_is_not_written(options, checkpoints, tmp_path):
+def test_a_manifest_that_would_not_load_is_refused_before_the_work(options, checkpoints, tmp_path):
     values = {"name": "tiny", **options}
-    with pytest.raises(BundleError):
-        export_bundle([checkpoints], values.pop("name"), "fp32", tmp_path / "tiny", **values)
+    seen = []
+    with pytest.raises(BundleError, match=f"{next(iter(options))}: wanted "):
+        export_bundle([checkpoints], values.pop("name"), "fp32", tmp_path / "tiny", progress=seen.append, **values)
+    assert not seen
     assert not list(tmp_path.iterdir())
 
 
@@ -189,6 +203,7 @@ def test_a_bundle_that_is_there_stays_without_force(target, checkpoints):
     assert (target / MANIFEST).read_bytes() == before
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_force_replaces_the_bundle_and_keeps_its_notes(target, checkpoints):
     bundle = export_bundle([checkpoints], "other", "fp32", target, force=True)
     assert bundle.name == "other"
@@ -198,6 +213,7 @@ def test_force_replaces_the_bundle_and_keeps_its_notes(target, checkpoints):
     assert [p.name for p in target.parent.iterdir()] == ["tiny"]
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_the_old_bundle_survives_a_failure(target, checkpoints, monkeypatch):
     with pytest.raises(BundleError, match="not good enough"):
         export_bundle([checkpoints], "other", "fp32", target, force=True, verify=fails)
@@ -244,6 +260,7 @@ def test_a_kill_in_the_middle_leaves_no_bundle(checkpoints, tmp_path):
     assert export_bundle([checkpoints], "tiny", "fp32", out).folder == out
 
 
+@pytest.mark.usefixtures("traced_once")
 class TestCommand:
     def invoke(self, *arguments):
         return CliRunner().invoke(cli.app, ["onnx", *map(str, arguments)])
