@@ -4,13 +4,14 @@ Two comparisons. Outputs: each role is fed the same arrays as PyTorch's (the dec
 names the graph at fault. Poses, which count in the end: each engine's own chain, from the encoder over the decoder to
 RANSAC, and from the refiner to Levenberg-Marquardt. A bundle passes if
 
-* every output of an FP32 graph is within 1e-4 of its own scale (``verify_outputs``), and
+* every output of an FP32 graph is within 1e-4 of PyTorch's, relative to the output's norm (``verify_outputs``), and
 * for graphs of either precision, the poses' median difference is below 0.1 px and 0.1 % of the diameter
   (``verify_poses``), over the pairs that PyTorch finds a pose for.
 
-Fewer than 16 such pairs are no ground for a verdict and fail, unless poses are not asked for (``allow_few_poses``): as
-with networks that were hardly trained. The report then says so. Pairs are of held-out procedural objects, drawn from a
-fixed seed, easy ones, so that many have a pose.
+Pairs are of held-out procedural objects, drawn from a fixed seed, easy ones. Where PyTorch finds a pose for fewer than
+16 of them, more are drawn, and those that it finds a pose for are added: a weakly trained network is compared on as
+many poses as a good one, and the engines have no say in which. Should 1024 not do, there is no ground for a verdict and
+the bundle fails, unless poses are not asked for (``allow_few_poses``); the report then says so.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ import numpy as np
 
 from coop_edge.errors import CoopEdgeError, InputError
 from coop_edge.runtime.bundle import ROLES, Bundle, write_manifest
-from export.training.batch import PATCH, CoarseBatch, RefinerBatch
-from export.training.data import make_stream
+from export.training.batch import PATCH, CoarseBatch, RefinerBatch, stack, take
+from export.training.data import Stream, make_stream
 from export.verify_engines import Engine, Reference, find_engines, run_all
 from export.verify_outputs import OutputRow, compare_outputs
-from export.verify_poses import PoseRow, Poses, coarse_poses, compare_poses, refined_poses
+from export.verify_poses import MIN_POSES, PoseRow, Poses, coarse_poses, compare_poses, refined_poses
 from export.verify_report import complaints_of, make_report
 
 Array = np.ndarray[Any, Any]
 
 SAMPLES = 64
+MOST = 1024
+"""Pairs of a kind that are drawn at most until PyTorch has found a pose for ``MIN_POSES`` of them."""
 SEED = 20250611
 """Of the pairs."""
 HARDNESS = 0.0
@@ -52,10 +55,16 @@ class VerificationError(CoopEdgeError, RuntimeError):
 
 @dataclass(frozen=True)
 class Pairs:
-    """What the networks are compared on."""
+    """What the networks are compared on; how many pairs of each kind these were chosen from."""
 
     coarse: CoarseBatch
     refiner: RefinerBatch
+    coarse_drawn: int
+    refiner_drawn: int
+
+    def of(self, role: str) -> CoarseBatch | RefinerBatch:
+        """What a role of the bundle is fed."""
+        return self.coarse if role.startswith("coarse") else self.refiner
 
     @property
     def digest(self) -> str:
@@ -82,7 +91,7 @@ def verify_bundle(
     ----------
     folder: of the bundle.
     checkpoints: files or training folders, one of each network in the bundle.
-    samples: pairs of each kind, coarse and refiner.
+    samples: pairs of each kind, coarse and refiner, before those that are added for their poses.
     seed, hardness: of the pairs.
     threads: of ONNX Runtime; 0 = its own choice.
     allow_few_poses: let the outputs alone decide about a kind of pose that PyTorch finds for fewer than 16 pairs.
@@ -95,9 +104,15 @@ def verify_bundle(
     bundle = Bundle.load(folder)
     reference = Reference.of(bundle, checkpoints)
     engines = find_engines(bundle, threads)
-    pairs = draw_pairs(bundle, samples, seed, hardness)
+    pairs = draw_pairs(bundle, reference, samples, seed, hardness)
     rows, poses = compare(bundle, reference, engines.present, pairs)
-    drawn = {"samples": samples, "seed": seed, "hardness": hardness, "sha256": pairs.digest}
+    drawn = {
+        "samples": samples,
+        "drawn": {"coarse": pairs.coarse_drawn, "refiner": pairs.refiner_drawn},
+        "seed": seed,
+        "hardness": hardness,
+        "sha256": pairs.digest,
+    }
     report = make_report(bundle, engines, drawn, rows, poses, allow_few_poses)
     if complaints := complaints_of(rows, poses, allow_few_poses):
         more = f"; and {len(complaints) - 3} more" if len(complaints) > 3 else ""
@@ -110,19 +125,42 @@ def write_report(folder: str | Path, report: Mapping[str, Any]) -> Path:
     return write_manifest(replace(Bundle.load(folder), verification=report))
 
 
-def draw_pairs(bundle: Bundle, samples: int, seed: int = SEED, hardness: float = HARDNESS) -> Pairs:
-    """Pairs of held-out procedural objects at the bundle's size. Raises InputError."""
+def draw_pairs(
+    bundle: Bundle, reference: Reference, samples: int, seed: int = SEED, hardness: float = HARDNESS, most: int = MOST
+) -> Pairs:
+    """Pairs of held-out procedural objects at the bundle's size: ``samples`` of each kind, and of those drawn after
+    them, ``most`` in all, the ones that it takes until ``reference`` has ``MIN_POSES`` poses. Raises InputError.
+    """
     if bundle.patch_size != PATCH:
         raise InputError(
             f"bundle {bundle.name}: pairs are drawn for patches of {PATCH} pixels, not {bundle.patch_size}"
         )
-    drawn = {}
+    drawn: dict[str, Any] = {}
     for role in ("coarse", "refiner"):
         with make_stream(
             role, bundle.input_size, batch_size=samples, workers=0, seed=seed, split="heldout", hardness=hardness
         ) as stream:
-            drawn[role] = next(stream)
+            drawn[role], drawn[f"{role}_drawn"] = _with_poses(stream, bundle, reference, most)
     return Pairs(**drawn)
+
+
+def _with_poses(stream: Stream, bundle: Bundle, reference: Reference, most: int) -> tuple[Any, int]:
+    """The first batch and what is added to it, and how many pairs were drawn."""
+    parts = [next(stream)]
+    found = int(_reference_poses(bundle, reference, parts[0]).solved.sum())
+    while found < MIN_POSES and stream.position < most:
+        more = next(stream)
+        which = np.flatnonzero(_reference_poses(bundle, reference, more).solved)[: MIN_POSES - found]
+        parts.append(take(more, which))
+        found += len(which)
+    return stack(parts), stream.position
+
+
+def _reference_poses(bundle: Bundle, reference: Reference, batch: CoarseBatch | RefinerBatch) -> Poses:
+    outputs: dict[str, dict[str, Array]] = {}
+    for role in ("coarse_encoder", "coarse_decoder") if isinstance(batch, CoarseBatch) else ("refiner",):
+        outputs[role] = reference.run(role, _feed(role, batch, outputs))
+    return _poses(bundle, batch, outputs)
 
 
 def compare(
@@ -133,10 +171,11 @@ def compare(
     feeds: dict[str, dict[str, Array]] = {}
     wanted: dict[str, dict[str, Array]] = {}
     for role in roles:
-        feeds[role] = _feed(role, pairs, wanted)
+        feeds[role] = _feed(role, pairs.of(role), wanted)
         wanted[role] = reference.run(role, feeds[role])
     decisions = reference.decisions(feeds["coarse_decoder"])
-    poses = _poses(bundle, pairs, wanted)
+    kinds = {"coarse": (pairs.coarse, pairs.coarse_drawn), "refined": (pairs.refiner, pairs.refiner_drawn)}
+    poses = {kind: _poses(bundle, batch, wanted) for kind, (batch, _) in kinds.items()}
     output_rows: list[OutputRow] = []
     pose_rows: list[PoseRow] = []
     for engine in engines:
@@ -146,23 +185,23 @@ def compare(
             with engine.runner(role) as runner:
                 given = run_all(runner, feeds[role])
                 # In the chain the decoder reads this engine's own tokens; the other roles read images, as above.
-                chain[role] = run_all(runner, _feed(role, pairs, chain)) if decided else given
+                chain[role] = run_all(runner, _feed(role, pairs.of(role), chain)) if decided else given
             precision = bundle.networks[role].precision
             output_rows += compare_outputs(engine.name, role, precision, wanted[role], given, decided)
-        for kind, theirs in _poses(bundle, pairs, chain).items():
-            batch = pairs.coarse if kind == "coarse" else pairs.refiner
-            pose_rows.append(compare_poses(engine.name, kind, batch, poses[kind], theirs))
+        for kind, (batch, drawn) in kinds.items():
+            theirs = _poses(bundle, batch, chain)
+            pose_rows.append(compare_poses(engine.name, kind, batch, poses[kind], theirs, drawn=drawn))
     return output_rows, pose_rows
 
 
-def _feed(role: str, pairs: Pairs, outputs: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+def _feed(role: str, batch: CoarseBatch | RefinerBatch, outputs: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
     """Inputs of a role; ``outputs`` hold the tokens that the decoder reads, queries first, then templates."""
-    if role == "coarse_encoder":
-        return {"image": np.concatenate([image_of(pairs.coarse.query), image_of(pairs.coarse.template)])}
     if role == "coarse_decoder":
         query, template = np.split(outputs["coarse_encoder"]["tokens"], 2)
         return {"query": query, "template": template}
-    return {"query": image_of(pairs.refiner.query), "render": image_of(pairs.refiner.render)}
+    if isinstance(batch, CoarseBatch):
+        return {"image": np.concatenate([image_of(batch.query), image_of(batch.template)])}
+    return {"query": image_of(batch.query), "render": image_of(batch.render)}
 
 
 def image_of(rgb: Array) -> Array:
@@ -170,9 +209,7 @@ def image_of(rgb: Array) -> Array:
     return np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
 
 
-def _poses(bundle: Bundle, pairs: Pairs, outputs: Mapping[str, Mapping[str, Array]]) -> dict[str, Poses]:
-    refiner = {"stride": bundle.stride, "radius_px": bundle.radius_px}
-    return {
-        "coarse": coarse_poses(pairs.coarse, outputs["coarse_decoder"]),
-        "refined": refined_poses(pairs.refiner, outputs["refiner"], **refiner),
-    }
+def _poses(bundle: Bundle, batch: CoarseBatch | RefinerBatch, outputs: Mapping[str, Mapping[str, Array]]) -> Poses:
+    if isinstance(batch, CoarseBatch):
+        return coarse_poses(batch, outputs["coarse_decoder"])
+    return refined_poses(batch, outputs["refiner"], stride=bundle.stride, radius_px=bundle.radius_px)

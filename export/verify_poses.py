@@ -2,8 +2,12 @@
 
 Coarse: encoder and decoder, matches lifted through the template's object points as the estimator does it, EPnP in
 RANSAC with a fixed seed (the same samples for all engines, as far as the same patches are matched). Refined: the
-refiner's flow and confidence, one weighted Levenberg-Marquardt from the start pose. The solvers are the package's own,
-in float64 on the CPU, whatever ran the networks.
+refiner's flow and confidence, one weighted Levenberg-Marquardt from the start pose.
+
+Refined poses move smoothly with the outputs. Coarse ones do not: a match takes the object point of the nearest template
+pixel, so that small differences of the outputs leave a pose exactly as it is, and larger ones make it jump. Where a
+median of zero is all that is left of them, the share of poses that changed at all and the 90th percentile say more;
+both are reported beside it.
 """
 
 from __future__ import annotations
@@ -15,12 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.config import CoarseConfig, LmConfig, RansacConfig
-from coop_edge.pnp import PnpStatus, ransac_epnp, weighted_lm
+from coop_edge.config import CoarseConfig
+from coop_edge.pnp import PnpStatus
 from coop_edge.stages.coarse import MATCHES_PER_CHANCE_INLIER
-from export.networks.refiner import cell_pixels
-from export.training.batch import PATCH, CoarseBatch, RefinerBatch
-from export.training.evaluate_coarse import THRESHOLD_PX, template_pixels
+from export.poses import flow_poses, match_poses
+from export.training.batch import CoarseBatch, RefinerBatch
 
 Array = np.ndarray[Any, Any]
 
@@ -46,8 +49,9 @@ class Poses:
 class PoseRow:
     """One line of the report, over the pairs that PyTorch's outputs gave a pose for.
 
-    lost: those of them that the engine's gave none for; they count as infinitely far. right: those of PyTorch's poses
-    within a tenth of the diameter of the truth. px: pixels of the crop. diameters: the distance of model points.
+    pairs: drawn to find them. right: those of PyTorch's poses within a tenth of the diameter of the truth. changed:
+    poses that are not exactly PyTorch's. lost: those of them that the engine gave none for; they count as infinitely
+    far. px: pixels of the crop. diameters: the distance of model points.
     """
 
     engine: str
@@ -55,6 +59,7 @@ class PoseRow:
     pairs: int
     solved: int
     right: int
+    changed: int
     lost: int
     median_px: float
     p90_px: float
@@ -75,7 +80,7 @@ class PoseRow:
         if not self.enough:
             return (
                 f"{where}: not enough poses: PyTorch solves {self.solved} of {self.pairs} pairs, a verdict needs "
-                f"{MIN_POSES}; raise --samples, train longer, or go by the outputs alone (--allow-few-poses)"
+                f"{MIN_POSES}; train longer, or go by the outputs alone (--allow-few-poses)"
             )
         return (
             f"{where}: median difference {self.median_px:.3g} px and {self.median_diameters:.3%} of the diameter, "
@@ -83,42 +88,22 @@ class PoseRow:
         )
 
 
-def coarse_poses(batch: CoarseBatch, outputs: Mapping[str, Array], config: RansacConfig | None = None) -> Poses:
-    """Poses from ``probability`` [N,T], ``index`` [N,T] and ``offset`` [N,T,2]; as ``evaluate_coarse`` has them."""
-    n, size = batch.query.shape[:2]
-    count = batch.match_index.shape[1]
-    side = size // PATCH
-    there = template_pixels(outputs["index"], outputs["offset"].astype(np.float64), side)
-    pixel = np.clip(np.rint(np.nan_to_num(there)), 0, size - 1).astype(int)
-    points = batch.template_points[np.arange(n)[:, None], pixel[..., 1], pixel[..., 0]].astype(np.float64)
-    here = template_pixels(np.arange(count), np.zeros((count, 2)), side)
-    valid = (outputs["probability"] > 0) & np.isfinite(points).all(axis=-1)
-    if config is None:
-        config = RansacConfig(threshold_px=THRESHOLD_PX * size / 128)
-    result = ransac_epnp(points, np.broadcast_to(here, (n, count, 2)), valid, batch.K_query, config)
+def coarse_poses(batch: CoarseBatch, outputs: Mapping[str, Array]) -> Poses:
+    """Poses from ``probability`` [N,T], ``index`` [N,T] and ``offset`` [N,T,2]."""
+    result, valid = match_poses(batch, outputs["probability"], outputs["index"], outputs["offset"])
     poses = _poses(result)
     # As the estimator has it: a pose with no more inliers than wrong matches have by chance is none.
     chance = CoarseConfig().min_inliers + valid.sum(axis=1) // MATCHES_PER_CHANCE_INLIER
     return Poses(poses.T, poses.solved & (result.statistics.n_inliers >= chance))
 
 
-def refined_poses(
-    batch: RefinerBatch, outputs: Mapping[str, Array], *, stride: int, radius_px: float, config: LmConfig | None = None
-) -> Poses:
+def refined_poses(batch: RefinerBatch, outputs: Mapping[str, Array], *, stride: int, radius_px: float) -> Poses:
     """Poses from the refiner's outputs, one step from ``T_init``; W = certainty sensitivity (1 - exp(-R / scale))."""
-    cells = cell_pixels(stride)
-    points = batch.object_points[:, cells, cells].astype(np.float64)
-    n, height, width = points.shape[:3]
     flow, scale, certainty, sensitivity = (
         outputs[name].astype(np.float64) for name in ("flow", "scale", "certainty", "sensitivity")
     )
-    confidence = (certainty * sensitivity * -np.expm1(-radius_px / scale))[:, 0]
-    weights = np.where(np.isfinite(points[..., 0]), confidence, 0.0)
-    pixel = np.arange(batch.query.shape[1], dtype=np.float64)[cells]
-    image = flow.transpose(0, 2, 3, 1) + np.stack(np.meshgrid(pixel, pixel), axis=-1)
-    shape = (n, height * width)
-    points, image, weights = points.reshape(*shape, 3), image.reshape(*shape, 2), weights.reshape(shape)
-    return _poses(weighted_lm(points, image, weights, batch.K, batch.T_init, config))
+    confidence = certainty * sensitivity * -np.expm1(-radius_px / scale)
+    return _poses(flow_poses(batch, flow, confidence, stride))
 
 
 def _poses(result: Any) -> Poses:
@@ -152,9 +137,16 @@ def pose_shift(T_a: Array, T_b: Array, K: Array, points: Array) -> tuple[Array, 
 
 
 def compare_poses(
-    engine: str, kind: str, batch: CoarseBatch | RefinerBatch, reference: Poses, given: Poses, minimum: int = MIN_POSES
+    engine: str,
+    kind: str,
+    batch: CoarseBatch | RefinerBatch,
+    reference: Poses,
+    given: Poses,
+    *,
+    drawn: int | None = None,
+    minimum: int = MIN_POSES,
 ) -> PoseRow:
-    """A row for one kind of pose ("coarse", "refined")."""
+    """A row for one kind of pose ("coarse", "refined"). drawn: pairs that ``batch`` was chosen from; None: itself."""
     rows = np.flatnonzero(reference.solved)
     K, truth = (batch.K_query, batch.T_query) if isinstance(batch, CoarseBatch) else (batch.K, batch.T_true)
     points = model_points(batch)[rows]
@@ -166,9 +158,10 @@ def compare_poses(
     return PoseRow(
         engine=engine,
         kind=kind,
-        pairs=len(batch.query),
+        pairs=len(batch.query) if drawn is None else drawn,
         solved=len(rows),
         right=int((error < 0.1).sum()),
+        changed=int((share > 0).sum()),
         lost=int(lost.sum()),
         median_px=_quantile(pixels, 0.5),
         p90_px=_quantile(pixels, 0.9),

@@ -14,7 +14,7 @@ from rich.table import Table
 from coop_edge.runtime.bundle import Bundle
 from export.checkpoint import code_version
 from export.verify_engines import Engines
-from export.verify_outputs import MAX_TIES, OutputRow
+from export.verify_outputs import FP32_BOUND, MAX_TIES, OutputRow
 from export.verify_poses import DIAMETER_BOUND, MIN_POSES, PX_BOUND, PoseRow
 
 
@@ -47,6 +47,8 @@ def make_report(
         "graphs": {role: network.sha256 for role, network in bundle.networks.items()},
         "pairs": {"objects": "held-out, procedural", **drawn},
         "bounds": {
+            "fp32_relative": FP32_BOUND,
+            "fp32_relative_of": "all values of an output as one vector: max |a - b| / max |b|, and |a - b| / |b| in L2",
             "ties_share": MAX_TIES,
             "pose_median_px": PX_BOUND,
             "pose_median_diameters": DIAMETER_BOUND,
@@ -76,19 +78,20 @@ def print_report(report: Mapping[str, Any], console: Console | None = None) -> N
 
 def _output_table(engine: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(
-        title=f"{engine}: outputs against PyTorch's, float32",
+        title=f"{engine}: outputs against PyTorch's, float32\nlargest |d| / largest value; length of d / length, in L2",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for name in ("output", "graph", "max |d|", "relative", "bound", "ties", ""):
+    for name in ("output", "graph", "max |d|", "of max", "L2", "bound", "ties", ""):
         table.add_column(name, no_wrap=True)
     for row in rows:
         largest = _figure(row["difference"])
         if row["output"] == "index" and row["difference"] is not None:
             largest = f"{row['difference']:.0f} flips"
         bound = "pose" if row["bound"] is None else f"{row['bound']:g}"
-        cells = (row["precision"], largest, _figure(row["relative"]), bound, str(row["ties"]))
+        relative = (_figure(row["relative"]), _figure(row["relative_l2"]))
+        cells = (row["precision"], largest, *relative, bound, str(row["ties"]))
         table.add_row(f"{row['role']}/{row['output']}", *cells, _mark(row["passed"]))
     return table
 
@@ -96,10 +99,10 @@ def _output_table(engine: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 def _pose_table(engine: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     bounds = f"medians below {PX_BOUND:g} px, {DIAMETER_BOUND:.1%} of the diameter"
     table = Table(title=f"{engine}: poses, {bounds}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("pose", "solved", "right", "lost", "px", "p90", "size", "p90", ""):
+    for name in ("pose", "solved", "right", "changed", "lost", "px", "p90", "size", "p90", ""):
         table.add_column(name, no_wrap=True)
     for row in rows:
-        counts = (f"{row['solved']}/{row['pairs']}", str(row["right"]), str(row["lost"]))
+        counts = (f"{row['solved']}/{row['pairs']}", *(str(row[name]) for name in ("right", "changed", "lost")))
         pixels = (_figure(row["median_px"]), _figure(row["p90_px"]))
         shares = (_figure(row["median_diameters"], percent=True), _figure(row["p90_diameters"], percent=True))
         mark = _mark(row["passed"]) if row["enough"] else f"{_mark(row['passed'])} (few)"

@@ -59,6 +59,11 @@ class RefinerBatch:
     diameter: Any  # float64 [N] metres
 
 
+def take(batch: B, which: Any) -> B:
+    """The samples at ``which``: a slice, indices, or bool [N]."""
+    return type(batch)(**{f.name: getattr(batch, f.name)[which] for f in fields(batch)})  # type: ignore[arg-type]
+
+
 def stack(batches: list[B]) -> B:
     """Concatenate batches of one kind along N."""
     if not batches:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from coop_edge.config import RansacConfig
-from coop_edge.pnp import PnpStatus, ransac_epnp
+from coop_edge.pnp import PnpStatus
+from coop_edge.stages.matches import template_pixels
 from export.networks import CoarseNet
-from export.training.batch import PATCH, CoarseBatch
+from export.poses import match_poses
+from export.training.batch import PATCH, CoarseBatch, take
 from export.training.report import mean_or_none, present
 from export.training.task import to_tensors
 
@@ -19,8 +20,6 @@ Array = np.ndarray[Any, Any]
 
 POSE_MATCHES = 8
 """A pair counts for the pose if at least so many query patches truly have a match."""
-THRESHOLD_PX = 4.0
-"""Inlier threshold of RANSAC at S = 128; grows with S."""
 
 
 @torch.no_grad()
@@ -45,18 +44,12 @@ def evaluate_coarse(net: CoarseNet, batches: Sequence[CoarseBatch], device: torc
     return _figures(joined)
 
 
-def template_pixels(index: Array, offset: Array, side: int) -> Array:
-    """Pixels [...,2] (x, y) of patch ``index`` [...] and ``offset`` [...,2] in an image ``side`` patches wide."""
-    cell = np.stack([index % side, index // side], axis=-1)
-    return PATCH * (cell + 0.5 + offset) - 0.5
-
-
 def _matches(batch: CoarseBatch, probability: Array, index: Array, offset: Array) -> dict[str, Array]:
     count = batch.match_index.shape[1]
     side = round(count**0.5)
     matched = batch.match_index < count
-    truth = template_pixels(np.where(matched, batch.match_index, 0), batch.offset, side)
-    distance = np.linalg.norm(template_pixels(index, offset, side) - truth, axis=-1)
+    truth = template_pixels(np.where(matched, batch.match_index, 0), batch.offset, side, PATCH)
+    distance = np.linalg.norm(template_pixels(index, offset, side, PATCH) - truth, axis=-1)
     return {
         "right": (index == batch.match_index)[matched],
         "distance": distance[matched],
@@ -67,22 +60,8 @@ def _matches(batch: CoarseBatch, probability: Array, index: Array, offset: Array
 
 def _poses(batch: CoarseBatch, probability: Array, index: Array, offset: Array) -> dict[str, Array]:
     """Mean distance of the template's points, in diameters, of the pairs that count; infinite where unsolved."""
-    count = batch.match_index.shape[1]
-    size = batch.query.shape[1]
-    side = size // PATCH
-    rows = np.flatnonzero((batch.match_index < count).sum(axis=1) >= POSE_MATCHES)
-    patches = np.arange(count)
-    centres = template_pixels(patches, np.zeros((count, 2)), side)
-    pixel = np.clip(np.rint(template_pixels(index[rows], offset[rows], side)), 0, size - 1).astype(int)
-    points = batch.template_points[rows[:, None], pixel[..., 1], pixel[..., 0]].astype(np.float64)
-    valid = (probability[rows] > 0) & np.isfinite(points).all(axis=-1)
-    result = ransac_epnp(
-        points,
-        np.broadcast_to(centres, (len(rows), count, 2)),
-        valid,
-        batch.K_query[rows],
-        RansacConfig(threshold_px=THRESHOLD_PX * size / 128),
-    )
+    rows = np.flatnonzero((batch.match_index < batch.match_index.shape[1]).sum(axis=1) >= POSE_MATCHES)
+    result, _ = match_poses(take(batch, rows), probability[rows], index[rows], offset[rows])
     errors = np.full(len(rows), np.inf)
     for i, row in enumerate(rows):
         if result.statistics.status[i] == PnpStatus.SOLVED:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from scipy import stats
 
-from coop_edge.config import LmConfig
-from coop_edge.pnp import PnpStatus, weighted_lm
+from coop_edge.pnp import PnpStatus
 from export.networks import RefinerNet, SelectorNet
 from export.networks.refiner import cell_pixels
+from export.poses import flow_poses
 from export.training.batch import RefinerBatch
 from export.training.report import mean_or_none, median_or_none, present
 from export.training.rerender import rerender
@@ -67,16 +67,7 @@ def pose_error(batch: RefinerBatch, T_camera_object: Array) -> Array:
 
 def solve_pose(net: RefinerNet, batch: RefinerBatch, outputs: dict[str, Array]) -> Array:
     """Weighted Levenberg-Marquardt from ``T_init``, by the package's own solver; ``T_init`` where it fails. [N,4,4]."""
-    cells = cell_pixels(net.config.stride)
-    points = batch.object_points[:, cells, cells].astype(np.float64)
-    n, height, width = points.shape[:3]
-    weights = np.where(np.isfinite(points[..., 0]), outputs["confidence"][:, 0], 0.0).astype(np.float64)
-    pixel = np.arange(batch.query.shape[1], dtype=np.float64)[cells]
-    image = outputs["flow"].transpose(0, 2, 3, 1) + np.stack(np.meshgrid(pixel, pixel), axis=-1)
-    shape = (n, height * width)
-    result = weighted_lm(
-        points.reshape(*shape, 3), image.reshape(*shape, 2), weights.reshape(shape), batch.K, batch.T_init, LmConfig()
-    )
+    result = flow_poses(batch, outputs["flow"], outputs["confidence"], net.config.stride)
     solved = np.asarray(result.statistics.status) == PnpStatus.SOLVED
     return np.where(solved[:, None, None], result.T_camera_object, batch.T_init)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +12,14 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional
 
-from coop_edge.runtime.bundle import Bundle, Network, TemplateSettings, sha256_of, write_manifest
+from coop_edge.runtime.bundle import Bundle, Network, sha256_of, write_manifest
 from export.checkpoint import Provenance, save_network
 from export.networks import CONFIGS, Net, build
 from export.networks.refiner import cell_pixels
+from export.onnx_graph import Graph
 from export.precision import to_half
 from export.trace import GRAPHS, specs_of, trace
+from export.training.pairs import TEMPLATE
 from export.training.task import to_tensors
 from export.verify import Pairs
 from tests.export.small_nets import NET, TRUNK
@@ -68,18 +70,23 @@ def save_nets(folder: Path, nets: Sequence[Net]) -> list[Path]:
     return [folder / f"{net.role}.safetensors" for net in nets]
 
 
-def write_bundle(folder: Path, nets: Sequence[Net], precision: str = "fp32") -> Bundle:
-    """The networks as a bundle in ``folder``."""
+def write_bundles(folders: Mapping[str, Path], nets: Sequence[Net]) -> dict[str, Bundle]:
+    """The networks as a bundle in each of ``folders``, by precision."""
+    models = {role: (net, trace(net, role).model()) for net in nets for role in GRAPHS[net.role]}
+    return {precision: _write_bundle(folder, nets, models, precision) for precision, folder in folders.items()}
+
+
+def _write_bundle(
+    folder: Path, nets: Sequence[Net], models: Mapping[str, tuple[Net, onnx.ModelProto]], precision: str
+) -> Bundle:
     folder.mkdir(parents=True, exist_ok=True)
     networks = {}
-    for net in nets:
-        for role in GRAPHS[net.role]:
-            graph = trace(net, role)
-            path = folder / f"{role}.onnx"
-            onnx.save_model((to_half(graph) if precision == "fp16" else graph).model(), path)
-            networks[role] = Network(role, path, sha256_of(path), precision, *specs_of(net, role))
+    for role, (net, model) in models.items():
+        path = folder / f"{role}.onnx"
+        onnx.save_model(to_half(Graph(model)).model() if precision == "fp16" else model, path)
+        networks[role] = Network(role, path, sha256_of(path), precision, *specs_of(net, role))
     radius = next(net.config.radius_px for net in nets if net.role == "refiner")
-    bundle = Bundle(folder, "small", "1", "Apache-2.0", {}, SIZE, 16, radius, TemplateSettings(), networks)
+    bundle = Bundle(folder, "small", "1", "Apache-2.0", {}, SIZE, 16, radius, TEMPLATE, networks)
     write_manifest(bundle)
     return Bundle.load(folder)
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from coop_edge.stages.matches import template_pixels
 from export.networks import CONFIGS, build
 from export.training import evaluate_refiner as refiner
+from export.training.batch import PATCH
 from export.training.data import make_stream
-from export.training.evaluate_coarse import evaluate_coarse, template_pixels
+from export.training.evaluate_coarse import evaluate_coarse
 from export.training.task import EVALUATION_SEED, to_tensors
 from tests.export.small_nets import NET, refiner_batch
 
@@ -69,7 +71,7 @@ def test_an_untrained_coarse_network_is_scored_without_a_crash_and_no_pairs_give
 
 def test_template_pixels_follow_the_agreement_on_patches():
     index, offset = np.array([0, 5]), np.array([[0.0, 0.0], [0.5, -0.5]])
-    assert template_pixels(index, offset, 4).tolist() == [[7.5, 7.5], [31.5, 15.5]]
+    assert template_pixels(index, offset, 4, PATCH).tolist() == [[7.5, 7.5], [31.5, 15.5]]
 
 
 def knowing_refiner(net, factor=1.0):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -17,11 +16,14 @@ from coop_edge.errors import InputError
 from coop_edge.runtime.bundle import Bundle
 from export import verify, verify_engines
 from export.cli import app
-from export.training.batch import stack
+from export.training.batch import stack, take
+from export.training.data import make_stream
 from export.verify import SEED, Pairs, VerificationError, compare, draw_pairs, verify_bundle, write_report
 from export.verify_engines import BATCH, Reference, find_engines, run_all
+from export.verify_poses import Poses
 from export.verify_report import complaints_of, print_report
-from tests.export.small_bundles import ROLES, SIZE, learn_by_heart, save_nets, small_net, spoil, write_bundle
+from tests.export.small_bundles import ROLES, SIZE, learn_by_heart, save_nets, small_net, spoil, write_bundles
+from tests.export.small_nets import coarse_batch
 
 KINDS, TIMES = 4, 5
 """Pairs that the networks know by heart, and how often each is among those compared."""
@@ -34,20 +36,24 @@ OUTPUTS = {
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory):
+def learnt():
     """Networks that find the poses of four pairs, and these pairs."""
-    torch.set_num_threads(1)
     nets = [small_net(role) for role in ROLES]
-    drawn = draw_pairs(write_bundle(tmp_path_factory.mktemp("untrained"), nets), 24, hardness=0.0)
-    matches = (drawn.coarse.match_index < drawn.coarse.match_index.shape[1]).sum(axis=1)
-    seen = drawn.refiner.visible.sum(axis=(1, 2))
-    few = Pairs(rows(drawn.coarse, np.argsort(-matches)[:KINDS]), rows(drawn.refiner, np.argsort(-seen)[:KINDS]))
+    coarse, refiner = (easy(role, 24) for role in ("coarse", "refiner"))
+    matches = (coarse.match_index < coarse.match_index.shape[1]).sum(axis=1)
+    seen = refiner.visible.sum(axis=(1, 2))
+    few = pairs_of(take(coarse, np.argsort(-matches)[:KINDS]), take(refiner, np.argsort(-seen)[:KINDS]))
     learn_by_heart(nets, few)
-    return nets, Pairs(stack([few.coarse] * TIMES), stack([few.refiner] * TIMES))
+    return nets, pairs_of(stack([few.coarse] * TIMES), stack([few.refiner] * TIMES))
 
 
-def rows(batch, which):
-    return type(batch)(**{f.name: getattr(batch, f.name)[which] for f in fields(batch)})
+def easy(role, count):
+    with make_stream(role, SIZE, batch_size=count, workers=0, seed=SEED, split="heldout", hardness=0.0) as stream:
+        return next(stream)
+
+
+def pairs_of(coarse, refiner):
+    return Pairs(coarse, refiner, len(coarse.query), len(refiner.query))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,7 @@ def files(learnt, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def originals(learnt, tmp_path_factory):
-    return {p: write_bundle(tmp_path_factory.mktemp(p) / "small", learnt[0], p) for p in ("fp32", "fp16")}
+    return write_bundles({p: tmp_path_factory.mktemp(p) / "small" for p in ("fp32", "fp16")}, learnt[0])
 
 
 @pytest.fixture
@@ -78,7 +84,7 @@ def bundle_of(originals, tmp_path):
 @pytest.fixture
 def quick(monkeypatch, pairs):
     """The pairs that the networks know, whatever is asked for."""
-    monkeypatch.setattr(verify, "draw_pairs", lambda bundle, samples, seed, hardness: pairs)
+    monkeypatch.setattr(verify, "draw_pairs", lambda *_: pairs)
 
 
 def rows_of(bundle, files, pairs):
@@ -138,10 +144,12 @@ def test_the_report_is_plain_data_that_the_manifest_holds(bundle_of, files, quic
     assert report["pairs"] == {
         "objects": "held-out, procedural",
         "samples": KINDS * TIMES,
+        "drawn": {"coarse": KINDS * TIMES, "refiner": KINDS * TIMES},
         "seed": SEED,
         "hardness": 0.0,
         "sha256": pairs.digest,
     }
+    assert report["bounds"]["fp32_relative"] == 1e-4
     assert report["bounds"]["pose_median_px"] == 0.1
     assert report["bounds"]["pose_median_diameters"] == 0.001
     assert {row["kind"] for row in report["poses"]} == {"coarse", "refined"}
@@ -153,7 +161,7 @@ def test_the_report_is_plain_data_that_the_manifest_holds(bundle_of, files, quic
 
 
 def test_too_few_poses_are_no_verdict_unless_allowed(originals, files, pairs, monkeypatch):
-    few = Pairs(rows(pairs.coarse, slice(3)), pairs.refiner)
+    few = pairs_of(take(pairs.coarse, slice(3)), pairs.refiner)
     monkeypatch.setattr(verify, "draw_pairs", lambda *_: few)
     with pytest.raises(
         VerificationError, match="coarse pose: not enough poses: PyTorch solves 3 of 3 pairs, a verdict"
@@ -207,12 +215,41 @@ def test_checkpoints_of_other_sizes_are_refused(originals, files, tmp_path):
             Reference.of(originals["fp32"], [files[0], path, files[2]])
 
 
-def test_pairs_are_the_same_every_time(originals):
-    first, second = (draw_pairs(originals["fp32"], 2) for _ in range(2))
+def test_pairs_are_the_same_every_time(originals, files):
+    bundle, reference = originals["fp32"], Reference.of(originals["fp32"], files)
+    first, second = (draw_pairs(bundle, reference, 2, most=2) for _ in range(2))
     assert first.digest == second.digest
-    assert first.digest != draw_pairs(originals["fp32"], 2, seed=SEED + 1).digest
+    assert first.digest != draw_pairs(bundle, reference, 2, seed=SEED + 1, most=2).digest
     assert first.coarse.query.shape == first.refiner.render.shape == (2, SIZE, SIZE, 3)
     assert first.coarse.query.std() > 5, "rendered crops, not a flat colour"
+
+
+class Counted:
+    """A stream of batches of 8 noise pairs."""
+
+    position = 0
+
+    def __next__(self):
+        self.position += 8
+        return coarse_batch(np.random.default_rng(self.position), 8, 32)
+
+
+@pytest.mark.parametrize(("solvable", "added", "drawn"), [((), 0, 40), ((3, 5), 14, 64), (range(8), 8, 16)])
+def test_pairs_are_added_until_pytorch_has_poses_enough(solvable, added, drawn, monkeypatch):
+    """A stream of batches of 8 pairs in which PyTorch finds poses for the same few."""
+    made = []
+
+    def poses(bundle, reference, batch):
+        made.append(batch)
+        return Poses(np.zeros((8, 4, 4)), np.isin(np.arange(8), solvable))
+
+    monkeypatch.setattr(verify, "_reference_poses", poses)
+    most = drawn if not solvable else 1024
+    batch, count = verify._with_poses(Counted(), None, None, most)
+    assert count == drawn
+    wanted = [made[0].query, *(later.query[list(solvable)] for later in made[1:])]
+    np.testing.assert_array_equal(batch.query, np.concatenate(wanted))
+    assert len(batch.query) == 8 + added
 
 
 @pytest.mark.parametrize("count", [0, 1, BATCH + 1])

@@ -36,6 +36,16 @@ def test_the_difference_is_relative_to_the_largest_value():
     assert not row(wanted, wanted + np.float32(1e-3)).passed
 
 
+def test_a_difference_everywhere_is_not_hidden_by_one_large_value():
+    wanted = np.ones(10_000, np.float32)
+    wanted[0] = 100.0
+    found = row(wanted, wanted + np.float32(2e-3))
+    assert found.relative == pytest.approx(2e-5, rel=1e-2)
+    assert found.relative_l2 == pytest.approx(0.2 / math.sqrt(19_999), rel=1e-3)
+    assert not found.passed
+    assert "2e-05 (L2: 0.00141), wanted at most 0.0001" in found.complaint
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_value_that_is_not_finite_fails(bad, precision):
@@ -233,7 +243,7 @@ def test_a_lost_pose_is_infinitely_far_and_a_found_one_is_no_gain(coarse_batch):
     T = np.where(np.array([0, 1, 0, 0], bool)[:, None, None], np.nan, truth)
     given = Poses(T, np.array([True, False, True, True]))
     found = compare_poses("engine", "coarse", coarse_batch, reference, given, minimum=3)
-    assert (found.solved, found.lost, found.right) == (3, 1, 3)
+    assert (found.solved, found.changed, found.lost, found.right) == (3, 1, 1, 3)
     assert (found.median_px, found.p90_px) == (0.0, math.inf)
     assert found.passed()
     assert not compare_poses("engine", "coarse", coarse_batch, reference, given, minimum=4).passed()

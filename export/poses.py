@@ -1,0 +1,56 @@
+"""Poses that the networks' outputs on pairs lead to: what the evaluation in training and the verification share.
+
+The matches are lifted, weighted and solved as the estimator does it, by the package's own solvers in float64 on the
+CPU, whatever ran the networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from coop_edge.config import LmConfig, RansacConfig
+from coop_edge.pnp import LmResult, RansacResult, ransac_epnp, weighted_lm
+from coop_edge.stages.coarse import REFERENCE_SIZE
+from coop_edge.stages.matches import patch_centres, template_pixels
+from export.networks.refiner import cell_pixels
+from export.training.batch import PATCH, CoarseBatch, RefinerBatch
+
+Array = np.ndarray[Any, Any]
+
+
+def match_poses(
+    batch: CoarseBatch, probability: Array, index: Array, offset: Array, config: RansacConfig | None = None
+) -> tuple[RansacResult, Array]:
+    """EPnP + RANSAC on the matches of each pair; also which matches it was given, bool [N,T].
+
+    probability [N,T], index [N,T], offset [N,T,2]: of the coarse decoder; they may hold anything, NaN included. A match
+    takes the object point of the nearest template pixel. config: the default one by default; as the estimator's, its
+    threshold counts pixels of a crop of ``REFERENCE_SIZE`` and grows with the crop.
+    """
+    n, size = batch.query.shape[:2]
+    there = np.nan_to_num(template_pixels(index, offset, size // PATCH, PATCH))
+    pixel = np.clip(np.rint(there), 0, size - 1).astype(int)
+    points = batch.template_points[np.arange(n)[:, None], pixel[..., 1], pixel[..., 0]].astype(np.float64)
+    valid = (probability > 0) & np.isfinite(points).all(axis=-1)
+    config = config or RansacConfig()
+    config = replace(config, threshold_px=config.threshold_px * size / REFERENCE_SIZE)
+    here = np.broadcast_to(patch_centres(size, PATCH), (*valid.shape, 2))
+    return ransac_epnp(points, here, valid, batch.K_query, config), valid
+
+
+def flow_poses(
+    batch: RefinerBatch, flow: Array, confidence: Array, stride: int, config: LmConfig | None = None
+) -> LmResult:
+    """One weighted Levenberg-Marquardt from ``T_init``. flow [N,2,H,W] pixels, confidence [N,1,H,W]: W of each cell."""
+    cells = cell_pixels(stride)
+    points = batch.object_points[:, cells, cells].astype(np.float64)
+    n, height, width = points.shape[:3]
+    weights = np.where(np.isfinite(points[..., 0]), confidence[:, 0], 0.0).astype(np.float64)
+    pixel = np.arange(batch.query.shape[1], dtype=np.float64)[cells]
+    image = flow.transpose(0, 2, 3, 1) + np.stack(np.meshgrid(pixel, pixel), axis=-1)
+    shape = (n, height * width)
+    points, image, weights = points.reshape(*shape, 3), image.reshape(*shape, 2), weights.reshape(shape)
+    return weighted_lm(points, image, weights, batch.K, batch.T_init, config or LmConfig())
