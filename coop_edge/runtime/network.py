@@ -20,10 +20,10 @@ REMEDY = "fetch the bundle again, or export it again (python -m export onnx)"
 class TemplateSettings:
     """How the templates that the coarse network was trained with were rendered."""
 
-    views: int = 42
-    margin: float = 1.05
+    views: int
+    margin: float
     """Side of a template over the diameter of the bounding sphere's image."""
-    field_of_view: float = 15.0
+    field_of_view: float
     """Degrees."""
 
 

@@ -50,7 +50,7 @@ def tiny_bundle(
         input_size=input_size,
         patch_size=patch_size,
         radius_px=2.0,
-        template=TemplateSettings(),
+        template=TemplateSettings(42, 1.05, 15.0),
         networks=networks,
     )
     write_manifest(bundle)
