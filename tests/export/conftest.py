@@ -1,16 +1,26 @@
-"""Without PyTorch (extra ``export``) the tests that import it are left out, and the header says so."""
+"""Without PyTorch (extra ``export``) the tests that import it are left out, and the header says so; with it they run
+on one thread, as their networks are so small that threads would only wait for each other."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
+
+import pytest
 
 _HERE = Path(__file__).parent
 _IMPORT = re.compile(r"^import torch$", re.MULTILINE)
 NEED_TORCH = sorted(p.name for p in _HERE.glob("test_*.py") if _IMPORT.search(p.read_text()))
 
 collect_ignore = [] if importlib.util.find_spec("torch") else NEED_TORCH
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def pytest_report_header() -> str | None:

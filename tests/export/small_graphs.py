@@ -30,7 +30,14 @@ VARIANTS = {
     "stride-16": ("refiner", {"trunk": WIDE, "stride": 16}),
     "selector": ("selector", {"trunk": WIDE}),
 }
-GRAPHS_OF_VARIANTS = [(name, role) for name, (role_of_net, _) in VARIANTS.items() for role in GRAPHS[role_of_net]]
+_STEMS, _HEADS = ("hybrid", "linear-stem"), ("hybrid", "linear-logits", "classification", "regression")
+GRAPHS_OF_VARIANTS = [
+    (name, role)
+    for name, (role_of_net, _) in VARIANTS.items()
+    for role in GRAPHS[role_of_net]
+    if name in {"coarse_encoder": _STEMS, "coarse_decoder": _HEADS}.get(role, VARIANTS)
+]
+"""Graphs that differ: encoders do not know of the head, nor decoders of the stem."""
 METHODS = {"coarse_encoder": "encode", "coarse_decoder": "decode"}
 
 

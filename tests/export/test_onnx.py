@@ -48,6 +48,18 @@ TABLE = {
 }
 
 
+@pytest.fixture
+def small_runner(tmp_path):
+    """(variant, role) -> a closed runner of the FP32 graph."""
+
+    def make(variant, role):
+        path = tmp_path / "graph.onnx"
+        path.write_bytes(small_model(variant, role).SerializeToString())
+        return OnnxRunner(Network(role, path, sha256_of(path), "fp32", *specs_of(small_net(variant), role)), threads=1)
+
+    return make
+
+
 def layer_norms_that_run(variant, role):
     """Calls of LayerNorm modules when PyTorch computes what the graph computes."""
     net, calls = small_net(variant), []
@@ -102,19 +114,22 @@ def test_every_shape_is_recorded_and_static_but_for_the_batch(variant, role, pre
             assert all(side.dim_value > 0 for side in recorded[name][1:]), (node.name, recorded[name])
 
 
-@pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize(("variant", "role"), GRAPHS_OF_VARIANTS)
-def test_fp32_graphs_compute_what_pytorch_does(variant, role, n):
-    feed = feed_of(variant, role, n)
-    found, wanted = run(small_model(variant, role), feed), torch_outputs(variant, role, feed)
-    assert len(found) == len(wanted)
-    for (name, given), truth in zip(found.items(), wanted, strict=True):
-        assert given.dtype == truth.dtype
-        assert given.shape == truth.shape
-        if given.dtype == np.int32:
-            np.testing.assert_array_equal(given, truth)
-        else:
-            assert np.abs(given - truth).max() <= 1e-4 * max(np.abs(truth).max(), 1e-12), name
+def test_fp32_graphs_compute_what_pytorch_does(variant, role, small_runner):
+    """On the runtime, for several samples, one, and none."""
+    with small_runner(variant, role) as runner:
+        for n in (3, 1, 0):
+            feed = feed_of(variant, role, n)
+            found, wanted = runner.run(feed), torch_outputs(variant, role, feed)
+            assert list(found) == list(runner.outputs)
+            for (name, given), truth in zip(found.items(), wanted, strict=True):
+                assert given.dtype == truth.dtype
+                assert given.shape == truth.shape == (n, *runner.outputs[name].shape[1:])
+                if given.dtype == np.int32:
+                    np.testing.assert_array_equal(given, truth)
+                else:
+                    scale = np.abs(truth).max(initial=1e-12)
+                    assert np.abs(given - truth).max(initial=0.0) <= 1e-4 * scale, name
 
 
 def test_the_images_and_weights_of_these_tests_make_outputs_that_vary():
@@ -130,26 +145,14 @@ def test_the_images_and_weights_of_these_tests_make_outputs_that_vary():
 @pytest.mark.parametrize(
     ("variant", "role"), [(v, r) for v, r in GRAPHS_OF_VARIANTS if v in ("hybrid", "deterministic", "selector")]
 )
-def test_rows_of_a_batch_do_not_touch_each_other(variant, role):
-    feed, model = feed_of(variant, role, 5), small_model(variant, role)
-    together = run(model, feed)
-    for i in range(5):
-        alone = run(model, {name: array[i : i + 1] for name, array in feed.items()})
-        for name, array in together.items():
-            np.testing.assert_allclose(array[i : i + 1], alone[name], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("variant", "role"), GRAPHS_OF_VARIANTS)
-def test_an_empty_batch_runs_on_the_runtime(variant, role, tmp_path):
-    path = tmp_path / "graph.onnx"
-    path.write_bytes(small_model(variant, role).SerializeToString())
-    inputs, outputs = specs_of(small_net(variant), role)
-    with OnnxRunner(Network(role, path, sha256_of(path), "fp32", inputs, outputs), threads=1) as runner:
-        for n in (0, 1):
-            found = runner.run(
-                feed_of(variant, role, n) if n else {s.name: np.zeros((0, *s.shape[1:]), "f4") for s in inputs}
-            )
-            assert {name: array.shape for name, array in found.items()} == {s.name: (n, *s.shape[1:]) for s in outputs}
+def test_rows_of_a_batch_do_not_touch_each_other(variant, role, small_runner):
+    feed = feed_of(variant, role, 5)
+    with small_runner(variant, role) as runner:
+        together = {name: array.copy() for name, array in runner.run(feed).items()}
+        for i in range(5):
+            alone = runner.run({name: array[i : i + 1] for name, array in feed.items()})
+            for name, array in together.items():
+                np.testing.assert_allclose(array[i : i + 1], alone[name], rtol=1e-4, atol=1e-5)
 
 
 def test_parameters_keep_the_names_and_the_values_of_the_state_dict():
