@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import coop_edge
-from coop_edge import cli_build
+from coop_edge import cli_build, cli_estimate
 from coop_edge.errors import CoopEdgeError, InputError
 
 if TYPE_CHECKING:
@@ -215,7 +215,8 @@ def doctor(
     raise typer.Exit(0 if report.ready else 1)
 
 
-app.command()(_readable_errors(cli_build.build))
+for _command in (cli_build.build, cli_estimate.estimate, cli_estimate.demo):
+    app.command()(_readable_errors(_command))
 
 
 def _load(mesh: Path, unit: Unit, albedo: str | None, ignore_colors: bool, max_faces: int) -> Mesh:

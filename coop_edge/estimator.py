@@ -141,8 +141,9 @@ class Estimator:
         image: RGB uint8 [height,width,3], any strides. camera: of the image. detections: of registered objects, several
         of one object allowed.
 
-        All detections run as one batch; none of them bears on the others' poses. What cannot be found comes back with
-        ``success=False`` and a reason. Raises InputError, EngineError (closed, in use by another thread).
+        All detections run as one batch, and none bears on another's pose, but for what a network rounds differently in
+        a batch of another size. What cannot be found comes back with ``success=False`` and a reason. Raises InputError,
+        EngineError (closed, in use by another thread).
         """
         with self._call("estimate"):
             picture = self._image(image, camera)

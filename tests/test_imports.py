@@ -43,6 +43,8 @@ MAY_IMPORT = {
     "estimator": FOUNDATION | {"backend", "mesh", "templates", "runtime", "stages", "pipeline", "registry"},
     "cli": {"*"},
     "cli_build": {"*"},
+    "cli_estimate": {"*"},
+    "cli_inputs": FOUNDATION,
     "__main__": {"*"},
     "__init__": {"*"},
 }
