@@ -13,7 +13,8 @@ from coop_edge.runtime.base import TensorSpec
 from export.onnx_graph import OPSET, attribute, tensors_of
 from export.precision import PRODUCTS
 
-FULL_PRECISION = ("LayerNormalization", "InstanceNormalization", "Softmax", "Sigmoid", "ReduceSum", "ReduceMax", "Exp")
+FULL_PRECISION = ("LayerNormalization", "InstanceNormalization", "BatchNormalization", "Softmax", "Sigmoid",
+                  "ReduceSum", "ReduceMax", "Exp")  # fmt: skip
 """Operators whose inputs are never FP16."""
 UNWANTED = ("Attention", "RotaryEmbedding", "Constant", "Identity", "If", "Loop")
 """Newer than opset 20, or left over from tracing."""

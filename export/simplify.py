@@ -4,7 +4,9 @@ The trace computes every shape, position and rotary table anew in each run, from
 nodes. Only the batch axis is dynamic, so nearly all of it is constant. Which tensors depend on shapes alone is read off
 the graph; what they hold is found by running the graph at two batch sizes. What is the same at both becomes a constant;
 what follows N is brought to a form in which N does not have to be known (0 or -1 in ``Reshape``, 1 in ``Expand``,
-factors instead of sizes in ``Resize``). Standard operators stay standard operators; no weight changes.
+factors instead of sizes in ``Resize``). Standard operators stay standard operators. Batch normalisations become part
+of the convolutions before them: in an FP16 graph they would stand between two casts, where no engine joins them. No
+other weight changes.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ def simplify(model: ModelProto) -> Graph:
     for node in [n for n in graph.nodes if n.op_type == "Identity"]:
         _inline(graph, node)
     graph.prune()
+    _fold_normalisations(graph)
     derived = _shape_derived(graph)
     probes = _run(graph, derived)
     _fold(graph, derived, probes)
@@ -59,6 +62,25 @@ def _inline(graph: Graph, node: NodeProto) -> None:
         graph.constants[node.output[0]] = graph.constants[source]
         graph.nodes = [n for n in graph.nodes if n is not node]
     else:
+        graph.bypass(node)
+
+
+def _fold_normalisations(graph: Graph) -> None:
+    """Batch normalisation by fixed statistics is a factor and a summand per channel: the convolution's own from now."""
+    producers, consumers = graph.producers(), graph.consumers()
+    for node in [n for n in graph.nodes if n.op_type == "BatchNormalization"]:
+        source, target = node.input[0], node.output[0]
+        conv = producers.get(source)
+        if conv is None or conv.op_type != "Conv" or len(consumers[source]) > 1 or source in graph.output_names:
+            continue
+        scale, shift, mean, variance = (graph.constants[name].astype(np.float64) for name in node.input[1:5])
+        factor = scale / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
+        bias = graph.constants[conv.input[2]] if len(conv.input) > 2 else 0.0
+        weight = graph.constants[conv.input[1]] * factor[:, None, None, None]
+        graph.constants[f"{target}/weight"] = weight.astype(np.float32)
+        graph.constants[f"{target}/bias"] = (shift + (bias - mean) * factor).astype(np.float32)
+        set_input(conv, 1, f"{target}/weight")
+        set_input(conv, 2, f"{target}/bias")
         graph.bypass(node)
 
 

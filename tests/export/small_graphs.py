@@ -43,13 +43,16 @@ METHODS = {"coarse_encoder": "encode", "coarse_decoder": "decode"}
 
 @cache
 def small_net(variant: str) -> nn.Module:
-    """An untrained network none of whose parameters equal each other or say nothing."""
+    """An untrained network none of whose parameters and statistics equal each other or say nothing."""
     role, options = VARIANTS[variant]
     net = build(CONFIGS[role].from_dict({**NET[role], **options})).eval()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        for name, statistic in net.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                statistic.add_(0.5 * torch.rand(statistic.shape, generator=generator))
     return net
 
 
