@@ -149,8 +149,6 @@ class Estimator:
             picture = self._image(image, camera)
             found = _sequence(detections, Detection, "detections")
             index = self._registry.indices([detection.object for detection in found])
-            for detection in found:
-                detection.check_camera(camera)
             if not found:
                 return []
             return self._pipeline.estimate(self._frame(picture, camera), found, index)
