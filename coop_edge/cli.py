@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import coop_edge
-from coop_edge import cli_build, cli_estimate
+from coop_edge import cli_bench, cli_build, cli_estimate, cli_track
 from coop_edge.errors import CoopEdgeError, InputError
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def doctor(
     raise typer.Exit(0 if report.ready else 1)
 
 
-for _command in (cli_build.build, cli_estimate.estimate, cli_estimate.demo):
+for _command in (cli_build.build, cli_estimate.estimate, cli_track.track, cli_estimate.demo, cli_bench.bench):
     app.command()(_readable_errors(_command))
 
 

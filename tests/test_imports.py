@@ -44,7 +44,11 @@ MAY_IMPORT = {
     "cli": {"*"},
     "cli_build": {"*"},
     "cli_estimate": {"*"},
+    "cli_track": {"*"},
+    "cli_bench": {"*"},
+    "cli_frames": FOUNDATION | {"cli_inputs"},
     "cli_inputs": FOUNDATION,
+    "latency": FOUNDATION | {"backend", "demo", "estimator", "runtime"},
     "__main__": {"*"},
     "__init__": {"*"},
 }

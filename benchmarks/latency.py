@@ -1,0 +1,61 @@
+"""Time of ``Estimator`` calls: ``python -m benchmarks.latency --device cpu|cuda --engines NAME --json FILE``.
+
+On the scene of the demo (640 x 480): a process' first call, then percentiles per stage and in all for one object with
+one hypothesis and with five, for eight detections, and for tracking; the share of the networks, and the peak memory.
+Every refinement does all its iterations. "networks" is the floor: what is left if everything else were free.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rich.console import Console
+
+from benchmarks.common import hardware, print_table, versions, write_json
+from coop_edge.cli_bench import table
+from coop_edge.errors import CoopEdgeError
+from coop_edge.latency import measure
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engines", default="coop-xs", metavar="NAME", help="name or folder of a bundle")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0 = all cores")
+    parser.add_argument("--repeats", type=int, default=100, help="calls timed per case (default 100)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="stop repeating a case after this time")
+    parser.add_argument("--iterations", type=int, default=5, help="renders per hypothesis")
+    parser.add_argument("--track-iterations", type=int, default=2, help="renders per tracked object")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0, or 2 with one line on standard error."""
+    options = parse(arguments)
+    try:
+        result = measure(
+            options.engines,
+            device=options.device,
+            threads=options.threads,
+            repeats=options.repeats,
+            seconds=options.seconds,
+            iterations=options.iterations,
+            track_iterations=options.track_iterations,
+        )
+    except CoopEdgeError as error:
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    machine = hardware()
+    Console().print(table(result))
+    rows = [*result["cold"].items(), *result["memory"].items()]
+    print_table(f"{machine['cpu']}, {machine['cores']} cores; {result['engines']} on {result['backend']['name']}", rows)
+    if options.json:
+        used = versions("numpy", "numba", "onnxruntime", "onnxruntime-gpu", "cupy-cuda12x", "cupy-cuda13x", "tensorrt")
+        write_json(options.json, {"benchmark": "latency", **result, "hardware": machine, "versions": used})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
