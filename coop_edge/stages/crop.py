@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coop_edge.errors import InputError
 from coop_edge.geometry.crop import CropCamera, crop_camera
 from coop_edge.stages.arrays import Array, array_module
 from coop_edge.types import Camera, Detection
@@ -56,8 +57,11 @@ def crop_detections(
     ``Warp``; on the CPU if None. Raises InputError: image, boxes or masks that do not fit the camera.
     """
     camera.check_image(image)
-    for detection in detections:
-        detection.check_camera(camera)
+    for i, detection in enumerate(detections):
+        try:
+            detection.check_camera(camera)
+        except InputError as error:
+            raise InputError(f"detections[{i}] ({detection.object!r}): {error}") from None
     boxes = np.array([d.bbox for d in detections], np.float64).reshape(-1, 4)
     virtual = crop_camera(camera.K, boxes, size, margin)
     trusted = np.ones((len(boxes), (size // patch) ** 2), np.bool_)
@@ -104,8 +108,7 @@ def warp_cpu(image: NDArray[np.uint8], H: Floats, size: int) -> NDArray[np.float
     out = np.empty((len(H), size, size, 3), np.uint8)
     image = np.ascontiguousarray(image)  # once, and not in every call to OpenCV
     for i, matrix in enumerate(H):
-        m = samples_per_side(matrix, size)
-        fine = np.array([[m, 0.0, (m - 1) / 2], [0.0, m, (m - 1) / 2], [0.0, 0.0, 1.0]]) @ matrix
+        m, fine = _finer(matrix, size)
         crop = cv2.warpPerspective(image, fine, (m * size, m * size), flags=cv2.INTER_LINEAR)
         out[i] = crop if m == 1 else cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
         _blacken_behind(out[i], matrix)
@@ -119,6 +122,12 @@ def samples_per_side(H: Floats, size: int) -> int:
     pixels = ends[:2] / ends[2]
     span = np.linalg.norm(pixels[:, 1:] - pixels[:, :1], axis=0).max()
     return int(np.clip(np.rint(span), 1, MOST_SAMPLES))
+
+
+def _finer(H: Floats, size: int) -> tuple[int, Floats]:
+    """m, and the homography to a crop of m x m pixels in the place of each."""
+    m = samples_per_side(H, size)
+    return m, np.array([[m, 0.0, (m - 1) / 2], [0.0, m, (m - 1) / 2], [0.0, 0.0, 1.0]]) @ H
 
 
 def as_network_image(rgb: Array) -> Array:
@@ -141,6 +150,8 @@ def _patches_touched(mask: NDArray[np.bool_], H: Floats, size: int, patch: int) 
     """Which patches [T] of a crop hold any of the mask [h,w]."""
     import cv2
 
-    inside: Any = cv2.warpPerspective(mask.view(np.uint8), H, (size, size), flags=cv2.INTER_NEAREST)
+    m, fine = _finer(H, size)  # as finely as the image is sampled: a cable is narrower than a pixel of its crop
+    inside: Any = cv2.warpPerspective(mask.view(np.uint8), fine, (m * size, m * size), flags=cv2.INTER_NEAREST)
+    _blacken_behind(inside, fine)
     side = size // patch
-    return np.asarray(inside.reshape(side, patch, side, patch).any(axis=(1, 3)).ravel())
+    return np.asarray(inside.reshape(side, m * patch, side, m * patch).any(axis=(1, 3)).ravel())

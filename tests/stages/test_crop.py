@@ -125,6 +125,29 @@ def test_a_mask_says_which_patches_to_trust():
     assert not trusted[:, 3].any()
 
 
+def test_a_mask_narrower_than_a_pixel_of_its_crop_is_not_overlooked():
+    for column in range(100, 112):
+        mask = np.zeros((480, 640), bool)
+        mask[10:470, column] = True
+        crops = crop_of(ramp(), Detection("a", bbox=(0, 10, 640, 460), mask=mask))
+        x = crops.camera.pixels_to_crop([[(column, 240.0)]])[0, 0, 0]
+        assert crops.trusted[0].reshape(4, 4)[:, int(x + 0.5) // 16].any()
+
+
+def test_no_patch_behind_the_camera_is_trusted():
+    """A box 150 degrees wide, aside: part of its crop lies behind the camera, where the image would be mirrored."""
+    wide = Camera([[50.0, 0.0, 319.5], [0.0, 50.0, 239.5], [0.0, 0.0, 1.0]], 640, 480)
+    mask = np.ones((480, 640), bool)
+    crops = crop_of(ramp(), Detection("a", bbox=(320, 0, 320, 480), mask=mask), camera=wide)
+    inverse = np.linalg.inv(crops.camera.H[0])
+    u, v = np.meshgrid(np.arange(64), np.arange(64))
+    behind = (inverse @ np.stack([u, v, np.ones_like(u)]).reshape(3, -1))[2].reshape(64, 64) <= 0
+    whole = behind.reshape(4, 16, 4, 16).all(axis=(1, 3)).ravel()
+    assert whole.any()
+    assert not crops.trusted[0][whole].any()
+    assert crops.trusted[0].any()
+
+
 @pytest.mark.parametrize(
     ("image", "box", "says"),
     [
