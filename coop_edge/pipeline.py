@@ -22,7 +22,7 @@ from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined, refine
-from coop_edge.stages.select import LOST, NetworkRescorer, Selection, select
+from coop_edge.stages.select import NetworkRescorer, Selection, select
 from coop_edge.types import Camera, Detection, PoseEstimate, StageTimes
 
 Floats = NDArray[np.float64]
@@ -71,8 +71,6 @@ class Pipeline:
         """Poses of N objects from those before [N,4,4], as one batch; a failure says ``LOST`` and why."""
         clock = StageClock()
         chosen = self._follow(frame, index, T_previous, self.config.refine.track_iterations, clock)
-        why = (chosen.hypothesis_reasons[i] for i in chosen.hypothesis)
-        chosen = replace(chosen, reasons=tuple(f"{LOST}: {reason}" if reason else "" for reason in why))
         return chosen.estimates(names, clock.times())
 
     def warmup(self, renderer: Callable[[Mesh], Renderer]) -> StageTimes:

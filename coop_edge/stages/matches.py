@@ -85,7 +85,7 @@ def lift(
 
     Returns the object points float32 [N,k,T,3] at the pixels nearest to the matches, valid bool [N,k,T], and the
     probabilities float32 [N,k,T], 0 where not valid. A match is valid if its probability exceeds ``least`` and its
-    pixel lies on the template's silhouette.
+    pixel lies on the template's silhouette; one that is not finite is none.
     """
     xp = array_module(decoded.probability)
     n, k = templates.shape
@@ -97,8 +97,9 @@ def lift(
         maps = objects[object_index[i]].object_points
         size = maps.shape[1]
         match = template_pixels(decoded.index[i, column[i]], decoded.offset[i, column[i]], size // patch, patch)
-        pixel = xp.clip(xp.rint(match), 0, size - 1).astype(np.int64)
-        points[i] = maps[column[i][:, None], pixel[..., 1], pixel[..., 0]]
+        known = xp.isfinite(match).all(axis=-1, keepdims=True)
+        pixel = xp.clip(xp.rint(xp.where(known, match, 0.0)), 0, size - 1).astype(np.int64)
+        points[i] = xp.where(known, maps[column[i][:, None], pixel[..., 1], pixel[..., 0]], np.float32(np.nan))
     valid = (probability > least) & xp.isfinite(points).all(axis=-1)
     return points, valid, xp.where(valid, probability, np.float32(0.0))
 

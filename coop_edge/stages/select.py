@@ -32,7 +32,7 @@ from coop_edge.types import PoseEstimate, StageTimes
 Floats = NDArray[np.float64]
 
 LOST = "lost"
-"""Reason of a tracked object whose evidence has dropped."""
+"""What the reason of a tracked object begins with whose evidence has dropped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +60,12 @@ class NetworkRescorer:
     micro_batch: int = 64
 
     def __call__(self, refined: Refined, object_index: NDArray[np.int64], scores: Floats) -> Floats:
-        """[M]; failed hypotheses keep their score."""
+        """[M]; failed hypotheses keep their score, NaN counts as 0."""
         chosen = np.flatnonzero(refined.ok)
         pairs = self.maker.make(refined.T_camera_object[chosen], object_index[chosen])
         outputs = run_batched(self.runner, {"query": pairs.query, "render": pairs.render}, self.micro_batch)
         out = scores.copy()
-        out[chosen] = np.clip(on_host(outputs["score"]), 0.0, 1.0)
+        out[chosen] = np.clip(np.nan_to_num(on_host(outputs["score"]), nan=0.0), 0.0, 1.0)
         return out
 
 
@@ -116,9 +116,9 @@ def select(
     """Score M hypotheses, reject what disagrees, keep the best of each of ``count`` detections.
 
     detection, object_index [M]. evidence [M] and reasons [M] are those of the coarse stage (None: there was none).
-    T_previous [M,4,4]: the poses tracked from; failures then are ``LOST``. Among the poses of a symmetric object that
-    look the same the one nearest to T_previous is returned, without it the one least turned against the camera.
-    Of equal scores the earlier hypothesis wins.
+    T_previous [M,4,4]: the poses tracked from; failures then are ``LOST``, and why. Among the poses of a symmetric
+    object that look the same the one nearest to T_previous is returned, without it the one least turned against the
+    camera. Of equal scores the earlier hypothesis wins.
     """
     index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
     found = agreement(refined, config)
@@ -198,7 +198,7 @@ def _selection(
             reference = None if T_previous is None else T_previous[i]
             pose, spread = refined.T_camera_object[i], refined.covariance[i]
             T[d], covariance[d] = one_of_the_same(objects[index[i]], pose, spread, reference)
-        reasons.append(LOST if reason and T_previous is not None else reason)
+        reasons.append(f"{LOST}: {reason}" if reason and T_previous is not None else reason)
     has = chosen >= 0
 
     def of_chosen(values: NDArray[Any], missing: float) -> NDArray[Any]:

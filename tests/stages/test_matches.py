@@ -132,6 +132,17 @@ def test_lift_reads_the_nearest_pixel_and_drops_what_lies_off_the_silhouette():
     assert valid[0, 1].all()
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_an_offset_that_is_not_finite_is_no_match(wrong):
+    """What a network of half precision says where it overflows."""
+    maps = np.ones((VIEWS, SIZE, SIZE, 3), np.float32)
+    offset = np.zeros((1, VIEWS, T, 2), np.float32)
+    offset[0, 0, 3, 1] = wrong
+    decoded = Decoded(np.full((1, VIEWS, T), 0.5, np.float32), np.zeros((1, VIEWS, T), np.int32), offset)
+    _, valid, _ = lift(decoded, np.array([[0]]), [model(0, points=maps)], np.array([0]), 16, 0.2)
+    assert np.flatnonzero(~valid[0, 0]).tolist() == [3]
+
+
 def test_describe_wants_templates_of_the_mesh_and_of_the_networks_size(two, cube, bar):
     encoder = Chain.of(two).oracle.encoder
     with pytest.raises(BundleError, match="another mesh"):

@@ -191,8 +191,8 @@ def test_estimates_carry_everything():
 def test_while_tracking_every_failure_is_lost():
     refined = refined_of([cells(10, 90), cells(90, 10), "refine: the object lies outside the image"])
     chosen = choose(refined, [0, 1, 2], 3, T_previous=np.array([np.eye(4)] * 3))
-    assert chosen.reasons == (LOST, "", LOST)
-    assert chosen.hypothesis_reasons[0].startswith("select:")
+    assert chosen.reasons[0].startswith(f"{LOST}: select: render and image disagree")
+    assert chosen.reasons[1:] == ("", f"{LOST}: refine: the object lies outside the image")
 
 
 def test_a_half_turned_hypothesis_is_rejected(two, cube):
@@ -241,6 +241,15 @@ def test_a_selector_network_takes_the_place_of_the_score(two):
         chain.refine(T[:0], index[:0]), index[:0], 0, chain.models, index[:0], SelectConfig(), rescore=rescore
     )
     assert len(nothing) == 0
+
+
+def test_a_selector_that_says_nan_believes_nothing(two):
+    chain, index = Chain.of(two), np.array([0, 0])
+    refined = chain.refine(np.array([two.placed[0].T] * 2), index)
+    rescore = NetworkRescorer(chain.maker(), FixedScores([np.nan, 0.4]))
+    chosen = select(refined, np.array([0, 1]), 2, chain.models, index, SelectConfig(min_score=0.1), rescore=rescore)
+    assert [estimate.success for estimate in chosen.estimates(["cube", "cube"])] == [False, True]
+    np.testing.assert_allclose(chosen.scores, [0.0, 0.4], rtol=1e-6)
 
 
 def test_of_a_symmetric_object_the_pose_nearest_to_the_previous_one_is_kept():
