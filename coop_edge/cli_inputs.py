@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.errors import InputError
+from coop_edge.errors import InputError, quoted
 from coop_edge.types import Camera, Detection
 
 _PINHOLE = ("fx", "fy", "cx", "cy")
 _CAMERA_KEYS = ("K", "cam_K", *_PINHOLE, "width", "height", "distortion")
+_IGNORED_KEYS = ("depth_scale", "cam_R_w2c", "cam_t_w2c")  # of BOP's files: they do not bear on a pose in one RGB image
 _DETECTION_KEYS = ("object", "bbox", "mask", "score")
 
 
@@ -32,7 +33,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
     if not path.is_file():
         raise InputError(f"{path}: no such image")
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    data = np.fromfile(path, np.uint8)
+    if data.size == 0:
+        raise InputError(f"{path}: the file is empty")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:  # such as one of more pixels than OpenCV takes
+        raise InputError(f"{path}: OpenCV does not read it: {quoted(error)}") from None
     if image is None:
         raise InputError(f"{path}: not an image that OpenCV reads")
     return np.ascontiguousarray(image[..., ::-1], np.uint8)
@@ -42,7 +49,7 @@ def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:
     """A camera from ``FX,FY,CX,CY`` or from a JSON file; its size is the image's where the file does not say it.
 
     The file holds K (3 x 3 or 9 numbers, row by row; BOP's name cam_K too) or fx, fy, cx, cy; and may hold width,
-    height and distortion. Raises InputError.
+    height and distortion. What else BOP writes there (depth_scale, the camera's place) is skipped. Raises InputError.
     """
     height, width = image.shape[:2]
     parts = text.split(",")
@@ -58,6 +65,7 @@ def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:
     values = _read_json(path, "--camera: wanted FX,FY,CX,CY or a JSON file")
     if not isinstance(values, dict):
         raise InputError(f"{path}: wanted a JSON object with K, or fx, fy, cx and cy; got a {type(values).__name__}")
+    values = {key: value for key, value in values.items() if key not in _IGNORED_KEYS}
     _check_keys(path, values, _CAMERA_KEYS)
     optional: dict[str, Any] = {"width": width, "height": height}
     optional |= {key: values[key] for key in ("width", "height", "distortion") if key in values}
@@ -69,17 +77,23 @@ def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:
 
 def parse_objects(arguments: Sequence[str]) -> list[ObjectArgument]:
     """Of ``NAME=MESH:UNIT``. Raises InputError."""
-    return [_object(text) for text in arguments]
+    objects = [_object(text) for text in arguments]
+    names = [each.name for each in objects]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"--object: there is an object {twice[0]!r} already; wanted each name once")
+    return objects
 
 
 def parse_templates(arguments: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
     """Of ``NAME=TEMPLATES.npz``, each of an object among ``names``. Raises InputError."""
-    found = {}
+    found: dict[str, Path] = {}
     for text in arguments:
         name, _, path = text.partition("=")
         if name not in names or not path:
             known = ", ".join(names)
             raise InputError(f"--templates: wanted NAME=TEMPLATES.npz with NAME one of {known}, got {text!r}")
+        if name in found:
+            raise InputError(f"--templates: wanted one file for {name!r}, got {str(found[name])!r} and {path!r}")
         found[name] = Path(path)
     return found
 

@@ -129,10 +129,13 @@ class TestEstimate:
             (["--object", f"cup={MUG}:mm"], "with unit='m' it would be 0.1231 m"),
             (["--object", f"mug={MUG}:m"], "there is an object 'mug' already"),
             (
+                ["--templates", "mug=a.npz"],
+                "--templates: wanted one file for 'mug', got",
+            ),
+            (
                 ["--templates", "cup=a.npz"],
                 "--templates: wanted NAME=TEMPLATES.npz with NAME one of mug, got 'cup=a.npz'",
             ),
-            (["--templates", "mug=a.npz"], "a.npz: no such template file"),
             (
                 ["--detections", "nowhere.json"],
                 "--detections: wanted a JSON file, got 'nowhere.json', which is no file",
@@ -149,6 +152,12 @@ class TestEstimate:
         assert result.exit_code == 2, result.output
         assert says in result.output
         assert "Traceback" not in result.output
+
+    def test_templates_that_are_not_there(self, command):
+        at = command.index("--templates")
+        result = invoke(*command[:at], "--templates", "mug=a.npz", *command[at + 2 :])
+        assert result.exit_code == 2
+        assert "a.npz: no such template file" in result.output
 
     def test_an_unknown_object_and_a_box_outside(self, command, files):
         for entry, says in (
@@ -171,6 +180,7 @@ class TestInputs:
             {"K": K},
             {"cam_K": [60, 0, 31.5, 0, 61, 23.5, 0, 0, 1], "width": 64, "height": 48},
             {"fx": 60, "fy": 61, "cx": 31.5, "cy": 23.5, "distortion": [0, 0, 0, 0]},
+            {"fx": 60, "fy": 61, "cx": 31.5, "cy": 23.5, "width": 64, "height": 48, "depth_scale": 0.1},  # BOP's
         ],
     )
     def test_cameras(self, tmp_path, values):
@@ -186,7 +196,7 @@ class TestInputs:
             ({"K": K, "fx": 60}, "wanted either K or all of fx, fy, cx and cy, got K, fx"),
             ({"fx": 60, "fy": 60, "cx": 31.5}, "wanted either K or all of fx, fy, cx and cy, got fx, fy, cx"),
             ({}, "wanted either K or all of fx, fy, cx and cy, got nothing"),
-            ({"K": K, "depth_scale": 1}, "unknown key 'depth_scale' (known: K, cam_K, fx"),
+            ({"K": K, "focal": 1}, "unknown key 'focal' (known: K, cam_K, fx"),
             ({"K": K, "width": 640, "height": 480}, "its camera has 640x480 pixels, the image 64x48"),
             ({"K": K, "distortion": [0.1, 0, 0, 0]}, "undistort the image first"),
             ({"K": [1, 2, 3]}, "K: wanted a 3x3 matrix"),
@@ -238,6 +248,11 @@ class TestInputs:
         with pytest.raises(InputError) as error:
             read_detections(path)
         assert says in str(error.value)
+
+    def test_an_empty_image_file(self, tmp_path):
+        (tmp_path / "empty.png").touch()
+        with pytest.raises(InputError, match=r"empty\.png: the file is empty"):
+            read_image(tmp_path / "empty.png")
 
     def test_an_image_is_read_as_the_sensor_saw_it(self, tmp_path):
         """A tag that asks viewers to turn the picture would make it another camera's."""
