@@ -239,7 +239,8 @@ def _draw_failure(canvas: Canvas, detection: Detection | None) -> tuple[float, f
     left, top, right, bottom = x, y, x + w - 1.0, y + h - 1.0
     ring = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
     dash = 9.0 * canvas.unit
-    for start, end in itertools.pairwise(ring):
+    # Of a side only what is in the image is cut into dashes: boxes may be as large as they like.
+    for start, end in clip_segments(ring, canvas.image.shape[1::-1], margin=4.0 * canvas.width(3.0)):
         n = max(1, round(float(np.linalg.norm(end - start)) / dash)) | 1  # odd: both ends of a side are drawn
         for k in range(0, n, 2):
             piece = np.stack([start + (end - start) * (k + s) / n for s in (0, 1)])

@@ -168,6 +168,21 @@ def test_objects_anywhere_are_drawn_without_an_error(position):
     assert changed(drawn).any()  # the label at least: a success is never passed over in silence
 
 
+def test_of_a_box_beyond_all_bounds_only_what_is_in_the_image_is_drawn(monkeypatch):
+    drawn, polyline = [], overlay.Canvas.polyline
+
+    def counted(self, pixels, *args, **options):
+        drawn.append(pixels)
+        polyline(self, pixels, *args, **options)
+
+    monkeypatch.setattr(overlay.Canvas, "polyline", counted)
+    failed = PoseEstimate(False, "coarse: too few inliers", object="mug")
+    item = OverlayItem(failed, detection=Detection("mug", bbox=(-1e7, 100, 2e7, 1e7)))
+    picture = draw_overlay(blank(), CAMERA, [item], renderer=CpuRenderer)
+    assert changed(picture)[100].any()  # its upper side
+    assert 10 < len(drawn) < 1000
+
+
 def test_a_failure_shows_its_detection_and_the_reason():
     failed = PoseEstimate(False, reason="too few correspondences", object="mug")
     item = OverlayItem(failed, detection=Detection("mug", bbox=(100, 120, 200, 150)))
