@@ -73,8 +73,16 @@ class Camera:
             hint = "; multiply a float image by 255 and convert" if "float" in str(dtype) else ""
             raise InputError(f"image: wanted dtype uint8, got {dtype}{hint}")
         if tuple(shape) != (self.height, self.width, 3):
-            swapped = "; width and height look swapped" if tuple(shape[:2]) == (self.width, self.height) else ""
-            raise InputError(f"image: wanted RGB [{self.height},{self.width},3], got {list(shape)}{swapped}")
+            wanted, hint = (self.height, self.width), ""
+            if tuple(shape[:2]) == wanted[::-1]:
+                hint = "; width and height look swapped"
+            elif tuple(shape) in (wanted, (*wanted, 1)):
+                hint = "; a grey image becomes RGB with cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)"
+            elif tuple(shape) == (*wanted, 4):
+                hint = "; leave out the fourth channel: image[..., :3]"
+            elif tuple(shape) == (3, *wanted):
+                hint = "; move the channels to the end: image.transpose(1, 2, 0)"
+            raise InputError(f"image: wanted RGB [{self.height},{self.width},3], got {list(shape)}{hint}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,9 +66,12 @@ WRONG_IMAGES = {
     "none": (None, "image: wanted an array uint8 [48,64,3], got NoneType"),
     "float": (image(dtype=np.float32), "image: wanted dtype uint8, got float32; multiply"),
     "int": (image(dtype=np.int64), "image: wanted dtype uint8, got int64"),
-    "grey": (image()[..., 0], "image: wanted RGB [48,64,3], got [48, 64]"),
-    "rgba": (image(channels=4), "image: wanted RGB [48,64,3], got [48, 64, 4]"),
-    "planar": (np.zeros((3, 48, 64), np.uint8), "image: wanted RGB [48,64,3], got [3, 48, 64]"),
+    "grey": (image()[..., 0], "image: wanted RGB [48,64,3], got [48, 64]; a grey image becomes RGB with"),
+    "rgba": (image(channels=4), "image: wanted RGB [48,64,3], got [48, 64, 4]; leave out the fourth channel"),
+    "planar": (
+        np.zeros((3, 48, 64), np.uint8),
+        "image: wanted RGB [48,64,3], got [3, 48, 64]; move the channels to the end",
+    ),
     "batch": (image()[None], "image: wanted RGB [48,64,3], got [1, 48, 64, 3]"),
     "transposed": (image(64, 48), "width and height look swapped"),
     "size": (image(47), "image: wanted RGB [48,64,3], got [47, 64, 3]"),
@@ -100,7 +103,7 @@ WRONG_CALLS = {
     ),
     "box outside": (
         lambda e: e.estimate(image(), TINY, [BOX, Detection("cube", bbox=(64, 0, 5, 5))]),
-        "bbox: [64.0, 0.0, 5.0, 5.0] (x, y, width, height) lies outside the 64x48 image",
+        "detections[1] ('cube'): bbox: [64.0, 0.0, 5.0, 5.0] (x, y, width, height) lies outside the 64x48 image",
     ),
     "NaN in the box": (lambda e: Detection("cube", bbox=(0, 0, np.nan, 5)), "bbox: holds NaN or infinity"),
     "mask of another size": (
