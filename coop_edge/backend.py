@@ -28,6 +28,8 @@ log = logging.getLogger("coop_edge")
 RENDERERS = {"cpu": "coop_edge.render.cpu:CpuRenderer", "cuda": "coop_edge.render.cuda:CudaRenderer"}
 OFFLINE_RENDERERS = {**RENDERERS, "open3d": "coop_edge.render.open3d:Open3dRenderer"}
 SOLVERS = {"cpu": "coop_edge.pnp.cpu:CpuPnpSolver", "cuda": "coop_edge.pnp.cuda:CudaPnpSolver"}
+LACKS_CUDA = "the Estimator's stages run on the CPU alone: its crops have no CUDA kernel yet; take device='cpu'"
+"""What ``lacks_cuda`` of ``Backend.pick`` is for an Estimator."""
 RUNNERS = {"onnx": "coop_edge.runtime.onnx:OnnxRunner", "tensorrt": "coop_edge.runtime.tensorrt:TensorRtRunner"}
 
 

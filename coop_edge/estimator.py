@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.backend import Backend
+from coop_edge.backend import LACKS_CUDA, Backend
 from coop_edge.config import EstimatorConfig
 from coop_edge.errors import BundleError, ConfigError, EngineError, InputError
 from coop_edge.mesh.mesh import Mesh
@@ -30,8 +30,6 @@ from coop_edge.templates.viewpoints import VIEWPOINTS
 from coop_edge.types import Camera, Detection, PoseEstimate
 
 log = logging.getLogger("coop_edge")
-
-LACKS_CUDA = "the Estimator's stages run on the CPU alone: its crops have no CUDA kernel yet; take device='cpu'"
 
 
 class Estimator:
