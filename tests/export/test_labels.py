@@ -195,9 +195,9 @@ def test_coarse_labels_against_ray_casting(stock):
 
 def test_coarse_batch_agrees_with_itself(stock):
     """From a batch alone, as a network's user has it: the template's point at the label projects on to the patch."""
-    batch = stack([pairs.coarse_pair(np.random.default_rng(i), stock, SIZE) for i in range(24)])
+    batch = stack([pairs.coarse_pair(np.random.default_rng(i), stock, SIZE) for i in range(32)])
     errors = []
-    for i in range(24):
+    for i in range(32):
         matched = np.flatnonzero(batch.match_index[i] < (SIZE // PATCH) ** 2)
         uv = template_pixels(batch.match_index[i, matched], batch.offset[i, matched], SIZE)
         assert np.abs(batch.offset[i]).max() <= 0.5
@@ -221,15 +221,18 @@ def test_coarse_batch_agrees_with_itself(stock):
 def test_labels_give_the_pose(stock):
     """Perfect answers through OpenCV's EPnP and RANSAC: what an ideal network would reach."""
     size, errors = 128, []
-    batch = stack([pairs.coarse_pair(np.random.default_rng(100 + i), stock, size) for i in range(30)])
-    for i in range(30):
+    batch = stack([pairs.coarse_pair(np.random.default_rng(100 + i), stock, size) for i in range(50)])
+    for i in range(50):
         matched = np.flatnonzero(batch.match_index[i] < (size // PATCH) ** 2)
-        if len(matched) < 10:
+        if len(matched) < 15:  # fewer, read at whole pixels, leave the pose uncertain
             continue
         uv = template_pixels(batch.match_index[i, matched], batch.offset[i, matched], size)
         column, row = np.rint(uv).astype(int).clip(0, size - 1).T
         points = batch.template_points[i, row, column].astype(np.float64)
         on = np.isfinite(points).all(axis=1)
+        extent = np.linalg.svd(points[on] - points[on].mean(axis=0), compute_uv=False)
+        if extent[2] < 0.05 * extent[0]:
+            continue  # a plane has a second pose that fits nearly as well
         pixels = labels.patch_centres(size)[matched[on]]
         done, r, t, _ = cv2.solvePnPRansac(
             points[on], pixels, batch.K_query[i], None, reprojectionError=3.0, flags=cv2.SOLVEPNP_EPNP
