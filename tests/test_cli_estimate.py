@@ -306,6 +306,22 @@ class TestDemo:
         assert f"{share:.1%} of the" in " ".join(result.stdout.split())
         assert ("not every object within 10%" in result.stdout) == bool(code)
 
+    def test_a_turned_object_is_wrong_though_its_middle_is_right(self, demo, answer):
+        """A quarter turn about the middle moves a point by sqrt(2) times its distance from the axis."""
+        path, unit = self.SCENE.meshes["mug"]
+        mesh = Mesh.load(path, unit=unit)
+        assert np.linalg.norm(mesh.centre) > 0.01  # not its own frame's origin
+        turn = at(0, 0, 0, (0, np.pi / 2, 0))
+        turn[:3, 3] = mesh.centre - turn[:3, :3] @ mesh.centre
+        answer(*self.results(mug=self.SCENE.truth["mug"] @ turn))
+        result = invoke(*demo, "--json")
+        assert result.exit_code == 1, result.output
+        (error,) = [entry["error"] for entry in json.loads(result.stdout)["results"] if entry["object"] == "mug"]
+        moved = np.sqrt(2) * np.hypot(mesh.vertices[:, 0], mesh.vertices[:, 2]).mean()
+        assert error["metres"] == pytest.approx(moved, rel=1e-4)
+        assert error["diameters"] == pytest.approx(moved / mesh.diameter, rel=1e-4)
+        assert error["degrees"] == pytest.approx(90.0, abs=1e-3)
+
     def test_a_missing_object_fails(self, demo, answer, tmp_path):
         answer(*self.results(mug=None))
         result = invoke(*demo, "--json")

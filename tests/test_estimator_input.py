@@ -24,6 +24,7 @@ from coop_edge import (
     TemplateSet,
 )
 from coop_edge import backend as room
+from coop_edge.pnp.cpu import CpuPnpSolver
 from tests.estimators import TINY, tiny_scene
 from tests.runtime.networks import tiny_bundle
 
@@ -214,6 +215,14 @@ def test_a_closed_estimator_says_so(folder):
         with pytest.raises(EngineError, match=f"{name}: this Estimator is closed; make a new one with"):
             call()
     assert not closed.objects
+
+
+def test_closing_stops_the_threads_of_the_solver(folder, monkeypatch):
+    closed = []
+    monkeypatch.setattr(CpuPnpSolver, "close", lambda self: closed.append(self))
+    with Estimator.from_engines(folder, device="cpu", threads=2):
+        assert not closed
+    assert [type(solver) for solver in closed] == [CpuPnpSolver]
 
 
 @pytest.mark.parametrize(
