@@ -1,0 +1,1 @@
+"""Accuracy as the BOP benchmark measures it: ``python -m benchmarks.accuracy DATASET``."""

@@ -1,0 +1,124 @@
+"""What can be measured: anything that turns an image and boxes into poses, behind one small protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks.accuracy.dataset import BopDataset, Box
+from coop_edge import Camera, Detection, Estimator, EstimatorConfig, PoseEstimate
+from coop_edge.errors import InputError
+
+METHODS = ("ours", "sift", "lightglue")
+
+
+class Method(Protocol):
+    """One method, in one process. ``add_objects`` comes first, ``close`` last.
+
+    name: for tables.
+    """
+
+    name: str
+
+    def add_objects(self, dataset: BopDataset) -> None:
+        """Onboard ``dataset.models[i]`` for every i of ``dataset.object_ids``."""
+        ...
+
+    def estimate(self, image: np.ndarray, camera: Camera, boxes: Sequence[Box]) -> list[PoseEstimate]:
+        """One estimate per box (obj_id, bbox, mask or None), in their order; N = 0 is legal.
+
+        image: RGB uint8 [height,width,3].
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
+        ...
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """How a method is to be made; plain data, so that it travels to other processes.
+
+    method: one of ``METHODS``. engines: bundle of "ours". config: nested options of EstimatorConfig, for "ours".
+    hypotheses: templates per detection. threads: of the CPU, 0 = all cores. seed: of all that is drawn at random.
+    """
+
+    method: str = "ours"
+    engines: str = ""
+    hypotheses: int = 1
+    config: dict[str, Any] = field(default_factory=dict)
+    threads: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"method: wanted one of {', '.join(METHODS)}, got {self.method!r}")
+        if self.method == "ours" and not self.engines:
+            raise InputError("engines: wanted the name or the folder of a bundle for the method 'ours'")
+
+    def open(self) -> Method:
+        """Make the method; the baselines' packages are imported only here. Raises CoopEdgeError."""
+        return _makers()[self.method](self)
+
+
+class OursMethod:
+    """The Estimator. estimator: open; ``close`` closes it."""
+
+    def __init__(self, options: MethodOptions) -> None:
+        self.name = f"ours ({options.engines})"
+        self.estimator = Estimator.from_engines(
+            options.engines, device="auto", config=estimator_config(options), threads=options.threads
+        )
+
+    def add_objects(self, dataset: BopDataset) -> None:
+        """All objects among the targets, with their symmetries."""
+        for obj_id in dataset.object_ids:
+            model = dataset.models[obj_id]
+            self.estimator.add_object(object_name(obj_id), model.load_mesh(), symmetries=model.symmetries)
+        self.estimator.warmup()
+
+    def estimate(self, image: np.ndarray, camera: Camera, boxes: Sequence[Box]) -> list[PoseEstimate]:
+        """See ``Method``."""
+        detections = [Detection(object_name(box.obj_id), box.bbox, box.mask) for box in boxes]
+        return self.estimator.estimate(image, camera, detections)
+
+    def close(self) -> None:
+        """See ``Method``."""
+        self.estimator.close()
+
+
+def object_name(obj_id: int) -> str:
+    """What an object of a data set is called in an Estimator."""
+    return f"obj_{obj_id:06d}"
+
+
+def estimator_config(options: MethodOptions) -> EstimatorConfig:
+    """The Estimator's options: those given, over the number of hypotheses and the seed. Raises ConfigError."""
+    config = EstimatorConfig.from_dict(options.config)
+    coarse, ransac = options.config.get("coarse", {}), options.config.get("ransac", {})
+    if "hypotheses" not in coarse:
+        config = dataclasses.replace(config, coarse=dataclasses.replace(config.coarse, hypotheses=options.hypotheses))
+    if "seed" not in ransac:
+        config = dataclasses.replace(config, ransac=dataclasses.replace(config.ransac, seed=options.seed))
+    return config
+
+
+def _makers() -> dict[str, Callable[[MethodOptions], Method]]:
+    return {"ours": OursMethod, "sift": _sift, "lightglue": _lightglue}
+
+
+def _sift(options: MethodOptions) -> Method:
+    from benchmarks.accuracy.baselines import SiftMethod
+
+    return SiftMethod(hypotheses=options.hypotheses, threads=options.threads, seed=options.seed)
+
+
+def _lightglue(options: MethodOptions) -> Method:
+    from benchmarks.accuracy.baselines import LightGlueMethod
+
+    return LightGlueMethod(hypotheses=options.hypotheses, threads=options.threads, seed=options.seed)
