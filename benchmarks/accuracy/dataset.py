@@ -107,6 +107,11 @@ class BopDataset:
         width, height = self._sizes[key]
         return Camera(K, width, height)
 
+    @cached_property
+    def has_depth(self) -> bool:
+        """Whether every image with targets has depth, so that VSD can be measured; False without targets."""
+        return bool(self.images) and all(find_picture(self.scene_folder(s) / "depth", i) for s, i in self.images)
+
     def depth(self, scene_id: int, im_id: int) -> np.ndarray | None:
         """float32 [height,width] metres, 0 = unknown; None if the data set has no depth for this image."""
         path = find_picture(self.scene_folder(scene_id) / "depth", im_id)
