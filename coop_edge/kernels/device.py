@@ -7,8 +7,10 @@ both exercised on machines without a GPU.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,6 +96,29 @@ class CupyDevice:
     def to_numpy(self, array: Array) -> Any:
         """Copy a device array to the host (waits for the current stream)."""
         return self.xp.asnumpy(array)
+
+
+def device_of(array: Array) -> CupyDevice:
+    """The GPU that a CuPy array is on: one ``CupyDevice`` each, so that a kernel is compiled once, whoever uses it."""
+    return _shared(sys.modules["cupy"], int(array.device.id))
+
+
+def current_device() -> CupyDevice:
+    """The shared ``CupyDevice`` of the GPU that is current in CuPy. Raises BackendUnavailable as that does."""
+    device = CupyDevice()
+    return _shared(device.xp, device.id)
+
+
+@functools.lru_cache(maxsize=16)
+def _shared(cupy: Any, index: int) -> CupyDevice:
+    with cupy.cuda.Device(index):
+        return CupyDevice()
+
+
+def address(array: Array) -> int:
+    """Where an array's first element is: on the GPU for CuPy's, on the host for NumPy's."""
+    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return int(interface["data"][0])
 
 
 class _CupyKernel:

@@ -28,14 +28,16 @@ ransac_read_f64(const double* points_object, const double* points_image, const b
                 problems + b, points + 5 * first, index + first, &shared);
 }
 
-// `flags` [B][2][size] is scratch. The LM options are those of the refinement on inliers, without a robust loss. Three
-// blocks per SM leave 168 registers, enough not to spill, and take 42 problems at once on Orin's 16 SMs.
+// `substreams` [B] of the samples, null for the problem's index; `flags` [B][2][size] is scratch. The LM options are
+// those of the refinement on inliers, without a robust loss. Three blocks per SM leave 168 registers, enough not to
+// spill, and take 42 problems at once on Orin's 16 SMs.
 extern "C" __global__ void __launch_bounds__(RANSAC_THREADS, 3)
-ransac_solve(const RansacProblem* problems, const float* points, const int* index, int size, unsigned char* flags,
-             float threshold, int hypotheses, int minimal, int sample_size, int refinement, int min_inliers,
-             int adaptive, double log_miss, unsigned long long seed, int lm_iterations, double lm_damping,
-             double lm_damping_up, double lm_damping_down, double lm_step_tolerance, double lm_cost_tolerance,
-             double* T, bool* inliers, int* status, int* n_inliers, int* drawn, double* score, double* rms) {
+ransac_solve(const RansacProblem* problems, const float* points, const int* index, const unsigned* substreams,
+             int size, unsigned char* flags, float threshold, int hypotheses, int minimal, int sample_size,
+             int refinement, int min_inliers, int adaptive, double log_miss, unsigned long long seed, int lm_iterations,
+             double lm_damping, double lm_damping_up, double lm_damping_down, double lm_step_tolerance,
+             double lm_cost_tolerance, double* T, bool* inliers, int* status, int* n_inliers, int* drawn, double* score,
+             double* rms) {
     __shared__ RansacShared shared;
     const int b = blockIdx.x;
     const long long first = (long long)b * size;
@@ -44,7 +46,8 @@ ransac_solve(const RansacProblem* problems, const float* points, const int* inde
                                    adaptive, log_miss, seed,
                                    {lm_iterations, LOSS_NONE, lm_damping, lm_damping_up, lm_damping_down,
                                     lm_step_tolerance, lm_cost_tolerance, 1.0}};
-    const RansacView view = {&problem, points + 5 * first, b, problem.count, size,
+    const unsigned substream = substreams ? substreams[b] : unsigned(b);
+    const RansacView view = {&problem, points + 5 * first, substream, problem.count, size,
                              {float(problem.K.fx), float(problem.K.skew), float(problem.K.fy)}};
     unsigned char* own_flags = flags + 2 * first;
     int outcome = problem.status, tried = 0;

@@ -49,7 +49,8 @@ struct RansacShared {
 struct RansacView {
     const RansacProblem* problem;
     const float* points;  // planes [5][stride]
-    int index, count, stride;
+    unsigned substream;    // of the samples
+    int count, stride;
     PixelScale<float> scale;
 };
 
@@ -63,7 +64,7 @@ __device__ inline void solve_sample(const RansacView& view, const RansacOptions&
     const int m = points_per_sample(options, view.count);
     int sample[MAX_SAMPLE];
     float X[3 * MAX_SAMPLE], u[2 * MAX_SAMPLE];
-    draw_sample(options.seed, unsigned(view.index), unsigned(hypothesis), view.count, m, sample);
+    draw_sample(options.seed, view.substream, unsigned(hypothesis), view.count, m, sample);
     for (int i = 0; i < m; ++i) {
         for (int k = 0; k < 3; ++k) X[3 * i + k] = view.points[k * view.stride + sample[i]];
         for (int k = 0; k < 2; ++k) u[2 * i + k] = view.points[(3 + k) * view.stride + sample[i]];

@@ -1,4 +1,4 @@
-// Minimal samples from a counter-based generator: a function of (seed, problem, hypothesis), whatever the order, and
+// Minimal samples from a counter-based generator: a function of (seed, substream, hypothesis), whatever the order, and
 // the same on the CPU (coop_edge/pnp/sampling.py). Philox-4x32-10: Salmon, Moraes, Dror, Shaw, Parallel random numbers:
 // as easy as 1, 2, 3, SC 2011.
 #pragma once
@@ -24,13 +24,13 @@ COOP_HD void philox(unsigned key0, unsigned key1, unsigned* c) {
 }
 
 // m <= 6 distinct numbers of 0..n-1, in the order of drawing.
-COOP_HD void draw_sample(unsigned long long seed, unsigned problem, unsigned hypothesis, int n, int m, int* out) {
+COOP_HD void draw_sample(unsigned long long seed, unsigned substream, unsigned hypothesis, int n, int m, int* out) {
     unsigned words[4] = {0, 0, 0, 0};
     int ascending[MAX_SAMPLE];
     for (int i = 0; i < m; ++i) {
         if ((i & 3) == 0) {
             words[0] = hypothesis;
-            words[1] = problem;
+            words[1] = substream;
             words[2] = unsigned(i >> 2);
             words[3] = 0;
             philox(unsigned(seed), unsigned(seed >> 32), words);

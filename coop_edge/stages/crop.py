@@ -54,7 +54,7 @@ def crop_detections(
     """Crop the detections' boxes, S x S pixels each. N = 0 is legal.
 
     image: uint8 [height,width,3]. margin: side of the crop over the longer side of the box. patch: pixels. warp: see
-    ``Warp``; on the CPU if None. Raises InputError: image, boxes or masks that do not fit the camera.
+    ``Warp``; ``warp_cpu`` if None. Raises InputError: image, boxes or masks that do not fit the camera.
     """
     camera.check_image(image)
     for i, detection in enumerate(detections):
@@ -115,18 +115,19 @@ def warp_cpu(image: NDArray[np.uint8], H: Floats, size: int) -> NDArray[np.float
     return as_network_image(out)
 
 
-def samples_per_side(H: Floats, size: int) -> int:
-    """m of the module's docstring for one homography, from how long a crop pixel is at the crop's centre."""
+def samples_per_side(H: Floats, size: int) -> NDArray[np.integer]:
+    """m of the module's docstring for homographies [...,3,3], integers [...]: from how long a crop pixel is at the
+    crop's centre."""
     middle = (size - 1) / 2
     ends = np.linalg.inv(H) @ np.array([[middle, middle + 1, middle], [middle, middle, middle + 1], [1.0, 1.0, 1.0]])
-    pixels = ends[:2] / ends[2]
-    span = np.linalg.norm(pixels[:, 1:] - pixels[:, :1], axis=0).max()
-    return int(np.clip(np.rint(span), 1, MOST_SAMPLES))
+    pixels = ends[..., :2, :] / ends[..., 2:, :]
+    span = np.linalg.norm(pixels[..., 1:] - pixels[..., :1], axis=-2).max(axis=-1)
+    return np.asarray(np.clip(np.rint(span), 1, MOST_SAMPLES).astype(np.int64))
 
 
 def _finer(H: Floats, size: int) -> tuple[int, Floats]:
     """m, and the homography to a crop of m x m pixels in the place of each."""
-    m = samples_per_side(H, size)
+    m = int(samples_per_side(H, size))
     return m, np.array([[m, 0.0, (m - 1) / 2], [0.0, m, (m - 1) / 2], [0.0, 0.0, 1.0]]) @ H
 
 
