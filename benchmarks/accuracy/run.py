@@ -1,0 +1,169 @@
+"""Running a method over the images of a data set, in one process or several."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, fields
+
+from benchmarks.accuracy.dataset import BopDataset
+from benchmarks.accuracy.journal import Journal
+from benchmarks.accuracy.methods import Method, MethodOptions
+from benchmarks.accuracy.records import Box, ImageKey
+from benchmarks.accuracy.results import Failure, ImageResult, Row
+from benchmarks.common import available_cores
+from coop_edge.errors import EngineError, InputError
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a process finds the data set again."""
+
+    root: str
+    split: str
+    targets: str
+    limit: int | None
+
+    @classmethod
+    def of(cls, dataset: BopDataset) -> Source:
+        return cls(str(dataset.root), dataset.split, str(dataset.targets_file), dataset.limit)
+
+    def open(self) -> BopDataset:
+        return BopDataset(self.root, self.split, targets=self.targets, limit=self.limit)
+
+
+def share_cores(processes: int | None, images: int) -> tuple[int, int]:
+    """(processes, threads of each): a process per core if ``processes`` is None, never more than images; the cores are
+    dealt out evenly. Raises InputError."""
+    if processes is not None and processes < 1:
+        raise InputError(f"--processes: wanted at least 1, got {processes}")
+    cores = available_cores()
+    count = max(1, min(cores if processes is None else processes, images))
+    return count, max(1, cores // count)
+
+
+def run(
+    dataset: BopDataset,
+    options: MethodOptions,
+    boxes: Mapping[ImageKey, Sequence[Box]],
+    journal: Journal,
+    *,
+    processes: int = 1,
+    advance: Callable[[], object] = lambda: None,
+) -> list[ImageResult]:
+    """Estimate every image that the journal does not have, and give the results of all, by scene and image.
+
+    options.threads: of each process. advance: called after each image. Raises what the method raises; the images done
+    by then stay in the journal. EngineError: a process was killed.
+    """
+    left = [image for image in dataset.images if image not in journal.done]
+    work = _here if min(processes, len(left)) <= 1 else _in_processes
+    for result in work(dataset, options, [(image, boxes.get(image, ())) for image in left], processes):
+        journal.append(result)
+        advance()
+    return [journal.done[image] for image in dataset.images]
+
+
+def estimate_image(dataset: BopDataset, method: Method, image: ImageKey, boxes: Sequence[Box]) -> ImageResult:
+    """One image: read, estimated and timed (reading apart). Raises InputError if an estimate is missing."""
+    picture, camera = dataset.image(*image), dataset.camera(*image)
+    start = time.perf_counter()
+    estimates = method.estimate(picture, camera, boxes)
+    seconds = time.perf_counter() - start
+    if len(estimates) != len(boxes):
+        raise InputError(f"method {method.name}: wanted {len(boxes)} estimates, one per box, got {len(estimates)}")
+    rows, failures = [], []
+    for box, estimate in zip(boxes, estimates, strict=True):
+        if estimate.T_camera_object is None:
+            failures.append(Failure(box.obj_id, estimate.reason, estimate.score))
+        else:
+            T = estimate.T_camera_object
+            rows.append(Row(*image, box.obj_id, estimate.score, T[:3, :3], T[:3, 3], seconds))
+    times = next((e.times for e in estimates if e.times is not None), None)  # one call, one set of times
+    stages = {} if times is None else {f.name.removesuffix("_ms"): getattr(times, f.name) for f in fields(times)}
+    return ImageResult(*image, seconds, tuple(rows), tuple(failures), stages)
+
+
+Job = tuple[ImageKey, Sequence[Box]]
+
+
+def _here(dataset: BopDataset, options: MethodOptions, jobs: list[Job], processes: int) -> Iterator[ImageResult]:
+    if not jobs:
+        return
+    method = options.open()
+    try:
+        method.add_objects(dataset)
+        for image, boxes in jobs:
+            yield estimate_image(dataset, method, image, boxes)
+    finally:
+        method.close()
+
+
+def _in_processes(
+    dataset: BopDataset, options: MethodOptions, jobs: list[Job], processes: int
+) -> Iterator[ImageResult]:
+    context = multiprocessing.get_context("spawn")  # threads of the parent do not survive a fork
+    setup = (Source.of(dataset), options)
+    with (
+        _environment(options.threads),
+        ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=_setup, initargs=setup) as pool,
+    ):
+        futures = [pool.submit(_work, image, boxes) for image, boxes in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise EngineError(
+                f"a process of the run was killed ({error}); if memory ran out, run fewer with --processes. "
+                "What is done is kept: the same command goes on from there"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """Libraries of the processes to come read their number of threads from here."""
+    earlier = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in earlier.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class _Worker:
+    """What a process of the pool keeps: the data set and the method, onboarded when the first image comes, so that an
+    error of it reaches the parent (one of an initializer would not)."""
+
+    source: Source
+    options: MethodOptions
+    dataset: BopDataset | None = None
+    method: Method
+
+
+def _setup(source: Source, options: MethodOptions) -> None:
+    import cv2
+
+    cv2.setNumThreads(options.threads)
+    _Worker.source, _Worker.options = source, options
+
+
+def _work(image: ImageKey, boxes: Sequence[Box]) -> ImageResult:
+    if _Worker.dataset is None:
+        dataset = _Worker.source.open()
+        _Worker.method = _Worker.options.open()
+        _Worker.method.add_objects(dataset)
+        _Worker.dataset = dataset
+    return estimate_image(_Worker.dataset, _Worker.method, image, boxes)

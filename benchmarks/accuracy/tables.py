@@ -1,0 +1,42 @@
+"""The figures of a run on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.common import print_table
+
+_COLUMNS = ("object", "targets", "AR", "AR_MSSD", "AR_MSPD", "AR_VSD", "ADD(-S) 0.1 d")
+
+
+def print_tables(result: Mapping[str, Any]) -> None:
+    """result: the content of the JSON file."""
+    title = f"{result['method']} on {result['dataset']}, {result['targets']['images']} images"
+    rows = [_row(obj_id, scores) for obj_id, scores in result["per_object"].items()]
+    print_table(title, [*rows, _row("all", result["total"])], _COLUMNS)
+    if result["total"]["ar_vsd"] is None:
+        print("AR: mean of AR_MSSD and AR_MSPD (no depth, so no VSD; not BOP's AR)")
+    if result["time"]:
+        _print_times(result["time"])
+    if poses := result["poses"]:
+        rows = [(name, poses[name]["p50"], poses[name]["p90"]) for name in poses if name != "count"]
+        print_table(f"{poses['count']} poses against the truth", rows, ("error", "p50", "p90"))
+    classes = [(f"{c['from']:.0%} to {c['to']:.0%}", c["instances"], c["ar"]) for c in result["by_visibility"]]
+    print_table("By visible share", classes, ("visible", "targets", "AR"))
+    if result["miss_counts"]:
+        title = f"{len(result['misses'])} of {result['targets']['instances']} meet no threshold"
+        print_table(title, [(count, why) for why, count in result["miss_counts"].items()], ("targets", "why"))
+
+
+def _row(name: str, scores: Mapping[str, Any]) -> tuple[Any, ...]:
+    recalls = [scores[key] for key in ("ar", "ar_mssd", "ar_mspd", "ar_vsd", "add_recall")]
+    return name, scores["instances"], *(None if recall is None else f"{recall:.3f}" for recall in recalls)
+
+
+def _print_times(time: Mapping[str, Any]) -> None:
+    rows: list[tuple[Any, ...]] = [("all", 1e3 * time["image_s"]["p50"], 1e3 * time["object_s"]["p50"])]
+    per_object = time["stages_ms_per_object"]
+    rows += [(stage, ms, per_object[stage]) for stage, ms in time["stages_ms_per_image"].items()]
+    print_table("Milliseconds, medians", rows, ("stage", "image", "object"))
+    print(f"{time['objects_per_image']:.1f} objects an image; the stages treat them as one batch")
