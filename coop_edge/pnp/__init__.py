@@ -7,8 +7,9 @@ Samples
 -------
 Random words come from Philox-4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC
 2011), a function of a key and a counter and nothing else: key = (seed mod 2^32, seed div 2^32), counter =
-(hypothesis, problem, block, 0) with problem the index in the batch. Word i of a hypothesis is word (i mod 4) of block
-(i div 4).
+(hypothesis, substream, block, 0). Word i of a hypothesis is word (i mod 4) of block (i div 4). A problem's substream is
+its index in the batch, or what the caller says (``substreams``): a problem with a substream of its own comes out the
+same, to the last bit, alone and at any place of any batch.
 
 A problem's n valid points are numbered 0..n-1 in the order of their indices. A sample of m of them, without
 replacement: draw r_i = floor(word_i (n - i) / 2^32), one of the n - i points still free, counted in ascending order;
@@ -120,10 +121,16 @@ def _solver() -> CpuPnpSolver:
 
 
 def ransac_epnp(
-    points_object: Any, points_image: Any, valid: Any, K: Any, config: RansacConfig | None = None
+    points_object: Any,
+    points_image: Any,
+    valid: Any,
+    K: Any,
+    config: RansacConfig | None = None,
+    *,
+    substreams: Any = None,
 ) -> RansacResult:
     """``PnpSolver.ransac_epnp`` on the CPU, NumPy arrays, all cores; see ``pnp.base.PnpSolver``."""
-    return _solver().ransac_epnp(points_object, points_image, valid, K, config)
+    return _solver().ransac_epnp(points_object, points_image, valid, K, config, substreams=substreams)
 
 
 def weighted_lm(

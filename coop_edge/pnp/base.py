@@ -110,13 +110,26 @@ class PnpSolver(Protocol):
     """What a backend offers. Implementations: ``pnp.cpu.CpuPnpSolver``, ``pnp.cuda.CudaPnpSolver``."""
 
     def ransac_epnp(
-        self, points_object: Array, points_image: Array, valid: Array, K: Array, config: RansacConfig = ...
+        self,
+        points_object: Array,
+        points_image: Array,
+        valid: Array,
+        K: Array,
+        config: RansacConfig = ...,
+        *,
+        substreams: Array | None = None,
     ) -> RansacResult:
         """Robust poses from B independent sets of N correspondences (Co-op, stage 1).
 
         points_object [B,N,3] metres; points_image [B,N,2] pixels; valid bool [B,N]; K [B,3,3] or [3,3]. Invalid entries
         may hold anything, NaN included. B = 0 and N = 0 are legal. A problem that cannot be solved comes back with its
-        status and NaN, the others untouched. Raises InputError on shapes and dtypes.
+        status and NaN, the others untouched.
+
+        substreams uint32 [B]: which of the seed's 2^32 sequences of samples each problem draws from; by default its
+        index in the batch. Two problems may share one. With substreams that say what a problem is, and not where it
+        stands, a result depends on nothing else in the batch: the same bits alone and among others.
+
+        Raises InputError on shapes and dtypes.
         """
         ...
 
@@ -166,6 +179,16 @@ def check_correspondences(points_object: Array, points_image: Array, per_point: 
     if K.dtype.kind not in "fiu":
         raise InputError(f"K: wanted real numbers, got dtype {K.dtype}")
     return int(batch)
+
+
+def check_substreams(substreams: Array, batch: int) -> None:
+    """Raise InputError unless ``substreams`` is uint32 [B]. Any value will do, so none has to be looked at."""
+    shape, dtype = getattr(substreams, "shape", None), getattr(substreams, "dtype", None)
+    if shape is None or tuple(shape) != (batch,):
+        given = type(substreams).__name__ if shape is None else f"shape {tuple(shape)}"
+        raise InputError(f"substreams: wanted an array [{batch}] to go with points_object, got {given}")
+    if dtype != np.uint32:
+        raise InputError(f"substreams: wanted dtype uint32, got {dtype}; convert with .astype('uint32')")
 
 
 def broadcast_intrinsics(K: np.ndarray, batch: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from coop_edge.pnp.base import (
     broadcast_intrinsics,
     check_batch,
     check_correspondences,
+    check_substreams,
 )
 from coop_edge.pnp.lm import solve_lm
 from coop_edge.pnp.normal_equations import LOSSES
@@ -56,7 +57,14 @@ class CpuPnpSolver:
         self._pool: tuple[int, ThreadPoolExecutor] | None = None  # and the process that started it
 
     def ransac_epnp(
-        self, points_object: Any, points_image: Any, valid: Any, K: Any, config: RansacConfig | None = None
+        self,
+        points_object: Any,
+        points_image: Any,
+        valid: Any,
+        K: Any,
+        config: RansacConfig | None = None,
+        *,
+        substreams: Any = None,
     ) -> RansacResult:
         """Robust poses from B sets of N correspondences; see ``PnpSolver.ransac_epnp``.
 
@@ -66,6 +74,9 @@ class CpuPnpSolver:
         batch = check_correspondences(points_object, points_image, valid, "valid", K)
         if valid.dtype != np.bool_:
             raise InputError(f"valid: wanted dtype bool, got {valid.dtype}; compare a score with a threshold first")
+        if substreams is None:
+            substreams = np.arange(batch, dtype=np.uint32)
+        check_substreams(substreams, batch)
         X, u = _readable(points_object, np.float64), _readable(points_image, np.float64)
         valid = _readable(valid, np.bool_)
         intrinsics = _readable(checked_intrinsics(K, batch), np.float64)
@@ -88,7 +99,7 @@ class CpuPnpSolver:
                 config.refine,
                 config.min_inliers,
                 config.seed,
-                i,
+                int(substreams[i]),
                 _REFINEMENT,
                 T[i],
                 inliers[i],

@@ -36,7 +36,7 @@ from coop_edge.config import LmConfig, RansacConfig
 from coop_edge.errors import InputError
 from coop_edge.kernels.device import Device
 from coop_edge.pnp import cuda_lm, cuda_ransac
-from coop_edge.pnp.base import LmResult, RansacResult, check_batch, check_correspondences
+from coop_edge.pnp.base import LmResult, RansacResult, check_batch, check_correspondences, check_substreams
 from coop_edge.pnp.cuda_arrays import Scratch, check_on_device
 
 Array = Any
@@ -61,6 +61,7 @@ class CudaPnpSolver:
         K: Array,
         config: RansacConfig | None = None,
         *,
+        substreams: Array | None = None,
         out: RansacResult | None = None,
     ) -> RansacResult:
         """``PnpSolver.ransac_epnp``; ``out``: arrays of an earlier result of the same shapes, written and returned.
@@ -71,15 +72,18 @@ class CudaPnpSolver:
         batch = check_correspondences(points_object, points_image, valid, "valid", K)
         if valid.dtype.kind != "b":
             raise InputError(f"valid: wanted dtype bool, got {valid.dtype}; compare a score with a threshold first")
+        if substreams is not None:
+            check_on_device(self.device, substreams=substreams)
+            check_substreams(substreams, batch)
         count = int(points_object.shape[1])
         if out is None:
             out = cuda_ransac.empty_result(self.device, batch, count)
         else:
             cuda_ransac.check_result(out, batch, count)
         if batch:
-            cuda_ransac.run(
-                self.device, self._scratch, points_object, points_image, valid, K, config or RansacConfig(), out
-            )
+            config = config or RansacConfig()
+            given = points_object, points_image, valid, K
+            cuda_ransac.run(self.device, self._scratch, *given, config, out, substreams=substreams)
         return out
 
     def weighted_lm(

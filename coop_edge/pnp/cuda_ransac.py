@@ -49,6 +49,8 @@ def run(
     K: Array,
     config: RansacConfig,
     out: RansacResult,
+    *,
+    substreams: Array | None = None,
 ) -> None:
     """Launch both kernels on the current stream; shapes are checked, B >= 1."""
     batch, count = points_object.shape[:2]
@@ -56,6 +58,8 @@ def run(
     X, u = as_floats(device, points_object, points_image)
     K = device.xp.ascontiguousarray(K, dtype=np.float64)
     valid = device.xp.ascontiguousarray(valid)
+    if substreams is not None:
+        substreams = device.xp.ascontiguousarray(substreams)
     problems = scratch.take("ransac_problems", (batch, _PROBLEM_BYTES), np.uint8)
     points = scratch.take("ransac_points", (batch, 5, count), np.float32)
     index = scratch.take("ransac_index", (batch, count), np.int32)
@@ -71,7 +75,7 @@ def run(
         grid,
         block,
         (
-            *(problems, points, index, size, flags, *_options(config)),
+            *(problems, points, index, substreams, size, flags, *_options(config)),
             *(out.T_camera_object, out.inliers, s.status, s.n_inliers, s.hypotheses, s.score, s.reprojection_rms_px),
         ),
     )

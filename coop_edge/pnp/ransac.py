@@ -132,7 +132,7 @@ def best_hypothesis(
     use_p3p: bool,
     m: int,
     seed: int,
-    problem: int,
+    substream: int,
     R: Array,
     t: Array,
     errors: Array,
@@ -149,7 +149,7 @@ def best_hypothesis(
     while drawn < hypotheses:
         stop = min(drawn + ROUND, hypotheses)
         for h in range(drawn, stop):
-            draw_sample(seed, problem, h, n, m, sample, scratch)
+            draw_sample(seed, substream, h, n, m, sample, scratch)
             for i in range(_sample_poses(X, u, rays, K, sample, m, use_p3p, R_all, t_all)):
                 projection(K, R_all[i], t_all[i], P)
                 score = msac_score(X, u, P, threshold2, best)
@@ -253,7 +253,7 @@ def solve_ransac(
     refine: bool,
     min_inliers: int,
     seed: int,
-    problem: int,
+    substream: int,
     lm: Array,
     T: Array,
     inliers_out: Array,
@@ -268,7 +268,7 @@ def solve_ransac(
     errors, inliers = np.empty(n), np.empty(n, np.bool_)
     threshold2 = threshold * threshold
     score, drawn = best_hypothesis(
-        X, u, K, threshold2, hypotheses, confidence, use_p3p, m, seed, problem, R, t, errors, inliers
+        X, u, K, threshold2, hypotheses, confidence, use_p3p, m, seed, substream, R, t, errors, inliers
     )
     if not score < math.inf:
         return NO_HYPOTHESIS, 0, drawn, math.inf, math.nan

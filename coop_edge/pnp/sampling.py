@@ -1,4 +1,4 @@
-"""Minimal samples from a counter-based generator: a function of (seed, problem, hypothesis), whatever the order.
+"""Minimal samples from a counter-based generator: a function of (seed, substream, hypothesis), whatever the order.
 
 Philox-4x32-10: Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3, SC 2011.
 """
@@ -33,15 +33,15 @@ def philox(
 
 
 @compiled
-def draw_sample(seed: int, problem: int, hypothesis: int, n: int, m: int, out: Array, ascending: Array) -> None:
+def draw_sample(seed: int, substream: int, hypothesis: int, n: int, m: int, out: Array, ascending: Array) -> None:
     """Write m <= 6 distinct numbers of 0..n-1 into ``out`` [>= m] int64; ``ascending`` is scratch of the same size."""
     key0 = np.uint64(seed) & _MASK
     key1 = np.uint64(seed) >> _32
     zero = np.uint64(0)
-    words = philox(key0, key1, np.uint64(hypothesis), np.uint64(problem), zero, zero)
+    words = philox(key0, key1, np.uint64(hypothesis), np.uint64(substream), zero, zero)
     for i in range(m):
         if i == 4:
-            words = philox(key0, key1, np.uint64(hypothesis), np.uint64(problem), np.uint64(1), zero)
+            words = philox(key0, key1, np.uint64(hypothesis), np.uint64(substream), np.uint64(1), zero)
         r = np.int64((words[i & 3] * np.uint64(n - i)) >> _32)
         # r counts among the points still free: step over those already drawn, and keep their list ascending.
         at = 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from coop_edge.config import CoarseConfig, RansacConfig
 from coop_edge.geometry import se3
 from coop_edge.pnp.base import PnpSolver, PnpStatus, RansacResult
 from coop_edge.runtime.base import Runner
-from coop_edge.stages.arrays import array_module, on_host, run_batched
+from coop_edge.stages.arrays import Array, array_module, on_host, run_batched
 from coop_edge.stages.crop import Crops
 from coop_edge.stages.matches import decode, lift, patch_centres
 from coop_edge.stages.objects import ObjectModel
@@ -68,25 +69,60 @@ def estimate_coarse(
     """Hypotheses for N crops [N,3,S,S], of the objects at ``object_index`` [N]. N = 0 is legal.
 
     encoder, decoder: open runners of ``coarse_encoder`` and ``coarse_decoder``. patch: pixels, of the bundle.
+
+    All N k problems go to the solver in one call; a detection's hypotheses are the same, to the last bit of the solver,
+    whatever else is in the batch. With the networks' outputs on the GPU, correspondences and RANSAC stay there, and the
+    host waits for the GPU twice: for the templates' scores (V float64 per detection), by which it chooses templates,
+    and for the results (20 float64 per hypothesis, one copy).
     """
     object_index = np.asarray(object_index, np.int64).reshape(-1)
     tokens = run_batched(encoder, {"image": crops.images}, config.micro_batch)["tokens"]
     decoded = decode(decoder, tokens, objects, object_index, crops.trusted, config.micro_batch)
+    xp = array_module(decoded.probability)
     scores = on_host(decoded.probability.sum(axis=-1)).astype(np.float64)  # [N,V]
     best = np.argsort(-scores, axis=1, kind="stable")[:, : config.hypotheses]
     points, valid, probability = lift(decoded, best, objects, object_index, patch, config.min_probability)
+    solved = _solve(solver, points, valid, crops, ransac, patch)
+    mass = probability.astype(np.float64)
+    share = (mass * solved.inliers.reshape(valid.shape)).sum(axis=2)
+    share /= xp.maximum(mass.sum(axis=2), np.finfo(np.float64).tiny)
+    columns = {
+        "status": solved.statistics.status,
+        "n_inliers": solved.statistics.n_inliers,
+        "n_matches": valid.sum(axis=2),
+        "evidence": share,
+    }
+    found = _downloaded(xp, solved.T_camera_object, columns)
+    return _hypotheses(crops, object_index, best, scores, found, config)
+
+
+def _solve(
+    solver: PnpSolver, points: Array, valid: Array, crops: Crops, ransac: RansacConfig, patch: int
+) -> RansacResult:
+    """RANSAC for points [N,k,T,3], valid [N,k,T], in the axes of each crop: B = N k problems."""
+    xp = array_module(points)
     n, k, count = valid.shape
-    centres = np.broadcast_to(patch_centres(crops.camera.size, patch).astype(np.float32), (k, count, 2))
-    settings = replace(ransac, threshold_px=ransac.threshold_px * crops.camera.size / REFERENCE_SIZE)
-    parts = []
-    for i in range(n):
-        # One call per detection: samples are drawn by a problem's place in its call, which must not depend on what
-        # else is in the batch.
-        xp = array_module(points)
-        K = xp.asarray(np.broadcast_to(crops.camera.K[i], (k, 3, 3)))
-        result = solver.ransac_epnp(points[i], xp.asarray(centres), valid[i], K, settings)
-        parts.append(_on_host(result))
-    return _hypotheses(crops, object_index, best, scores, on_host(valid), on_host(probability), parts, config)
+    size = crops.camera.size
+    centres = xp.asarray(patch_centres(size, patch).astype(np.float32))
+    K = xp.asarray(np.repeat(crops.camera.K, k, axis=0))
+    # A problem draws its samples by its place in its own detection: what else is in the batch has no part in it.
+    place = xp.asarray(np.tile(np.arange(k, dtype=np.uint32), n))
+    return solver.ransac_epnp(
+        points.reshape(n * k, count, 3),
+        xp.broadcast_to(centres, (n * k, count, 2)),
+        valid.reshape(n * k, count),
+        K,
+        replace(ransac, threshold_px=ransac.threshold_px * size / REFERENCE_SIZE),
+        substreams=place,
+    )
+
+
+def _downloaded(xp: Any, T: Array, columns: Mapping[str, Array]) -> dict[str, NDArray[np.float64]]:
+    """T [M,4,4] and the columns (M entries each) on the host, float64, by name; one copy for all."""
+    flat = [column.reshape(-1, 1).astype(np.float64) for column in columns.values()]
+    table = on_host(xp.concatenate([T.reshape(-1, 16), *flat], axis=1))
+    found = {name: table[:, 16 + i] for i, name in enumerate(columns)}
+    return {"T": table[:, :16].reshape(-1, 4, 4), **found}
 
 
 def _hypotheses(
@@ -94,35 +130,25 @@ def _hypotheses(
     object_index: NDArray[np.int64],
     best: NDArray[np.integer],
     scores: NDArray[np.float64],
-    valid: NDArray[np.bool_],
-    probability: NDArray[np.float32],
-    parts: Sequence[tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int32]]],
+    found: Mapping[str, NDArray[np.float64]],
     config: CoarseConfig,
 ) -> CoarseHypotheses:
-    n, k, count = valid.shape
-    T = np.array([part[0] for part in parts]).reshape(n, k, 4, 4)
-    inlier = np.array([part[1] for part in parts], np.bool_).reshape(n, k, count)
-    status = np.array([part[2] for part in parts], np.int32).reshape(n, k)
-    matches, inliers = valid.sum(axis=2), inlier.sum(axis=2)
+    n, k = best.shape
+    matches, inliers = found["n_matches"].astype(np.int64), found["n_inliers"].astype(np.int64)
     chance = config.min_inliers + matches // MATCHES_PER_CHANCE_INLIER
-    status = np.where((status == PnpStatus.SOLVED) & (inliers < chance), np.int32(PnpStatus.TOO_FEW_INLIERS), status)
+    few = (found["status"] == PnpStatus.SOLVED) & (inliers < chance)
+    status = np.where(few, PnpStatus.TOO_FEW_INLIERS, found["status"]).astype(np.int32)
     solved = status == PnpStatus.SOLVED
-    R_camera_crop = np.swapaxes(crops.camera.R_crop_camera, 1, 2)[:, None]
-    T = np.where(solved[..., None, None], se3.compose(se3.from_rt(R_camera_crop, np.zeros(3)), T), np.nan)
-    mass = probability.astype(np.float64)
-    share = (mass * inlier).sum(axis=2) / np.maximum(mass.sum(axis=2), np.finfo(np.float64).tiny)
+    R_camera_crop = np.repeat(np.swapaxes(crops.camera.R_crop_camera, 1, 2), k, axis=0)
+    T = se3.compose(se3.from_rt(R_camera_crop, np.zeros(3)), found["T"])
     return CoarseHypotheses(
         detection=np.repeat(np.arange(n), k),
         object_index=np.repeat(object_index, k),
         template=best.reshape(-1).astype(np.int64),
-        T_camera_object=T.reshape(-1, 4, 4),
-        status=status.reshape(-1).astype(np.int32),
+        T_camera_object=np.where(solved[:, None, None], T, np.nan),
+        status=status,
         template_score=np.take_along_axis(scores, best, axis=1).reshape(-1),
-        n_matches=matches.reshape(-1),
-        n_inliers=inliers.reshape(-1),
-        evidence=np.where(solved, share, 0.0).reshape(-1),
+        n_matches=matches,
+        n_inliers=inliers,
+        evidence=np.where(solved, found["evidence"], 0.0),
     )
-
-
-def _on_host(result: RansacResult) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int32]]:
-    return on_host(result.T_camera_object), on_host(result.inliers), on_host(result.statistics.status)

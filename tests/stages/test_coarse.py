@@ -11,8 +11,10 @@ from coop_edge.config import CoarseConfig, EstimatorConfig, RansacConfig
 from coop_edge.geometry.camera import reprojection_error
 from coop_edge.pnp.base import PnpStatus
 from coop_edge.pnp.cpu import CpuPnpSolver
+from coop_edge.pnp.cuda import CudaPnpSolver
 from coop_edge.templates.viewpoints import VIEWPOINTS
 from coop_edge.types import Detection
+from tests.cuda_host.host_device import HostDevice
 from tests.stages.chain import Chain
 from tests.stages.oracles import Faults
 from tests.stages.scene import reprojection_px
@@ -132,15 +134,67 @@ def test_a_detection_alone_and_among_others_gets_the_same_hypotheses(two, micro_
         np.testing.assert_array_equal(getattr(among, name)[4:6], getattr(alone, name), err_msg=name)
 
 
+class Counting:
+    """A solver that counts its calls and their problems."""
+
+    def __init__(self, solver):
+        self.solver, self.calls = solver, []
+
+    def ransac_epnp(self, points, *arguments, **options):
+        self.calls.append(len(points))
+        return self.solver.ransac_epnp(points, *arguments, **options)
+
+
+SOLVERS = {"cpu": lambda: CpuPnpSolver(threads=1), "cuda": lambda: CudaPnpSolver(HostDevice())}
+
+
+@pytest.mark.parametrize("backend", SOLVERS)
+def test_eight_detections_are_one_call_and_each_is_as_it_is_alone(two, backend):
+    """Bit for bit, and whatever their order. Matches are poor, so that the samples decide what comes out."""
+    config = EstimatorConfig(coarse=CoarseConfig(hypotheses=5), ransac=RansacConfig(hypotheses=64))
+    chain = Chain.of(two, faults=Faults(match_outliers=0.5, match_noise=0.2), config=config)
+    chain.solver = solver = Counting(SOLVERS[backend]())
+    (x0, y0, w0, h0), (x1, y1, w1, h1) = two.box(0), two.box(1)
+    boxes = [(x0 - 2 * i, y0 + i, w0 + i, h0) for i in range(4)] + [(x1 + i, y1 - 2 * i, w1, h1 + i) for i in range(4)]
+    detections = [Detection(("cube", "bar")[i // 4], bbox=box) for i, box in enumerate(boxes)]
+    order = np.array([5, 0, 7, 2, 1, 6, 4, 3])
+    together = chain.coarse([detections[i] for i in order], order // 4)
+    assert solver.calls == [40]
+    assert together.solved.any()
+    seen = set()
+    for at, i in enumerate(order):
+        alone = chain.coarse([detections[i]], [i // 4])
+        rows = slice(5 * at, 5 * at + 5)
+        for field in dataclasses.fields(alone):
+            if field.name != "detection":
+                here = getattr(together, field.name)[rows]
+                np.testing.assert_array_equal(here, getattr(alone, field.name), err_msg=field.name)
+        seen |= {tuple(T.ravel()) for T in alone.T_camera_object[alone.solved]}
+    assert len(seen) == together.solved.sum()  # no two alike, so that a mixed-up order would show
+
+
+def test_the_seed_reaches_the_solver(two):
+    """Raw samples of poor matches: another seed, other poses."""
+    T = []
+    for seed in (0, 1):
+        ransac = RansacConfig(hypotheses=32, refine=False, seed=seed)
+        config = EstimatorConfig(coarse=CoarseConfig(hypotheses=3), ransac=ransac)
+        chain = Chain.of(two, faults=Faults(match_outliers=0.3, match_noise=0.2), config=config)
+        T.append(chain.coarse(two.detections(), [0, 1]).T_camera_object)
+    both = np.isfinite(T).all(axis=(0, 2, 3))
+    assert both.any()
+    assert (T[0] != T[1])[both].any(axis=(1, 2)).all()
+
+
 @pytest.mark.parametrize("size", [64, 128])
 def test_the_threshold_grows_with_the_crop(two, size):
     chain = Chain.of(two, size=size, config=EstimatorConfig(ransac=RansacConfig(threshold_px=3.0)))
     given = []
 
     class Spy:
-        def ransac_epnp(self, *arguments):
+        def ransac_epnp(self, *arguments, **options):
             given.append(arguments[-1].threshold_px)
-            return CpuPnpSolver(threads=1).ransac_epnp(*arguments)
+            return CpuPnpSolver(threads=1).ransac_epnp(*arguments, **options)
 
     chain.solver = Spy()
     chain.coarse(two.detections()[:1], [0])
