@@ -1,12 +1,14 @@
 """From poses to average recalls, by the rules of the BOP challenge 2019 (task: localisation).
 
-Of each target the ``inst_count`` best-scoring estimates count. A recall is the share of the instances sought that are
+Of each target the ``inst_count`` best-scoring estimates count, against its ``inst_count`` most visible instances; an
+estimate at another instance finds none. A recall is the share of the instances sought that are
 found below a threshold; a target without an estimate counts as missed. AR is the mean of the recalls over all
 thresholds (for VSD: over all taus and thresholds); "in all" runs over all targets, not over the objects' means.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,7 +112,7 @@ class _Found:
 
 @dataclass(frozen=True, eq=False)
 class _Errors:
-    """Of E estimates, best score first, against the G instances of an object in an image."""
+    """Of E estimates, best score first, against the G instances sought of a target."""
 
     mssd: np.ndarray  # [E,G] metres
     mspd: np.ndarray  # [E,G] pixels
@@ -144,14 +146,11 @@ def _measure(
     dataset: BopDataset, target: Target, estimates: list[Row], ranges: RangeImages | None
 ) -> tuple[_Found, list[TargetResult]]:
     sought = dataset.sought(target)
-    indices = [truth.index for truth in sought]
-    instances = [t for t in dataset.truth(*target.image) if t.obj_id == target.obj_id]
-    counting = [[t.index for t in instances].index(i) for i in indices]  # an estimate may fall to an uncounted one
-    errors = _errors(dataset, target, estimates, instances, ranges)
+    errors = _errors(dataset, target, estimates, sought, ranges)
     diameter, width = dataset.models[target.obj_id].diameter, dataset.camera(*target.image).width
 
     def hit(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-        return np.stack([metrics.matched(values, threshold) for threshold in thresholds], axis=-1)[counting]
+        return np.stack([metrics.matched(values, threshold) for threshold in thresholds], axis=-1)
 
     shares = metrics.SHARES * diameter
     pixels = metrics.PIXELS * width / metrics.REFERENCE_WIDTH
@@ -163,45 +162,40 @@ def _measure(
         None if vsd is None else np.stack([hit(vsd[..., k], metrics.SHARES) for k in range(vsd.shape[2])], axis=1),
         hit(errors.add, np.array([metrics.ADD_SHARE * diameter]))[:, 0],
     )
-    whose = metrics.assigned(errors.mssd)
+    return found, _results(target, sought, estimates, errors, diameter, width)
+
+
+def _results(
+    target: Target, sought: list[Truth], estimates: list[Row], errors: _Errors, diameter: float, width: int
+) -> list[TargetResult]:
+    """Each instance with the estimate that falls to it."""
     results = []
-    for g, truth in zip(counting, sought, strict=True):
-        e = int(whose[g])
-        one = e >= 0
-        nothing = None if vsd is None else np.ones(vsd.shape[2])
-        results.append(
-            TargetResult(
-                target.scene_id,
-                target.im_id,
-                target.obj_id,
-                truth,
-                estimates[e] if one else None,
-                diameter,
-                width,
-                mssd=float(errors.mssd[e, g]) if one else np.inf,
-                mspd=float(errors.mspd[e, g]) if one else np.inf,
-                add=float(errors.add[e, g]) if one else np.inf,
-                vsd=vsd[e, g] if one and vsd is not None else nothing,
-            )
-        )
-    return found, results
+    for g, (truth, e) in enumerate(zip(sought, metrics.assigned(errors.mssd).tolist(), strict=True)):
+        row, vsd = None, None if errors.vsd is None else np.ones(errors.vsd.shape[2])
+        distances = dict.fromkeys(("mssd", "mspd", "add"), math.inf)
+        if e >= 0:
+            row, vsd = estimates[e], None if errors.vsd is None else errors.vsd[e, g]
+            distances = {name: float(getattr(errors, name)[e, g]) for name in distances}
+        ids = target.scene_id, target.im_id, target.obj_id
+        results.append(TargetResult(*ids, truth, row, diameter, width, vsd=vsd, **distances))
+    return results
 
 
 def _errors(
-    dataset: BopDataset, target: Target, estimates: list[Row], instances: list[Truth], ranges: RangeImages | None
+    dataset: BopDataset, target: Target, estimates: list[Row], sought: list[Truth], ranges: RangeImages | None
 ) -> _Errors:
     """Of all pairs."""
     model, K = dataset.models[target.obj_id], dataset.camera(*target.image).K
-    shape = (len(estimates), len(instances))
-    T_estimate = np.array([row.T_camera_object for row in estimates for _ in instances]).reshape(-1, 4, 4)
-    T_truth = np.array([truth.T_camera_object for _ in estimates for truth in instances]).reshape(-1, 4, 4)
+    shape = (len(estimates), len(sought))
+    T_estimate = np.array([row.T_camera_object for row in estimates for _ in sought]).reshape(-1, 4, 4)
+    T_truth = np.array([truth.T_camera_object for _ in estimates for truth in sought]).reshape(-1, 4, 4)
     distance = metrics.adi if model.symmetric else metrics.add
     vsd = None
     if ranges is not None:
         vsd = np.empty((len(T_estimate), len(metrics.SHARES)))
         for i, (T, truth) in enumerate(zip(T_estimate, T_truth, strict=True)):
             vsd[i] = metrics.vsd(*ranges(target, T, truth), metrics.SHARES * model.diameter)
-        vsd = vsd.reshape(*shape, -1)
+        vsd = vsd.reshape(*shape, len(metrics.SHARES))
     return _Errors(
         metrics.mssd(T_estimate, T_truth, model.T_symmetries, model.vertices).reshape(shape),
         metrics.mspd(T_estimate, T_truth, K, model.T_symmetries, model.vertices).reshape(shape),
