@@ -15,7 +15,8 @@ class Part:
     """Triangles with one material.
 
     vertices [V,3] metres, z up; faces [F,3]; colors uint8 [V,3] sRGB, or uv [V,2] (v up) into ``texture``, a key;
-    smooth: whether normals are shared between faces; roughness: of the coat.
+    smooth: whether normals are shared between faces; roughness: of the coat; normals [V,3]: of a smooth part, or None
+    for those of its faces by area.
     """
 
     vertices: np.ndarray
@@ -25,6 +26,7 @@ class Part:
     texture: str = ""
     smooth: bool = False
     roughness: float = 0.5
+    normals: np.ndarray | None = None
 
 
 class Painter:

@@ -10,25 +10,29 @@ READ_NOISE = 4.0  # electrons
 _GAINS = np.array([1.9, 1.0, 1.6])  # white balance: red and blue sites see less light
 
 
-def expose(radiance: np.ndarray, seed: int = 0) -> np.ndarray:
+def expose(
+    radiance: np.ndarray, seed: int = 0, full_well: float = FULL_WELL, white: float = 0.93, lens: float = 0.9
+) -> np.ndarray:
     """Linear radiance float [2h,2w,3] -> the picture uint8 sRGB [h,w,3].
 
     The sensor has twice the pixels per side of the picture, behind a Bayer filter; its picture is demosaicked and
     binned, as a webcam does. Pixel centres stay where they are: no step shifts the image.
+    full_well: electrons at white, fewer of them are a noisier picture; white: where the 97.5th percentile of the light
+    is brought, of 1; lens: its blur (sigma), pixels of the sensor.
     """
     rng = np.random.default_rng(seed)
     height, width = radiance.shape[:2]
     y, x = np.mgrid[:height, :width]
     r2 = ((x - width / 2) ** 2 + (y - height / 2) ** 2) / (width / 2) ** 2
     light = radiance.astype(np.float64) / (1.0 + 0.16 * r2)[..., None]  # vignetting
-    light *= 0.93 / np.percentile(light.max(axis=2), 97.5)  # exposure
-    light = cv2.GaussianBlur(np.minimum(light, 2.0), (0, 0), 0.9)  # the lens, in sensor pixels; without fireflies
+    light *= white / np.percentile(light.max(axis=2), 97.5)  # exposure
+    light = cv2.GaussianBlur(np.minimum(light, 2.0), (0, 0), lens)  # the lens, in sensor pixels; without fireflies
     sites = bayer_sites(height, width)
     electrons = np.zeros((height, width))
     for c in range(3):
-        electrons[sites[c]] = (light[..., c] / _GAINS[c])[sites[c]] * FULL_WELL
-    electrons = rng.poisson(np.clip(electrons, 0.0, FULL_WELL)) + rng.normal(0.0, READ_NOISE, electrons.shape)
-    raw = np.rint(np.clip(electrons / FULL_WELL, 0.0, 1.0) * 1023.0) / 1023.0
+        electrons[sites[c]] = (light[..., c] / _GAINS[c])[sites[c]] * full_well
+    electrons = rng.poisson(np.clip(electrons, 0.0, full_well)) + rng.normal(0.0, READ_NOISE, electrons.shape)
+    raw = np.rint(np.clip(electrons / full_well, 0.0, 1.0) * 1023.0) / 1023.0
     rgb = np.stack([_interpolate(raw, sites[c]) * _GAINS[c] for c in range(3)], axis=-1)
     binned = rgb.reshape(height // 2, 2, width // 2, 2, 3).mean(axis=(1, 3))
     soft = np.where(binned < 0.8, binned, 0.8 + 0.2 * np.tanh((binned - 0.8) / 0.2))  # highlights roll off

@@ -1,0 +1,42 @@
+"""README.md of a set: what it is, what it is for, and whose objects are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.make_dataset.assets import Asset
+from benchmarks.make_dataset.models import write_json
+from coop_edge.files import atomic_write
+
+_TEXT = """# Synthetic set of coop_edge, BOP layout
+
+Made by `python -m benchmarks.make_dataset` (options: `dataset.json`) with Mitsuba {version}. For choosing
+hyper-parameters; nothing is trained on it. The objects belong to the held-out split of the asset pack.
+
+- `models/`: millimetres; vertex colours, or one texture beside the file. Scaled: the sizes are not those of the things.
+  Symmetries in `models_info.json` were found by trying turns, with colours (2 % of the diameter).
+- `test/<scene>/`: `rgb` (JPEG, with the noise and blur of a small camera), `depth` (16 bit, 0.1 mm a step, without
+  noise), `mask` (whole silhouette), `mask_visib`, `scene_gt.json`, `scene_camera.json`, `scene_gt_info.json`.
+  `checks.json` has what else is known of a picture (light, table, camera) and how our renderer's outlines at the
+  truth agree with Mitsuba's (intersection over union, mean distance and shift of the outlines in pixels).
+- `test_targets_bop19.json`: objects of which at least a tenth is visible. Things lie about that have no model here.
+
+The pictures are a derived work of the objects below; those under CC BY want their makers named, those under CC BY-SA
+the same licence for what is derived of them (KiCad's exception frees designs that use the libraries, not this).
+
+| model | object | source | licence |
+|---|---|---|---|
+"""
+
+
+def write_readme(root: Path, assets: Sequence[Asset], version: str) -> None:
+    """README.md, and the same table for programs in models/provenance.json."""
+    rows = [
+        {"obj_id": k, "name": a.mesh.name, "source": a.source, "licence": a.licence}
+        for k, a in enumerate(assets, start=1)
+    ]
+    lines = [f"| {r['obj_id']} | {r['name']} | {r['source']} | {r['licence']} |" for r in rows]
+    with atomic_write(root / "README.md") as file:
+        file.write((_TEXT.format(version=version) + "\n".join(lines) + "\n").encode())
+    write_json(root / "models" / "provenance.json", rows)
