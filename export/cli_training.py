@@ -108,6 +108,7 @@ def train(
     evaluate_minutes: Annotated[float | None, typer.Option(help="Between evaluations [default: 10].")] = None,
     evaluate_samples: Annotated[int | None, typer.Option(help="Held-out pairs of one [default: 256].")] = None,
     ramp: Annotated[int | None, typer.Option(help="Pairs until they are as hard as they get [default: 60000].")] = None,
+    hardness: Annotated[float | None, typer.Option(help="Of pairs at the end of the ramp [default: 1].")] = None,
     checkpoint_minutes: Annotated[float | None, typer.Option(help="Between checkpoints [default: 3].")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps; 0 = no bound.")] = None,
 ) -> None:
@@ -134,6 +135,7 @@ def train(
         "evaluate_minutes": evaluate_minutes,
         "evaluate_samples": evaluate_samples,
         "ramp": ramp,
+        "hardness": hardness,
         "checkpoint_minutes": checkpoint_minutes,
         "max_steps": max_steps,
         "pack": str(pack.absolute()) if pack else None,

@@ -98,6 +98,7 @@ class Trainer:
             seed=self.options.seed * RANK_STRIDE + self.group.rank,
             start=self.at.position,
             ramp=self.options.ramp,
+            hardness=self.options.hardness,
             **self.task.stream_options(),
         )
         with contextlib.closing(stream), self._signals(), self._display() as display:

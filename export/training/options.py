@@ -53,6 +53,8 @@ class TrainOptions(Config):
     """Folder of photographs for textures and backgrounds; scikit-image's samples without one."""
     ramp: int = 60_000
     """Pairs, per process, over which they become hard; 0 = hard from the first (see ``data.make_stream``)."""
+    hardness: float = 1.0
+    """That they get to at the end of the ramp, 0 to 1. A small network, or a short run, learns more from less."""
     checkpoint_minutes: float = 3.0
     """Between checkpoints."""
     evaluate_minutes: float = 10.0
@@ -78,6 +80,7 @@ class TrainOptions(Config):
         self._flag("compile")
         self._choice("device", ("auto", "cpu", "cuda"))
         self._int("ramp", 0, 1 << 40)
+        self._number("hardness", 0.0, 1.0)
         self._number("checkpoint_minutes", 1e-3, 1e6)
         self._number("evaluate_minutes", 1e-3, 1e6)
         self._int("evaluate_samples", 0, 1 << 20)

@@ -28,7 +28,10 @@ problem is half of it, and that of the flow's likelihood 1 / (b sqrt(cells)): th
 
 
 class RefinerTask(Task):
-    """Laplace likelihood of the flow, certainty, matching of patches, and the pose through PnP (Co-op, stage 2)."""
+    """Laplace likelihood of the flow, certainty, matching of patches, and the pose through PnP (Co-op, stage 2).
+
+    Figures named ``easy_...`` are those of pairs of hardness 0: whole objects, lit and coloured as rendered.
+    """
 
     role = "refiner"
     stream_role = "refiner"
@@ -55,7 +58,9 @@ class RefinerTask(Task):
 
     def evaluate(self, net: Net, device: torch.device) -> dict[str, float]:
         assert isinstance(net, RefinerNet)
-        return evaluate_refiner(net, self._held_out, device)
+        figures = evaluate_refiner(net, self._held_out(1.0), device)
+        easy = evaluate_refiner(net, self._held_out(0.0), device)
+        return figures | {f"easy_{name}": value for name, value in easy.items()}
 
     def _matching(self, out: RefinerOutput, batch: dict[str, Tensor]) -> Tensor:
         patch = self.config.trunk.patch_size
@@ -80,11 +85,17 @@ class RefinerTask(Task):
         )
         return pose_loss(solution, batch["T_true"], batch["model_points"].double(), batch["diameter"])
 
-    @cached_property
-    def _held_out(self) -> list[tuple[Any, Any]]:
+    def _held_out(self, hardness: float) -> list[tuple[Any, Any]]:
         """(batch, scenes), drawn once: the same pairs at every evaluation."""
-        with self.held_out_stream(BATCH, keep_scenes=True) as stream:
-            return [next(stream) for _ in range(-(-self.options.evaluate_samples // BATCH))]
+        if hardness not in self._drawn:
+            with self.held_out_stream(BATCH, keep_scenes=True, hardness=hardness) as stream:
+                batches = [next(stream) for _ in range(-(-self.options.evaluate_samples // BATCH))]
+            self._drawn[hardness] = batches
+        return self._drawn[hardness]
+
+    @cached_property
+    def _drawn(self) -> dict[float, list[tuple[Any, Any]]]:
+        return {}
 
 
 class SelectorTask(RefinerTask):
@@ -102,7 +113,7 @@ class SelectorTask(RefinerTask):
 
     def evaluate(self, net: Net, device: torch.device) -> dict[str, float]:
         assert isinstance(net, SelectorNet)
-        return evaluate_selector(net, self._held_out, device)
+        return evaluate_selector(net, self._held_out(1.0), device)
 
 
 def cell_centres(stride: int, flow: Tensor) -> Tensor:

@@ -89,6 +89,18 @@ def test_the_pose_loss_falls_too(tmp_path, monkeypatch):
     assert late.mean() < 0.3 * early[early > 0].mean()
 
 
+def test_what_pairs_are_drawn_reaches_the_stream_and_can_change_on_resuming(tmp_path):
+    asked = []
+
+    def streams(role, size, **options):
+        asked.append({name: options[name] for name in ("ramp", "hardness")})
+        return Repeated(role, size, **options)
+
+    train(plan("coarse", tmp_path, 1, ramp=100), streams=streams)
+    train(again("coarse", tmp_path, 1, hardness=0.25), streams=streams)
+    assert asked == [{"ramp": 100, "hardness": 1.0}, {"ramp": 100, "hardness": 0.25}]
+
+
 @pytest.mark.usefixtures("steady")
 def test_two_halves_are_one_run(tmp_path):
     """Weights, optimiser, average, data position and counters: all of them, or the second half would differ."""

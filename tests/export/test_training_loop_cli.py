@@ -55,6 +55,7 @@ def test_real_pairs_from_the_command_to_the_report(role, tmp_path):
     report = (tmp_path / role / "report.json").read_text()
     for name in {"coarse": ("class_accuracy", "within_5px"), "refiner": ("error_before", "error_after_5")}[role]:
         assert f'"{name}":' in report
+        assert f'"easy_{name}":' in report
 
 
 def test_pairs_are_drawn_and_a_bad_path_is_said(tmp_path):
