@@ -1,0 +1,242 @@
+"""Does the score say how far a pose is to be believed? ``python -m benchmarks.accuracy.reliability``.
+
+A pose counts as right if its MSSD is below a tenth of the object's diameter. Poses are sorted by score into bins of
+equal count; the share of right ones per bin, with its binomial uncertainty, is the reliability curve. The area under
+the ROC curve is the probability that a right pose scores higher than a wrong one, ties counting one half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from coop_edge.errors import BackendUnavailable, CoopEdgeError, InputError
+from coop_edge.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from benchmarks.accuracy.evaluate import Evaluation
+
+RIGHT = 0.1
+"""Of the diameter: a pose whose MSSD is below is right."""
+BINS = 10
+_Z95 = 1.959963984540054  # of the normal distribution, 95 % within
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Poses with scores in [low, high]; share: of right ones; lower, upper: its Wilson interval, 95 %."""
+
+    low: float
+    high: float
+    mean_score: float
+    count: int
+    right: int
+    share: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """count: poses; right: those of them; auroc, rank_correlation (Spearman, of score and smallness of the error): None
+    where they are undefined; falls: neighbouring bins whose share falls as the score rises, and clear_falls: those of
+    them whose intervals do not even touch."""
+
+    count: int
+    right: int
+    bins: tuple[Bin, ...]
+    auroc: float | None
+    rank_correlation: float | None
+    falls: int
+    clear_falls: int
+
+    @property
+    def monotone(self) -> bool:
+        """Whether no bin has a smaller share than the one below it."""
+        return self.falls == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self) | {"monotone": self.monotone}
+
+
+def reliability(scores: Sequence[float], errors: Sequence[float], *, bins: int = BINS) -> Reliability:
+    """Of n poses with ``scores`` and errors in diameters (MSSD; infinite is legal). n = 0 is legal.
+
+    bins: at most so many; equal scores stay in one bin. Raises InputError.
+    """
+    s, e = np.asarray(scores, np.float64).reshape(-1), np.asarray(errors, np.float64).reshape(-1)
+    if s.shape != e.shape:
+        raise InputError(f"errors: wanted one per score, got {len(e)} for {len(s)} scores")
+    if not np.isfinite(s).all() or np.isnan(e).any() or (e < 0).any():
+        raise InputError("scores, errors: wanted finite scores, and errors >= 0 that are not NaN")
+    if bins < 1:
+        raise InputError(f"bins: wanted at least 1, got {bins}")
+    order = np.argsort(s, kind="stable")
+    s, e = s[order], e[order]
+    right = e < RIGHT
+    edges = _edges(s, bins)
+    found = tuple(_bin(s[a:b], right[a:b]) for a, b in itertools.pairwise(edges))
+    pairs = list(itertools.pairwise(found))
+    return Reliability(
+        count=len(s),
+        right=int(right.sum()),
+        bins=found,
+        auroc=auroc(s, right),
+        rank_correlation=rank_correlation(s, -e),
+        falls=sum(after.share < before.share for before, after in pairs),
+        clear_falls=sum(after.upper < before.lower for before, after in pairs),
+    )
+
+
+def of_evaluation(evaluation: Evaluation, *, bins: int = BINS) -> Reliability:
+    """Of the poses that were given; instances without one have no score and take no part."""
+    given = [t for t in evaluation.targets if t.row is not None]
+    return reliability(
+        [t.row.score for t in given if t.row is not None], [t.mssd / t.diameter for t in given], bins=bins
+    )
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """95 % interval of a share of ``right`` in ``count`` >= 1 (Wilson, JASA 1927)."""
+    share, z2 = right / count, _Z95**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = _Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
+    """Probability that a right pose scores higher than a wrong one (Mann and Whitney's U); None without one of each."""
+    n_right, n_wrong = int(right.sum()), int((~right).sum())
+    if n_right == 0 or n_wrong == 0:
+        return None
+    u = rankdata(scores)[right].sum() - n_right * (n_right + 1) / 2
+    return float(u / (n_right * n_wrong))
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Spearman's, ties at their mean rank; None if either is constant."""
+    ranks = np.stack([rankdata(a), rankdata(b)]) if len(a) else np.zeros((2, 0))
+    if ranks.size == 0 or (np.ptp(ranks, axis=1) == 0).any():
+        return None
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def draw(axes: Axes, curves: Mapping[str, Reliability], colors: Sequence[str] = (), ink: str = "black") -> None:
+    """The curves, by name, into matplotlib axes; the diagonal is a score that is the probability of being right."""
+    axes.plot([0, 1], [0, 1], color=ink, alpha=0.35, linewidth=1, linestyle=(0, (2, 3)))
+    for i, (name, curve) in enumerate(curves.items()):
+        color = colors[i % len(colors)] if colors else f"C{i}"
+        x, y = [b.mean_score for b in curve.bins], [b.share for b in curve.bins]
+        low = [b.share - b.lower for b in curve.bins]
+        high = [b.upper - b.share for b in curve.bins]
+        axes.errorbar(
+            x, y, yerr=[low, high], color=color, marker="o", markersize=4, capsize=2, linewidth=1.5, label=name
+        )
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("score (mean of a bin)")
+    axes.set_ylabel(f"share with MSSD < {RIGHT:.0%} of the diameter")
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib figure of its own, inches, without the global state of pyplot. Raises BackendUnavailable."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendUnavailable(f"figures want matplotlib: {error}; install it: pip install matplotlib") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def write_png(path: str | os.PathLike[str], curves: Mapping[str, Reliability], *, dpi: int = 150) -> None:
+    """The reliability curves, by name, as a picture. Raises OSError, BackendUnavailable."""
+    figure = new_figure(5.0, 4.2)
+    axes = figure.subplots()
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    draw(axes, curves)
+    axes.set_title("; ".join(f"{name}: {_said(curve)}" for name, curve in curves.items()), fontsize=9)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=dpi)
+
+
+def _edges(scores: np.ndarray, bins: int) -> list[int]:
+    """Where the bins of sorted scores begin and end; a run of equal scores is not torn."""
+    n = len(scores)
+    edges = {0, n}
+    for k in range(1, min(bins, n)):
+        # The end of the run that the ideal edge falls into, or its beginning, whichever is nearer.
+        ideal = round(k * n / min(bins, n))
+        value = scores[min(ideal, n - 1)]
+        begin, end = (int(np.searchsorted(scores, value, side=side)) for side in ("left", "right"))
+        edges.add(begin if ideal - begin <= end - ideal else end)
+    return sorted(edges)
+
+
+def _bin(scores: np.ndarray, right: np.ndarray) -> Bin:
+    count, n = len(scores), int(right.sum())
+    low, high = wilson(n, count)
+    return Bin(float(scores[0]), float(scores[-1]), float(scores.mean()), count, n, n / count, low, high)
+
+
+def _said(curve: Reliability) -> str:
+    area = "none" if curve.auroc is None else f"{curve.auroc:.2f}"
+    return f"{curve.count} poses, {curve.right} right, AUROC {area}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0, or 2 with one line on standard error."""
+    from benchmarks.accuracy.dataset import BopDataset
+    from benchmarks.accuracy.evaluate import evaluate
+    from benchmarks.accuracy.results import read_rows
+    from benchmarks.common import print_table
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", metavar="DATASET", help="folder of the data set, in BOP layout")
+    parser.add_argument("poses", metavar="NAME=CSV", nargs="+", help="results in BOP's form, and what to call them")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.add_argument("--bins", type=int, default=BINS)
+    parser.add_argument("--png", metavar="PNG", help="the curves as a picture")
+    options = parser.parse_args(arguments)
+    try:
+        dataset = BopDataset(options.dataset, options.split, limit=options.limit)
+        curves = {}
+        for text in options.poses:
+            name, equals, path = text.partition("=")
+            rows = read_rows(path if equals else text)
+            curves[name if equals else os.path.basename(text)] = of_evaluation(
+                evaluate(dataset, rows), bins=options.bins
+            )
+        for name, curve in curves.items():
+            rows = [
+                (f"{b.low:.3f} to {b.high:.3f}", b.count, b.share, f"{b.lower:.2f} to {b.upper:.2f}")
+                for b in curve.bins
+            ]
+            print_table(f"{name}: {_said(curve)}, {curve.falls} falls", rows, ("score", "poses", "right", "95 %"))
+        if options.png:
+            write_png(options.png, curves)
+    except (CoopEdgeError, OSError) as error:
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
