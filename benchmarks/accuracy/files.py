@@ -12,6 +12,7 @@ from coop_edge.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _ROUNDING = 1e-2  # files round rotations to a few digits; beyond this it is none
+_EXACT = 1e-12
 
 
 def read_json(path: Path, kind: type, otherwise: str) -> Any:
@@ -51,7 +52,12 @@ def numbers(values: Any, count: int, where: str) -> np.ndarray:
 
 
 def nearest_rotation(R: np.ndarray, where: str) -> np.ndarray:
-    """The rotation nearest to R [3,3], which was rounded to few digits. Raises InputError if R is none at all."""
+    """The rotation nearest to R [3,3], which was rounded to few digits; an exact one stays as it is, bit for bit.
+
+    Raises InputError if R is none at all.
+    """
+    if np.abs(R @ R.T - np.eye(3)).max() < _EXACT and np.linalg.det(R) > 0:
+        return R
     U, _, Vt = np.linalg.svd(R)
     nearest = U @ Vt
     if np.linalg.det(nearest) < 0 or np.abs(nearest - R).max() > _ROUNDING:

@@ -1,0 +1,174 @@
+"""The command: from options to tables and files, and its answers to wrong use."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.accuracy import methods
+from benchmarks.accuracy.cli import main, method_options, parse
+from benchmarks.accuracy.journal import journal_path
+from benchmarks.accuracy.methods import estimator_config
+from benchmarks.accuracy.results import read_rows
+from tests.benchmarks.bop import Knowing, read, scene_of, write, write_dataset
+from tests.runtime.networks import tiny_bundle
+
+IMAGES = {(1, 3): scene_of(0), (1, 0): scene_of(1, count=2)}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("bop") / "boxes", IMAGES)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return str(tiny_bundle(tmp_path_factory.mktemp("tiny"), selector=False))
+
+
+@pytest.fixture
+def knowing(monkeypatch):
+    monkeypatch.setattr(methods, "_makers", lambda: dict.fromkeys(methods.METHODS, lambda options: Knowing()))
+
+
+def run(*arguments) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_a_run_writes_poses_and_figures(root, tiny, knowing, tmp_path, capsys):
+    csv, figures = tmp_path / "out" / "a.csv", tmp_path / "out" / "a.json"
+    assert run(root, "--engines", tiny, "--processes", 1, "--csv", csv, "--json", figures) == 0
+    assert len(read_rows(csv)) == 5
+    assert not journal_path(csv).exists()
+    result = read(figures)
+    assert result["total"]["ar"] == 1
+    assert (result["dataset"], result["split"], result["boxes"], result["method"]) == ("boxes", "test", "visib", "ours")
+    assert result["engines"]["name"] == "tiny"
+    assert set(result["engines"]["networks"]) == {"coarse_encoder", "coarse_decoder", "refiner"}
+    assert len(result["engines"]["sha256"]) == 64
+    assert result["config"]["refine"]["iterations"] == 5
+    assert result["run"] == {"processes": 1, "threads_each": result["hardware"]["cores"], "images_of_earlier_runs": 0}
+    assert result["versions"]["numpy"]
+    assert result["time"]["object_s"]["p50"] > 0
+    assert result["misses"] == []
+    printed = capsys.readouterr().out
+    assert "ours on boxes, 2 images" in printed
+    assert "no depth, so no VSD" in printed
+
+
+def test_its_own_poses_score_the_same(root, knowing, tmp_path, capsys):
+    csv = tmp_path / "a.csv"
+    assert run(root, "--method", "sift", "--processes", 1, "--csv", csv, "--json", tmp_path / "a.json") == 0
+    assert run(root, "--poses", csv, "--json", tmp_path / "b.json") == 0
+    a, b = read(tmp_path / "a.json"), read(tmp_path / "b.json")
+    assert (a["total"], a["per_object"]) == (b["total"], b["per_object"])
+    assert b["method"] == "poses"
+    assert b["time"] is None
+    assert run(root, "--poses", csv, "--limit", 1, "--json", tmp_path / "c.json") == 0
+    assert read(tmp_path / "c.json")["targets"] == {"images": 1, "instances": 3}
+
+
+def test_misses_are_printed(root, tmp_path, capsys):
+    (tmp_path / "none.csv").write_text("scene_id,im_id,obj_id,score,R,t,time\n")
+    assert run(root, "--poses", tmp_path / "none.csv") == 0
+    assert "5 of 5 meet no threshold" in capsys.readouterr().out
+
+
+def test_a_run_with_real_networks(root, tiny, tmp_path):
+    assert run(root, "--engines", tiny, "--limit", 1, "--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json") == 0
+    result = read(tmp_path / "a.json")
+    assert set(result["time"]["stages_ms_per_object"]) == {"crop", "coarse", "refine", "select"}
+    assert sum(result["miss_counts"].values()) == len(result["misses"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], {"coarse.hypotheses": 1, "refine.iterations": 5, "ransac.seed": 0}),
+        (["--hypotheses", "5", "--iterations", "2", "--seed", "3"],
+         {"coarse.hypotheses": 5, "refine.iterations": 2, "ransac.seed": 3}),
+        (["--stage", "coarse"], {"refine.iterations": 0}),
+        (["--stage", "refined"], {"refine.iterations": 5}),
+        (["--set", "coarse.min_inliers=9", "--set", "select.min_score=0.5"],
+         {"coarse.min_inliers": 9, "select.min_score": 0.5}),
+        (["--set", "refine.lm.loss=huber"], {"refine.lm.loss": "huber"}),
+    ],
+)  # fmt: skip
+def test_options_of_the_estimator(arguments, expected):
+    config = estimator_config(method_options(parse(["D", "--csv", "a.csv", *arguments]))).to_dict()
+    for name, value in expected.items():
+        found = config
+        for part in name.split("."):
+            found = found[part]
+        assert found == value
+
+
+def test_baselines_take_five_templates():
+    assert method_options(parse(["D", "--csv", "a.csv", "--method", "sift"])).hypotheses == 5
+    assert method_options(parse(["D", "--csv", "a.csv", "--method", "sift", "--hypotheses", "2"])).hypotheses == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--csv: wanted a file for the poses"),
+        (["--csv", "a.csv", "--poses", "b.csv"], "--csv: --poses scores poses that are there"),
+        (["--poses", "b.csv"], "b.csv: no such file; wanted results in BOP's form"),
+        (["--csv", "a.csv", "--split", "train"], "train: no such split; folders of"),
+        (["--csv", "a.csv", "--targets", "t.json"], "t.json: no such file"),
+        (["--csv", "a.csv", "--boxes", "seen"], "seen: no such file; wanted 'visib', 'obj'"),
+        (["--csv", "a.csv", "--engines", "nowhere"], "BundleError"),
+        (["--csv", "a.csv", "--limit", "0"], "no targets in it (--limit 0)"),
+        (["--csv", "a.csv", "--limit", "-1"], "wanted a number of images >= 0"),
+        (["--csv", "a.csv", "--method", "sift", "--iterations", "3"], "--iterations: only for --method ours"),
+        (["--csv", "a.csv", "--method", "sift", "--stage", "coarse"], "--stage: only for --method ours"),
+        (["--csv", "a.csv", "--stage", "coarse", "--iterations", "3"], "--iterations 3: --stage coarse does none"),
+        (["--csv", "a.csv", "--set", "coarse"], "--set: wanted NAME=VALUE"),
+        (["--csv", "a.csv", "--set", "coarse.margins=2"], "has no option 'margins'; did you mean 'margin'"),
+        (["--csv", "a.csv", "--set", "coarse=2", "--set", "coarse.margin=2"], "coarse has been given a value itself"),
+        (["--csv", "a.csv", "--set", "coarse=2"], "coarse"),
+        (["--csv", "a.csv", "--hypotheses", "0"], "hypotheses = 0: wanted an integer in [1, 42]"),
+        (
+            ["--csv", "a.csv", "--iterations", "2", "--set", "refine.iterations=3"],
+            "given by --iterations or --stage too",
+        ),
+    ],
+)
+def test_wrong_use_is_one_line(root, tiny, tmp_path, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    engines = [] if "--engines" in arguments or "sift" in arguments or "--poses" in arguments else ["--engines", tiny]
+    assert run(root, *engines, *arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.glob("*"))
+
+
+def test_no_truth_is_said_before_the_run(root, knowing, tmp_path, capsys):
+    targets = read(root / "test_targets_bop19.json")
+    write(tmp_path / "t.json", [*targets, {"scene_id": 1, "im_id": 4, "obj_id": 1, "inst_count": 1}])
+    assert run(root, "--method", "sift", "--targets", tmp_path / "t.json", "--csv", tmp_path / "a.csv") == 2
+    assert "scene_gt.json: says nothing of image 4, which t.json names" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_says_how_to_go_on(root, tmp_path, monkeypatch, capsys):
+    class Stopped(Knowing):
+        def estimate(self, image, camera, boxes):
+            if self.seen:
+                raise KeyboardInterrupt
+            return super().estimate(image, camera, boxes)
+
+    monkeypatch.setattr(methods, "_makers", lambda: {"sift": lambda options: Stopped()})
+    csv = tmp_path / "a.csv"
+    arguments = (root, "--method", "sift", "--processes", 1, "--csv", csv)
+    assert run(*arguments) == 130
+    assert "a.csv.part: the same command goes on" in capsys.readouterr().err
+    assert not csv.exists()
+    monkeypatch.setattr(methods, "_makers", lambda: {"sift": lambda options: Knowing()})
+    assert run(*arguments, "--seed", 5) == 2
+    assert "seed was 0, now 5" in capsys.readouterr().err
+    assert run(*arguments, "--json", tmp_path / "a.json") == 0
+    assert json.loads((tmp_path / "a.json").read_text())["run"]["images_of_earlier_runs"] == 1
+    assert len(read_rows(csv)) == 5
