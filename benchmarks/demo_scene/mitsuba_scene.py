@@ -81,8 +81,8 @@ def shape(path: Path, part: Part, T: np.ndarray) -> dict[str, Any]:
 
 def bitmap(mi: Any, image: np.ndarray, raw: bool = False) -> dict[str, Any]:
     """An image uint8 [h,w,3] (sRGB) or [h,w] as a texture; raw: numbers, not colours."""
-    data = np.ascontiguousarray(image if image.ndim == 3 else image[..., None])
-    texture = mi.Bitmap(data)
+    data = np.array(image if image.ndim == 3 else image[..., None], order="C")
+    texture = mi.Bitmap(data)  # which takes no read-only array
     texture.set_srgb_gamma(not raw)
     return {"type": "bitmap", "bitmap": texture, "raw": raw, "filter_type": "bilinear"}
 

@@ -18,7 +18,7 @@ from coop_edge.render import CpuRenderer
 
 CELL = 0.002
 """Side of a cell of the map, metres."""
-CONTACT = 0.0005
+CONTACT = 0.0002
 """Height over what is below up to which a cell counts as touching, metres."""
 _FAR = 500.0  # metres; from there a perspective is parallel to 0.3 mm over 0.3 m, and float32 depth good to 0.03 mm
 _STEP, _SMALLEST_STEP = np.radians(6.0), np.radians(0.2)
