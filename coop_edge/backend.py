@@ -6,15 +6,20 @@ that failed. ``device="auto"`` takes CUDA where its probes pass, else the CPU, a
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from coop_edge.errors import BackendUnavailable, EngineError, InputError, quoted
+from coop_edge.kernels.device import current_device
 
 if TYPE_CHECKING:
     from coop_edge.mesh.mesh import Mesh
@@ -28,8 +33,6 @@ log = logging.getLogger("coop_edge")
 RENDERERS = {"cpu": "coop_edge.render.cpu:CpuRenderer", "cuda": "coop_edge.render.cuda:CudaRenderer"}
 OFFLINE_RENDERERS = {**RENDERERS, "open3d": "coop_edge.render.open3d:Open3dRenderer"}
 SOLVERS = {"cpu": "coop_edge.pnp.cpu:CpuPnpSolver", "cuda": "coop_edge.pnp.cuda:CudaPnpSolver"}
-LACKS_CUDA = "the Estimator's stages run on the CPU alone: its crops have no CUDA kernel yet; take device='cpu'"
-"""What ``lacks_cuda`` of ``Backend.pick`` is for an Estimator."""
 RUNNERS = {"onnx": "coop_edge.runtime.onnx:OnnxRunner", "tensorrt": "coop_edge.runtime.tensorrt:TensorRtRunner"}
 
 
@@ -44,17 +47,17 @@ class Backend:
     reason: str
 
     @classmethod
-    def pick(cls, device: str = "auto", *, lacks_cuda: str = "") -> Backend:
+    def pick(cls, device: str = "auto", *, probe: Callable[[], str | None] | None = None) -> Backend:
         """Choose the backend of ``device``: "auto", "cpu" or "cuda".
 
-        lacks_cuda: why the caller cannot use CUDA even where it answers; "" if it can. Raises InputError,
-        BackendUnavailable.
+        probe: what else the caller needs on CUDA; asked where CUDA itself answers, it says None or what is missing
+        (``probe_networks``). Raises InputError, BackendUnavailable.
         """
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"device: wanted 'auto', 'cpu' or 'cuda', got {device!r}")
         cuda_missing = None
         if device != "cpu":
-            cuda_missing = probe_cuda() or lacks_cuda
+            cuda_missing = probe_cuda() or (probe() if probe else None)
             if not cuda_missing:
                 backend = cls("cuda", "CuPy and a CUDA device answer")
                 log.info("backend: cuda (%s)", backend.reason)
@@ -67,6 +70,34 @@ class Backend:
         log.info("backend: cpu (%s)", backend.reason)
         return backend
 
+    def here(self) -> Callable[[], AbstractContextManager[Any]]:
+        """Makes contexts in which the GPU that is current now is the current one, in whatever thread: a thread starts
+        on the first GPU. On the CPU they do nothing."""
+        if self.name == "cpu":
+            return contextlib.nullcontext
+        device = current_device()
+        return lambda: device.xp.cuda.Device(device.id)
+
+    def upload(self, array: Any) -> Any:
+        """``array``, C-contiguous, where this backend computes: NumPy, or CuPy on its current GPU.
+
+        What is on that GPU already (``__cuda_array_interface__``: CuPy, PyTorch, PyCUDA's GPUArray) is taken as it is,
+        without a copy unless its strides ask for one, and in the order of CuPy's current stream. Raises InputError: on
+        another GPU, or memory that CuPy cannot read.
+        """
+        if self.name == "cpu":
+            return np.ascontiguousarray(array)
+        device = current_device()
+        if not hasattr(array, "__cuda_array_interface__"):
+            return device.xp.asarray(np.ascontiguousarray(array))
+        try:
+            taken = device.xp.asarray(array)
+        except Exception as error:  # CuPy's CUDARuntimeError has no base of its own
+            raise InputError(f"image: its __cuda_array_interface__ cannot be read: {quoted(error)}") from error
+        if taken.device.id != device.id:
+            raise InputError(f"image: wanted on GPU {device.id}, where the networks are, got on GPU {taken.device.id}")
+        return device.xp.ascontiguousarray(taken)
+
     def renderer(
         self,
         meshes: Mesh | Sequence[Mesh],
@@ -76,18 +107,20 @@ class Backend:
         threads: int = 0,
     ) -> Renderer:
         """The renderer of this device for ``meshes``. threads: of the CPU's, 0 = all cores."""
-        place, options = RENDERERS[self.name], self._threads(threads)
+        place, options = RENDERERS[self.name], self._options(threads)
         renderer: Renderer = _load(place)(meshes, shading=shading, supersample=supersample, **options)
         return renderer
 
     def pnp_solver(self, *, threads: int = 0) -> PnpSolver:
         """The pose solvers of this device. threads: of the CPU's, 0 = all cores."""
-        solver: PnpSolver = _load(SOLVERS[self.name])(**self._threads(threads))
+        solver: PnpSolver = _load(SOLVERS[self.name])(**self._options(threads))
         return solver
 
-    def _threads(self, threads: int) -> dict[str, int]:
-        """What the implementations of this device are told of ``threads``."""
-        return {"threads": threads} if threads and self.name == "cpu" else {}
+    def _options(self, threads: int) -> dict[str, Any]:
+        """What renderer and solver of this device are told: ``threads``, or the GPU whose kernels they share."""
+        if self.name == "cuda":
+            return {"device": current_device()}
+        return {"threads": threads} if threads else {}
 
     def runner(
         self,
@@ -136,6 +169,18 @@ def make_renderer(
         raise InputError(f"renderer: wanted one of {', '.join(map(repr, OFFLINE_RENDERERS))}, got {name!r}")
     renderer: Renderer = _load(OFFLINE_RENDERERS[name])(meshes, shading=shading, supersample=supersample)
     return renderer
+
+
+def probe_networks(bundle: Bundle) -> str | None:
+    """None if each network of ``bundle`` finds what runs it on CUDA, else what is missing and how to get it."""
+    for network in bundle.networks.values():
+        try:
+            sound_plan(network)
+        except (BackendUnavailable, EngineError) as error:
+            if missing := probe_onnxruntime("cuda"):
+                return f"nothing runs {bundle.name}/{network.role} on CUDA; {error}; {missing}"
+            return None  # ONNX Runtime runs every network
+    return None
 
 
 def sound_plan(network: Network) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.backend import LACKS_CUDA, Backend
+from coop_edge.backend import Backend, probe_networks
 from coop_edge.config import EstimatorConfig
 from coop_edge.errors import BundleError, ConfigError, EngineError, InputError
 from coop_edge.mesh.mesh import Mesh
@@ -48,7 +48,7 @@ class Estimator:
 
     def __init__(self, bundle: Bundle, backend: Backend, config: EstimatorConfig, threads: int) -> None:
         self.bundle, self.backend, self.config = bundle, backend, config
-        self._turn, self._open, self._threads = threading.Lock(), True, threads
+        self._turn, self._open, self._threads, self._on_device = threading.Lock(), True, threads, backend.here()
         with contextlib.ExitStack() as stack:
             solver = backend.pnp_solver(threads=threads)
             stack.callback(getattr(solver, "close", lambda: None))  # the CPU's has threads of its own
@@ -75,8 +75,9 @@ class Estimator:
         Parameters
         ----------
         engines: name of an installed bundle, or a bundle's folder.
-        device: "cpu", "cuda" or "auto". The stages run on the CPU alone so far: "cuda" raises BackendUnavailable on any
-            machine, and "auto" takes the CPU and says so in the log and in ``backend``.
+        device: "cpu", "cuda" or "auto". "cuda" is the GPU that is current in CuPy; it needs CuPy, and TensorRT plans of
+            the networks or ONNX Runtime's CUDA provider. "auto" takes it where all that works, else the CPU, and says
+            why in the log and in ``backend``.
         config: an EstimatorConfig, or a mapping of its options; the defaults if None.
         threads: of the CPU, for networks, renderer and solver alike; 0 leaves it to each of them (all cores).
 
@@ -87,9 +88,9 @@ class Estimator:
         if not isinstance(engines, (str, os.PathLike)):
             raise InputError(f"engines: wanted the name or the folder of a bundle, got {type(engines).__name__}")
         options = _options(config)
-        backend = Backend.pick(device, lacks_cuda=LACKS_CUDA)
         # A runner compares its graph with the manifest's hash before it loads it: no need to read all of them twice.
         bundle = Bundle.load(engines if isinstance(engines, str) else Path(engines), check_hashes=False)
+        backend = Backend.pick(device, probe=functools.partial(probe_networks, bundle))
         if bundle.template.views != len(VIEWPOINTS):
             raise BundleError(
                 f"{bundle.manifest}: its networks want {bundle.template.views} templates per object, this coop_edge "
@@ -136,8 +137,9 @@ class Estimator:
     def estimate(self, image: Any, camera: Camera, detections: Sequence[Detection]) -> list[PoseEstimate]:
         """Poses of N detected objects, in the order of the detections; N = 0 is legal.
 
-        image: RGB uint8 [height,width,3], any strides. camera: of the image. detections: of registered objects, several
-        of one object allowed.
+        image: RGB uint8 [height,width,3], any strides; for an Estimator on a GPU also an array on that GPU (CuPy,
+        PyTorch, PyCUDA), which is read where it is, after what CuPy's current stream has before it. camera: of the
+        image. detections: of registered objects, several of one object allowed.
 
         All detections run as one batch, and none bears on another's pose, but for what a network rounds differently in
         a batch of another size. What cannot be found comes back with ``success=False`` and a reason. Raises InputError,
@@ -186,7 +188,8 @@ class Estimator:
             if self._registry.meshes:
                 self._registry.renderer()
             seconds = {"objects": time.perf_counter() - start}
-            times = self._pipeline.warmup(functools.partial(self.backend.renderer, threads=self._threads))
+            renderer = functools.partial(self.backend.renderer, threads=self._threads)
+            times = self._pipeline.warmup(renderer, self.backend.upload)
             return seconds | {f.name.removesuffix("_ms"): getattr(times, f.name) / 1e3 for f in fields(times)}
 
     def close(self) -> None:
@@ -216,7 +219,8 @@ class Estimator:
         try:
             if needs_open and not self._open:
                 raise EngineError(f"{what}: this Estimator is closed; make a new one with Estimator.from_engines")
-            yield
+            with self._on_device():
+                yield
         finally:
             self._turn.release()
 
@@ -227,12 +231,12 @@ class Estimator:
         """The image, checked, and contiguous where the backend works."""
         if not isinstance(camera, Camera):
             raise InputError(f"camera: wanted a coop_edge Camera, got {type(camera).__name__}")
-        if hasattr(image, "__cuda_array_interface__"):
+        if self.backend.name == "cpu" and hasattr(image, "__cuda_array_interface__"):
             raise InputError(
                 f"image: lies on a GPU, this Estimator runs on the CPU ({self.backend.reason}); copy it to NumPy first"
             )
         camera.check_image(image)
-        return np.ascontiguousarray(image)
+        return self.backend.upload(image)
 
 
 def _options(config: EstimatorConfig | Mapping[str, Any] | None) -> EstimatorConfig:

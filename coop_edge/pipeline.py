@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ Indices = NDArray[np.int64]
 class Frame:
     """One image, checked, and the objects that may be in it."""
 
-    image: Array  # uint8 [height,width,3]
+    image: Array  # uint8 [height,width,3], contiguous, where the stages compute
     camera: Camera
     models: Sequence[ObjectModel]
     renderer: Renderer  # of the models' meshes, in their order
@@ -41,7 +42,12 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """The stages over the parts of one backend. runners: open, by role, of the bundle's networks."""
+    """The stages over the parts of one backend. runners: open, by role, of the bundle's networks.
+
+    On a GPU all work is queued on CuPy's current stream and arrays stay on the device. The host waits where it decides:
+    in coarse for the templates' scores and for what RANSAC found; in refine, see there. What one stage queues and the
+    next one waits for counts into the next one's time, as crops do into that of coarse.
+    """
 
     bundle: Bundle
     config: EstimatorConfig
@@ -73,10 +79,13 @@ class Pipeline:
         chosen = self._follow(frame, index, T_previous, self.config.refine.track_iterations, clock)
         return chosen.estimates(names, clock.times())
 
-    def warmup(self, renderer: Callable[[Mesh], Renderer]) -> StageTimes:
-        """Run every stage once on a black image and an object of its own, so that all is compiled and loaded."""
+    def warmup(self, renderer: Callable[[Mesh], Renderer], upload: Callable[[NDArray[Any]], Array]) -> StageTimes:
+        """Run every stage once on a black image and an object of its own, so that all is compiled and loaded.
+
+        renderer, upload: the backend's.
+        """
         clock, index = StageClock(), np.zeros(1, np.int64)
-        frame, T = stand_in(self.bundle, renderer)
+        frame, T = stand_in(self.bundle, renderer, upload)
         self._match(frame, [Detection("stand-in", (0, 0, *frame.camera.size))], index, clock)
         self._follow(frame, index, T, 1, clock)  # from a pose of its own: there is nothing to match in black
         return clock.times()
@@ -140,7 +149,9 @@ class Pipeline:
         return NetworkRescorer(maker, self.runners["selector"], self.config.refine.micro_batch)
 
 
-def stand_in(bundle: Bundle, renderer: Callable[[Mesh], Renderer]) -> tuple[Frame, Floats]:
+def stand_in(
+    bundle: Bundle, renderer: Callable[[Mesh], Renderer], upload: Callable[[NDArray[Any]], Array]
+) -> tuple[Frame, Floats]:
     """A black image S x S, a grey cube of 0.1 m as its only object, and a pose [1,4,4] in front of the camera."""
     size, views = bundle.input_size, bundle.template.views
     mesh, middle = _cube(0.1), 0.5 * (size - 1)
@@ -151,12 +162,13 @@ def stand_in(bundle: Bundle, renderer: Callable[[Mesh], Renderer]) -> tuple[Fram
         centre=mesh.centre,
         diameter=mesh.diameter,
         symmetries=Symmetries(),
-        object_points=np.full((views, size, size, 3), np.nan, np.float32),
-        descriptors=np.zeros((views, tokens, bundle.dim), np.float32),
+        object_points=upload(np.full((views, size, size, 3), np.nan, np.float32)),
+        descriptors=upload(np.zeros((views, tokens, bundle.dim), np.float32)),
     )
     T = np.eye(4)[None]
     T[0, 2, 3] = 0.5
-    return Frame(np.zeros((size, size, 3), np.uint8), Camera(K, size, size), (model,), renderer(mesh)), T
+    image = upload(np.zeros((size, size, 3), np.uint8))
+    return Frame(image, Camera(K, size, size), (model,), renderer(mesh)), T
 
 
 def _cube(side: float) -> Mesh:

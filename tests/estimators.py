@@ -12,6 +12,7 @@ import numpy as np
 from coop_edge import Camera, Estimator, EstimatorConfig, Symmetries
 from coop_edge.backend import Backend
 from tests.runtime.networks import tiny_bundle
+from tests.runtime.on_device import OnDevice
 from tests.stages.chain import templates_of
 from tests.stages.oracles import DIM, PATCH, Faults, Oracle, watching
 from tests.stages.scene import Placed, Scene, at, colored_box, reprojection_px
@@ -29,19 +30,24 @@ def knowing(
     config: EstimatorConfig | None = None,
     faults: Faults | None = None,
     symmetries: dict[int, Symmetries] | None = None,
+    device: str = "cpu",
 ) -> Iterator[tuple[Estimator, Oracle]]:
     """An Estimator whose networks know ``scene``, and the oracle behind them. All meshes are registered by their names.
 
-    folder: for the bundle that says what goes in and out. symmetries: by the place of a mesh in the scene.
+    folder: for the bundle that says what goes in and out. symmetries: by the place of a mesh in the scene. device:
+    "cuda" is what ``sys.modules`` has as CuPy; the networks answer from the host.
     """
     templates = [templates_of(mesh, (symmetries or {}).get(i), SIZE) for i, mesh in enumerate(scene.meshes)]
     oracle = Oracle(scene, templates, SIZE, faults=faults or Faults())
     runners = {"coarse_encoder": oracle.encoder, "coarse_decoder": oracle.decoder, "refiner": oracle.refiner}
+    if device == "cuda":
+        runners = {role: OnDevice(runner) for role, runner in runners.items()}
     bundle = tiny_bundle(folder, input_size=SIZE, patch_size=PATCH, dim=DIM, stride=oracle.stride, selector=False)
     with (
         mock.patch.object(Backend, "runner", lambda self, bundle, role, **options: runners[role]),
+        mock.patch("coop_edge.estimator.probe_networks", return_value=None),
         watching(oracle),
-        Estimator.from_engines(bundle, device="cpu", config=config, threads=1) as estimator,
+        Estimator.from_engines(bundle, device=device, config=config, threads=1) as estimator,
     ):
         for mesh, views in zip(scene.meshes, templates, strict=True):
             estimator.add_object(mesh.name, mesh, templates=views)

@@ -247,14 +247,15 @@ def test_opening(folder, options, error, says):
 @pytest.mark.parametrize(
     ("probe", "says"),
     [
-        ("CuPy finds no CUDA device", "device='cuda' was asked for, but CuPy finds no CUDA device"),
-        (None, "device='cuda' was asked for, but the Estimator's stages run on the CPU alone: its crops have no CUDA"),
+        ("CuPy finds no CUDA device", r"device='cuda' was asked for, but CuPy finds no CUDA device"),
+        (None, r"device='cuda' was asked for, but nothing runs tiny/coarse_encoder on CUDA; .*; no provider for cuda"),
     ],
-    ids=["no GPU", "a GPU, but no stages for it"],
+    ids=["no GPU", "a GPU, but nothing that runs networks there"],
 )
 def test_cuda(folder, monkeypatch, probe, says):
     monkeypatch.setattr(room, "probe_cuda", lambda: probe)
-    with pytest.raises(BackendUnavailable, match=re.escape(says)):
+    monkeypatch.setattr(room, "probe_onnxruntime", lambda device: f"no provider for {device} in it")
+    with pytest.raises(BackendUnavailable, match=says):
         Estimator.from_engines(folder, device="cuda")
 
 

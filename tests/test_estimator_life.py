@@ -139,12 +139,14 @@ class TestRealNetworks:
 
 
 class TestDevice:
-    def test_on_a_gpu_machine_auto_takes_the_cpu_and_says_why(self, folder, monkeypatch, caplog):
+    def test_where_nothing_runs_networks_on_the_gpu_auto_takes_the_cpu_and_says_why(self, folder, monkeypatch, caplog):
         monkeypatch.setattr(room, "probe_cuda", lambda: None)
+        monkeypatch.setattr(room, "probe_onnxruntime", lambda device: f"no provider for {device} in it")
         caplog.set_level(logging.INFO, logger="coop_edge")
         with Estimator.from_engines(folder, threads=1) as estimator:
             assert estimator.backend.name == "cpu"
-            assert "its crops have no CUDA kernel yet" in estimator.backend.reason
+            assert estimator.backend.reason.startswith("no CUDA: nothing runs tiny/coarse_encoder on CUDA; ")
+            assert estimator.backend.reason.endswith("; no provider for cuda in it")
             assert f"backend: cpu ({estimator.backend.reason})" in caplog.text
             assert "backend: cuda" not in caplog.text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from coop_edge.backend import LACKS_CUDA
 from coop_edge.doctor.advice import OLDEST_CUDA, Advice
 from coop_edge.doctor.isolate import Outcome
 from coop_edge.doctor.judge import CUDA, NOT_INSTALLED, Outcomes, cache_problem, facts_of, families, has_gpu, row
@@ -12,10 +11,9 @@ _RUNNERS = "runs networks on the GPU; one of it and {} is needed there"
 
 
 def cuda_rows(outcomes: Outcomes, advice: Advice) -> list[Row]:
-    """GPU, CuPy, what runs networks on the GPU, and whether the Estimator can use all that."""
+    """GPU, CuPy, and what runs networks on the GPU."""
     return [
         _gpu(outcomes),
-        _stages(),
         _cupy(outcomes, advice),
         _cupy_cache(outcomes),
         _onnxruntime_cuda(outcomes, advice),
@@ -40,12 +38,6 @@ def _gpu(outcomes: Outcomes) -> Row:
         required_for=CUDA,
         data=facts,
     )
-
-
-def _stages() -> Row:
-    """Not of this machine: what the Estimator itself can do there."""
-    status: Status = "optional" if LACKS_CUDA else "ok"
-    return Row("stages", "cuda", status, LACKS_CUDA or "run on CUDA", "the Estimator's own code on the GPU", CUDA)
 
 
 def _cupy(outcomes: Outcomes, advice: Advice) -> Row:

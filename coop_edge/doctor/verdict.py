@@ -23,7 +23,7 @@ def next_steps(rows: Sequence[Row], installer: str) -> tuple[str, ...]:
     ways = []
     for device in DEVICES:
         blockers = _blockers(rows, device)
-        if not any(row.name in ("gpu", "stages") for row in blockers):  # no command brings a GPU, or code for it
+        if not any(row.name == "gpu" for row in blockers):  # no command brings a GPU
             steps = _steps(blockers, installer)
             ways.append((len(steps), len(blockers), steps))
     return min(ways)[2]

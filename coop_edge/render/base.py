@@ -90,18 +90,20 @@ def _back_project(depth: Array, T_camera_object: np.ndarray, K: np.ndarray) -> A
     R_t = np.swapaxes(np.asarray(T_camera_object, np.float64)[:, :3, :3], 1, 2)
     origin = -(R_t @ np.asarray(T_camera_object, np.float64)[:, :3, 3, None])[..., 0]
     rays = R_t @ K_inverse  # [N,3,3]: (u, v, 1) -> ray in object axes
-    u = np.arange(width)
-    v = np.arange(height)
+    xp: Any = np
+    if not isinstance(depth, np.ndarray):
+        import cupy
+
+        xp = cupy
+        rays, origin = xp.asarray(rays), xp.asarray(origin)
+    u = xp.arange(width)
+    v = xp.arange(height)
     # float64 until the sum is done: the origin can lie a thousand object sizes away.
     direction = (
         rays[:, None, None, :, 0] * u[None, None, :, None]
         + rays[:, None, None, :, 1] * v[None, :, None, None]
         + rays[:, None, None, :, 2]
     )
-    if not isinstance(depth, np.ndarray):
-        import cupy
-
-        direction, origin = cupy.asarray(direction), cupy.asarray(origin)
     points = (direction * depth[..., None] + origin[:, None, None, :]).astype(np.float32)
     points[depth <= 0] = np.nan
     return points

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,17 @@ def array_module(array: Array) -> Any:
 def on_host(array: Array) -> np.ndarray[Any, Any]:
     """The array in NumPy; a copy only if it comes from the GPU."""
     return array if isinstance(array, np.ndarray) else np.asarray(array.get())
+
+
+def together_on_host(*arrays: Array) -> list[np.ndarray[Any, Any]]:
+    """Arrays of numbers [M,...] in NumPy. From the GPU they come as float64, all in one copy: each has its price."""
+    if all(isinstance(array, np.ndarray) for array in arrays):
+        return list(arrays)
+    xp, rows = array_module(arrays[0]), len(arrays[0])
+    widths = [math.prod(array.shape[1:]) for array in arrays]
+    flat = [array.reshape(rows, width).astype(np.float64) for array, width in zip(arrays, widths, strict=True)]
+    table = np.split(on_host(xp.concatenate(flat, axis=1)), np.cumsum(widths)[:-1], axis=1)
+    return [part.reshape(array.shape) for part, array in zip(table, arrays, strict=True)]
 
 
 def run_batched(runner: Runner, feed: Mapping[str, Array], largest: int) -> dict[str, Array]:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coop_edge.errors import InputError
 from coop_edge.geometry.crop import CropCamera, crop_camera
+from coop_edge.kernels.device import device_of
 from coop_edge.stages.arrays import Array, array_module
 from coop_edge.types import Camera, Detection
 
@@ -54,7 +55,7 @@ def crop_detections(
     """Crop the detections' boxes, S x S pixels each. N = 0 is legal.
 
     image: uint8 [height,width,3]. margin: side of the crop over the longer side of the box. patch: pixels. warp: see
-    ``Warp``; ``warp_cpu`` if None. Raises InputError: image, boxes or masks that do not fit the camera.
+    ``Warp``; ``warp_for(image)`` if None. Raises InputError: image, boxes or masks that do not fit the camera.
     """
     camera.check_image(image)
     for i, detection in enumerate(detections):
@@ -68,7 +69,7 @@ def crop_detections(
     for i, detection in enumerate(detections):
         if detection.mask is not None:
             trusted[i] = _patches_touched(detection.mask, virtual.H[i], size, patch)
-    return Crops((warp or warp_cpu)(image, virtual.H, size), virtual, trusted)
+    return Crops((warp or warp_for(image))(image, virtual.H, size), virtual, trusted)
 
 
 def pose_crop(
@@ -99,6 +100,15 @@ def in_sight(T_camera_object: ArrayLike, centre: ArrayLike, diameter: ArrayLike)
         deep = seen[:, 2] > NEAREST * diameter
         near_axis = np.hypot(seen[:, 0], seen[:, 1]) < WIDEST * seen[:, 2]
     return np.asarray(finite & deep & near_axis)
+
+
+def warp_for(image: Array) -> Warp:
+    """The ``Warp`` of where an image is: ``warp_cpu``, or ``crop_cuda.CudaWarp`` on the GPU that holds it."""
+    if isinstance(image, np.ndarray):
+        return warp_cpu
+    from coop_edge.stages.crop_cuda import CudaWarp
+
+    return CudaWarp(device_of(image))
 
 
 def warp_cpu(image: NDArray[np.uint8], H: Floats, size: int) -> NDArray[np.float32]:

@@ -27,7 +27,7 @@ class Correspondences(NamedTuple):
 
 
 def correspondences(
-    pairs: Pairs, outputs: Mapping[str, Array], points: Array, cells: Floats, camera: Camera, radius_px: float
+    pairs: Pairs, outputs: Mapping[str, Array], points: Array, cells: Array, camera: Camera, radius_px: float
 ) -> Correspondences:
     """From the refiner's outputs (``flow``, ``scale``, ``certainty``, ``sensitivity``) for ``pairs``.
 
@@ -57,7 +57,7 @@ def in_image(pairs: Pairs, pixels: Array, camera: Camera) -> Array:
     return (w > 0) & (x >= -0.5 * w) & (x < right) & (y >= -0.5 * w) & (y < bottom)
 
 
-def residuals(found: Correspondences, K: Floats, T_crop_object: Floats) -> Array:
+def residuals(found: Correspondences, K: Floats, T_crop_object: Array) -> Array:
     """Reprojection errors float32 [M,P] of all cells at poses [M,4,4], pixels of the crop; inf off the object, behind
     the camera, and where a pose is not finite."""
     xp = array_module(found.points)

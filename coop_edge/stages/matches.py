@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.errors import InputError
+from coop_edge.kernels.device import device_of
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.arrays import Array, array_module, run_batched
+from coop_edge.stages.lift_cuda import lift_cuda
 from coop_edge.stages.objects import ObjectModel
 
 
@@ -87,21 +89,22 @@ def lift(
     probabilities float32 [N,k,T], 0 where not valid. A match is valid if its probability exceeds ``least`` and its
     pixel lies on the template's silhouette; one that is not finite is none.
     """
-    xp = array_module(decoded.probability)
+    if not isinstance(decoded.probability, np.ndarray):
+        device = device_of(decoded.probability)
+        return lift_cuda(device, decoded, templates, objects, object_index, patch, least)
     n, k = templates.shape
     count = decoded.probability.shape[2]
-    row, column = xp.arange(n)[:, None], xp.asarray(templates)
-    probability = decoded.probability[row, column]
-    points = xp.full((n, k, count, 3), np.nan, np.float32)
-    for i in range(n):
+    probability = decoded.probability[np.arange(n)[:, None], templates]
+    points = np.full((n, k, count, 3), np.nan, np.float32)
+    for i, views in enumerate(templates):
         maps = objects[object_index[i]].object_points
         size = maps.shape[1]
-        match = template_pixels(decoded.index[i, column[i]], decoded.offset[i, column[i]], size // patch, patch)
-        known = xp.isfinite(match).all(axis=-1, keepdims=True)
-        pixel = xp.clip(xp.rint(xp.where(known, match, 0.0)), 0, size - 1).astype(np.int64)
-        points[i] = xp.where(known, maps[column[i][:, None], pixel[..., 1], pixel[..., 0]], np.float32(np.nan))
-    valid = (probability > least) & xp.isfinite(points).all(axis=-1)
-    return points, valid, xp.where(valid, probability, np.float32(0.0))
+        match = template_pixels(decoded.index[i, views], decoded.offset[i, views], size // patch, patch)
+        known = np.isfinite(match).all(axis=-1, keepdims=True)
+        pixel = np.clip(np.rint(np.where(known, match, 0.0)), 0, size - 1).astype(np.int64)
+        points[i] = np.where(known, maps[views[:, None], pixel[..., 1], pixel[..., 0]], np.float32(np.nan))
+    valid = (probability > least) & np.isfinite(points).all(axis=-1)
+    return points, valid, np.where(valid, probability, np.float32(0.0))
 
 
 def _views(objects: Sequence[ObjectModel], object_index: NDArray[np.integer]) -> int:

@@ -47,12 +47,12 @@ class ObjectModel:
                 f"templates of {name!r} are {templates.size} pixels wide, {encoder.label} takes {wanted}; "
                 f"render them again at size {wanted}"
             )
-        images, points = as_network_image(templates.rgb), templates.object_points
+        rgb, points = templates.rgb, templates.object_points
         if encoder.device == "cuda":
             import cupy
 
-            images, points = cupy.asarray(images), cupy.asarray(points)
-        tokens = run_batched(encoder, {"image": images}, micro_batch)["tokens"]
+            rgb, points = cupy.asarray(rgb), cupy.asarray(points)
+        tokens = run_batched(encoder, {"image": as_network_image(rgb)}, micro_batch)["tokens"]
         return cls(name, mesh.centre, mesh.diameter, templates.symmetries, points, tokens)
 
 

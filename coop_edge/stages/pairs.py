@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from coop_edge.geometry.crop import CropCamera
 from coop_edge.render.base import Renderer, object_points
-from coop_edge.stages.arrays import Array
-from coop_edge.stages.crop import Warp, as_network_image, in_sight, pose_crop, warp_cpu
+from coop_edge.stages.arrays import Array, array_module
+from coop_edge.stages.crop import Warp, as_network_image, in_sight, pose_crop, warp_for
 from coop_edge.stages.objects import ObjectModel, centres_and_diameters
 from coop_edge.types import Camera
 
@@ -31,8 +31,9 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.T_crop_object)
 
-    def cells(self, stride: int) -> tuple[Array, Floats]:
-        """The refiner's cells, row by row: object points float32 [M,P,3] (NaN off the object) and pixels [P,2] (x, y).
+    def cells(self, stride: int) -> tuple[Array, Array]:
+        """The refiner's cells, row by row: object points float32 [M,P,3] (NaN off the object) and pixels float64 [P,2]
+        (x, y); where the depth lives.
 
         Cell (i, j) stands for rendered pixel (stride j + stride // 2, stride i + stride // 2).
         """
@@ -40,8 +41,9 @@ class Pairs:
         depth = self.depth[:, first::stride, first::stride]
         to_cells = np.array([[1 / stride, 0, -first / stride], [0, 1 / stride, -first / stride], [0, 0, 1]])
         points = object_points(depth, self.T_crop_object, to_cells @ self.crop.K)
-        x, y = np.meshgrid(*[np.arange(first, self.crop.size, stride, dtype=np.float64)] * 2)
-        return points.reshape(len(self), -1, 3), np.stack([x.ravel(), y.ravel()], axis=1)
+        xp = array_module(depth)
+        x, y = xp.meshgrid(*[xp.arange(first, self.crop.size, stride, dtype=np.float64)] * 2)
+        return points.reshape(len(self), -1, 3), xp.stack([x.ravel(), y.ravel()], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ class PairMaker:
     renderer: Renderer
     size: int
     margin: float
-    warp: Warp | None = None  # on the CPU if None
+    warp: Warp | None = None  # ``warp_for(image)`` if None
 
     def in_sight(self, T_camera_object: Floats, object_index: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which poses [M,4,4] a camera can be aimed at, bool [M]; see ``crop.in_sight``."""
@@ -70,5 +72,5 @@ class PairMaker:
         crop = pose_crop(self.camera, T_camera_object, centre, diameter, self.size, self.margin)
         T_crop = crop.to_crop(T_camera_object)
         seen = self.renderer.render(T_crop, crop.K, self.size, mesh_index=object_index)
-        query = (self.warp or warp_cpu)(self.image, crop.H, self.size)
+        query = (self.warp or warp_for(self.image))(self.image, crop.H, self.size)
         return Pairs(query, as_network_image(seen.rgb), seen.depth, crop, T_crop)

@@ -1,4 +1,10 @@
-"""Stage 2: render and compare until the pose stands (Co-op, section 3.2)."""
+"""Stage 2: render and compare until the pose stands (Co-op, section 3.2).
+
+On the GPU an iteration's arrays stay there. The host waits for it twice: for how many rendered cells of each hypothesis
+lie in the image, since those with too few do not get to the network; and for poses, covariances and statuses of the
+solver, from which the next crops are aimed and the stopping rule decides. What the score needs of the cells is fetched
+once, after the last iteration.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,7 @@ from coop_edge.geometry import se3
 from coop_edge.geometry.crop import CropCamera
 from coop_edge.pnp.base import PnpSolver, PnpStatus
 from coop_edge.runtime.base import Runner
-from coop_edge.stages.arrays import on_host, run_batched
+from coop_edge.stages.arrays import Array, array_module, on_host, run_batched, together_on_host
 from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.flow import Correspondences, correspondences, in_image, residuals
 from coop_edge.stages.objects import centres_and_diameters
@@ -89,9 +95,9 @@ def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: RefineCon
     stride = maker.size // runner.outputs["flow"].shape[-1]  # type: ignore[operator]  # not the batch axis: an integer
     pairs = maker.make(state.T[state.active], state.object_index[state.active])
     points, cells = pairs.cells(stride)
-    xp_cells = cells if isinstance(points, np.ndarray) else _like(points, cells)
-    seen = np.isfinite(on_host(points[..., 0])) & on_host(in_image(pairs, xp_cells, maker.camera))
-    hidden = seen.sum(axis=1) < LEAST_CELLS
+    xp = array_module(points)
+    seen = xp.isfinite(points[..., 0]) & in_image(pairs, cells, maker.camera)
+    hidden = on_host(seen.sum(axis=1)) < LEAST_CELLS
     if hidden.any():
         state.fail_some(state.active[hidden], OUTSIDE)
         if not state.active.size:
@@ -100,19 +106,13 @@ def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: RefineCon
         points, cells = pairs.cells(stride)
     outputs = run_batched(runner, {"query": pairs.query, "render": pairs.render}, config.micro_batch)
     found = correspondences(pairs, outputs, points, cells, maker.camera, radius_px)
-    K, T = (_like(points, a) for a in (pairs.crop.K, pairs.T_crop_object))
+    K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
     result = solver.weighted_lm(found.points, found.pixels, found.weight, K, T, config.lm)
-    state.advance(pairs, found, on_host(result.T_camera_object), on_host(result.covariance), config)
-    state.fail_statuses(on_host(result.statistics.status))
-
-
-def _like(points: Any, array: Floats) -> Any:
-    """``array`` where ``points`` lives."""
-    if isinstance(points, np.ndarray):
-        return array
-    import cupy
-
-    return cupy.asarray(array)
+    statistics = result.statistics
+    T_crop, covariance, status = together_on_host(result.T_camera_object, result.covariance, statistics.status)
+    state.advance(pairs, T_crop, covariance, config)
+    state.keep(found, residuals(found, pairs.crop.K, result.T_camera_object))
+    state.fail_statuses(status)
 
 
 @dataclass(eq=False)
@@ -124,7 +124,7 @@ class _State:
     object_index: NDArray[np.int64]
     active: NDArray[np.int64] = field(init=False)  # neither failed nor done
     last: NDArray[np.int64] = field(init=False)  # those that the last iteration advanced
-    cells: dict[str, NDArray[Any]] = field(default_factory=dict)
+    cells: dict[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         m = len(self.T)
@@ -154,7 +154,7 @@ class _State:
         lost = ~self.maker.in_sight(self.T[moved], self.object_index[moved])
         self.fail_some(moved[lost], OUT_OF_SIGHT)
 
-    def advance(self, pairs: Pairs, found: Correspondences, T_crop: Floats, cov: Floats, config: RefineConfig) -> None:
+    def advance(self, pairs: Pairs, T_crop: Floats, cov: Floats, config: RefineConfig) -> None:
         """Take the poses solved for the active ones, and end those that hardly moved."""
         a = self.last = self.active
         self.T[a] = pairs.crop.to_camera(T_crop)
@@ -162,16 +162,21 @@ class _State:
         self.iterations[a] += 1
         K = self.maker.camera.K
         self.image_px[a] = np.sqrt(K[0, 0] * K[1, 1]) / pairs.crop.K[:, 0, 0]
-        values = {name: getattr(found, name) for name in ("weight", "agreement", "visible", "silhouette")}
-        values["residual_px"] = residuals(found, pairs.crop.K, T_crop)
-        for name, value in values.items():
-            host = on_host(value)
-            self.cells.setdefault(name, np.zeros((len(self.T), host.shape[1]), host.dtype))[a] = host
         centre, diameter = centres_and_diameters(self.maker.objects, self.object_index[a])
         space, pixels = shifts(pairs.T_crop_object, T_crop, pairs.crop.K, centre, diameter)
         self.shift_px[a] = pixels
         still = (pixels < config.stop_px * self.maker.size / REFERENCE_SIZE) & (space < config.stop_diameter)
         self.active = a[~still]
+
+    def keep(self, found: Correspondences, residual_px: Array) -> None:
+        """Keep what the poses last advanced are judged by, where it is."""
+        values = {name: getattr(found, name) for name in ("weight", "agreement", "visible", "silhouette")}
+        xp = array_module(residual_px)
+        rows = xp.asarray(self.last)
+        for name, value in (values | {"residual_px": residual_px}).items():
+            if name not in self.cells:
+                self.cells[name] = xp.zeros((len(self.T), value.shape[1]), value.dtype)
+            self.cells[name][rows] = value
 
     def result(self) -> Refined:
         m = len(self.T)
@@ -185,7 +190,7 @@ class _State:
             self.shift_px,
             self.image_px,
             self.maker.size,
-            **(self.cells or empty),
+            **({name: on_host(cells) for name, cells in self.cells.items()} or empty),
         )
 
 

@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 
 import coop_edge.doctor
-from coop_edge.backend import LACKS_CUDA
-from coop_edge.doctor import Report, assemble, judge_cuda
+from coop_edge.doctor import Report, assemble
 from coop_edge.doctor.isolate import Outcome
 from coop_edge.doctor.report import GROUPS
 from coop_edge.doctor.table import show
@@ -22,8 +21,7 @@ PIP = "python -m pip install"
 
 @pytest.fixture(autouse=True)
 def _same_everywhere(monkeypatch):
-    """Advice depends neither on the machine the tests run on, nor on what the Estimator can do there so far."""
-    monkeypatch.setattr(judge_cuda, "LACKS_CUDA", "")
+    """Advice does not depend on the machine the tests run on."""
     monkeypatch.setattr(assemble, "pip", lambda: PIP)
     monkeypatch.setattr(assemble, "_TOOLKITS", ())
     monkeypatch.delenv("CUDA_PATH", raising=False)
@@ -113,25 +111,6 @@ def test_statuses_and_verdict(case):
     assert bool(report.next_steps) == (not ready)
     for names in report.blocked_by.values():
         assert all(row(report, name).status != "ok" for name in names)
-
-
-def test_a_gpu_that_works_is_of_no_use_to_an_estimator_without_code_for_it(monkeypatch):
-    assert LACKS_CUDA, "the stages run on CUDA: this test and the row it looks at have no more purpose"
-    monkeypatch.setattr(judge_cuda, "LACKS_CUDA", LACKS_CUDA)
-    report = assemble.report(with_gpu())
-    assert report.blocked_by == {"cpu": (), "cuda": ("stages",)}
-    assert row(report, "stages").found == LACKS_CUDA
-    console = Console(record=True, width=80, file=io.StringIO())
-    show(report, console)
-    text = console.export_text()
-    assert "An Estimator can run on the CPU." in text
-    assert "An Estimator cannot run on the GPU: stages." in text
-
-    report = assemble.report(with_gpu(numba=ABSENT, trimesh=ABSENT))
-    assert not report.ready
-    (step,) = report.next_steps  # the way that is left, though CUDA lacks less
-    assert "numba" in step
-    assert "trimesh" in step
 
 
 @pytest.mark.parametrize("case", CASES)

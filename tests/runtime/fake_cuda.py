@@ -1,37 +1,28 @@
 """Stand-ins for CuPy and for ONNX Runtime's CUDA provider, for machines without a GPU.
 
-``FakeCupy`` arrays are NumPy arrays in host memory that have CuPy's ``data.ptr`` and ``device``; streams and events
-write what is asked of them into one journal. ``FakeOnnxRuntime`` reports the providers it is told to, and runs a bound
-session by reading and writing at the very addresses it was given, with the real CPU provider in between: a wrong
-pointer, shape or dtype gives wrong numbers or a crash, as it would on a GPU.
+``FakeCupy`` arrays (``fake_arrays``) lie in host memory and have CuPy's ``data.ptr`` and ``device``; streams and events
+write what is asked of them into one journal; kernels are the ``.cu`` files that ship, compiled for the host
+(``tests/cuda_host``). With it in ``sys.modules`` all of the package's code for the GPU runs. ``FakeOnnxRuntime``
+reports the providers it is told to, and runs a bound session by reading and writing at the very addresses it was given,
+with the real CPU provider in between: a wrong pointer, shape or dtype gives wrong numbers or a crash, as it would on a
+GPU.
 """
 
 from __future__ import annotations
 
 import ctypes
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from coop_edge.kernels.device import SOURCE_DIR, read_source
 from coop_edge.runtime.onnx import CPU, CUDA
-
-
-class FakeArray(np.ndarray):
-    """A ``cupy.ndarray``, by what a runner looks at."""
-
-    device_id = 0
-
-    def __array_finalize__(self, source):
-        self.device_id = getattr(source, "device_id", 0)
-
-    @property
-    def data(self):
-        return SimpleNamespace(ptr=self.__array_interface__["data"][0])
-
-    @property
-    def device(self):
-        return SimpleNamespace(id=self.device_id)
+from tests.cuda_host.host_device import HostDevice
+from tests.runtime.fake_arrays import FUNCTIONS, IN_PLACE, UPLOAD, FakeArray, function, norm, plain
+from tests.runtime.fake_arrays import taken as memory_of
 
 
 class FakeStream:
@@ -63,47 +54,88 @@ class FakeEvent:
 
 
 class FakeCupy(ModuleType):
-    """A module to put into ``sys.modules`` as "cupy"."""
+    """A module to put into ``sys.modules`` as "cupy". The current GPU is number 3.
+
+    journal: what streams were asked. transfers: (way, bytes) of all that went between host and device, but for ``put``.
+    """
 
     def __init__(self) -> None:
         super().__init__("cupy")
+        self.__spec__ = ModuleSpec("cupy", None)
         self.__version__ = "0.fake"
         self.journal: list[str] = []
+        self.transfers: list[tuple[str, int]] = []
         self.ndarray = FakeArray
         self.callers = FakeStream(self.journal, "caller")
         self.runners: list[FakeStream] = []
+        self.linalg = SimpleNamespace(norm=norm)
         self.cuda = SimpleNamespace(
             Device=lambda device=3: _Device(device),
             Stream=self._stream,
             Event=lambda disable_timing: FakeEvent(),
             get_current_stream=lambda: self.callers,
+            runtime=SimpleNamespace(
+                getDeviceCount=lambda: 4,
+                getDeviceProperties=lambda device: {"name": b"Stand-in GPU", "major": 8, "minor": 7},
+                driverGetVersion=lambda: 13010,
+                runtimeGetVersion=lambda: 12060,
+            ),
         )
+        self._host = HostDevice()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in FUNCTIONS:
+            return function(name, self._made)
+        raise AttributeError(f"the CuPy stand-in has no {name}; if CuPy has it, add it to FUNCTIONS")
 
     def _stream(self, non_blocking):
         assert non_blocking  # a blocking one would wait for the default stream, and the default stream for it
         self.runners.append(FakeStream(self.journal, f"runner{len(self.runners)}"))
         return self.runners[-1]
 
+    def _made(self, array) -> FakeArray:
+        return FakeArray(array, self.transfers, 3)
+
     def put(self, array) -> FakeArray:
-        """Upload, to device 3."""
-        result = np.array(array).view(FakeArray)
-        result.device_id = 3
-        return result
+        """Upload, to device 3, what a test brings itself."""
+        return self._made(np.array(array))
 
-    def empty(self, shape, dtype):
-        return self.put(np.full(shape, 77, dtype))
+    def asarray(self, array, dtype=None) -> FakeArray:
+        if isinstance(array, FakeArray):
+            return array if dtype is None else array._like(np.asarray(array.host, dtype))
+        if hasattr(array, "__cuda_array_interface__"):
+            self.transfers.append((IN_PLACE, 0))
+            return self._made(memory_of(array.__cuda_array_interface__))
+        made = self._made(np.array(array, dtype))
+        self.transfers.append((UPLOAD, made.nbytes))
+        return made
 
-    def zeros(self, count):
-        return self.put(np.zeros(count))
+    def asnumpy(self, array) -> np.ndarray:
+        return array.get()
 
-    def ascontiguousarray(self, array):
-        if array.flags.c_contiguous:
+    def empty(self, shape, dtype=np.float64) -> FakeArray:
+        return self._made(np.full(shape, 77, dtype))
+
+    def ascontiguousarray(self, array, dtype=None) -> FakeArray:
+        assert isinstance(array, FakeArray)
+        if array.flags.c_contiguous and dtype in (None, array.dtype):
             return array
         self.journal.append("copy")
-        return self.put(np.array(array, order="C"))
+        return self._made(np.array(array.host, dtype, order="C"))
+
+    def RawModule(self, code: str, options: tuple[str, ...]) -> SimpleNamespace:
+        (source,) = [path.name for path in SOURCE_DIR.glob("*.cu") if read_source(path.name) == code]
+
+        def get_function(name: str) -> Any:
+            kernel = self._host.kernel(source, name)
+            return lambda grid, block, arguments: kernel(grid, block, [plain(a) for a in arguments])
+
+        return SimpleNamespace(get_function=get_function)
 
 
 class _Device:
+    compute_capability = "87"
+
     def __init__(self, device):
         self.id = device
 

@@ -345,7 +345,7 @@ def test_cuda_runs_on_the_arrays_themselves(role, bundle, cupy, ort):
             expected = reference(network, feed) if n else {s.name: np.empty((0, *s.shape[1:])) for s in network.outputs}
             for name, array in outputs.items():
                 assert isinstance(array, cupy.ndarray)
-                np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-5)
+                np.testing.assert_allclose(array.get(), expected[name], rtol=1e-5, atol=1e-5)
     (session,) = ort.sessions
     assert (session.fell_back_at_first, session.falls_back) == (False, False)  # neither at the start nor in a run
     assert session.providers == [
