@@ -1,4 +1,4 @@
-"""What the GPU benchmarks' commands share: arguments, the device or the reason why there is none, the JSON file."""
+"""What the GPU benchmarks share: arguments, the device or the reason why there is none, times, the JSON file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from benchmarks.common import hardware, print_table, versions, write_json
 from coop_edge.errors import BackendUnavailable
@@ -41,3 +43,28 @@ def run(
         result = {"benchmark": f"gpu.{name}", **figures, "gpu": gpu, "hardware": hardware()}
         write_json(arguments.json, {**result, "versions": versions("numpy", "cupy-cuda12x", "cupy-cuda13x", *packages)})
     return 0
+
+
+def gpu_ms(cupy: Any, call: Callable[[], object], repeats: int) -> float:
+    """Median time of ``call`` on the current stream, after three unmeasured ones."""
+    times = []
+    for repeat in range(repeats + 3):
+        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        call()
+        stop.record()
+        stop.synchronize()
+        if repeat >= 3:
+            times.append(cupy.cuda.get_elapsed_time(start, stop))
+    return float(np.median(times))
+
+
+def graph_ms(cupy: Any, call: Callable[[], object], repeats: int) -> float:
+    """Median time of ``call``, captured once and replayed."""
+    stream = cupy.cuda.Stream(non_blocking=True)
+    cupy.cuda.Device().synchronize()
+    with stream:
+        stream.begin_capture()
+        call()
+        graph = stream.end_capture()
+        return gpu_ms(cupy, lambda: graph.launch(stream), repeats)

@@ -9,13 +9,12 @@ around a call, and the same call replayed as a CUDA graph, which leaves out Pyth
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks.common import time_ms
-from benchmarks.gpu.command import run
+from benchmarks.gpu.command import gpu_ms, graph_ms, run
 from benchmarks.pnp_problems import PnpProblems, make_problems, perturbed, pose_errors
 from coop_edge.config import LmConfig, RansacConfig
 from coop_edge.kernels.device import CupyDevice
@@ -34,31 +33,6 @@ def lm_problems() -> tuple[PnpProblems, np.ndarray]:
     """The problems and the poses to start from."""
     problems = make_problems(5, 50176, shape="sphere", noise_px=1.0, outliers=0.2)
     return problems, perturbed(problems.T_camera_object, np.deg2rad(5.0), 0.02)
-
-
-def gpu_ms(cupy: Any, call: Callable[[], object], repeats: int) -> float:
-    """Median time of ``call`` on the current stream, after three unmeasured ones."""
-    times = []
-    for repeat in range(repeats + 3):
-        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-        start.record()
-        call()
-        stop.record()
-        stop.synchronize()
-        if repeat >= 3:
-            times.append(cupy.cuda.get_elapsed_time(start, stop))
-    return float(np.median(times))
-
-
-def graph_ms(cupy: Any, call: Callable[[], object], repeats: int) -> float:
-    """Median time of ``call``, captured once and replayed."""
-    stream = cupy.cuda.Stream(non_blocking=True)
-    cupy.cuda.Device().synchronize()
-    with stream:
-        stream.begin_capture()
-        call()
-        graph = stream.end_capture()
-        return gpu_ms(cupy, lambda: graph.launch(stream), repeats)
 
 
 def measure_ransac(solver: CudaPnpSolver, repeats: int) -> dict[str, float]:
