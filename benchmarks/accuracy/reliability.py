@@ -113,7 +113,8 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     share, z2 = right / count, _Z95**2
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = _Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # At a share of 0 or 1 one end is the share itself, up to rounding.
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def auroc(scores: np.ndarray, right: np.ndarray) -> float | None:

@@ -1,4 +1,4 @@
-"""SIFT and LightGlue on rendered scenes, whose truth is the render's own; deformable convolution against plain loops."""
+"""SIFT and LightGlue on rendered scenes, whose truth is the render's own; deformable convolution by plain loops."""
 
 from __future__ import annotations
 

@@ -36,10 +36,14 @@ def test_one_pose():
     assert found.rank_correlation is None
 
 
-@pytest.mark.parametrize(("right", "count"), [(0, 1), (1, 1), (0, 20), (7, 20), (20, 20), (500, 1000)])
+@pytest.mark.parametrize(
+    ("right", "count"), [(0, 1), (1, 1), (0, 20), (7, 20), (20, 20), (500, 1000), (23, 23), (11, 11)]
+)
 def test_wilson_is_scipys(right, count):
     expected = stats.binomtest(right, count).proportion_ci(0.95, method="wilson")
-    np.testing.assert_allclose(wilson(right, count), (expected.low, expected.high), atol=1e-12)
+    low, high = wilson(right, count)
+    np.testing.assert_allclose((low, high), (expected.low, expected.high), atol=1e-12)
+    assert 0.0 <= low <= right / count <= high <= 1.0  # rounding included: bars are drawn from the share
 
 
 @pytest.mark.parametrize("seed", range(4))
