@@ -4,9 +4,9 @@ The stand-in runs the very kernels that ship on the host, is as strict as CuPy a
 goes between host and device (``tests/runtime/fake_cuda``).
 """
 
+# ruff: noqa: F811  (fixtures are imported and named again)
 from __future__ import annotations
 
-import sys
 import threading
 
 import numpy as np
@@ -14,13 +14,12 @@ import pytest
 
 from coop_edge import Detection, Estimator
 from coop_edge.demo import load_scene
-from coop_edge.errors import BackendUnavailable, InputError
 from coop_edge.geometry import se3
 from coop_edge.mesh import Mesh
 from tests.estimators import SMALL, TINY, error_px, knowing, tiny_bundle, tiny_scene
-from tests.runtime.fake_arrays import DOWNLOAD, IN_PLACE, UPLOAD
-from tests.runtime.fake_cuda import FakeCupy, FakeOnnxRuntime
-from tests.stages.scene import Placed, Scene, at, colored_box
+from tests.estimators_gpu import assert_same, both, cupy, gpu, on_cpu, table  # noqa: F401
+from tests.runtime.fake_arrays import DOWNLOAD, UPLOAD
+from tests.stages.scene import Placed, Scene
 
 PERMISSIVE = {
     "coarse": {"hypotheses": 2, "min_probability": 0.0},
@@ -31,48 +30,9 @@ PERMISSIVE = {
 """With random networks: whatever is a pose is one."""
 
 
-@pytest.fixture
-def cupy(monkeypatch) -> FakeCupy:
-    """The stand-ins for CuPy and for ONNX Runtime's CUDA provider."""
-    fake = FakeCupy()
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setitem(sys.modules, "onnxruntime", FakeOnnxRuntime(fake.journal))
-    return fake
-
-
-@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
-def gpu(request) -> object:
-    """CuPy: the stand-in, and the real one on a GPU."""
-    if request.param == "stand-in":
-        return request.getfixturevalue("cupy")
-    import cupy
-
-    return cupy
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tiny_bundle(tmp_path_factory.mktemp("tiny"), input_size=64)
-
-
-@pytest.fixture(scope="module")
-def table():
-    """A cube and two bars, the second bar before the cube."""
-    cube = colored_box((0.1, 0.1, 0.1), name="cube")
-    bar = colored_box((0.16, 0.06, 0.05), name="bar", centre=(0.01, 0.02, -0.03), seed=1)
-    placed = (
-        Placed(0, at(-0.1, 0.03, 0.7, (0.5, 0.7, -0.3))),
-        Placed(1, at(0.15, -0.1, 0.8, (2.0, -0.4, 0.9), bar.centre)),
-        Placed(1, at(-0.06, 0.06, 0.55, (0.0, 0.0, 0.7), bar.centre)),
-    )
-    return Scene((cube, bar), placed, SMALL)
-
-
-@pytest.fixture(scope="module")
-def on_cpu(table, tmp_path_factory):
-    """What the CPU says of the table: estimated, then tracked."""
-    with knowing(tmp_path_factory.mktemp("cpu"), table) as (estimator, _):
-        return both(estimator, table)
 
 
 @pytest.fixture(scope="module")
@@ -81,29 +41,11 @@ def tiny_on_cpu(folder):
         return both(estimator, tiny_scene())
 
 
-def both(estimator, scene, image=None):
-    image = scene.image if image is None else image
-    results = estimator.estimate(image, scene.camera, scene.detections())
-    return [*results, *estimator.track(image, scene.camera, results)]
-
-
 def tiny_estimator(folder, device: str) -> Estimator:
     estimator = Estimator.from_engines(folder, device=device, config=PERMISSIVE, threads=1)
     for mesh in tiny_scene().meshes:
         estimator.add_object(mesh.name, mesh)
     return estimator
-
-
-def assert_same(found, wanted, *, radians: float, metres: float, score: float) -> None:
-    assert len(found) == len(wanted)
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert (ours.object, ours.success, ours.reason) == (theirs.object, theirs.success, theirs.reason)
-        assert ours.score == pytest.approx(theirs.score, abs=score)
-        if ours.success:
-            T, T_wanted = ours.T_camera_object, theirs.T_camera_object
-            assert se3.rotation_angle(T[:3, :3], T_wanted[:3, :3]) <= radians
-            np.testing.assert_allclose(T[:3, 3], T_wanted[:3, 3], atol=metres)
-            assert ours.n_inliers == pytest.approx(theirs.n_inliers, abs=2)
 
 
 def test_the_poses_are_the_cpus(gpu, table, on_cpu, tmp_path):
@@ -168,62 +110,6 @@ def test_the_image_goes_up_once_and_only_figures_come_back(cupy, folder):
     assert max(down) < crop_bytes
 
 
-class OnlyAnInterface:
-    """As PyCUDA's GPUArray is to CuPy: something that says where its memory is."""
-
-    def __init__(self, array, **changed) -> None:
-        self.array = array  # keeps the memory
-        self.shape, self.dtype = array.shape, array.dtype
-        self.__cuda_array_interface__ = {**array.__cuda_array_interface__, **changed}
-
-
-@pytest.mark.parametrize("kind", ["CuPy", "interface", "strided"])
-def test_an_image_on_the_gpu_is_read_where_it_is(gpu, kind, table, on_cpu, tmp_path):
-    image = gpu.asarray(table.image)
-    if kind == "strided":  # BGR memory that is seen as RGB
-        image = gpu.ascontiguousarray(image[..., ::-1])[..., ::-1]
-    given = image if kind == "CuPy" else OnlyAnInterface(image)
-    with knowing(tmp_path, table, device="cuda") as (estimator, _):
-        transfers = getattr(gpu, "transfers", [])
-        transfers.clear()
-        found = both(estimator, table, given)
-    assert_same(found, on_cpu, radians=1e-5, metres=1e-6, score=1e-4)
-    assert (UPLOAD, table.image.nbytes) not in transfers
-    assert (DOWNLOAD, table.image.nbytes) not in transfers
-    if isinstance(gpu, FakeCupy):
-        assert transfers.count((IN_PLACE, 0)) == (0 if kind == "CuPy" else 2)
-
-
-@pytest.mark.gpu
-def test_an_image_of_pytorch_is_read_where_it_is(table, on_cpu, tmp_path):
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("this PyTorch has no CUDA")
-    with knowing(tmp_path, table, device="cuda") as (estimator, _):
-        found = both(estimator, table, torch.as_tensor(table.image, device="cuda"))
-    assert_same(found, on_cpu, radians=1e-5, metres=1e-6, score=1e-4)
-
-
-def test_wrong_images_on_the_gpu_are_refused(cupy, table, tmp_path):
-    image = cupy.put(table.image)
-    elsewhere = cupy.put(table.image)
-    elsewhere.device_id = 1
-    cases = {
-        "wanted dtype uint8": cupy.put(table.image.astype(np.float32)),
-        r"wanted RGB \[240,320,3\], got \[320, 240, 3\]; width and height look swapped": cupy.put(
-            table.image.transpose(1, 0, 2)
-        ),
-        "wanted on GPU 3, where the networks are, got on GPU 1": elsewhere,
-        "its __cuda_array_interface__ cannot be read: ValueError: a null pointer": OnlyAnInterface(image, data=(0, 0)),
-        "wanted an array uint8": "picture.png",
-    }
-    with knowing(tmp_path, table, device="cuda") as (estimator, _):
-        for says, wrong in cases.items():
-            with pytest.raises(InputError, match=f"image: {says}"):
-                estimator.estimate(wrong, SMALL, table.detections())
-        assert all(result.success for result in estimator.estimate(image, SMALL, table.detections()))
-
-
 def test_any_thread_works_on_the_gpu_that_the_estimator_was_made_on(cupy, table, on_cpu, tmp_path, monkeypatch):
     """A thread starts on the first GPU: each call makes the Estimator's own the current one."""
     entered, make, found = [], cupy.cuda.Device, []
@@ -236,66 +122,6 @@ def test_any_thread_works_on_the_gpu_that_the_estimator_was_made_on(cupy, table,
         thread.join()
     assert entered[0] == (3,)
     assert_same(found, on_cpu[:3], radians=1e-5, metres=1e-6, score=1e-4)
-
-
-def no_device(cupy, ort):
-    cupy.cuda.runtime.getDeviceCount = lambda: 0
-
-
-def broken_driver(cupy, ort):
-    def fails():
-        raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
-
-    cupy.cuda.runtime.getDeviceCount = fails
-
-
-def no_provider(cupy, ort):
-    ort.available = ["CPUExecutionProvider"]
-
-
-@pytest.mark.parametrize(
-    ("breaks", "says"),
-    [
-        (no_device, "CuPy finds no CUDA device"),
-        (broken_driver, "CuPy fails on this machine: RuntimeError: cudaErrorInsufficientDriver"),
-        (no_provider, "nothing runs tiny/coarse_encoder on CUDA; .*has no CUDAExecutionProvider in it"),
-    ],
-)
-def test_cuda_that_cannot_be_names_the_probe_that_failed(cupy, folder, breaks, says):
-    breaks(cupy, sys.modules["onnxruntime"])
-    with pytest.raises(BackendUnavailable, match=f"device='cuda' was asked for, but {says}"):
-        Estimator.from_engines(folder, device="cuda")
-
-
-def test_auto_takes_the_gpu_where_everything_for_it_is_there(cupy, folder):
-    with Estimator.from_engines(folder, threads=1) as estimator:
-        assert (estimator.backend.name, estimator.backend.reason) == ("cuda", "CuPy and a CUDA device answer")
-
-
-def test_the_stand_in_has_nothing_that_cupy_has_not():
-    real = pytest.importorskip("cupy")
-    from tests.runtime.fake_arrays import FUNCTIONS, METHODS
-
-    assert [name for name in FUNCTIONS if not hasattr(real, name)] == []
-    assert [name for name in METHODS if not hasattr(real.ndarray, name)] == []
-
-
-def test_the_stand_in_refuses_what_cupy_refuses(cupy):
-    array, host = cupy.put(np.arange(6.0)), np.arange(6.0)
-    attempts = (
-        lambda: array + host,
-        lambda: host * array,
-        lambda: np.asarray(array),
-        lambda: np.concatenate([array, array]),
-        lambda: array[[0, 1]],
-        lambda: array[np.array([0, 1])],
-        lambda: array.__setitem__(slice(None), host),
-        lambda: cupy.where(array > 1, host, array),
-    )
-    for attempt in attempts:
-        with pytest.raises(TypeError):
-            attempt()
-    np.testing.assert_array_equal((np.float32(2.0) * array[1:3]).get(), [2.0, 4.0])
 
 
 def test_the_demo_on_the_gpu_is_the_demo_on_the_cpu(gpu, tmp_path_factory):
@@ -335,3 +161,32 @@ def test_the_demo_with_the_engines_that_ship():
             gap = ours.T_camera_object[:3, 3] - theirs.T_camera_object[:3, 3]
             assert np.linalg.norm(gap) < 1e-3
             assert se3.rotation_angle(ours.T_camera_object[:3, :3], theirs.T_camera_object[:3, :3]) < 0.02
+
+
+@pytest.mark.gpu
+def test_all_work_is_in_the_order_of_the_current_stream(table, on_cpu, tmp_path):
+    """The picture is written late on a stream of its own: who did not wait for it would see black."""
+    import cupy
+
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with knowing(tmp_path, table, device="cuda") as (estimator, _), stream:
+        picture, image = cupy.asarray(table.image), cupy.zeros(table.image.shape, cupy.uint8)
+        estimator.warmup()
+        busy = cupy.ones((4096, 4096), cupy.float32)
+        for _ in range(20):
+            busy = busy @ busy * 0
+        image += picture + busy[0, 0].astype(cupy.uint8)
+        found = both(estimator, table, image)
+    assert_same(found, on_cpu, radians=1e-5, metres=1e-6, score=1e-4)
+
+
+@pytest.mark.gpu
+def test_memory_on_the_gpu_does_not_grow(table, tmp_path):
+    import cupy
+
+    with knowing(tmp_path, table, device="cuda") as (estimator, _):
+        taken = []
+        for _ in range(30):
+            both(estimator, table)
+            taken.append(cupy.get_default_memory_pool().total_bytes())
+    assert taken[-1] == taken[9]
