@@ -93,7 +93,10 @@ def write_report(
         file.write(page.encode())
 
 
-_COLOURS = '<span class="truth">Cyan</span> is the truth, <span class="estimate">amber</span> the estimate, unless it is too far off.'
+_COLOURS = (
+    '<span class="truth">Cyan</span> is the truth, <span class="estimate">amber</span> the estimate, unless it is too '
+    "far off to be shown."
+)
 _WORST_NOTE = (
     "The targets that meet the fewest thresholds, the objects in turn; of equal ones the more visible first. "
     + _COLOURS
@@ -153,7 +156,7 @@ def _reliability(curve: Reliability) -> str:
     clear = f", {curve.clear_falls} of them beyond the intervals" if curve.falls else ""
     text = (
         f"<p>{curve.right} of {curve.count} poses are right (MSSD below {RIGHT:.0%} of the diameter). A right pose "
-        f"scores higher than a wrong one with probability {area} (AUROC); the rank correlation of score and error is "
+        f"scores higher than a wrong one with probability {area} (AUROC); the rank correlation of score and closeness is "
         f"{rank}. The share of right poses {falls}{clear}. The bars are 95 % intervals, the bins hold equally many "
         "poses, and on the dotted line the score would be the probability itself.</p>"
     )
