@@ -172,7 +172,7 @@ def write_png(path: str | os.PathLike[str], curves: Mapping[str, Reliability], *
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     draw(axes, curves)
-    axes.set_title("; ".join(f"{name}: {_said(curve)}" for name, curve in curves.items()), fontsize=9)
+    axes.set_title("\n".join(f"{name}: {_said(curve)}" for name, curve in curves.items()), fontsize=9)
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=dpi)
 

@@ -156,8 +156,8 @@ def _reliability(curve: Reliability) -> str:
     clear = f", {curve.clear_falls} of them beyond the intervals" if curve.falls else ""
     text = (
         f"<p>{curve.right} of {curve.count} poses are right (MSSD below {RIGHT:.0%} of the diameter). A right pose "
-        f"scores higher than a wrong one with probability {area} (AUROC); the rank correlation of score and closeness is "
-        f"{rank}. The share of right poses {falls}{clear}. The bars are 95 % intervals, the bins hold equally many "
+        f"scores higher than a wrong one with probability {area} (AUROC); the rank correlation of score and closeness "
+        f"is {rank}. The share of right poses {falls}{clear}. The bars are 95 % intervals, the bins hold equally many "
         "poses, and on the dotted line the score would be the probability itself.</p>"
     )
     return f'{head}{text}<div class="grid figures"><figure>{report_figures.reliability_figure(curve)}</figure></div>'
