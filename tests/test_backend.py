@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from coop_edge import backend as room
-from coop_edge.backend import Backend, probe_onnxruntime, probe_tensorrt, sound_plan
+from coop_edge.backend import Backend, probe_networks, probe_onnxruntime, probe_tensorrt, sound_plan
 from coop_edge.errors import BackendUnavailable, BundleError, EngineError, InputError
 from coop_edge.runtime import tensorrt_api
 from coop_edge.runtime.bundle import Bundle
@@ -244,3 +244,26 @@ def test_the_probes_of_engines(ort, monkeypatch):
     assert "pip install 'coop-edge[cpu]'" in probe_onnxruntime("cpu")
     monkeypatch.setattr(tensorrt_api, "load", lambda: SimpleNamespace(flavour="trt"))
     assert probe_tensorrt() is None
+
+
+def test_networks_run_on_cuda_by_plans_of_all_of_them_or_by_onnxruntime(bundle, tensorrt, ort):
+    assert probe_networks(bundle) is None
+    ort.starts = (CPU,)
+    for role in bundle.networks:
+        says = probe_networks(bundle)
+        assert says.startswith(f"nothing runs tiny/{role} on CUDA; no plan {role}-")
+        assert f"ONNX Runtime 1.99.fake runs on {CPU}: the provider did not start" in says
+        write_plan(bundle, role)
+    assert probe_networks(bundle) is None
+
+
+def test_what_a_caller_needs_besides_is_asked_only_where_cuda_answers(monkeypatch):
+    asked = []
+    monkeypatch.setattr(room, "probe_cuda", lambda: "no GPU")
+    assert Backend.pick("auto", probe=lambda: asked.append(1)).reason == "no CUDA: no GPU"
+    assert Backend.pick("cpu", probe=lambda: asked.append(1)).reason == "asked for"
+    assert asked == []
+    monkeypatch.setattr(room, "probe_cuda", lambda: None)
+    assert Backend.pick("auto", probe=lambda: "no networks").reason == "no CUDA: no networks"
+    with pytest.raises(BackendUnavailable, match="device='cuda' was asked for, but no networks"):
+        Backend.pick("cuda", probe=lambda: "no networks")
