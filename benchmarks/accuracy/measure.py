@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from benchmarks.accuracy.evaluate import evaluate
 from benchmarks.accuracy.journal import Journal, journal_path
 from benchmarks.accuracy.methods import MethodOptions, estimator_config
 from benchmarks.accuracy.records import Box, ImageKey
+from benchmarks.accuracy.reliability import new_figure, of_evaluation
 from benchmarks.accuracy.results import ImageResult, Row, read_rows, write_rows
 from benchmarks.accuracy.run import run, share_cores
 from benchmarks.accuracy.summary import summary
@@ -40,6 +41,8 @@ def measure(options: argparse.Namespace, method: MethodOptions | None) -> dict[s
         raise InputError(f"{dataset.targets_file}: no targets in it" + (" (--limit 0)" if options.limit == 0 else ""))
     for target in dataset.targets:  # no truth: better said now than after hours
         dataset.sought(target)
+    if options.report:
+        new_figure(1.0, 1.0)  # likewise: what draws the page
     said: dict[str, Any] = {"benchmark": "accuracy", "dataset": dataset.name, "split": dataset.split}
     with contextlib.ExitStack() as stack:
         boxes: Boxes | None = None
@@ -57,7 +60,8 @@ def measure(options: argparse.Namespace, method: MethodOptions | None) -> dict[s
             rows = [row for image in images for row in image.rows]
             write_rows(options.csv, rows)
             said |= identity | {"run": how}
-        result = said | _score(dataset, rows, images, boxes, options.report)
+        title = f"{_titled(said)} on {dataset.name}"
+        result = said | _score(dataset, rows, images, boxes, options.report, title)
         result |= {
             "hardware": hardware(),
             "versions": versions(
@@ -111,15 +115,15 @@ def _run(
 
 
 def _score(
-    dataset: BopDataset, rows: list[Row], images: list[ImageResult], boxes: Boxes | None, report: str | None
+    dataset: BopDataset, rows: list[Row], images: list[ImageResult], boxes: Boxes | None, report: str | None, title: str
 ) -> dict[str, Any]:
     with _progress("scoring", len(dataset.targets)) as advance:
         evaluation = evaluate(dataset, rows, advance=advance)
-    result = summary(dataset, evaluation, images, boxes)
+    result = summary(dataset, evaluation, images, boxes) | {"reliability": of_evaluation(evaluation).to_dict()}
     if report:
         from benchmarks.accuracy.report import write_report
 
-        write_report(report, dataset, evaluation, images=images, boxes=boxes, summary=result)
+        write_report(report, dataset, evaluation, images=images, boxes=boxes, summary=result, title=title)
     return result
 
 
@@ -130,6 +134,17 @@ def _progress(what: str, total: int, done: int = 0) -> Iterator[Any]:
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total, completed=done)
         yield lambda: bar.advance(task)
+
+
+def _titled(said: Mapping[str, Any]) -> str:
+    """What was measured, in short: the method and what sets it apart."""
+    if said["method"] == "poses":
+        return f"Poses of {said['poses']['file']}"
+    if said["method"] != "ours":
+        return f"{said['method']}, {said['hypotheses']} templates"
+    renders = said["config"]["refine"]["iterations"]
+    count = "1 hypothesis" if said["hypotheses"] == 1 else f"{said['hypotheses']} hypotheses"
+    return f"{said['engines']['name']}, {count}, {renders} renders each"
 
 
 def _sha256(path: str | Path) -> str:

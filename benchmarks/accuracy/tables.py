@@ -22,6 +22,9 @@ def print_tables(result: Mapping[str, Any]) -> None:
     if poses := result["poses"]:
         rows = [(name, poses[name]["p50"], poses[name]["p90"]) for name in poses if name != "count"]
         print_table(f"{poses['count']} poses against the truth", rows, ("error", "p50", "p90"))
+        area, right = result["reliability"]["auroc"], result["reliability"]["right"]
+        ranked = "" if area is None else f"; a right one scores above a wrong one with probability {area:.2f} (AUROC)"
+        print(f"{right} of them are right (MSSD < 0.1 d){ranked}")
     classes = [(f"{c['from']:.0%} to {c['to']:.0%}", c["instances"], c["ar"]) for c in result["by_visibility"]]
     print_table("By visible share", classes, ("visible", "targets", "AR"))
     if result["miss_counts"]:

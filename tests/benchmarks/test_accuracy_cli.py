@@ -52,6 +52,7 @@ def test_a_run_writes_poses_and_figures(root, tiny, knowing, tmp_path, capsys):
     assert result["versions"]["numpy"]
     assert result["time"]["object_s"]["p50"] > 0
     assert result["misses"] == []
+    assert (result["reliability"]["count"], result["reliability"]["right"]) == (5, 5)
     printed = capsys.readouterr().out
     assert "ours on boxes, 2 images" in printed
     assert "no depth, so no VSD" in printed
@@ -67,6 +68,14 @@ def test_its_own_poses_score_the_same(root, knowing, tmp_path, capsys):
     assert b["time"] is None
     assert run(root, "--poses", csv, "--limit", 1, "--json", tmp_path / "c.json") == 0
     assert read(tmp_path / "c.json")["targets"] == {"images": 1, "instances": 3}
+
+
+def test_the_page_names_what_was_measured(root, tiny, knowing, tmp_path):
+    page = tmp_path / "out" / "a.html"
+    assert run(root, "--engines", tiny, "--processes", 1, "--csv", tmp_path / "a.csv", "--report", page) == 0
+    assert "tiny, 1 hypothesis, 5 renders each on boxes" in page.read_text()
+    assert run(root, "--poses", tmp_path / "a.csv", "--report", page) == 0
+    assert "Poses of a.csv on boxes" in page.read_text()
 
 
 def test_misses_are_printed(root, tmp_path, capsys):
