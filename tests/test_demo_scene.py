@@ -188,3 +188,10 @@ def test_projected_vertices_stay_within_the_silhouette(scene, meshes):
         low, high = pixels.min(axis=0), pixels.max(axis=0)
         np.testing.assert_allclose(low, (columns[0], rows[0]), atol=0.75)
         np.testing.assert_allclose(high, (columns[-1], rows[-1]), atol=0.75)
+
+
+def test_a_pixel_that_the_path_tracer_left_undefined_takes_its_neighbours_light():
+    flat = np.full((32, 32, 3), 0.5, np.float32)
+    holed = flat.copy()
+    holed[10, 11], holed[20, 5, 1] = np.nan, np.inf
+    np.testing.assert_array_equal(sensor.expose(holed, seed=1), sensor.expose(flat, seed=1))

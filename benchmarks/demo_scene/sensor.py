@@ -19,12 +19,14 @@ def expose(
     binned, as a webcam does. Pixel centres stay where they are: no step shifts the image.
     full_well: electrons at white, fewer of them are a noisier picture; white: where the 97.5th percentile of the light
     is brought, of 1; lens: its blur (sigma), pixels of the sensor.
+
+    Pixels that are not finite, as a path tracer leaves now and then, take the mean of their neighbours.
     """
     rng = np.random.default_rng(seed)
     height, width = radiance.shape[:2]
     y, x = np.mgrid[:height, :width]
     r2 = ((x - width / 2) ** 2 + (y - height / 2) ** 2) / (width / 2) ** 2
-    light = radiance.astype(np.float64) / (1.0 + 0.16 * r2)[..., None]  # vignetting
+    light = _mended(radiance.astype(np.float64)) / (1.0 + 0.16 * r2)[..., None]  # vignetting
     light *= white / np.percentile(light.max(axis=2), 97.5)  # exposure
     light = cv2.GaussianBlur(np.minimum(light, 2.0), (0, 0), lens)  # the lens, in sensor pixels; without fireflies
     sites = bayer_sites(height, width)
@@ -38,6 +40,15 @@ def expose(
     soft = np.where(binned < 0.8, binned, 0.8 + 0.2 * np.tanh((binned - 0.8) / 0.2))  # highlights roll off
     encoded = np.where(soft <= 0.0031308, 12.92 * soft, 1.055 * np.maximum(soft, 0.0031308) ** (1 / 2.4) - 0.055)
     return np.rint(np.clip(encoded, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _mended(radiance: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(radiance).all(axis=2, keepdims=True)
+    if finite.all():
+        return radiance
+    known = np.where(finite, radiance, 0.0)
+    weight = cv2.GaussianBlur(finite.astype(np.float64), (0, 0), 2.0)[..., None]
+    return np.where(finite, radiance, cv2.GaussianBlur(known, (0, 0), 2.0) / np.maximum(weight, 1e-6))
 
 
 def bayer_sites(height: int, width: int) -> np.ndarray:
