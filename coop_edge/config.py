@@ -83,8 +83,9 @@ class RansacConfig(Config):
     A hypothesis is scored by MSAC: sum over valid points of min(error^2, threshold_px^2).
     """
 
-    threshold_px: float = 4.0
-    """Inlier threshold on the reprojection error, pixels."""
+    threshold_px: float = 10.0
+    """Inlier threshold on the reprojection error, pixels. The default is meant for patch matches, which are off by
+    several pixels where the network is unsure; exact ones (local features) want 2 to 4."""
     hypotheses: int = 1024
     """Upper bound on the minimal samples drawn per problem."""
     confidence: float = 0.999
@@ -157,8 +158,9 @@ class CoarseConfig(Config):
     """Matches of this probability or a lower one take no part; higher is stricter. Below one half little changes: a
     match that loses against *no match* has probability 0 anyway."""
     min_inliers: int = 6
-    """Least inliers of a hypothesis, beside one more per 48 matches. Matches that are all wrong still give a pose with
-    4 to 6 inliers among 24, up to 7 among 64, up to 9 among 196; lower lets more of those pass on to refinement."""
+    """Least inliers of a hypothesis, beside one more per 7 matches (per 44 at a threshold of 4 px, by its square).
+    Matches that are all wrong still give a pose with 5 inliers of 8, 6 to 8 of 18, 7 to 9 of 24 and 10 to 14 of 64 at
+    the default threshold; lower lets more of those pass on to refinement."""
 
     def __post_init__(self) -> None:
         self._int("hypotheses", 1, 42)

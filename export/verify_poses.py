@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.config import CoarseConfig
+from coop_edge.config import CoarseConfig, RansacConfig
 from coop_edge.pnp import PnpStatus
-from coop_edge.stages.coarse import MATCHES_PER_CHANCE_INLIER
+from coop_edge.stages.coarse import least_inliers
 from export.poses import flow_poses, match_poses
 from export.training.batch import CoarseBatch, RefinerBatch
 
@@ -31,6 +31,8 @@ PX_BOUND = 0.1
 """On the median over pairs of the mean distance, in pixels of the crop, that a pose moves the model points' images."""
 DIAMETER_BOUND = 1e-3
 """On the median over pairs of the mean distance that a pose moves the model points, in diameters."""
+RANSAC = RansacConfig(threshold_px=4.0)
+"""Narrower than the estimator's: a match that moves by a few pixels is then found by the pose."""
 MIN_POSES = 16
 """Pairs with a pose from PyTorch that a verdict needs."""
 MODEL_POINTS = 256
@@ -90,11 +92,11 @@ class PoseRow:
 
 def coarse_poses(batch: CoarseBatch, outputs: Mapping[str, Array]) -> Poses:
     """Poses from ``probability`` [N,T], ``index`` [N,T] and ``offset`` [N,T,2]."""
-    result, valid = match_poses(batch, outputs["probability"], outputs["index"], outputs["offset"])
+    result, valid = match_poses(batch, outputs["probability"], outputs["index"], outputs["offset"], RANSAC)
     poses = _poses(result)
     # As the estimator has it: a pose with no more inliers than wrong matches have by chance is none.
-    chance = CoarseConfig().min_inliers + valid.sum(axis=1) // MATCHES_PER_CHANCE_INLIER
-    return Poses(poses.T, poses.solved & (result.statistics.n_inliers >= chance))
+    least = least_inliers(valid.sum(axis=1), CoarseConfig().min_inliers, RANSAC.threshold_px)
+    return Poses(poses.T, poses.solved & (result.statistics.n_inliers >= least))
 
 
 def refined_poses(batch: RefinerBatch, outputs: Mapping[str, Array], *, stride: int, radius_px: float) -> Poses:

@@ -20,8 +20,9 @@ from coop_edge.stages.objects import ObjectModel
 
 REFERENCE_SIZE = 128
 """Side of the crop, pixels, for which ``RansacConfig.threshold_px`` is meant; it grows with the crop."""
-MATCHES_PER_CHANCE_INLIER = 48
-"""Among outliers alone the best pose's inliers grow by about one with as many matches; see ``CoarseConfig``."""
+CHANCE_THRESHOLD_PX, MATCHES_PER_CHANCE_INLIER = 10.0, 7
+"""Among outliers alone the best pose's inliers grow by about one with as many matches at this threshold (pixels of the
+reference crop); below it the share goes with the area of a threshold's circle. See ``CoarseConfig.min_inliers``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,14 @@ def estimate_coarse(
         "evidence": share,
     }
     found = _downloaded(xp, solved.T_camera_object, columns)
-    return _hypotheses(crops, object_index, best, scores, found, config)
+    least = least_inliers(found["n_matches"], config.min_inliers, ransac.threshold_px)
+    return _hypotheses(crops, object_index, best, scores, found, least)
+
+
+def least_inliers(n_matches: NDArray[np.number], constant: int, threshold_px: float) -> NDArray[np.int64]:
+    """Inliers [M] below which a hypothesis may be chance; threshold_px: of a crop of ``REFERENCE_SIZE``."""
+    share = min(threshold_px / CHANCE_THRESHOLD_PX, 1.0) ** 2 / MATCHES_PER_CHANCE_INLIER
+    return constant + (n_matches * share).astype(np.int64)
 
 
 def _solve(
@@ -131,12 +139,11 @@ def _hypotheses(
     best: NDArray[np.integer],
     scores: NDArray[np.float64],
     found: Mapping[str, NDArray[np.float64]],
-    config: CoarseConfig,
+    least: NDArray[np.int64],
 ) -> CoarseHypotheses:
     n, k = best.shape
     matches, inliers = found["n_matches"].astype(np.int64), found["n_inliers"].astype(np.int64)
-    chance = config.min_inliers + matches // MATCHES_PER_CHANCE_INLIER
-    few = (found["status"] == PnpStatus.SOLVED) & (inliers < chance)
+    few = (found["status"] == PnpStatus.SOLVED) & (inliers < least)
     status = np.where(few, PnpStatus.TOO_FEW_INLIERS, found["status"]).astype(np.int32)
     solved = status == PnpStatus.SOLVED
     R_camera_crop = np.repeat(np.swapaxes(crops.camera.R_crop_camera, 1, 2), k, axis=0)

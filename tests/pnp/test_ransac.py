@@ -84,7 +84,7 @@ def test_agrees_with_the_oracle(solver, minimal, refine):
 
 def test_statistics_are_those_of_the_pose(solver):
     problems = make_problems(10, 80, noise_px=1.5, outliers=0.4, padding=3, seed=4)
-    result = solve(solver, problems)
+    result = solve(solver, problems, RansacConfig(threshold_px=4.0))
     for i, v in enumerate(problems.valid):
         T = result.T_camera_object[i]
         score, inliers = oracle.msac(

@@ -49,7 +49,7 @@ def run(runners, models, scene, detections, index, hypotheses=3):
         decoder=runners["coarse_decoder"],
         solver=solver,
         config=CoarseConfig(hypotheses=hypotheses, min_inliers=4),
-        ransac=RansacConfig(),
+        ransac=RansacConfig(threshold_px=4.0),
         patch=PATCH,
     )
     maker = PairMaker(scene.image, scene.camera, models, CpuRenderer(scene.meshes, threads=1), SIZE, 1.2)
