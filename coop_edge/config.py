@@ -149,7 +149,11 @@ class CoarseConfig(Config):
     """Stage 1: templates to hypotheses."""
 
     hypotheses: int = 1
-    """Templates per detection that go through EPnP+RANSAC; more is slower and survives 180-degree flips."""
+    """Poses per detection that are refined; more is slower and survives 180-degree flips."""
+    candidates: int = 12
+    """Templates per detection, those of the highest score, that go through EPnP+RANSAC (at least ``hypotheses``); of
+    their poses the ones with the most matched probability among the inliers are refined. 1 trusts the templates' score
+    alone."""
     micro_batch: int = 42
     """Query-template pairs decoded at once; bounds the memory."""
     margin: float = 1.2
@@ -164,6 +168,7 @@ class CoarseConfig(Config):
 
     def __post_init__(self) -> None:
         self._int("hypotheses", 1, 42)
+        self._int("candidates", 1, 42)
         self._int("micro_batch", 1, 4096)
         self._number("margin", 1.0, 4.0)
         self._number("min_probability", 0.0, 1.0)

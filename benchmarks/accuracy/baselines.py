@@ -38,6 +38,8 @@ SIZE = 224
 """Side of crops and templates, pixels."""
 PATCH = 8
 """A mask decides patch by patch which keypoints of a crop are taken, pixels."""
+THRESHOLD_PX = 4.0
+"""RANSAC's, in a crop of ``REFERENCE_SIZE``: keypoints are matched more exactly than the networks' patches."""
 HALF_SCORE = 20
 """Inliers with which a pose scores one half."""
 SMOOTH = 0.05
@@ -95,7 +97,7 @@ class MatchingMethod:
         self.name, self.size, self.hypotheses, self.threads = name, size, hypotheses, threads
         self.matcher, self.backend, self.margin = matcher, Backend.pick("cpu"), CoarseConfig().margin
         self.solver = self.backend.pnp_solver(threads=threads)
-        ransac = RansacConfig(seed=seed)
+        ransac = RansacConfig(threshold_px=THRESHOLD_PX, seed=seed)
         self.ransac = replace(ransac, threshold_px=ransac.threshold_px * size / REFERENCE_SIZE)
         self.objects: dict[int, Onboarded] = {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ reference crop); below it the share goes with the area of a threshold's circle. 
 
 @dataclass(frozen=True, eq=False)
 class CoarseHypotheses:
-    """M = N k hypotheses on the host, those of detection 0 first, each detection's in the order of template score."""
+    """M = N k hypotheses on the host, those of detection 0 first, each detection's in the order of ``support``."""
 
     detection: NDArray[np.int64]  # [M]
     object_index: NDArray[np.int64]  # [M]
@@ -38,6 +38,7 @@ class CoarseHypotheses:
     n_matches: NDArray[np.int64]  # [M] correspondences given to RANSAC
     n_inliers: NDArray[np.int64]  # [M]
     evidence: NDArray[np.float64]  # [M] in [0, 1]: the inliers' share of the matched probability; 0 where not solved
+    support: NDArray[np.float64]  # [M] the inliers' matched probability, summed; 0 where not solved
 
     def __len__(self) -> int:
         return len(self.detection)
@@ -46,6 +47,13 @@ class CoarseHypotheses:
     def solved(self) -> NDArray[np.bool_]:
         """[M]"""
         return np.asarray(self.status == PnpStatus.SOLVED)
+
+    def best(self, candidates: int, kept: int) -> CoarseHypotheses:
+        """Of each detection's ``candidates`` the ``kept`` of most support; of equal ones those that came first."""
+        support = self.support.reshape(len(self) // max(candidates, 1), candidates)  # no -1: there may be none
+        order = np.argsort(-support, axis=1, kind="stable")[:, :kept]
+        rows = (order + candidates * np.arange(len(order))[:, None]).ravel()
+        return CoarseHypotheses(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def reason(self, i: int) -> str:
         """Why hypothesis i has no pose, one readable line; "" if it has one."""
@@ -71,31 +79,35 @@ def estimate_coarse(
 
     encoder, decoder: open runners of ``coarse_encoder`` and ``coarse_decoder``. patch: pixels, of the bundle.
 
-    All N k problems go to the solver in one call; a detection's hypotheses are the same, to the last bit of the solver,
-    whatever else is in the batch. With the networks' outputs on the GPU, correspondences and RANSAC stay there, and the
-    host waits for the GPU twice: for the templates' scores (V float64 per detection), by which it chooses templates,
-    and for the results (20 float64 per hypothesis, one copy).
+    The sum of matched probability ranks templates (Co-op, section 3.1), but also those with many matches that fit no
+    pose. So more templates are solved than hypotheses are wanted, and the poses with the most matched probability among
+    their inliers are kept.
+
+    All N ``candidates`` problems go to the solver in one call; a detection's hypotheses are the same, to the last bit
+    of the solver, whatever else is in the batch. With the networks' outputs on the GPU, correspondences and RANSAC stay
+    there, and the host waits for the GPU twice: for the templates' scores (V float64 per detection), by which it
+    chooses templates, and for the results (21 float64 per candidate, one copy).
     """
     object_index = np.asarray(object_index, np.int64).reshape(-1)
     tokens = run_batched(encoder, {"image": crops.images}, config.micro_batch)["tokens"]
     decoded = decode(decoder, tokens, objects, object_index, crops.trusted, config.micro_batch)
     xp = array_module(decoded.probability)
     scores = on_host(decoded.probability.sum(axis=-1)).astype(np.float64)  # [N,V]
-    best = np.argsort(-scores, axis=1, kind="stable")[:, : config.hypotheses]
+    best = np.argsort(-scores, axis=1, kind="stable")[:, : max(config.candidates, config.hypotheses)]
     points, valid, probability = lift(decoded, best, objects, object_index, patch, config.min_probability)
     solved = _solve(solver, points, valid, crops, ransac, patch)
     mass = probability.astype(np.float64)
-    share = (mass * solved.inliers.reshape(valid.shape)).sum(axis=2)
-    share /= xp.maximum(mass.sum(axis=2), np.finfo(np.float64).tiny)
+    support = (mass * solved.inliers.reshape(valid.shape)).sum(axis=2)
     columns = {
         "status": solved.statistics.status,
         "n_inliers": solved.statistics.n_inliers,
         "n_matches": valid.sum(axis=2),
-        "evidence": share,
+        "support": support,
+        "evidence": support / xp.maximum(mass.sum(axis=2), np.finfo(np.float64).tiny),
     }
     found = _downloaded(xp, solved.T_camera_object, columns)
     least = least_inliers(found["n_matches"], config.min_inliers, ransac.threshold_px)
-    return _hypotheses(crops, object_index, best, scores, found, least)
+    return _hypotheses(crops, object_index, best, scores, found, least).best(best.shape[1], config.hypotheses)
 
 
 def least_inliers(n_matches: NDArray[np.number], constant: int, threshold_px: float) -> NDArray[np.int64]:
@@ -158,4 +170,5 @@ def _hypotheses(
         n_matches=matches,
         n_inliers=inliers,
         evidence=np.where(solved, found["evidence"], 0.0),
+        support=np.where(solved, found["support"], 0.0),
     )

@@ -45,7 +45,7 @@ def test_right_matches_give_the_pose_and_the_nearest_templates_lead(two):
         R, t = placed.T[:3, :3], placed.T[:3, :3] @ two.meshes[i].centre + placed.T[:3, 3]
         seen_from = -R.T @ t / np.linalg.norm(t)
         assert (VIEWPOINTS[coarse.template[rows]] @ seen_from).min() > np.cos(np.radians(50))
-        assert (np.diff(coarse.template_score[rows]) <= 0).all()
+        assert (np.diff(coarse.support[rows]) <= 0).all()
         np.testing.assert_allclose(coarse.template_score[3 * i], 0.9 * coarse.n_matches[3 * i], rtol=0.2)
     assert coarse.solved.all()
     assert (coarse.evidence > 0.95).all()
@@ -58,9 +58,29 @@ def test_hypotheses_beyond_the_first_do_not_change_the_first(two):
     np.testing.assert_array_equal(one.template, five.template[::5])
 
 
+def test_the_poses_with_the_most_inlying_probability_are_kept(two):
+    """Of all candidates' poses; where candidates are as many as hypotheses it is the order alone that changes."""
+    faults = Faults(match_outliers=0.4, match_noise=0.1)
+    every = Chain.of(two, faults=faults, config=with_coarse(hypotheses=12, candidates=12))
+    three = Chain.of(two, faults=faults, config=with_coarse(hypotheses=3, candidates=12))
+    alone = Chain.of(two, faults=faults, config=with_coarse(hypotheses=12, candidates=1))
+    all_of_them, kept, same = (chain.coarse(two.detections(), [0, 1]) for chain in (every, three, alone))
+    np.testing.assert_array_equal(all_of_them.template, same.template)  # never fewer candidates than hypotheses
+    for i in range(2):
+        rows, chosen = slice(12 * i, 12 * i + 12), slice(3 * i, 3 * i + 3)
+        leaders = np.argsort(-all_of_them.support[rows], kind="stable")[:3]
+        np.testing.assert_array_equal(kept.template[chosen], all_of_them.template[rows][leaders])
+        np.testing.assert_array_equal(kept.T_camera_object[chosen], all_of_them.T_camera_object[rows][leaders])
+        by_score = np.argsort(-all_of_them.template_score[rows], kind="stable")
+        assert by_score.tolist() != list(range(12))  # another order than the templates' own
+        unsolved = ~all_of_them.solved[rows]
+        assert (all_of_them.support[rows][unsolved] == 0).all()
+        assert not (np.diff(unsolved.astype(int)) < 0).any()  # what has no pose comes last
+
+
 def test_outliers_and_noise_lower_the_evidence_and_not_the_pose(two):
     clean = Chain.of(two).coarse(two.detections(), [0, 1])
-    noisy = Chain.of(two, faults=Faults(match_outliers=0.3, match_noise=0.05)).coarse(two.detections(), [0, 1])
+    noisy = Chain.of(two, faults=Faults(match_outliers=0.5, match_noise=0.05)).coarse(two.detections(), [0, 1])
     assert noisy.solved.all()
     assert (noisy.evidence < clean.evidence - 0.1).all()
     for i, placed in enumerate(two.placed):
@@ -159,7 +179,7 @@ SOLVERS = {"cpu": lambda: CpuPnpSolver(threads=1), "cuda": lambda: CudaPnpSolver
 @pytest.mark.parametrize("backend", SOLVERS)
 def test_eight_detections_are_one_call_and_each_is_as_it_is_alone(two, backend):
     """Bit for bit, and whatever their order. Matches are poor, so that the samples decide what comes out."""
-    config = EstimatorConfig(coarse=CoarseConfig(hypotheses=5), ransac=RansacConfig(hypotheses=64))
+    config = EstimatorConfig(coarse=CoarseConfig(hypotheses=5, candidates=9), ransac=RansacConfig(hypotheses=64))
     chain = Chain.of(two, faults=Faults(match_outliers=0.5, match_noise=0.2), config=config)
     chain.solver = solver = Watched(SOLVERS[backend]())
     (x0, y0, w0, h0), (x1, y1, w1, h1) = two.box(0), two.box(1)
@@ -167,7 +187,7 @@ def test_eight_detections_are_one_call_and_each_is_as_it_is_alone(two, backend):
     detections = [Detection(("cube", "bar")[i // 4], bbox=box) for i, box in enumerate(boxes)]
     order = np.array([5, 0, 7, 2, 1, 6, 4, 3])
     together = chain.coarse([detections[i] for i in order], order // 4)
-    assert [call[0] for call in solver.calls] == [40]
+    assert [call[0] for call in solver.calls] == [72]  # 8 detections of 9 candidates
     assert together.solved.any()
     seen = set()
     for at, i in enumerate(order):
