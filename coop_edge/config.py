@@ -181,6 +181,9 @@ class RefineConfig(Config):
 
     iterations: int = 5
     """Renders per hypothesis; 0 returns the coarse pose."""
+    survivors: int = 1
+    """Hypotheses per detection that go on after the first iteration, those of the highest score (``SelectConfig``); as
+    many as there are, or more, refines all of them to the end, which takes longer and helps little."""
     track_iterations: int = 2
     """The same while tracking; 1 is faster, more follows faster motion."""
     margin: float = 1.2
@@ -197,6 +200,7 @@ class RefineConfig(Config):
 
     def __post_init__(self) -> None:
         self._int("iterations", 0, 100)
+        self._int("survivors", 1, 42)
         self._int("track_iterations", 1, 100)
         self._number("margin", 1.0, 4.0)
         self._number("stop_px", 0.0, 1e3)

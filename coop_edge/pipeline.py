@@ -23,7 +23,7 @@ from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined, refine
-from coop_edge.stages.select import NetworkRescorer, Selection, select
+from coop_edge.stages.select import NetworkRescorer, Selection, select, survivors
 from coop_edge.types import Camera, Detection, PoseEstimate, StageTimes
 
 Floats = NDArray[np.float64]
@@ -58,7 +58,12 @@ class Pipeline:
         """Poses of N detections, of the objects at ``index`` [N], as one batch."""
         clock = StageClock()
         coarse = self._match(frame, detections, index, clock)
-        maker, refined = self._refine(frame, coarse.T_camera_object, coarse.object_index, self.config.refine, clock)
+        reasons = [coarse.reason(i) for i in range(len(coarse))]
+        T, config = coarse.T_camera_object, self.config.refine
+        if config.iterations > 1 and config.survivors < self.config.coarse.hypotheses:
+            coarse, T, reasons = self._try_out(frame, coarse, reasons, clock)
+            config = replace(config, iterations=config.iterations - 1)
+        maker, refined = self._refine(frame, T, coarse.object_index, config, clock)
         with clock("select"):
             chosen = select(
                 refined,
@@ -68,7 +73,7 @@ class Pipeline:
                 coarse.object_index,
                 self.config.select,
                 evidence=coarse.evidence,
-                reasons=[coarse.reason(i) for i in range(len(coarse))],
+                reasons=reasons,
                 rescore=self._rescorer(maker),
             )
         return chosen.estimates([detection.object for detection in detections], clock.times())
@@ -109,6 +114,17 @@ class Pipeline:
                 ransac=self.config.ransac,
                 patch=patch,
             )
+
+    def _try_out(
+        self, frame: Frame, coarse: CoarseHypotheses, reasons: Sequence[str], clock: StageClock
+    ) -> tuple[CoarseHypotheses, Floats, list[str]]:
+        """One iteration for all hypotheses; those that survive it, their poses and why they have none."""
+        config = self.config
+        once = replace(config.refine, iterations=1)
+        _, first = self._refine(frame, coarse.T_camera_object, coarse.object_index, once, clock)
+        with clock("select"):
+            rows = survivors(first, coarse.evidence, coarse.detection, config.select, config.refine.survivors)
+        return coarse.take(rows), first.T_camera_object[rows], [reasons[i] or first.reasons[i] for i in rows]
 
     def _refine(
         self, frame: Frame, T: Floats, index: Indices, config: RefineConfig, clock: StageClock

@@ -159,3 +159,24 @@ def test_a_symmetric_object_is_found_once_and_for_all_and_then_followed(symmetri
                 after = estimator.track(scene.image, scene.camera, [before])[0]
                 np.testing.assert_allclose(after.T_camera_object, truth @ S, atol=1e-4)
     np.testing.assert_allclose(poses[0], poses[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("survivors", "batches"), [(1, [10, 2, 2]), (2, [10, 4, 4]), (5, [10, 10, 10])])
+def test_after_the_first_iteration_only_the_best_hypotheses_go_on(table, tmp_path, survivors, batches):
+    """The same poses for less: all iterations count together, whoever goes on."""
+    refine = RefineConfig(iterations=3, survivors=survivors, stop_px=0.0)
+    config = EstimatorConfig(coarse=CoarseConfig(hypotheses=5), refine=refine)
+    with knowing(tmp_path, table, config=config) as (estimator, oracle):
+        results = estimator.estimate(table.image, table.camera, table.detections()[:2])
+        assert oracle.refiner.batches == batches
+        for i, result in enumerate(results):
+            assert result.success
+            assert error_px(result, table, i) < 0.05
+
+
+def test_what_fails_in_the_first_iteration_keeps_its_reason(table, tmp_path):
+    config = EstimatorConfig(coarse=CoarseConfig(hypotheses=3))
+    with knowing(tmp_path, table, config=config, faults=Faults(no_match=True)) as (estimator, _):
+        result = estimator.estimate(table.image, table.camera, table.detections()[:1])[0]
+        assert not result.success
+        assert result.reason.startswith("coarse: too few valid correspondences")

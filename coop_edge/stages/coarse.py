@@ -52,7 +52,10 @@ class CoarseHypotheses:
         """Of each detection's ``candidates`` the ``kept`` of most support; of equal ones those that came first."""
         support = self.support.reshape(len(self) // max(candidates, 1), candidates)  # no -1: there may be none
         order = np.argsort(-support, axis=1, kind="stable")[:, :kept]
-        rows = (order + candidates * np.arange(len(order))[:, None]).ravel()
+        return self.take((order + candidates * np.arange(len(order))[:, None]).ravel())
+
+    def take(self, rows: NDArray[np.integer]) -> CoarseHypotheses:
+        """Those at ``rows``."""
         return CoarseHypotheses(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def reason(self, i: int) -> str:

@@ -30,6 +30,7 @@ from coop_edge.stages.refine import Refined
 from coop_edge.types import PoseEstimate, StageTimes
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 LOST = "lost"
 """What the reason of a tracked object begins with whose evidence has dropped."""
@@ -136,6 +137,18 @@ def select(
         if chosen[d] < 0 or rank[i] > rank[chosen[d]]:
             chosen[d] = i
     return _selection(refined, found, scores, rejected, chosen, objects, index, T_previous)
+
+
+def survivors(refined: Refined, evidence: Floats, detection: Indices, config: SelectConfig, kept: int) -> Indices:
+    """Rows, ascending, of the ``kept`` best scored hypotheses of each detection; failed ones only for want of others.
+
+    evidence, detection [M]: of the coarse stage. Of equal scores the earlier hypotheses are kept.
+    """
+    scores = inlier_scores(refined, agreement(refined, config), evidence, config) + refined.ok
+    order = np.lexsort((np.arange(len(scores)), -scores, detection))
+    grouped = detection[order]
+    place = np.arange(len(order)) - np.searchsorted(grouped, grouped)  # within the own detection
+    return np.sort(order[place < kept])
 
 
 def agreement(refined: Refined, config: SelectConfig) -> Agreement:
