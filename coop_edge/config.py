@@ -166,6 +166,10 @@ class CoarseConfig(Config):
     Matches that are all wrong still give a pose with 5 inliers of 8, 6 to 8 of 18, 7 to 9 of 24 and 10 to 14 of 64 at
     the default threshold; lower lets more of those pass on to refinement."""
 
+    full_evidence: float = 0.25
+    """Share of the crop's patches that are full evidence of a pose if their matches are certain and inliers; fewer
+    lower the score. Higher lowers that of small and occluded objects, and tells poses apart that have much of it."""
+
     def __post_init__(self) -> None:
         self._int("hypotheses", 1, 42)
         self._int("candidates", 1, 42)
@@ -173,6 +177,7 @@ class CoarseConfig(Config):
         self._number("margin", 1.0, 4.0)
         self._number("min_probability", 0.0, 1.0)
         self._int("min_inliers", 4, 4096)
+        self._number("full_evidence", 1e-6, 1.0)
 
 
 @dataclass(frozen=True)

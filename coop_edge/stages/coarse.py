@@ -37,8 +37,8 @@ class CoarseHypotheses:
     template_score: NDArray[np.float64]  # [M] sum of matched probability over the query's patches
     n_matches: NDArray[np.int64]  # [M] correspondences given to RANSAC
     n_inliers: NDArray[np.int64]  # [M]
-    evidence: NDArray[np.float64]  # [M] in [0, 1]: the inliers' share of the matched probability; 0 where not solved
     support: NDArray[np.float64]  # [M] the inliers' matched probability, summed; 0 where not solved
+    evidence: NDArray[np.float64]  # [M] in [0, 1]: support, 1 where it is that of ``full_evidence`` of the patches
 
     def __len__(self) -> int:
         return len(self.detection)
@@ -89,7 +89,7 @@ def estimate_coarse(
     All N ``candidates`` problems go to the solver in one call; a detection's hypotheses are the same, to the last bit
     of the solver, whatever else is in the batch. With the networks' outputs on the GPU, correspondences and RANSAC stay
     there, and the host waits for the GPU twice: for the templates' scores (V float64 per detection), by which it
-    chooses templates, and for the results (21 float64 per candidate, one copy).
+    chooses templates, and for the results (20 float64 per candidate, one copy).
     """
     object_index = np.asarray(object_index, np.int64).reshape(-1)
     tokens = run_batched(encoder, {"image": crops.images}, config.micro_batch)["tokens"]
@@ -106,11 +106,11 @@ def estimate_coarse(
         "n_inliers": solved.statistics.n_inliers,
         "n_matches": valid.sum(axis=2),
         "support": support,
-        "evidence": support / xp.maximum(mass.sum(axis=2), np.finfo(np.float64).tiny),
     }
     found = _downloaded(xp, solved.T_camera_object, columns)
     least = least_inliers(found["n_matches"], config.min_inliers, ransac.threshold_px)
-    return _hypotheses(crops, object_index, best, scores, found, least).best(best.shape[1], config.hypotheses)
+    full = config.full_evidence * mass.shape[2]
+    return _hypotheses(crops, object_index, best, scores, found, least, full).best(best.shape[1], config.hypotheses)
 
 
 def least_inliers(n_matches: NDArray[np.number], constant: int, threshold_px: float) -> NDArray[np.int64]:
@@ -155,12 +155,14 @@ def _hypotheses(
     scores: NDArray[np.float64],
     found: Mapping[str, NDArray[np.float64]],
     least: NDArray[np.int64],
+    full: float,
 ) -> CoarseHypotheses:
     n, k = best.shape
     matches, inliers = found["n_matches"].astype(np.int64), found["n_inliers"].astype(np.int64)
     few = (found["status"] == PnpStatus.SOLVED) & (inliers < least)
     status = np.where(few, PnpStatus.TOO_FEW_INLIERS, found["status"]).astype(np.int32)
     solved = status == PnpStatus.SOLVED
+    support = np.where(solved, found["support"], 0.0)
     R_camera_crop = np.repeat(np.swapaxes(crops.camera.R_crop_camera, 1, 2), k, axis=0)
     T = se3.compose(se3.from_rt(R_camera_crop, np.zeros(3)), found["T"])
     return CoarseHypotheses(
@@ -172,6 +174,6 @@ def _hypotheses(
         template_score=np.take_along_axis(scores, best, axis=1).reshape(-1),
         n_matches=matches,
         n_inliers=inliers,
-        evidence=np.where(solved, found["evidence"], 0.0),
-        support=np.where(solved, found["support"], 0.0),
+        support=support,
+        evidence=np.minimum(support / full, 1.0),
     )

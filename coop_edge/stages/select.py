@@ -6,8 +6,9 @@ Score. Of a refined hypothesis with confidences W, residuals e at its final pose
     a = mean over the rendered cells of certainty (1 - exp(-R / b))     (the share expected to be visible and matched)
     score = (q min(1, a / full_support))^(1 - w) evidence^w
 
-with the coarse evidence (share of the matched probability that RANSAC's inliers hold) and w = ``coarse_weight``. While
-tracking there is no coarse evidence, and w = 0. Without refinement the score is the coarse evidence.
+with the coarse evidence (matched probability of RANSAC's inliers, at most 1; see ``CoarseConfig``) and
+w = ``coarse_weight``. While tracking there is no coarse evidence, and w = 0. Without refinement the score is the coarse
+evidence.
 """
 
 from __future__ import annotations
