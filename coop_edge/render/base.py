@@ -105,8 +105,8 @@ def _back_project(depth: Array, T_camera_object: np.ndarray, K: np.ndarray) -> A
         + rays[:, None, None, :, 2]
     )
     points = (direction * depth[..., None] + origin[:, None, None, :]).astype(np.float32)
-    points[depth <= 0] = np.nan
-    return points
+    # Not by a mask as an index: CuPy counts what is in it, and the host waits for that.
+    return xp.where(depth[..., None] > 0, points, np.float32(np.nan))
 
 
 class Renderer(ABC):

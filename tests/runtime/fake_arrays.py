@@ -87,6 +87,8 @@ class FakeArray(np.lib.mixins.NDArrayOperatorsMixin):
         keys = key if isinstance(key, tuple) else (key,)
         if any(isinstance(k, list) for k in keys):
             raise TypeError("an index that is a list is uploaded: use an array of the device")
+        if any(isinstance(k, FakeArray) and k.dtype == np.bool_ for k in keys):
+            self.transfers.append((DOWNLOAD, 4))  # CuPy counts what is in a mask, and the host waits for the number
         return tuple(plain(k) for k in keys)
 
     def __bool__(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.runtime.fake_arrays import FUNCTIONS, METHODS
+from tests.runtime.fake_arrays import DOWNLOAD, FUNCTIONS, METHODS
 from tests.runtime.fake_cuda import FakeCupy
 
 
@@ -32,3 +32,15 @@ def test_the_stand_in_refuses_what_cupy_refuses():
         with pytest.raises(TypeError):
             attempt()
     np.testing.assert_array_equal((np.float32(2.0) * array[1:3]).get(), [2.0, 4.0])
+
+
+def test_a_mask_as_an_index_makes_the_host_wait_as_with_cupy():
+    """CuPy counts what is in a mask before it reads or writes there, and fetches the number."""
+    cupy = FakeCupy()
+    array = cupy.put(np.arange(6.0))
+    array[array > 3] = 0.0
+    assert array[array > 1].get().tolist() == [2.0, 3.0]
+    assert [way for way, _ in cupy.transfers] == [DOWNLOAD] * 3
+    cupy.transfers.clear()
+    array[cupy.put(np.array([1, 2]))] = 7.0
+    assert cupy.transfers == []
