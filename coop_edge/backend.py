@@ -98,6 +98,11 @@ class Backend:
             raise InputError(f"image: wanted on GPU {device.id}, where the networks are, got on GPU {taken.device.id}")
         return device.xp.ascontiguousarray(taken)
 
+    def wait(self) -> None:
+        """Wait for what is on CuPy's current stream: from then on any other stream may read it. On the CPU: nothing."""
+        if self.name == "cuda":
+            current_device().xp.cuda.get_current_stream().synchronize()
+
     def renderer(
         self,
         meshes: Mesh | Sequence[Mesh],

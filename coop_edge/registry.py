@@ -52,7 +52,9 @@ class ObjectRegistry:
     def renderer(self) -> Renderer:
         """Of all meshes, in the order of ``models``; made when first asked for after a change."""
         if self._renderer is None:
-            self._renderer = self._backend.renderer(list(self._meshes.values()), threads=self._threads)
+            renderer = self._backend.renderer(list(self._meshes.values()), threads=self._threads)
+            self._backend.wait()  # the next image may come on another stream
+            self._renderer = renderer
         return self._renderer
 
     def add(
@@ -71,6 +73,7 @@ class ObjectRegistry:
         views = self._render(loaded, symmetries) if templates is None else load_templates(name, templates)
         check_templates(name, views, self._bundle)
         model = ObjectModel.describe(name, loaded, views, self._encoder, micro_batch=self._micro_batch)
+        self._backend.wait()  # images may come on another stream than the current one
         self._meshes[name], self._models[name], self._renderer = loaded, model, None
 
     def remove(self, name: str) -> None:
