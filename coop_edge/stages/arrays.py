@@ -26,14 +26,18 @@ def on_host(array: Array) -> np.ndarray[Any, Any]:
 
 
 def together_on_host(*arrays: Array) -> list[np.ndarray[Any, Any]]:
-    """Arrays of numbers [M,...] in NumPy. From the GPU they come as float64, all in one copy: each has its price."""
+    """Arrays of numbers [M,...] in NumPy, M >= 0. From the GPU they come in one copy, because each has its price.
+
+    On the way all are of the dtype that NumPy would give their sum, on the host each is again of its own.
+    """
     if all(isinstance(array, np.ndarray) for array in arrays):
         return list(arrays)
     xp, rows = array_module(arrays[0]), len(arrays[0])
     widths = [math.prod(array.shape[1:]) for array in arrays]
-    flat = [array.reshape(rows, width).astype(np.float64) for array, width in zip(arrays, widths, strict=True)]
+    common = np.result_type(*(array.dtype for array in arrays))
+    flat = [array.reshape(rows, width).astype(common) for array, width in zip(arrays, widths, strict=True)]
     table = np.split(on_host(xp.concatenate(flat, axis=1)), np.cumsum(widths)[:-1], axis=1)
-    return [part.reshape(array.shape) for part, array in zip(table, arrays, strict=True)]
+    return [part.reshape(array.shape).astype(array.dtype) for part, array in zip(table, arrays, strict=True)]
 
 
 def run_batched(runner: Runner, feed: Mapping[str, Array], largest: int) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 On the GPU an iteration's arrays stay there. The host waits for it twice: for how many rendered cells of each hypothesis
 lie in the image, since those with too few do not get to the network; and for poses, covariances and statuses of the
 solver, from which the next crops are aimed and the stopping rule decides. What the score needs of the cells is fetched
-once, after the last iteration.
+once, after the last iteration, in one copy.
 """
 
 from __future__ import annotations
@@ -182,6 +182,7 @@ class _State:
         m = len(self.T)
         empty: dict[str, Any] = {name: np.zeros((m, 0), np.bool_) for name in ("visible", "silhouette")}
         empty |= {name: np.zeros((m, 0), np.float32) for name in ("weight", "agreement", "residual_px")}
+        cells = zip(self.cells, together_on_host(*self.cells.values()), strict=True)
         return Refined(
             self.T,
             self.covariance,
@@ -190,7 +191,7 @@ class _State:
             self.shift_px,
             self.image_px,
             self.maker.size,
-            **({name: on_host(cells) for name, cells in self.cells.items()} or empty),
+            **(empty | dict(cells)),
         )
 
 
