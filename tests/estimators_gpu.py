@@ -70,5 +70,4 @@ def assert_same(found, wanted, *, radians: float, metres: float, score: float) -
             T, T_wanted = ours.T_camera_object, theirs.T_camera_object
             assert se3.rotation_angle(T[:3, :3], T_wanted[:3, :3]) <= radians
             np.testing.assert_allclose(T[:3, 3], T_wanted[:3, 3], atol=metres)
-            # Cells at the edge of what covers an object change sides where a render's last pixels do.
-            assert ours.n_inliers == pytest.approx(theirs.n_inliers, rel=0.03, abs=2)
+            assert ours.n_inliers == pytest.approx(theirs.n_inliers, abs=2)
