@@ -227,7 +227,7 @@ class SelectConfig(Config):
     """Least share of the confidence W that lies on cells that agree; a hypothesis with less is rejected."""
     min_inliers: int = 12
     """Least number of cells that are visible and agree; a hypothesis with fewer is rejected."""
-    full_support: float = 0.25
+    full_support: float = 0.6
     """Share of the rendered cells expected to be visible and matched from which on the score is not lowered for want of
     support; higher lowers the scores of occluded objects."""
     coarse_weight: float = 0.3
