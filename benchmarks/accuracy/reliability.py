@@ -1,8 +1,9 @@
 """Does the score say how far a pose is to be believed? ``python -m benchmarks.accuracy.reliability``.
 
-A pose counts as right if its MSSD is below a tenth of the object's diameter. Poses are sorted by score into bins of
-equal count; the share of right ones per bin, with its binomial uncertainty, is the reliability curve. The area under
-the ROC curve is the probability that a right pose scores higher than a wrong one, ties counting one half.
+A pose counts as right if its MSSD is below a share of the object's diameter, a tenth unless another is asked for. Poses
+are sorted by score into bins of equal count; the share of right ones per bin, with its binomial uncertainty, is the
+reliability curve. The area under the ROC curve is the probability that a right pose scores higher than a wrong one,
+ties counting one half.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from benchmarks.accuracy.evaluate import Evaluation
 
 RIGHT = 0.1
-"""Of the diameter: a pose whose MSSD is below is right."""
+"""Of the diameter: a pose whose MSSD is below is right, unless another share is asked for."""
+CORRECT_HELP = f"poses are right whose MSSD is below so many diameters (default {RIGHT})"
 BINS = 10
 _Z95 = 1.959963984540054  # of the normal distribution, 95 % within
 
@@ -49,10 +51,11 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """count: poses; right: those of them; auroc, rank_correlation (Spearman, of score and smallness of the error): None
-    where they are undefined; falls: neighbouring bins whose share falls as the score rises, and clear_falls: those of
-    them whose intervals do not even touch."""
+    """correct: diameters below which an error is right; count: poses; right: those of them; auroc, rank_correlation
+    (Spearman, of score and smallness of the error): None where they are undefined; falls: neighbouring bins whose share
+    falls as the score rises, and clear_falls: those of them whose intervals do not even touch."""
 
+    correct: float
     count: int
     right: int
     bins: tuple[Bin, ...]
@@ -71,10 +74,12 @@ class Reliability:
         return asdict(self) | {"monotone": self.monotone}
 
 
-def reliability(scores: Sequence[float], errors: Sequence[float], *, bins: int = BINS) -> Reliability:
+def reliability(
+    scores: Sequence[float], errors: Sequence[float], *, bins: int = BINS, correct: float = RIGHT
+) -> Reliability:
     """Of n poses with ``scores`` and errors in diameters (MSSD; infinite is legal). n = 0 is legal.
 
-    bins: at most so many; equal scores stay in one bin. Raises InputError.
+    bins: at most so many; equal scores stay in one bin. correct: errors below are right. Raises InputError.
     """
     s, e = np.asarray(scores, np.float64).reshape(-1), np.asarray(errors, np.float64).reshape(-1)
     if s.shape != e.shape:
@@ -83,13 +88,15 @@ def reliability(scores: Sequence[float], errors: Sequence[float], *, bins: int =
         raise InputError("scores, errors: wanted finite scores, and errors >= 0 that are not NaN")
     if bins < 1:
         raise InputError(f"bins: wanted at least 1, got {bins}")
+    check_correct(correct)
     order = np.argsort(s, kind="stable")
     s, e = s[order], e[order]
-    right = e < RIGHT
+    right = e < correct
     edges = _edges(s, bins)
     found = tuple(_bin(s[a:b], right[a:b]) for a, b in itertools.pairwise(edges))
     pairs = list(itertools.pairwise(found))
     return Reliability(
+        correct=correct,
         count=len(s),
         right=int(right.sum()),
         bins=found,
@@ -100,12 +107,17 @@ def reliability(scores: Sequence[float], errors: Sequence[float], *, bins: int =
     )
 
 
-def of_evaluation(evaluation: Evaluation, *, bins: int = BINS) -> Reliability:
-    """Of the poses that were given; instances without one have no score and take no part."""
+def check_correct(correct: float) -> None:
+    """Raises InputError unless ``correct`` is a share of the diameter that an error can lie below."""
+    if not (math.isfinite(correct) and correct > 0.0):
+        raise InputError(f"correct: wanted a share of the diameter above 0, such as {RIGHT}, got {correct!r}")
+
+
+def of_evaluation(evaluation: Evaluation, *, bins: int = BINS, correct: float = RIGHT) -> Reliability:
+    """Of the poses that were given; instances without one have no score and take no part. Raises InputError."""
     given = [t for t in evaluation.targets if t.row is not None]
-    return reliability(
-        [t.row.score for t in given if t.row is not None], [t.mssd / t.diameter for t in given], bins=bins
-    )
+    scores = [t.row.score for t in given if t.row is not None]
+    return reliability(scores, [t.mssd / t.diameter for t in given], bins=bins, correct=correct)
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
@@ -148,7 +160,8 @@ def draw(axes: Axes, curves: Mapping[str, Reliability], colors: Sequence[str] = 
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("score (mean of a bin)")
-    axes.set_ylabel(f"share with MSSD < {RIGHT:.0%} of the diameter")
+    shares = ", ".join(f"{share:g}" for share in sorted({curve.correct for curve in curves.values()}))
+    axes.set_ylabel(f"share with MSSD below {shares} diameters")
     if len(curves) > 1:
         axes.legend(frameon=False)
 
@@ -198,7 +211,7 @@ def _bin(scores: np.ndarray, right: np.ndarray) -> Bin:
 
 def _said(curve: Reliability) -> str:
     area = "none" if curve.auroc is None else f"{curve.auroc:.2f}"
-    return f"{curve.count} poses, {curve.right} right, AUROC {area}"
+    return f"{curve.count} poses, {curve.right} right (MSSD < {curve.correct:g} d), AUROC {area}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -208,22 +221,28 @@ def main(arguments: list[str] | None = None) -> int:
     from benchmarks.accuracy.results import read_rows
     from benchmarks.common import print_table
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.reliability",
+        description="Does the score say how far a pose is to be believed?",
+    )
     parser.add_argument("dataset", metavar="DATASET", help="folder of the data set, in BOP layout")
     parser.add_argument("poses", metavar="NAME=CSV", nargs="+", help="results in BOP's form, and what to call them")
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="test", help="its folder of scenes (default test)")
+    parser.add_argument("--targets", metavar="FILE", help="targets file (default DATASET/test_targets_bop19.json)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
-    parser.add_argument("--bins", type=int, default=BINS)
+    parser.add_argument("--bins", type=int, default=BINS, help=f"of equal count (default {BINS})")
+    parser.add_argument("--correct", type=float, default=RIGHT, metavar="SHARE", help=CORRECT_HELP)
     parser.add_argument("--png", metavar="PNG", help="the curves as a picture")
     options = parser.parse_args(arguments)
     try:
-        dataset = BopDataset(options.dataset, options.split, limit=options.limit)
+        check_correct(options.correct)
+        dataset = BopDataset(options.dataset, options.split, targets=options.targets, limit=options.limit)
         curves = {}
         for text in options.poses:
             name, equals, path = text.partition("=")
             rows = read_rows(path if equals else text)
             curves[name if equals else os.path.basename(text)] = of_evaluation(
-                evaluate(dataset, rows), bins=options.bins
+                evaluate(dataset, rows), bins=options.bins, correct=options.correct
             )
         for name, curve in curves.items():
             rows = [

@@ -11,7 +11,7 @@ from benchmarks.accuracy import report_cases, report_figures
 from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.evaluate import Evaluation, TargetResult
 from benchmarks.accuracy.records import Box, ImageKey
-from benchmarks.accuracy.reliability import RIGHT, Reliability, of_evaluation
+from benchmarks.accuracy.reliability import Reliability, of_evaluation
 from benchmarks.accuracy.results import ImageResult
 from benchmarks.accuracy.summary import summary as summarise
 from coop_edge.files import atomic_write
@@ -40,6 +40,7 @@ figcaption { color: var(--soft); font-size: .82rem; line-height: 1.35; margin-to
 figcaption b { color: var(--ink); font-weight: 600; }
 .cases { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
 .cases img { display: block; width: 100%; height: auto; border-radius: .4rem; }
+.origin { margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: .8rem; font-size: .85rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; font-size: .85rem; } th:first-child, td:first-child { text-align: left; }
@@ -57,14 +58,17 @@ def write_report(
     boxes: Mapping[ImageKey, Sequence[Box]] | None = None,
     summary: Mapping[str, Any] | None = None,
     title: str = "",
+    curve: Reliability | None = None,
+    origin: str = "",
 ) -> None:
     """Write the page, whole or not at all.
 
     images, boxes: of the run, as for ``summary.summary``, whose result ``summary`` is; it is made of them if None.
-    title: what was measured; the name of the data set if empty. Raises OSError, BackendUnavailable (matplotlib).
+    title: what was measured; the name of the data set if empty. curve: reliability of the score; made of the evaluation
+    if None. origin: a sentence on what code and machine it comes from. Raises OSError, BackendUnavailable (matplotlib).
     """
     said = summarise(dataset, evaluation, images, boxes) if summary is None else summary
-    curve = of_evaluation(evaluation)
+    curve = of_evaluation(evaluation) if curve is None else curve
     bad = report_cases.worst(evaluation, WORST)
     usual = report_cases.typical(evaluation, TYPICAL, without=bad)
     overlays, reasons = report_cases.Overlays(dataset), report_cases.reasons_of(said)
@@ -81,6 +85,7 @@ def write_report(
         _misses(said),
         _cases("What fails", _WORST_NOTE, dataset, overlays, bad, reasons),
         _cases("What is typical", _TYPICAL_NOTE, dataset, overlays, usual, reasons),
+        f'<p class="soft origin">{html.escape(origin)}</p>' if origin else "",
     ]
     page = (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -155,7 +160,7 @@ def _reliability(curve: Reliability) -> str:
     falls = "rises from bin to bin" if curve.monotone else f"falls at {curve.falls} of {steps} steps between bins"
     clear = f", {curve.clear_falls} of them beyond the intervals" if curve.falls else ""
     text = (
-        f"<p>{curve.right} of {curve.count} poses are right (MSSD below {RIGHT:.0%} of the diameter). A right pose "
+        f"<p>{curve.right} of {curve.count} poses are right (MSSD below {curve.correct:g} diameters). A right pose "
         f"scores higher than a wrong one with probability {area} (AUROC); the rank correlation of score and closeness "
         f"is {rank}. The share of right poses {falls}{clear}. The bars are 95 % intervals, the bins hold equally many "
         "poses, and on the dotted line the score would be the probability itself.</p>"

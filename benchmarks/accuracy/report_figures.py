@@ -63,12 +63,17 @@ def stage_figure(milliseconds: Mapping[str, float]) -> str:
         axes = _axes(figure)
         names = list(milliseconds)
         bars = axes.barh(names, [milliseconds[name] for name in names], color=COLORS[3], height=0.6)
-        axes.bar_label(bars, fmt="%.3g ms", padding=4, color=INK)
+        axes.bar_label(bars, labels=[_milliseconds(ms) for ms in milliseconds.values()], padding=4, color=INK)
         axes.invert_yaxis()
         axes.set_xlim(0, 1.25 * max([*milliseconds.values(), 1e-9]))
         axes.set_xlabel("milliseconds an object, median")
         axes.grid(axis="y", visible=False)
         return _svg(figure, "Milliseconds an object by stage")
+
+
+def _milliseconds(value: float) -> str:
+    """Three digits, and no power of ten for what takes seconds."""
+    return f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"
 
 
 @contextlib.contextmanager

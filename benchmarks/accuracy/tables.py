@@ -12,6 +12,8 @@ _COLUMNS = ("object", "targets", "AR", "AR_MSSD", "AR_MSPD", "AR_VSD", "ADD(-S) 
 
 def print_tables(result: Mapping[str, Any]) -> None:
     """result: the content of the JSON file."""
+    if result["method"] == "poses" and (strange := result["poses_file"]["rows_of_no_target"]):
+        print(f"{strange} of {result['poses_file']['rows']} poses are of no target measured here and were left out")
     title = f"{result['method']} on {result['dataset']}, {result['targets']['images']} images"
     rows = [_row(obj_id, scores) for obj_id, scores in result["per_object"].items()]
     print_table(title, [*rows, _row("all", result["total"])], _COLUMNS)
@@ -24,7 +26,7 @@ def print_tables(result: Mapping[str, Any]) -> None:
         print_table(f"{poses['count']} poses against the truth", rows, ("error", "p50", "p90"))
         area, right = result["reliability"]["auroc"], result["reliability"]["right"]
         ranked = "" if area is None else f"; a right one scores above a wrong one with probability {area:.2f} (AUROC)"
-        print(f"{right} of them are right (MSSD < 0.1 d){ranked}")
+        print(f"{right} of them are right (MSSD < {result['reliability']['correct']:g} d){ranked}")
     classes = [(f"{c['from']:.0%} to {c['to']:.0%}", c["instances"], c["ar"]) for c in result["by_visibility"]]
     print_table("By visible share", classes, ("visible", "targets", "AR"))
     if result["miss_counts"]:
@@ -38,8 +40,9 @@ def _row(name: str, scores: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _print_times(time: Mapping[str, Any]) -> None:
-    rows: list[tuple[Any, ...]] = [("all", 1e3 * time["image_s"]["p50"], 1e3 * time["object_s"]["p50"])]
+    rows = [("all", 1e3 * time["image_s"]["p50"], 1e3 * time["object_s"]["p50"])]
     per_object = time["stages_ms_per_object"]
     rows += [(stage, ms, per_object[stage]) for stage, ms in time["stages_ms_per_image"].items()]
+    rows = [(stage, *(f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}" for ms in both)) for stage, *both in rows]
     print_table("Milliseconds, medians", rows, ("stage", "image", "object"))
     print(f"{time['objects_per_image']:.1f} objects an image; the stages treat them as one batch")

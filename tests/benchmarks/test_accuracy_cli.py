@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from dataclasses import replace
 
 import pytest
 
-from benchmarks.accuracy import methods
+from benchmarks.accuracy import checkout, methods
 from benchmarks.accuracy.cli import main, method_options, parse
+from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.journal import journal_path
 from benchmarks.accuracy.methods import estimator_config
-from benchmarks.accuracy.results import read_rows
-from tests.benchmarks.bop import Knowing, read, scene_of, write, write_dataset
+from benchmarks.accuracy.results import read_rows, write_rows
+from tests.benchmarks.bop import DIAMETERS, Knowing, read, scene_of, truth_rows, write, write_dataset
 from tests.runtime.networks import tiny_bundle
 
 IMAGES = {(1, 3): scene_of(0), (1, 0): scene_of(1, count=2)}
@@ -50,6 +53,7 @@ def test_a_run_writes_poses_and_figures(root, tiny, knowing, tmp_path, capsys):
     assert result["config"]["refine"]["iterations"] == 5
     assert result["run"] == {"processes": 1, "threads_each": result["hardware"]["cores"], "images_of_earlier_runs": 0}
     assert result["versions"]["numpy"]
+    assert result["commit"] == checkout.commit()
     assert result["time"]["object_s"]["p50"] > 0
     assert result["misses"] == []
     assert (result["reliability"]["count"], result["reliability"]["right"]) == (5, 5)
@@ -64,7 +68,7 @@ def test_its_own_poses_score_the_same(root, knowing, tmp_path, capsys):
     assert run(root, "--poses", csv, "--json", tmp_path / "b.json") == 0
     a, b = read(tmp_path / "a.json"), read(tmp_path / "b.json")
     assert (a["total"], a["per_object"]) == (b["total"], b["per_object"])
-    assert b["method"] == "poses"
+    assert (b["method"], b["poses_file"]["name"], b["poses"]["count"]) == ("poses", "a.csv", 5)
     assert b["time"] is None
     assert run(root, "--poses", csv, "--limit", 1, "--json", tmp_path / "c.json") == 0
     assert read(tmp_path / "c.json")["targets"] == {"images": 1, "instances": 3}
@@ -76,6 +80,54 @@ def test_the_page_names_what_was_measured(root, tiny, knowing, tmp_path):
     assert "tiny, 1 hypothesis, 5 renders each on boxes" in page.read_text()
     assert run(root, "--poses", tmp_path / "a.csv", "--report", page) == 0
     assert "Poses of a.csv on boxes" in page.read_text()
+
+
+def test_what_counts_as_right_is_an_option(root, tmp_path, capsys):
+    """Poses off by 0.15 diameters are wrong at a tenth and right at a fifth; the recalls do not change."""
+    dataset = BopDataset(root)
+    rows = [replace(r, t=r.t + [0.15e-3 * DIAMETERS[r.obj_id], 0, 0]) for r in truth_rows(dataset)]
+    write_rows(tmp_path / "off.csv", rows)
+    found = {}
+    for share in ("0.1", "0.2"):
+        page, figures = tmp_path / "a.html", tmp_path / "a.json"
+        options = ("--correct", share, "--json", figures, "--report", page)
+        assert run(root, "--poses", tmp_path / "off.csv", *options) == 0
+        found[share] = read(figures)
+        assert f"(MSSD < {share} d)" in capsys.readouterr().out
+        assert f"MSSD below {share} diameters" in page.read_text()
+    right = {share: (r["reliability"]["correct"], r["reliability"]["right"]) for share, r in found.items()}
+    assert right == {"0.1": (0.1, 0), "0.2": (0.2, 5)}
+    assert found["0.1"]["total"] == found["0.2"]["total"]
+
+
+def test_poses_of_another_data_set_are_refused_and_some_are_counted(root, tmp_path, capsys):
+    rows = truth_rows(BopDataset(root))
+    strange = replace(rows[0], scene_id=9)
+    write_rows(tmp_path / "strange.csv", [strange])
+    assert run(root, "--poses", tmp_path / "strange.csv") == 2
+    assert "none of its 1 poses is of an image and object among the targets" in capsys.readouterr().err
+    write_rows(tmp_path / "some.csv", [*rows, strange])
+    assert run(root, "--poses", tmp_path / "some.csv", "--json", tmp_path / "some.json") == 0
+    result = read(tmp_path / "some.json")
+    assert (result["poses_file"]["rows"], result["poses_file"]["rows_of_no_target"], result["total"]["ar"]) == (6, 1, 1)
+    assert "1 of 6 poses are of no target measured here" in capsys.readouterr().out
+
+
+def test_figures_name_the_commit_of_a_checkout_alone(root, tmp_path):
+    assert checkout.commit(tmp_path) is None  # no checkout, or a folder within someone else's
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert checkout.commit(tmp_path) is None  # nothing committed
+    (tmp_path / "a.txt").write_text("1")
+    subprocess.run([*git, "add", "a.txt"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "a"], check=True)
+    clean = checkout.commit(tmp_path)
+    assert len(clean["sha"]) == 40
+    assert clean["changed"] is False
+    (tmp_path / "a.txt").write_text("2")
+    assert checkout.commit(tmp_path) == {"sha": clean["sha"], "changed": True}
+    (tmp_path / "inner").mkdir()
+    assert checkout.commit(tmp_path / "inner") is None
 
 
 def test_misses_are_printed(root, tmp_path, capsys):
@@ -123,6 +175,13 @@ def test_baselines_take_five_templates():
     [
         ([], "--csv: wanted a file for the poses"),
         (["--csv", "a.csv", "--poses", "b.csv"], "--csv: --poses scores poses that are there"),
+        (["--poses", "b.csv", "--method", "sift", "--seed", "0"], "--method, --seed: --poses scores poses"),
+        (["--poses", "b.csv", "--stage", "coarse", "--boxes", "obj"], "--boxes, --stage: --poses scores poses"),
+        (["--csv", "a.csv", "--method", "sift", "--hypotheses", "0"], "hypotheses: wanted at least 1, got 0"),
+        (["--csv", "a.csv", "--method", "sift", "--seed", "-1"], "seed: wanted an integer >= 0, got -1"),
+        (["--csv", "a.csv", "--method", "sift", "--set", "a.b=1"], "--set: only for --method ours"),
+        (["--csv", "a.csv", "--correct", "0"], "correct: wanted a share of the diameter above 0"),
+        (["--csv", "a.csv", "--correct", "nan"], "correct: wanted a share of the diameter above 0"),
         (["--poses", "b.csv"], "b.csv: no such file; wanted results in BOP's form"),
         (["--csv", "a.csv", "--split", "train"], "train: no such split; folders of"),
         (["--csv", "a.csv", "--targets", "t.json"], "t.json: no such file"),

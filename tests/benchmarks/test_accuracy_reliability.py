@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from PIL import Image
 from scipy import stats
 
 from benchmarks.accuracy import reliability as module
+from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.reliability import auroc, rank_correlation, reliability, wilson, write_png
+from benchmarks.accuracy.results import write_rows
 from coop_edge.errors import InputError
+from tests.benchmarks.bop import DIAMETERS, scene_of, truth_rows, write_dataset
 
 
 def drawn(n: int, seed: int, probability=lambda s: s) -> tuple[np.ndarray, np.ndarray]:
@@ -116,6 +120,20 @@ def test_the_bound_is_a_tenth_and_infinite_errors_are_wrong():
     assert found.right == 1
 
 
+@pytest.mark.parametrize(("correct", "right"), [(0.05, 0), (0.1, 1), (0.2, 2), (1e9, 3)])
+def test_another_bound(correct, right):
+    found = reliability([0.1, 0.2, 0.3, 0.4], [0.05, 0.1, 0.2, np.inf], correct=correct)
+    assert (found.right, found.correct) == (right, correct)
+    assert sum(b.right for b in found.bins) == right
+    assert found.rank_correlation == reliability([0.1, 0.2, 0.3, 0.4], [0.05, 0.1, 0.2, np.inf]).rank_correlation
+
+
+@pytest.mark.parametrize("correct", [0.0, -0.1, np.nan, np.inf])
+def test_bounds_that_nothing_can_meet_or_miss(correct):
+    with pytest.raises(InputError, match="correct: wanted a share of the diameter above 0"):
+        reliability([], [], correct=correct)
+
+
 @pytest.mark.parametrize(
     ("scores", "errors", "bins"),
     [([0.1], [], 10), ([np.nan], [0.1], 10), ([0.1], [np.nan], 10), ([0.1], [-0.1], 10), ([0.1], [0.1], 0)],
@@ -139,6 +157,18 @@ def test_png(tmp_path):
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20  # curves, bars and text in several colours
+
+
+def test_the_command_takes_the_bound(tmp_path, capsys):
+    dataset = BopDataset(write_dataset(tmp_path / "boxes", {(1, 0): scene_of(0)}))
+    rows = [replace(r, t=r.t + [0.15e-3 * DIAMETERS[r.obj_id], 0, 0]) for r in truth_rows(dataset)]
+    write_rows(tmp_path / "a.csv", rows)
+    for share, right in (("0.1", 0), ("0.2", 2)):
+        assert module.main([str(dataset.root), f"mine={tmp_path / 'a.csv'}", "--correct", share]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"mine: 2 poses, {right} right (MSSD < {share} d)" in said
+    assert module.main([str(dataset.root), str(tmp_path / "a.csv"), "--correct", "0"]) == 2
+    assert "correct: wanted" in capsys.readouterr().err
 
 
 def test_errors_of_the_command_are_one_line(tmp_path, capsys):
