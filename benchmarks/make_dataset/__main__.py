@@ -1,4 +1,4 @@
-"""`python -m benchmarks.make_dataset`: see the package's docstring."""
+"""The command ``python -m benchmarks.make_dataset``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+import benchmarks.make_dataset
 from benchmarks.demo_scene import sensor
 from benchmarks.make_dataset import assets as asset_choice
 from benchmarks.make_dataset.arrange import Placed, View, arrange, deal, views
@@ -23,7 +24,7 @@ from benchmarks.make_dataset.render import TracedScene
 from benchmarks.make_dataset.room import room
 from benchmarks.make_dataset.settle import Body
 from benchmarks.make_dataset.truth import truths
-from coop_edge.errors import CoopEdgeError
+from coop_edge.errors import CoopEdgeError, InputError
 from coop_edge.mesh import Mesh
 
 OTHERS = 6
@@ -32,26 +33,38 @@ PICTURES_PER_SCENE = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Make a set. SystemExit with a sentence for wrong use, a scene that cannot be laid out, or a key that ends it."""
     options = parse(arguments)
     mi = mitsuba(options.variant, options.threads)
     try:
         make(mi, options)
-    except CoopEdgeError as error:
+    except (CoopEdgeError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(f"interrupted; the same command goes on with {options.output}") from None
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.make_dataset", description=__doc__)
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.make_dataset",
+        description=benchmarks.make_dataset.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("output", type=Path, help="folder of the set; one of the same options is completed")
-    parser.add_argument("--images", type=_positive, default=60, help="pictures, three of each scene")
-    parser.add_argument("--objects", type=_positive, default=15, help="objects of the set")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--images", type=_positive, default=60, metavar="N", help="pictures, three of each scene (default 60)"
+    )
+    parser.add_argument("--objects", type=_positive, default=15, metavar="N", help="objects of the set (default 15)")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="all that is drawn follows from it (default 0)"
+    )
     parser.add_argument("--pack", type=Path, help="asset pack (python -m export assets); procedural objects without it")
-    parser.add_argument("--samples", type=_positive, default=32, help="paths per pixel of a picture")
-    parser.add_argument("--size", type=_size, default=(640, 480), help="width x height, pixels")
+    parser.add_argument("--samples", type=_positive, default=32, metavar="N", help="paths per pixel (default 32)")
+    parser.add_argument("--size", type=_size, default=(640, 480), metavar="WxH", help="pixels (default 640x480)")
     variant = "Mitsuba's: llvm_ad_rgb is several times faster, and needs LLVM (DRJIT_LIBLLVM_PATH)"
     parser.add_argument("--variant", default="scalar_rgb", choices=("scalar_rgb", "llvm_ad_rgb"), help=variant)
-    parser.add_argument("--threads", type=_positive, help="of Mitsuba; all cores if not given")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="of Mitsuba; all cores if not given")
     return parser.parse_args(arguments)
 
 
@@ -76,8 +89,10 @@ def make(mi: Any, options: argparse.Namespace) -> None:
     described |= {"size": list(options.size), "pack": options.pack.name if options.pack else None}
     writer = BopWriter(options.output, described)
     chosen = asset_choice.choose(options.pack, options.objects + OTHERS, options.seed)
+    writer.claim()
     if not (options.output / "models" / "models_info.json").exists():
         write_models(options.output, chosen[: options.objects])
+    if not (options.output / "models" / "provenance.json").exists():
         write_readme(options.output, chosen[: options.objects], f"{mi.__version__}")
     meshes = [Mesh.load(model_path(options.output, k + 1), unit="mm") for k in range(options.objects)]
     meshes += [asset.mesh for asset in chosen[options.objects :]]
@@ -111,7 +126,7 @@ class SceneMaker:
             except RuntimeError:
                 continue  # too far apart for one camera: put down again
         else:
-            raise RuntimeError(f"scene {scene}: no arrangement in 20 that cameras see whole")
+            raise InputError(f"scene {scene}: no arrangement in 20 that cameras see whole; give another --seed")
         self._room_rng = np.random.default_rng([options.seed, 3, scene])
 
     def write(self, writer: BopWriter, images: Sequence[int]) -> None:
@@ -169,6 +184,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"wanted an integer of at least 1, got {text}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"wanted an integer of at least 0, got {text}")
     return value
 
 

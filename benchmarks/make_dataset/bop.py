@@ -24,11 +24,11 @@ DEPTH_SCALE = 0.1
 class BopWriter:
     """Writes one split of a data set; a picture counts as there once it stands in scene_gt_info.json.
 
-    options: what the set is made from. A folder that holds a set of other options raises InputError.
+    options: what the set is made from. Raises InputError: a folder that holds a set of other options, or anything else.
     """
 
     def __init__(self, root: Path, options: dict[str, Any], split: str = "test") -> None:
-        self.root, self._split = root, split
+        self.root, self._split, self._options = root, split, options
         held = root / "dataset.json"
         if held.exists():
             found = json.loads(held.read_text())
@@ -39,8 +39,14 @@ class BopWriter:
                 )
         elif root.exists() and any(root.iterdir()):
             raise InputError(f"{root}: holds files that are no set of this command; give an empty folder")
-        else:
-            write_json(held, {"name": root.name, "options": options, "targets": f"visib_fract >= {LEAST_VISIBLE}"})
+
+    def claim(self) -> None:
+        """Make the folder that of a set of these options; what a killed run left half written goes."""
+        if not (self.root / "dataset.json").exists():
+            said = {"name": self.root.name, "options": self._options, "targets": f"visib_fract >= {LEAST_VISIBLE}"}
+            write_json(self.root / "dataset.json", said)
+        for torn in self.root.rglob(".*.tmp"):
+            torn.unlink(missing_ok=True)
 
     def folder(self, scene: int) -> Path:
         return self.root / self._split / f"{scene:06d}"

@@ -49,7 +49,7 @@ def model_info(mesh: Mesh) -> dict[str, Any]:
         info[f"min_{axis}"], info[f"size_{axis}"] = float(low[k]), float(size[k])
     symmetries = find_symmetries(mesh)
     discrete = []
-    for T in symmetries.discrete:
+    for T in symmetries.group[1:]:  # all of them: who reads the file as BOP's tools do forms no products
         in_mm = T.copy()
         in_mm[:3, 3] *= 1000.0
         discrete.append(in_mm.ravel().tolist())

@@ -22,12 +22,26 @@ hyper-parameters; nothing is trained on it. The objects belong to the held-out s
   truth agree with Mitsuba's (intersection over union, mean distance and shift of the outlines in pixels).
 - `test_targets_bop19.json`: objects of which at least a tenth is visible. Things lie about that have no model here.
 
-The pictures are a derived work of the objects below; those under CC BY want their makers named, those under CC BY-SA
-the same licence for what is derived of them (KiCad's exception frees designs that use the libraries, not this).
+The pictures are a derived work of the objects below, which were scaled, had their textures laid into one image and, if
+grey, were given a colour. Those under CC BY want their makers named, as the source does (library and author, or
+project), those under CC BY-SA the same licence for what is derived of them (KiCad's exception frees designs that use
+the libraries, not this).
 
 | model | object | source | licence |
 |---|---|---|---|
 """
+
+
+_DEEDS = (
+    ("CC-BY-SA-4.0", "https://creativecommons.org/licenses/by-sa/4.0/"),
+    ("CC-BY-3.0-USA", "https://creativecommons.org/licenses/by/3.0/us/"),
+    ("CC-BY-3.0", "https://creativecommons.org/licenses/by/3.0/"),
+    ("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/"),
+    ("CC0", "https://creativecommons.org/publicdomain/zero/1.0/"),
+    ("Zlib", "https://opensource.org/license/zlib"),
+    ("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0"),
+)
+"""Where a licence is to be read, by how its name begins; a longer name comes before the one it begins with."""
 
 
 def write_readme(root: Path, assets: Sequence[Asset], version: str) -> None:
@@ -36,7 +50,13 @@ def write_readme(root: Path, assets: Sequence[Asset], version: str) -> None:
         {"obj_id": k, "name": a.mesh.name, "source": a.source, "licence": a.licence}
         for k, a in enumerate(assets, start=1)
     ]
-    lines = [f"| {r['obj_id']} | {r['name']} | {r['source']} | {r['licence']} |" for r in rows]
+    lines = [f"| {r['obj_id']} | {r['name']} | {r['source']} | {_linked(r['licence'])} |" for r in rows]
     with atomic_write(root / "README.md") as file:
         file.write((_TEXT.format(version=version) + "\n".join(lines) + "\n").encode())
     write_json(root / "models" / "provenance.json", rows)
+
+
+def _linked(licence: str) -> str:
+    """A licence's name, with where it is to be read if that is known."""
+    deed = next((url for name, url in _DEEDS if licence.startswith(name)), None)
+    return f"[{licence}]({deed})" if deed else licence
