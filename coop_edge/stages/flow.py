@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -50,7 +52,7 @@ def in_image(pairs: Pairs, pixels: Array, camera: Camera) -> Array:
     """Whether crop pixels [M,P,2] or [P,2] lie in the image, bool [M,P]."""
     xp = array_module(pixels)
     inverse = xp.asarray(np.linalg.inv(pairs.crop.H))
-    q = pixels @ xp.swapaxes(inverse[:, :, :2], 1, 2) + inverse[:, None, :, 2]
+    q = _linear(inverse[:, :, :2], pixels) + inverse[:, None, :, 2]
     # Compared as products, so that nothing is divided by what lies beside or behind the camera.
     x, y, w = q[..., 0], q[..., 1], q[..., 2]
     right, bottom = (camera.width - 0.5) * w, (camera.height - 0.5) * w
@@ -62,8 +64,19 @@ def residuals(found: Correspondences, K: Floats, T_crop_object: Array) -> Array:
     the camera, and where a pose is not finite."""
     xp = array_module(found.points)
     T, K = xp.asarray(T_crop_object), xp.asarray(K)
-    seen = found.points @ xp.swapaxes(T[:, :3, :3], 1, 2) + T[:, None, :3, 3]
-    projected = seen @ xp.swapaxes(K, 1, 2)
+    projected = _linear(K, _linear(T[:, :3, :3], found.points) + T[:, None, :3, 3])
     z = xp.where(projected[..., 2:] > 0, projected[..., 2:], np.nan)
     distance = xp.linalg.norm(projected[..., :2] / z - found.pixels, axis=-1)
     return xp.where(xp.isfinite(distance), distance, np.inf).astype(np.float32)
+
+
+def _linear(matrices: Array, vectors: Array) -> Array:
+    """matrices [M,j,k] times vectors [M,P,k] or [P,k] -> [M,P,j].
+
+    On the GPU as a sum of k products: ``@`` would be cuBLAS, which nothing else here needs, which CuPy imports without,
+    and which may add up in another order in another batch.
+    """
+    if isinstance(matrices, np.ndarray):
+        return vectors @ np.swapaxes(matrices, 1, 2)
+    terms = [matrices[:, None, :, i] * vectors[..., i, None] for i in range(matrices.shape[2])]
+    return functools.reduce(operator.add, terms)

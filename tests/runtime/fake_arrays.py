@@ -106,6 +106,8 @@ class FakeArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         if method != "__call__":
             raise TypeError(f"CuPy has no {ufunc.__name__}.{method}")
+        if ufunc is np.matmul:
+            raise ImportError("libcublas: no such file; CuPy comes without it, and nothing here installs it")
         into = {} if out is None else {"out": tuple(plain(o) for o in out)}
         result = ufunc(*map(plain, inputs), **into, **_plain_options(options))
         return self._like(result) if out is None else out[0]

@@ -44,3 +44,10 @@ def test_a_mask_as_an_index_makes_the_host_wait_as_with_cupy():
     cupy.transfers.clear()
     array[cupy.put(np.array([1, 2]))] = 7.0
     assert cupy.transfers == []
+
+
+def test_products_of_matrices_need_a_library_that_may_not_be_there():
+    """CuPy 14 imports, and passes every probe, without cuBLAS; ``@`` then fails."""
+    cupy = FakeCupy()
+    with pytest.raises(ImportError, match="libcublas"):
+        cupy.put(np.eye(3)) @ cupy.put(np.eye(3))
