@@ -11,8 +11,15 @@ struct Maps {  // of the query's object
   long long size;
 };
 
-// Quotients towards minus infinity, as Python's.
-__device__ __forceinline__ int floor_div(int a, int b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+struct Cell {
+  int row, column;
+};
+
+// Of patch `index` in an image `side` patches wide. The quotient goes towards minus infinity, as Python's.
+__device__ __forceinline__ Cell cell_of(int index, int side) {
+  const Cell cell = {index / side, index % side};
+  return cell.column < 0 ? Cell{cell.row - 1, cell.column + side} : cell;
+}
 
 // Pixel coordinate of a match: `offset` patches from the centre of patch `cell`, counted along one axis.
 __device__ __forceinline__ double match_pixel(int cell, float offset, int patch) {
@@ -37,8 +44,9 @@ extern "C" __global__ void __launch_bounds__(kBlock)
   const int query = (int)(out / count / k), view = chosen[out / count];
   const Maps object = {reinterpret_cast<const float*>(maps[2 * query]), maps[2 * query + 1]};
   const long long match = ((long long)query * views + view) * count + out % count;
-  const int side = (int)object.size / patch, row = floor_div(index[match], side), column = index[match] - row * side;
-  const double x = match_pixel(column, offset[2 * match], patch), y = match_pixel(row, offset[2 * match + 1], patch);
+  const Cell cell = cell_of(index[match], (int)object.size / patch);
+  const double x = match_pixel(cell.column, offset[2 * match], patch);
+  const double y = match_pixel(cell.row, offset[2 * match + 1], patch);
   float point[3] = {__int_as_float(0x7fc00000), __int_as_float(0x7fc00000), __int_as_float(0x7fc00000)};  // NaN
   if (isfinite(x) && isfinite(y)) {
     const long long pixel = nearest_pixel(y, object.size) * object.size + nearest_pixel(x, object.size);

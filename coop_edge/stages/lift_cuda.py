@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def lift_cuda(
         return points, valid, probability
     if templates.min() < 0 or templates.max() >= views:
         raise InputError(f"templates: wanted values in [0, {views}), got {templates.min()}..{templates.max()}")
-    maps = np.array([_map_of(objects[i], views) for i in object_index], np.int64)
+    maps = np.array([_map_of(xp, objects[i], views) for i in object_index], np.int64)
     read = (xp.ascontiguousarray(array) for array in (decoded.probability, decoded.index, decoded.offset))
     numbers = (np.int32(number) for number in (n, views, k, count, patch))
     device.kernel(_SOURCE, "lift_matches")(
@@ -55,9 +55,12 @@ def lift_cuda(
     return points, valid, probability
 
 
-def _map_of(model: ObjectModel, views: int) -> tuple[int, int]:
+def _map_of(xp: Any, model: ObjectModel, views: int) -> tuple[int, int]:
     """Address and side (pixels) of an object's map, as the kernel reads it."""
     points = model.object_points
+    if not isinstance(points, xp.ndarray):  # the address would be the host's, and reading there ends the process' CUDA
+        wanted, given = (f"{kind.__module__}.{kind.__name__}" for kind in (xp.ndarray, type(points)))
+        raise InputError(f"object points of {model.name!r}: wanted a {wanted}, as the matches are, got a {given}")
     if points.shape != (views, points.shape[1], points.shape[1], 3) or points.dtype != np.float32:
         wanted = f"float32 [{views},S,S,3]"
         raise InputError(f"object points of {model.name!r}: wanted {wanted}, got {points.dtype} {list(points.shape)}")

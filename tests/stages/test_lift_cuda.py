@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from coop_edge.stages.matches import Decoded, lift, patch_centres
 from coop_edge.stages.objects import ObjectModel
 from tests.cuda_host.host_device import HostDevice
 from tests.kernels.devices import device  # noqa: F401
+from tests.runtime.fake_cuda import FakeCupy
 
 PATCH = 8
 
@@ -45,6 +48,8 @@ def answers(n: int, views: int, count: int, seed=0) -> Decoded:
     index = rng.integers(0, count, shape).astype(np.int32)
     index[rng.random(shape) < 0.02] = -3
     index[rng.random(shape) < 0.02] = count + 5
+    for end in (-(2**31), 2**31 - 1):
+        index[rng.random(shape) < 0.01] = end
     probability = rng.random(shape).astype(np.float32)
     probability[rng.random(shape) < 0.05] = np.nan
     probability[rng.random(shape) < 0.05] = 0.2
@@ -156,6 +161,14 @@ def test_refuses_a_map_that_the_kernel_would_misread(points, says):
     model = ObjectModel("cup", np.zeros(3), 0.1, Symmetries(), points, np.zeros((3, 16, 4), np.float32))
     with pytest.raises(InputError, match=f"object points of 'cup': .*{says}"):
         lift_cuda(HostDevice(), answers(1, 3, 16), np.array([[0]]), [model], np.array([0]), PATCH, 0.2)
+
+
+def test_refuses_a_map_on_the_host(monkeypatch):
+    """Its address means nothing to a GPU."""
+    monkeypatch.setitem(sys.modules, "cupy", cupy := FakeCupy())
+    decoded = Decoded(*map(cupy.put, answers(1, 3, 16)))
+    with pytest.raises(InputError, match=r"object points of 'object 0': wanted a .*FakeArray, .* got a numpy\.ndarray"):
+        lift(decoded, np.array([[0]]), models(1, 3, 32), np.array([0]), PATCH, 0.2)
 
 
 def test_address(device):  # noqa: F811
