@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -31,7 +29,7 @@ def find_symmetries(mesh: Mesh, seed: int = 0) -> Symmetries:
 
     Geometry to two per cent of the diameter and colours: a label, or a handle, breaks a symmetry. Reflections are no
     rigid motion and are not looked for. Symmetries about other axes (the diagonals of a tetrahedron) are not found, nor
-    orders with a prime factor above 5.
+    turns of another order than ``_ORDERS``: smaller ones hold of anything within the tolerance.
     """
     probe = _Probe(mesh, np.random.default_rng(seed))
     discrete: list[np.ndarray] = []
@@ -42,9 +40,7 @@ def find_symmetries(mesh: Mesh, seed: int = 0) -> Symmetries:
             continue
         orders = [n for n in _ORDERS if probe.holds(axis, 2.0 * np.pi / n)]
         if orders:
-            every = math.lcm(*orders)  # halves and fifths of a turn make tenths, unless the tolerance has let one pass
-            order = every if every in orders or probe.holds(axis, 2.0 * np.pi / every) else max(orders)
-            discrete.append(probe.turn(axis, 2.0 * np.pi / order))
+            discrete.append(probe.turn(axis, 2.0 * np.pi / max(orders)))
     if len(continuous) == 1:  # beside an axis of revolution only a flip of it is something else
         axis = continuous[0][0]
         discrete = [T for T in discrete if abs(axis @ T[:3, :3] @ axis + 1.0) < 1e-6][:1]

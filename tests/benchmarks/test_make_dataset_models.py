@@ -154,7 +154,6 @@ def _wedge():
         (_cube(20), 4, 0),  # a black face
         (_prism(3), 3, 0),
         (_prism(6), 6, 0),
-        (_prism(10), 10, 0),
         (_cylinder(), 2, 1),
         (_cylinder(20), 1, 1),
         (colored(trimesh.creation.icosphere(3, 0.05)), 1, 2),
