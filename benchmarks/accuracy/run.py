@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
@@ -65,9 +66,11 @@ def run(
     """
     left = [image for image in dataset.images if image not in journal.done]
     work = _here if min(processes, len(left)) <= 1 else _in_processes
-    for result in work(dataset, options, [(image, boxes.get(image, ())) for image in left], processes):
-        journal.append(result)
-        advance()
+    results = work(dataset, options, [(image, boxes.get(image, ())) for image in left], processes)
+    with contextlib.closing(results):  # an error of ours, or a key, ends the processes at once
+        for result in results:
+            journal.append(result)
+            advance()
     return [journal.done[image] for image in dataset.images]
 
 
@@ -94,7 +97,9 @@ def estimate_image(dataset: BopDataset, method: Method, image: ImageKey, boxes: 
 Job = tuple[ImageKey, Sequence[Box]]
 
 
-def _here(dataset: BopDataset, options: MethodOptions, jobs: list[Job], processes: int) -> Iterator[ImageResult]:
+def _here(
+    dataset: BopDataset, options: MethodOptions, jobs: list[Job], processes: int
+) -> Generator[ImageResult, None, None]:
     if not jobs:
         return
     method = options.open()
@@ -108,9 +113,10 @@ def _here(dataset: BopDataset, options: MethodOptions, jobs: list[Job], processe
 
 def _in_processes(
     dataset: BopDataset, options: MethodOptions, jobs: list[Job], processes: int
-) -> Iterator[ImageResult]:
+) -> Generator[ImageResult, None, None]:
     context = multiprocessing.get_context("spawn")  # threads of the parent do not survive a fork
     setup = (Source.of(dataset), options)
+    others = multiprocessing.active_children()
     with (
         _environment(options.threads),
         ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=_setup, initargs=setup) as pool,
@@ -124,8 +130,12 @@ def _in_processes(
                 f"a process of the run was killed ({error}); if memory ran out, run fewer with --processes. "
                 "What is done is kept: the same command goes on from there"
             ) from None
-        finally:
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()  # the pool would wait for its images
+            raise
 
 
 @contextlib.contextmanager
@@ -156,6 +166,7 @@ class _Worker:
 def _setup(source: Source, options: MethodOptions) -> None:
     import cv2
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; who asked for the images ends them
     cv2.setNumThreads(options.threads)
     _Worker.source, _Worker.options = source, options
 

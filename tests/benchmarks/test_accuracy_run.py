@@ -264,5 +264,33 @@ def test_killed_and_given_again(root, tiny, tmp_path):
     assert not journal_path(csv).exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals to a group of processes")
+def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(tmp_path):
+    """A terminal sends the signal to every process of the run."""
+    root = write_dataset(tmp_path / "boxes", {(1, i): scene_of(i) for i in range(200)})
+    csv = tmp_path / "a.csv"
+    command = [sys.executable, "-m", "benchmarks.accuracy", str(root), "--method", "sift", "--processes", "2"]
+    with (tmp_path / "log").open("w") as log:
+        running = subprocess.Popen(
+            [*command, "--csv", str(csv)], cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            until = time.monotonic() + 300
+            while running.poll() is None and time.monotonic() < until and _lines(journal_path(csv)) < 3:
+                time.sleep(0.01)
+            os.killpg(running.pid, signal.SIGINT)
+            running.wait(120)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+    said = (tmp_path / "log").read_text()
+    assert running.returncode == 130, said
+    assert "a.csv.part: the same command goes on" in said
+    assert "Traceback" not in said
+    assert 3 <= _lines(journal_path(csv)) <= 200  # the options, and the images that were done
+    assert not csv.exists()
+
+
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
