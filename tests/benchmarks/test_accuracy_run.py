@@ -225,7 +225,11 @@ def test_an_error_in_a_process_reaches_the_caller(dataset, tmp_path):
         assert journal.done == {}
 
 
-LENIENT = {"coarse": {"min_inliers": 4}, "select": {"min_inlier_ratio": 0.0, "min_inliers": 0}}
+LENIENT = {
+    "coarse": {"min_inliers": 4},
+    "ransac": {"threshold_px": 40.0},
+    "select": {"min_inlier_ratio": 0.0, "min_inliers": 0},
+}
 """Of the networks of ``tiny_bundle``, whose weights are random, some poses then pass."""
 
 
