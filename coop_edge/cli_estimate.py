@@ -40,6 +40,12 @@ class DeviceName(str, Enum):
 Engines = Annotated[str, typer.Option(help="Name of an installed bundle of networks, or a bundle's folder.")]
 DeviceOption = Annotated[DeviceName, typer.Option(help="Where to run.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")]
+Hypotheses = Annotated[
+    int, typer.Option(min=1, max=42, help="Poses refined per detection; 5 find more for little more time.")
+]
+Templates = Annotated[
+    list[str] | None, typer.Option(help="NAME=TEMPLATES.npz of `coop-edge onboard`; may be given several times.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -51,13 +57,11 @@ def estimate(
         Path, typer.Option(help='JSON list of {"object": NAME, "bbox": [x, y, width, height], "mask": PICTURE}.')
     ],
     overlay: Annotated[Path | None, typer.Option(help="Picture to write: the poses drawn over the image.")] = None,
-    templates: Annotated[
-        list[str] | None, typer.Option(help="NAME=TEMPLATES.npz of `coop-edge onboard`; may be given several times.")
-    ] = None,
+    templates: Templates = None,
     engines: Engines = "coop-xs",
     device: DeviceOption = DeviceName.auto,
     threads: Threads = 0,
-    hypotheses: Annotated[int, typer.Option(min=1, max=42, help="Templates followed per detection.")] = 1,
+    hypotheses: Hypotheses = 1,
     iterations: Annotated[int, typer.Option(min=0, max=100, help="Renders per hypothesis.")] = 5,
     as_json: JsonOption = False,
 ) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from rich.console import Console
 
-from coop_edge.cli_estimate import DeviceName, DeviceOption, Engines, Threads
+from coop_edge.cli_estimate import DeviceName, DeviceOption, Engines, Hypotheses, Templates, Threads
 from coop_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,13 +49,11 @@ def track(
     reregister: Annotated[
         bool, typer.Option("--reregister", help="Look again, in every frame, for what is lost, where it was last seen.")
     ] = False,
-    templates: Annotated[
-        list[str] | None, typer.Option(help="NAME=TEMPLATES.npz of `coop-edge onboard`; may be given several times.")
-    ] = None,
+    templates: Templates = None,
     engines: Engines = "coop-xs",
     device: DeviceOption = DeviceName.auto,
     threads: Threads = 0,
-    hypotheses: Annotated[int, typer.Option(min=1, max=42, help="Templates followed per detection.")] = 1,
+    hypotheses: Hypotheses = 1,
     iterations: Annotated[int, typer.Option(min=0, max=100, help="Renders per hypothesis in the first frame.")] = 5,
     track_iterations: Annotated[int, typer.Option(min=1, max=100, help="Renders per object in later frames.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per frame and line.")] = False,

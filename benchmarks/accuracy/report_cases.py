@@ -85,7 +85,7 @@ class Overlays:
         shown = _cut(image, left, top, side)
         canvas = Canvas(cv2.resize(shown, (PICTURE, PICTURE), interpolation=kind), to_picture @ camera.K, 1.0)
         outlines = renderer.render(np.stack(poses), canvas.K, PICTURE).mask
-        for mask, color in zip(outlines, (TRUTH, ESTIMATE), strict=False):
+        for mask, color in zip(outlines, (TRUTH, ESTIMATE), strict=False):  # without an estimate the truth alone
             canvas.outline(mask, (0, 0, 0), 3.2)
             canvas.outline(mask, color, 1.8)
         return canvas.image

@@ -73,7 +73,7 @@ def _write_ply(path: Path, parts: list[Part], scale: float) -> None:
     """Binary, with vertex colours."""
     count = np.cumsum([0, *(len(p.vertices) for p in parts)])
     vertices = np.concatenate([p.vertices for p in parts]) * scale
-    faces = np.concatenate([p.faces + n for p, n in zip(parts, count, strict=False)])
+    faces = np.concatenate([p.faces + n for p, n in zip(parts, count[:-1], strict=True)])
     rows = np.empty(len(vertices), [("xyz", "<f4", 3), ("rgb", "u1", 3)])
     rows["xyz"], rows["rgb"] = vertices, np.concatenate([p.colors for p in parts])
     cells = np.empty(len(faces), [("n", "u1"), ("i", "<i4", 3)])

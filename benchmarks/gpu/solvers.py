@@ -22,7 +22,7 @@ from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.pnp.cuda import CudaPnpSolver
 
 LM_CONFIG = LmConfig(iterations=10)
-RANSAC_CONFIG = RansacConfig()
+RANSAC_CONFIG = RansacConfig(threshold_px=4.0)  # exact points with 1 px noise, not patch matches
 
 
 def ransac_problems() -> PnpProblems:

@@ -114,7 +114,7 @@ def atlas(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
     bordered = [cv2.copyMakeBorder(b, *(_BORDER,) * 4, cv2.BORDER_REPLICATE) for b in blocks]
     height, tops = sum(b.shape[0] for b in bordered), np.cumsum([0] + [b.shape[0] for b in bordered])
     image = np.zeros((height, max(b.shape[1] for b in bordered), 3), np.uint8)
-    for top, block in zip(tops, bordered, strict=False):
+    for top, block in zip(tops[:-1], bordered, strict=True):
         image[top : top + block.shape[0], : block.shape[1]] = block
     pixels = np.zeros((len(mesh.faces), 3, 2))  # from the image's top left corner, rightwards and down
     for k, (texture, n) in enumerate(zip(mesh.textures, tiles(mesh), strict=True)):

@@ -35,7 +35,7 @@ def sample_feed(bundle: Bundle, role: str, samples: int = SAMPLES, seed: int = 0
         with OnnxRunner(bundle.network("coarse_encoder")) as encoder:
             pictures = [encoder.run({"image": picture})["tokens"].copy() for picture in pictures]
     names = [spec.name for spec in bundle.network(role).inputs]
-    return dict(zip(names, pictures, strict=False))
+    return dict(zip(names, pictures, strict=False))  # the coarse encoder takes one picture, all others two
 
 
 def verify(runner: Runner, bundle: Bundle, role: str) -> dict[str, Any]:
