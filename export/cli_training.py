@@ -102,6 +102,9 @@ def train(
     logits: Annotated[Logits | None, typer.Option(help="Coarse: class logits [default: dot].")] = None,
     flow: Annotated[Flow | None, typer.Option(help="Refiner: with a scale or without [default: laplace].")] = None,
     pose_loss: Annotated[Switch | None, typer.Option(help="Refiner: the loss through PnP [default: on].")] = None,
+    no_match: Annotated[
+        Switch | None, typer.Option(help="Coarse: background is labelled *no match*, or not at all [default: on].")
+    ] = None,
     precision: Annotated[Precision | None, typer.Option(help="auto = bfloat16 where the device is fast at it.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to train [default: auto].")] = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile.")] = None,
@@ -110,11 +113,13 @@ def train(
     ramp: Annotated[int | None, typer.Option(help="Pairs until they are as hard as they get [default: 60000].")] = None,
     hardness: Annotated[float | None, typer.Option(help="Of pairs at the end of the ramp [default: 1].")] = None,
     checkpoint_minutes: Annotated[float | None, typer.Option(help="Between checkpoints [default: 3].")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps; 0 = no bound.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Stop after so many steps, over which the rate falls; 0 = no bound.")
+    ] = None,
 ) -> None:
     """Train on pairs rendered on the fly. Several processes: torchrun --nproc-per-node N -m export train ..."""
     for name, value, wanted in (("head", head, "coarse"), ("logits", logits, "coarse"), ("flow", flow, "refiner"),
-                                ("pose-loss", pose_loss, "refiner")):  # fmt: skip
+                                ("pose-loss", pose_loss, "refiner"), ("no-match", no_match, "coarse")):  # fmt: skip
         if value is not None and role.value != wanted:
             fail(f"--{name} is an option of the {wanted} network, not of the {role.value}", 2)
     from export.training.session import Plan
@@ -141,6 +146,7 @@ def train(
         "pack": str(pack.absolute()) if pack else None,
         "photos": str(photos.absolute()) if photos else None,
         "pose_loss": None if pose_loss is None else pose_loss is Switch.on,
+        "no_match": None if no_match is None else no_match is Switch.on,
     }
     net = _given({"head": head, "logits": logits, "flow": flow})
     try:

@@ -23,12 +23,15 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return total / mask.sum().clamp(min=1)
 
 
-def class_loss(logits: Tensor, match_index: Tensor) -> Tensor:
-    """Cross-entropy over T + 1 classes: logits [N,T,T+1], match_index int64 [N,T] in [0, T]; T is *no match*."""
+def class_loss(logits: Tensor, match_index: Tensor, labelled: Tensor | None = None) -> Tensor:
+    """Cross-entropy over T + 1 classes: logits [N,T,T+1], match_index int64 [N,T] in [0, T]; T is *no match*.
+
+    labelled: bool [N,T], the patches that take part; all by default.
+    """
     if logits.shape[:-1] != match_index.shape:
         raise InputError(f"match_index: wanted {list(logits.shape[:-1])}, got {list(match_index.shape)}")
     values = functional.cross_entropy(logits.flatten(0, 1), match_index.flatten(), reduction="none")
-    return masked_mean(values, torch.ones_like(values, dtype=torch.bool))
+    return _mean_of(values, None if labelled is None else labelled.flatten())
 
 
 def offset_loss(offset: Tensor, target: Tensor, match_index: Tensor) -> Tensor:
@@ -37,16 +40,19 @@ def offset_loss(offset: Tensor, target: Tensor, match_index: Tensor) -> Tensor:
     return masked_mean((offset - target).abs().sum(dim=-1), matched)
 
 
-def coarse_loss(out: CoarseOutput, match_index: Tensor, offset: Tensor) -> dict[str, Tensor]:
+def coarse_loss(
+    out: CoarseOutput, match_index: Tensor, offset: Tensor, labelled: Tensor | None = None
+) -> dict[str, Tensor]:
     """The parts that the head has, by name; their sum is the loss.
 
     match_index int64 [N,T], offset [N,T,2] as in ``CoarseBatch``. "class": cross-entropy. "offset": L1. For the
     regression ablation "position": L1 of the matched patches' template positions, patch units, and "matched": binary
-    cross-entropy of having a match.
+    cross-entropy of having a match. labelled: bool [N,T], the patches that are told whether they have a match ("class",
+    "matched"); all by default.
     """
     parts: dict[str, Tensor] = {}
     if out.logits is not None:
-        parts["class"] = class_loss(out.logits, match_index)
+        parts["class"] = class_loss(out.logits, match_index, labelled)
     if out.offset is not None:
         parts["offset"] = offset_loss(out.offset, offset, match_index)
     if out.position is not None and out.matched is not None:
@@ -54,9 +60,10 @@ def coarse_loss(out: CoarseOutput, match_index: Tensor, offset: Tensor) -> dict[
         side = round(count**0.5)
         cell = torch.stack([match_index % side, match_index // side], dim=-1)
         parts["position"] = offset_loss(out.position, cell + 0.5 + offset, match_index)
-        parts["matched"] = functional.binary_cross_entropy_with_logits(
-            out.matched, (match_index < count).to(out.matched.dtype)
+        values = functional.binary_cross_entropy_with_logits(
+            out.matched, (match_index < count).to(out.matched.dtype), reduction="none"
         )
+        parts["matched"] = _mean_of(values, labelled)
     return parts
 
 
@@ -123,6 +130,11 @@ def pose_loss(solution: PnpSolution, T_true: Tensor, points: Tensor, diameter: T
 def score_loss(logit: Tensor, error: Tensor, tolerance: float = 0.1) -> Tensor:
     """Binary cross-entropy of a selector's score [N] against exp(-error / tolerance), error [N] in diameters."""
     return functional.binary_cross_entropy_with_logits(logit, torch.exp(-error / tolerance).to(logit.dtype))
+
+
+def _mean_of(values: Tensor, labelled: Tensor | None) -> Tensor:
+    """``masked_mean`` over the labelled entries; over all without a mask."""
+    return masked_mean(values, torch.ones_like(values, dtype=torch.bool) if labelled is None else labelled)
 
 
 def _hat(position: Tensor, count: int) -> Tensor:

@@ -25,13 +25,15 @@ class CoarseBatch:
     A query patch whose centre pixel shows a point of the object that the template shows too is matched: ``match_index``
     is the template patch that holds that point, ``offset`` U in [-0.5, 0.5]^2 (x, y) with template pixel
     ``PATCH (c + 1/2 + U_x) - 1/2``. Every other patch (background, another object, occluded, not seen in the template)
-    has ``match_index == T``, *no match*, and offset 0.
+    has ``match_index == T``, *no match*, and offset 0. ``on_target`` tells those that show the object, inside the
+    photograph, from the rest, whether the template shows that point or not.
     """
 
     query: Any  # uint8 [N,S,S,3]
     template: Any  # uint8 [N,S,S,3]
     match_index: Any  # int64 [N,T], T = no match
     offset: Any  # float32 [N,T,2]
+    on_target: Any  # bool [N,T], True wherever match_index < T
     template_points: Any  # float32 [N,S,S,3] metres, object's frame, NaN off the object
     K_query: Any  # float64 [N,3,3] of the query crop
     T_query: Any  # float64 [N,4,4] T_camera_object in the query crop's camera: the truth

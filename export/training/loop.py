@@ -1,7 +1,8 @@
 """The training loop, the same for every role: draw, step, average, log, evaluate, save; go on after a kill.
 
-Time is the budget: the learning rate follows the share of the minutes given that has passed. A loss or a gradient that
-is not finite ends the run, with the pairs that caused it written beside the checkpoint; the checkpoint stays clean.
+Time is the budget: the learning rate follows the share of the minutes given that has passed; with ``max_steps``, the
+share of the steps, so that runs of equal length are equal on any machine. A loss or a gradient that is not finite ends
+the run, with the pairs that caused it written beside the checkpoint; the checkpoint stays clean.
 """
 
 from __future__ import annotations
@@ -125,11 +126,11 @@ class Trainer:
         while True:
             if (self.at.step - self.first_step) % every == 0:
                 elapsed = (time.monotonic() - self._began) / 60
-                bound = o.max_steps and self.at.step - self.first_step >= o.max_steps
                 own = (elapsed / o.minutes, float(self._stop), float(log.due()), float(save.due()))
-                progress, stop, log_now, save_now, evaluate_now = self.group.largest(*own, float(evaluate.due()))
+                spent, stop, log_now, save_now, evaluate_now = self.group.largest(*own, float(evaluate.due()))
                 self.at.minutes = self._minutes_before + elapsed
-                ending = bool(stop) or progress >= 1 or bool(bound)
+                progress = (self.at.step - self.first_step) / o.max_steps if o.max_steps else spent
+                ending = bool(stop) or spent >= 1 or progress >= 1
                 if (log_now or ending) and self.at.step > self.first_step:
                     now = time.monotonic()
                     self._log(display, now - logged[0], self.at.samples - logged[1], waited, progress)
@@ -194,7 +195,7 @@ class Trainer:
             f"step {self.at.step}  {samples / seconds:.1f} pairs/s ({100 * waited / seconds:.0f} % waiting)  "
             f"loss {loss:.3f}  {pieces}"
         )
-        display.step(progress * self.options.minutes * 60, text)
+        display.step((self.at.minutes - self._minutes_before) * 60, text)
 
     def _evaluate(self, display: Display) -> None:
         """Figures of the averaged weights on held-out objects."""

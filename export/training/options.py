@@ -22,7 +22,8 @@ class TrainOptions(Config):
     size: Literal["xs", "s", "b", "l"] = "xs"
     """Size preset of the network."""
     minutes: float = 60.0
-    """Wall time of this run; the learning rate falls over it. A resumed run has a time of its own."""
+    """Wall time of this run; the learning rate falls over it, if there is no ``max_steps``. A resumed run has a time of
+    its own."""
     seed: int = 0
     """Of the first weights and the data."""
     batch_size: int = 16
@@ -41,6 +42,8 @@ class TrainOptions(Config):
     """Largest norm of the gradient."""
     pose_loss: bool = True
     """Refiner: the loss through differentiable PnP, the one teacher of the sensitivity."""
+    no_match: bool = True
+    """Coarse: patches that do not show the target are taught to be *no match*; else they teach nothing at all."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; "auto" = bfloat16 on a GPU and on a CPU that has instructions for it, else float32."""
     compile: bool = False
@@ -62,7 +65,7 @@ class TrainOptions(Config):
     evaluate_samples: int = 256
     """Held-out pairs of an evaluation, rounded up to whole batches (32 coarse, 16 refiner)."""
     max_steps: int = 0
-    """Stop after so many steps of this run; 0 = no bound."""
+    """Stop after so many steps of this run, over which the learning rate falls; 0 = no bound. The minutes end it too."""
 
     def __post_init__(self) -> None:
         self._choice("size", SIZES)
@@ -76,6 +79,7 @@ class TrainOptions(Config):
         self._number("ema_decay", 0.0, 1.0)
         self._number("clip", 1e-6, 1e6)
         self._flag("pose_loss")
+        self._flag("no_match")
         self._choice("precision", ("auto", "float32", "bfloat16"))
         self._flag("compile")
         self._choice("device", ("auto", "cpu", "cuda"))

@@ -48,12 +48,13 @@ def coarse_pair(rng: Rng, stock: Stock, size: int, hardness: float = 1.0) -> Coa
     T_query = se3.from_rt(R, np.zeros(3)) @ scene.target.T
     T_template, K_template = template_view(rng, scene.target, size, hardness)
     template, seen = augment.draw_look(rng, hardness).render(scene.target.object, T_template, K_template, size)
-    index, offset = coarse_labels(scene, R, K, size, T_template, K_template, seen)
+    index, offset, on_target = coarse_labels(scene, R, K, size, T_template, K_template, seen)
     return CoarseBatch(
         query=query[None],
         template=template[None],
         match_index=index[None],
         offset=offset[None],
+        on_target=on_target[None],
         template_points=labels.point_map(seen.depth[0], T_template, K_template)[None],
         K_query=K[None],
         T_query=T_query[None],
@@ -96,8 +97,8 @@ def template_view(rng: Rng, target: Item, size: int, hardness: float = 1.0) -> t
 
 def coarse_labels(
     scene: Scene, R: Array, K: Array, size: int, T_template: Array, K_template: Array, seen: RenderResult
-) -> tuple[Array, Array]:
-    """match_index int64 [T] and offset float32 [T,2]; see CoarseBatch."""
+) -> tuple[Array, Array, Array]:
+    """match_index int64 [T], offset float32 [T,2], on_target bool [T]; see CoarseBatch."""
     target = scene.target
     K_patch = labels.patch_camera(K)
     centres = scenes.look(scene, R, K_patch, size // PATCH)  # what is seen exactly at the patch centres
@@ -106,8 +107,8 @@ def coarse_labels(
     tolerance = labels.TOLERANCE * target.object.diameter
     uv, shown = labels.visible_in(points, T_template, K_template, seen.depth[0], tolerance)
     shown &= labels.side_seen(normals, points, target.T) == labels.side_seen(normals, points, T_template)
-    shown &= scenes.inside_photograph(scene, R, K, labels.patch_centres(size)[at])
+    inside = scenes.inside_photograph(scene, R, K, labels.patch_centres(size)[at])
     count = (size // PATCH) ** 2
-    pixels, matched = np.zeros((count, 2)), np.zeros(count, bool)
-    pixels[at], matched[at] = uv, shown
-    return labels.match_labels(pixels, matched, size)
+    pixels, matched, on_target = np.zeros((count, 2)), np.zeros(count, bool), np.zeros(count, bool)
+    pixels[at], matched[at], on_target[at] = uv, shown & inside, inside
+    return *labels.match_labels(pixels, matched, size), on_target

@@ -105,8 +105,10 @@ def _resumed(plan: Plan, folder: Path) -> tuple[TrainOptions, NetConfig]:
     if state["role"] != plan.role:
         raise InputError(f"--resume {folder} holds a {state['role']} run, wanted a {plan.role} one")
     known = {f.name for f in fields(TrainOptions)}
-    before = {k: v for k, v in state["options"].items() if k in known and k != "max_steps"}
-    for name in ("size", "pose_loss"):
+    before = TrainOptions.from_dict(
+        {k: v for k, v in state["options"].items() if k in known and k != "max_steps"}
+    ).to_dict()
+    for name in ("size", "pose_loss", "no_match"):
         if plan.train.get(name, before[name]) != before[name]:
             raise ConfigError(f"--resume {folder}: its {name} is {before[name]!r}, which cannot become another")
     config: NetConfig = CONFIGS[plan.role].from_dict(state["config"])

@@ -29,7 +29,8 @@ class CoarseTask(Task):
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         out = model(batch["query"], batch["template"], batch["match_index"])
-        return coarse_loss(out, batch["match_index"], batch["offset"])
+        labelled = None if self.options.no_match else batch["on_target"]
+        return coarse_loss(out, batch["match_index"], batch["offset"], labelled)
 
     def evaluate(self, net: Net, device: torch.device) -> dict[str, float]:
         assert isinstance(net, CoarseNet)

@@ -32,6 +32,7 @@ def coarse_batch(rng, n, size):
         template=rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8),
         match_index=np.tile(np.arange(1, T + 1), (n, 1)),
         offset=rng.uniform(-0.5, 0.5, (n, T, 2)).astype(np.float32),
+        on_target=np.ones((n, T), bool),
         template_points=rng.normal(size=(n, size, size, 3)).astype(np.float32),
         K_query=np.broadcast_to([[100.0, 0, size / 2], [0, 100, size / 2], [0, 0, 1]], (n, 3, 3)).copy(),
         T_query=np.broadcast_to(np.eye(4), (n, 4, 4)).copy(),

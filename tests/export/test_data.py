@@ -48,6 +48,7 @@ def test_coarse_batch_is_what_was_agreed():
     wanted = {
         "query": ("uint8", (20, SIZE, SIZE, 3)), "template": ("uint8", (20, SIZE, SIZE, 3)),
         "match_index": ("int64", (20, T)), "offset": ("float32", (20, T, 2)),
+        "on_target": ("bool", (20, T)),
         "template_points": ("float32", (20, SIZE, SIZE, 3)), "K_query": ("float64", (20, 3, 3)),
         "T_query": ("float64", (20, 4, 4)), "diameter": ("float64", (20,)),
     }  # fmt: skip
@@ -55,6 +56,9 @@ def test_coarse_batch_is_what_was_agreed():
     assert batch.match_index.min() >= 0
     assert batch.match_index.max() == T
     assert not batch.offset[batch.match_index == T].any()
+    assert batch.on_target[batch.match_index < T].all()
+    assert 0.02 < (batch.on_target & (batch.match_index == T)).mean() < 0.5  # turned away in the template
+    assert 0.1 < (~batch.on_target).mean() < 0.9
     assert np.isfinite(batch.offset).all()
     on = np.isfinite(batch.template_points).all(axis=-1)
     assert (on | np.isnan(batch.template_points).all(axis=-1)).all()

@@ -20,7 +20,7 @@ def coarse(n: int) -> CoarseBatch:
     index[:, 5] = 10
     grey = np.full((n, SIZE, SIZE, 3), 60, np.uint8)
     return CoarseBatch(
-        grey, grey, index, np.zeros((n, T, 2), np.float32), np.zeros((n, SIZE, SIZE, 3), np.float32),
+        grey, grey, index, np.zeros((n, T, 2), np.float32), index < T, np.zeros((n, SIZE, SIZE, 3), np.float32),
         np.zeros((n, 3, 3)), np.zeros((n, 4, 4)), np.ones(n),
     )  # fmt: skip
 

@@ -55,7 +55,7 @@ def coarse(scene: Scene, template: int, size: int = SIZE):
     poses, K = template_camera(scene.target.object.mesh, size)
     seen = CpuRenderer(scene.target.object.mesh, threads=1).render(poses[[template]], K, size)
     R, K_query = crop.R_crop_camera[0], crop.K[0]
-    index, offset = pairs.coarse_labels(scene, R, K_query, size, poses[template], K, seen)
+    index, offset, _ = pairs.coarse_labels(scene, R, K_query, size, poses[template], K, seen)
     return index, offset, crop.to_crop(scene.target.T[None])[0], K_query, poses[template], K
 
 
@@ -191,6 +191,38 @@ def test_coarse_labels_against_ray_casting(stock):
             worst = max(worst, float(np.abs(error[both]).max()))
     assert disagree <= 0.02 * (agree + disagree), f"{disagree} of {agree + disagree} patches"
     assert worst < 0.02  # pixels; depth is float32, and pixels are snapped to 1/256
+
+
+def on_target(scene: Scene, template: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Which patches show the target, and which have a match."""
+    crop = crop_camera(BASE_K, scenes.amodal_box(scene.target), SIZE, margin=1.25)
+    poses, K = template_camera(scene.target.object.mesh, SIZE)
+    seen = CpuRenderer(scene.target.object.mesh, threads=1).render(poses[[template]], K, SIZE)
+    R, K_query = crop.R_crop_camera[0], crop.K[0]
+    index, _, shown = pairs.coarse_labels(scene, R, K_query, SIZE, poses[template], K, seen)
+    return shown, index < (SIZE // PATCH) ** 2
+
+
+def test_patches_of_the_target_are_told_from_background_occluders_and_what_no_photograph_holds():
+    """A plate 0.2 m wide fills a crop of 0.25 m but for its border; from behind all of it shows and none is matched."""
+    plate, screen = box((0.2, 0.2, 0.01)), box((0.3, 0.6, 0.01))
+    poses, _ = template_camera(plate.mesh, SIZE)
+    R = poses[0, :3, :3]
+    alone = Scene((facing(plate, R, 1.0),))
+    centres = labels.patch_centres(SIZE) - (SIZE - 1) / 2
+    covered = np.abs(centres) < 0.5 * SIZE / 1.25
+    shown, matched = on_target(alone)
+    np.testing.assert_array_equal(shown, covered.all(axis=1))
+    assert 0 < shown.sum() < len(shown)
+    assert (shown >= matched).all()
+    behind, unmatched = on_target(Scene((facing(plate, np.diag([1.0, -1.0, -1.0]) @ R, 1.0),)))
+    np.testing.assert_array_equal(behind, shown)
+    assert not unmatched.any()
+    right = centres[:, 0] > 0
+    hidden = Scene((alone.target, replace(facing(screen, np.eye(3), 1.0, (-0.15, 0.0)), scale=0.5)))
+    np.testing.assert_array_equal(on_target(hidden)[0], shown & right)
+    cut = replace(alone, edge=np.array([1.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(on_target(cut)[0], shown & right)
 
 
 def test_coarse_batch_agrees_with_itself(stock):

@@ -47,6 +47,27 @@ def test_class_loss_is_the_mean_negative_log_probability():
     gradcheck(lambda x: class_loss(x, INDEX), logits)
 
 
+def test_patches_without_a_label_take_no_part_in_what_says_whether_there_is_a_match():
+    logits, matched, position = rand(2, 4, 5), rand(2, 4), rand(2, 4, 2)
+    labelled = torch.tensor([[True, False, True, True], [True, False, False, True]])
+    log = torch.log_softmax(logits, -1)
+    kept = [(n, t) for n in range(2) for t in range(4) if labelled[n, t]]
+    wanted = -np.mean([log[n, t, INDEX[n, t]].item() for n, t in kept])
+    assert class_loss(logits, INDEX, labelled).item() == pytest.approx(wanted)
+    assert class_loss(logits, INDEX, torch.zeros_like(labelled)).item() == 0
+    offset = rand(2, 4, 2)
+    parts = coarse_loss(CoarseOutput(logits, offset, None, None), INDEX, offset, labelled)
+    assert parts["class"].item() == pytest.approx(wanted)
+    density = stats.bernoulli.logpmf((INDEX < 4).numpy(), 1 / (1 + np.exp(-matched.numpy())))
+    parts = coarse_loss(CoarseOutput(None, None, position, matched), INDEX, offset, labelled)
+    assert parts["matched"].item() == pytest.approx(-density[labelled.numpy()].mean())
+    whole = coarse_loss(CoarseOutput(None, None, position, matched), INDEX, offset)
+    assert whole["matched"].item() == pytest.approx(-density.mean())
+    assert whole["position"] == parts["position"]
+    gradient = torch.autograd.grad(class_loss(logits.requires_grad_(), INDEX, labelled), logits)[0].abs().sum(dim=-1)
+    np.testing.assert_array_equal((gradient > 0).numpy(), labelled.numpy())
+
+
 def test_offset_loss_counts_matched_patches_alone():
     offset, target = rand(2, 4, 2), rand(2, 4, 2, seed=1)
     matched = [(0, 0), (0, 2), (1, 0), (1, 1), (1, 3)]

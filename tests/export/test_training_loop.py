@@ -168,6 +168,39 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_pairs_saved_and_the_ch
     assert (tmp_path / "training_state.pt").read_bytes() == clean
 
 
+@pytest.mark.parametrize("minutes", [60, 6000])
+def test_with_a_number_of_steps_the_rate_follows_their_share_on_any_machine(minutes, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_SECONDS", 0.0)
+    train(plan("coarse", tmp_path / "a", 8, minutes=minutes), streams=Repeated)
+    rates = Table(tmp_path / "a" / "metrics.csv", 99).column("learning_rate")
+    # The row of a step is written when the next one is due, at that one's rate.
+    assert rates.tolist() == [learning_rate(3e-3, done / 8, 0.01) for done in range(1, 9)]
+
+
+def test_the_minutes_end_a_run_before_its_steps(tmp_path):
+    train(plan("coarse", tmp_path, 10**9, minutes=0.01), streams=Repeated)
+    assert 0 < load_state(tmp_path)["counters"]["step"] < 10**9
+
+
+def test_background_can_be_left_without_a_label(tmp_path):
+    """Without labels of the background a patch off the target does not count; one on it does, match or not."""
+
+    def class_loss(folder, no_match, hidden):
+        def hook(number, batch):  # the last patch has no match
+            shown = np.ones_like(batch.on_target)
+            shown[:, -1] = not hidden
+            return replace(batch, on_target=shown)
+
+        train(plan("coarse", folder, 1, no_match=no_match), streams=functools.partial(Repeated, hook=hook))
+        return Table(folder / "metrics.csv", 9).column("loss_class")[0]
+
+    labelled = class_loss(tmp_path / "a", True, hidden=True)
+    assert class_loss(tmp_path / "b", False, hidden=False) == pytest.approx(labelled)
+    assert class_loss(tmp_path / "c", False, hidden=True) != pytest.approx(labelled, rel=1e-3)
+    with pytest.raises(ConfigError, match="its no_match is False, which cannot become another"):
+        train(again("coarse", tmp_path / "c", 1, no_match=True), streams=Repeated)
+
+
 def test_time_is_the_budget(tmp_path):
     """A run ends when its minutes are over, without a bound on the steps."""
     train(plan("coarse", tmp_path, 0, minutes=0.02), streams=Repeated)

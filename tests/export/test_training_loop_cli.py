@@ -21,6 +21,7 @@ def run(*arguments):
         (["refiner", "--head", "hybrid"], "--head is an option of the coarse network"),
         (["coarse", "--flow", "laplace"], "--flow is an option of the refiner network"),
         (["selector", "--pose-loss", "off"], "--pose-loss is an option of the refiner network"),
+        (["refiner", "--no-match", "off"], "--no-match is an option of the coarse network"),
         (["coarse", "--minutes", "-1"], "TrainOptions.minutes = -1.0: wanted a number in"),
         (["coarse", "--resume", "nowhere"], "nowhere: holds no training_state.pt"),
         (["coarse", "--init", "nowhere.pth", "--out", "x"], "nowhere.pth: no such file"),
