@@ -1,47 +1,45 @@
 """Networks on disk: a safetensors file that says what it is, and a folder from which training goes on.
 
 A network file holds the weights (EMA) and, as JSON in its metadata, the role, the configuration and where the weights
-come from. It is rebuilt from the file alone. A training folder holds that file, and ``training_state.pt`` with the raw
-weights, the optimiser and the random generator.
+come from. It is rebuilt from the file alone, or from a set of small ones: a path may be a shard's (``export.shards``).
+A training folder holds that file, and ``training_state.pt`` with the raw weights, the optimiser and the random
+generator.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-import coop_edge
 from coop_edge.errors import ConfigError, InputError
 from coop_edge.files import atomic_write
 from export.networks import CONFIGS, Net, NetConfig, RefinerNet, SelectorNet, build
+from export.provenance import Provenance, code_version
+from export.shards import LIMIT, metadata_of, read_tensors, shards_of, write_shards
+
+__all__ = [
+    "Checkpoint",
+    "Provenance",
+    "code_version",
+    "load_network",
+    "load_state",
+    "parameters_of",
+    "read_metadata",
+    "save_network",
+    "save_sharded",
+    "save_state",
+    "start_from",
+]
 
 SCHEMA = 1
 _KEY = "coop_edge"
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where weights come from.
-
-    step: optimiser steps. samples: pairs seen. seed: of the data and the first weights. minutes: of training. code:
-    version and commit. data: what the pairs were made of.
-    """
-
-    step: int = 0
-    samples: int = 0
-    seed: int = 0
-    minutes: float = 0.0
-    code: str = ""
-    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,43 +51,42 @@ class Checkpoint:
     provenance: Provenance
 
 
-def code_version() -> str:
-    """Version of the package, with the commit of the checkout ("+" behind it if files differ) where there is one."""
-    here = Path(__file__).parent
-    try:
-        commit = _git(here, "rev-parse", "--short=12", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return coop_edge.__version__
-    return f"{coop_edge.__version__} {commit}{'+' if changed else ''}"
-
-
 def save_network(
     path: str | Path, net: Net, provenance: Provenance, weights: Mapping[str, Tensor] | None = None
 ) -> None:
     """Write a network file atomically; ``weights`` (an EMA's, say) take the place of the network's own."""
-    metadata = {
-        "schema": SCHEMA,
-        "role": net.role,
-        "config": net.config.to_dict(),
-        "provenance": asdict(provenance),
-    }
     state = net.state_dict() if weights is None else weights
     tensors = {name: value.detach().to("cpu").contiguous() for name, value in state.items()}
     with atomic_write(path) as file:
-        file.write(save(tensors, {_KEY: json.dumps(metadata, allow_nan=False)}))
+        file.write(save(tensors, _metadata(net, provenance)))
+
+
+def save_sharded(
+    folder: str | Path,
+    net: Net,
+    provenance: Provenance,
+    weights: Mapping[str, Tensor] | None = None,
+    limit: int = LIMIT,
+) -> list[Path]:
+    """As ``save_network``, in shards of at most ``limit`` bytes that take the place of the role's older ones."""
+    state = net.state_dict() if weights is None else weights
+    return write_shards(folder, net.role, provenance.step, state, _metadata(net, provenance), limit)
+
+
+def _metadata(net: Net, provenance: Provenance) -> dict[str, str]:
+    content = {"schema": SCHEMA, "role": net.role, "config": net.config.to_dict(), "provenance": asdict(provenance)}
+    return {_KEY: json.dumps(content, allow_nan=False)}
 
 
 def read_metadata(path: str | Path) -> Checkpoint:
-    """What is in a network file, without its weights. Raises InputError if it is not one, ConfigError if too new."""
+    """What is in a network file, without its weights. Raises InputError if it is not one, ConfigError if too new.
+
+    Files of earlier versions say less of their provenance; what they do not say has its default.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"checkpoint {path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
-    except SafetensorError as error:
-        raise InputError(f"checkpoint {path}: not a safetensors file: {error}") from None
+    text = metadata_of(shards_of(path)[0]).get(_KEY)
     if text is None:
         raise InputError(f"checkpoint {path}: a safetensors file, but none that this project wrote (no {_KEY!r} entry)")
     data = json.loads(text)
@@ -115,7 +112,7 @@ def load_network(path: str | Path, role: str | None = None) -> tuple[Net, Checkp
         )
     net = build(info.config)
     try:
-        net.load_state_dict(load_file(path), strict=True)
+        net.load_state_dict(read_tensors(path), strict=True)
     except RuntimeError as error:
         raise InputError(f"checkpoint {path}: its tensors do not fit its configuration: {error}") from None
     return net.eval(), info
@@ -163,8 +160,3 @@ def load_state(folder: str | Path) -> dict[str, Any]:
 def parameters_of(net: nn.Module) -> int:
     """Number of trained values."""
     return sum(p.numel() for p in net.parameters())
-
-
-def _git(folder: Path, *command: str) -> str:
-    done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()

@@ -32,12 +32,17 @@ def onnx(
     allow_few_poses: Annotated[
         bool, typer.Option("--allow-few-poses", help="Judge by the outputs alone where PyTorch finds too few poses.")
     ] = False,
+    pack: Annotated[Path | None, typer.Option(help="Asset pack of checkpoints that name no licences.")] = None,
+    hardware: Annotated[str, typer.Option(help="Machine of checkpoints that name none.")] = "",
+    commit: Annotated[str, typer.Option(help="Commit of checkpoints that name none.")] = "",
 ) -> None:
     """Turn checkpoints into a bundle of ONNX graphs, and verify it; a bundle that fails is not written.
 
-    Exit codes: 0 written, 1 a bound of the verification fails, 2 wrong use.
+    Checkpoints say where they come from, and what they say counts; --pack, --hardware and --commit are for those of
+    earlier versions, which say less. Exit codes: 0 written, 1 a bound of the verification fails, 2 wrong use.
     """
     from export.onnx import export_bundle
+    from export.provenance import Provenance, licences_of
     from export.verify import VerificationError, verify_bundle
     from export.verify_report import print_report
 
@@ -48,6 +53,7 @@ def onnx(
         return report
 
     try:
+        licences = {} if pack is None else licences_of(pack, None)
         bundle = export_bundle(
             checkpoint,
             name,
@@ -58,6 +64,7 @@ def onnx(
             force=force,
             verify=verified,
             progress=lambda role: errors.print(f"exporting {role}"),
+            unstated=Provenance(licences=licences, hardware=hardware, code=commit),
         )
     except VerificationError as error:
         print_report(error.report)

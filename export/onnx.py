@@ -25,6 +25,8 @@ from export.checkpoint import Checkpoint, load_network, read_metadata
 from export.graph_checks import checked
 from export.networks import Net
 from export.precision import to_half
+from export.provenance import Provenance, completed
+from export.shards import digest_of, networks_in
 from export.trace import GRAPHS, specs_of, trace
 from export.training.pairs import TEMPLATE
 
@@ -54,13 +56,15 @@ def export_bundle(
     force: bool = False,
     verify: Verify | None = None,
     progress: Callable[[str], None] | None = None,
+    unstated: Provenance | None = None,
 ) -> Bundle:
     """Write the bundle ``out`` from network files, or folders of them: one coarse, one refiner, maybe a selector.
 
     precision: "fp32", or "fp16" by the rules of ``export.precision``. version, licence: of the weights. force: replace
     the bundle that is there; its notes (files that are neither graphs, plans nor manifests) stay. verify: called with
     the folder of the finished bundle before it gets its name; what it returns is kept in the manifest, and an exception
-    from it means that nothing is written. progress: called with the role that is being exported.
+    from it means that nothing is written. progress: called with the role that is being exported. unstated: licences,
+    hardware and commit (``code``) of networks whose files do not say theirs, as those of earlier versions.
 
     Everything is written beside ``out`` and moved at the end. Raises InputError (roles missing, doubled or of sizes
     that cannot go together, a weight that FP16 cannot hold, ``out`` exists), ConfigError (a checkpoint of a newer
@@ -78,7 +82,7 @@ def export_bundle(
         name=name,
         version=version,
         licence=licence,
-        training={role: _training(source) for role, source in sources.items()},
+        training={role: _training(source, unstated or Provenance()) for role, source in sources.items()},
         input_size=trunk.image_size,
         patch_size=trunk.patch_size,
         radius_px=sources["refiner"].info.config.radius_px,
@@ -128,7 +132,7 @@ def find_sources(checkpoints: Sequence[str | Path]) -> dict[str, Source]:
 def _files(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
-    if files := sorted(given.glob("*.safetensors")):
+    if files := networks_in(given):
         return files
     raise InputError(f"checkpoint {given}: a folder without a .safetensors file; wanted one that training wrote")
 
@@ -157,17 +161,19 @@ def _write_graphs(
     return networks
 
 
-def _training(source: Source) -> dict[str, Any]:
+def _training(source: Source, unstated: Provenance) -> dict[str, Any]:
     """Where the weights of a checkpoint come from, as plain data."""
-    p = source.info.provenance
+    p = completed(source.info.provenance, unstated)
     return {
         "data": p.data,
+        "licences": dict(p.licences),
         "samples": p.samples,
         "commit": p.code,
         "steps": p.step,
         "seed": p.seed,
         "minutes": round(p.minutes, 2),
-        "checkpoint_sha256": sha256_of(source.path),
+        "hardware": p.hardware,
+        "checkpoint_sha256": digest_of(source.path),
         "network": source.info.config.to_dict(),
     }
 

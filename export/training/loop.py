@@ -21,6 +21,7 @@ from torch import nn
 
 from export.checkpoint import Provenance, code_version, load_state, parameters_of, save_network, save_state
 from export.networks import Net
+from export.provenance import hardware_name, licences_of
 from export.training.data import make_stream
 from export.training.distributed import Group
 from export.training.optimiser import Ema, adamw, learning_rate, set_learning_rate
@@ -79,6 +80,7 @@ class Trainer:
         self.model = group.wrap(model)  # type: ignore[arg-type]
         self._stop = False
         self._watch = Watch(folder, group.rank)
+        self.licences = licences_of(options.pack, options.photos)
         if group.first:
             folder.mkdir(parents=True, exist_ok=True)
             self.metrics = Table(folder / "metrics.csv", self.at.step)
@@ -156,7 +158,7 @@ class Trainer:
     def _step(self, batch: Any, progress: float) -> None:
         """One optimiser step; on a CPU a bad loss raises before it is taken."""
         o = self.options
-        set_learning_rate(self.optimiser, learning_rate(o.peak_rate, progress, self.warmup))
+        set_learning_rate(self.optimiser, self.rate(progress))
         tensors = to_tensors(batch, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             parts = self.task.losses(self.model, tensors, progress)
@@ -173,6 +175,10 @@ class Trainer:
         self.at.samples += o.batch_size * self.group.size
         self.at.position += o.batch_size
 
+    def rate(self, progress: float) -> float:
+        """Learning rate when a share ``progress`` of the run has passed."""
+        return learning_rate(self.options.peak_rate, progress, self.warmup)
+
     def _log(self, display: Display, seconds: float, samples: int, waited: float, progress: float) -> None:
         parts = self._watch.means()
         if not self.group.first or not parts:
@@ -182,7 +188,7 @@ class Trainer:
             "step": self.at.step,
             "samples": self.at.samples,
             "minutes": round(self.at.minutes, 3),
-            "learning_rate": learning_rate(self.options.peak_rate, progress, self.warmup),
+            "learning_rate": self.rate(progress),
             "samples_per_s": round(samples / seconds, 2),
             "data_share": round(waited / seconds, 3),
             "gradient_norm": norm,
@@ -220,7 +226,14 @@ class Trainer:
         o = self.options
         data = ("pack " + Path(o.pack).name + " and procedural" if o.pack else "procedural") + " objects"
         return Provenance(
-            self.at.step, self.at.samples, o.seed, round(self.at.minutes, 2), code=code_version(), data=data
+            self.at.step,
+            self.at.samples,
+            o.seed,
+            round(self.at.minutes, 2),
+            code=code_version(),
+            data=data,
+            licences=self.licences,
+            hardware=hardware_name(self.device),
         )
 
     def _save(self) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from coop_edge.errors import ConfigError, InputError
@@ -50,7 +51,7 @@ def test_another_role_is_refused_by_name(tmp_path):
 
 def _rewrite(path, **changes):
     """The file with other metadata."""
-    with checkpoint.safe_open(path, framework="pt") as file:
+    with safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()["coop_edge"])
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (no mapping)
     save_file(tensors, path, {"coop_edge": json.dumps({**metadata, **changes})})
