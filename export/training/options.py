@@ -65,7 +65,7 @@ class TrainOptions(Config):
     evaluate_samples: int = 256
     """Held-out pairs of an evaluation, rounded up to whole batches (32 coarse, 16 refiner)."""
     max_steps: int = 0
-    """Stop after so many steps of this run, over which the learning rate falls; 0 = no bound. The minutes end it too."""
+    """End after so many steps of this run, over which the learning rate falls; 0 = no bound. The minutes end it too."""
 
     def __post_init__(self) -> None:
         self._choice("size", SIZES)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from coop_edge.stages.matches import template_pixels
-from export.networks import CONFIGS, build
+from export.networks import CONFIGS, CoarseOutput, build
 from export.training import evaluate_refiner as refiner
 from export.training.batch import PATCH
 from export.training.data import make_stream
@@ -59,6 +59,37 @@ def test_matches_that_are_off_count_by_their_distance():
     assert figures["class_accuracy"] == 1.0
     assert figures["within_5px"] == 0.0
     assert figures["within_16px"] == 1.0
+
+
+def knowing_head(head, batch, monkeypatch):
+    """A network whose raw outputs, those of ``head``, are the labels: what ``decode`` makes of them is its own."""
+    net = build(CONFIGS["coarse"].from_dict({**NET["coarse"], "head": head}))
+    count = batch.match_index.shape[1]
+    side = round(count**0.5)
+    index, offset = torch.from_numpy(batch.match_index), torch.from_numpy(batch.offset)
+    sure = 20 * torch.nn.functional.one_hot(index, count + 1).float()
+    position = torch.stack([index % side, index // side], dim=-1) + 0.5 + offset
+    matched = 20.0 * (index < count).float() - 10
+    outputs = {
+        "hybrid": CoarseOutput(sure, offset, None, None),
+        "classification": CoarseOutput(sure, None, None, None),
+        "regression": CoarseOutput(None, None, position, matched),
+    }
+    monkeypatch.setattr(net, "compare", lambda query, template: outputs[head])
+    return net
+
+
+@pytest.mark.parametrize("head", ["hybrid", "classification", "regression"])
+def test_every_head_is_judged_by_the_positions_it_gives(head, monkeypatch):
+    """With right answers a head that gives offsets is at full marks; one without is as far off as the offsets are."""
+    batch = held_out("coarse", 12, 128)
+    matched = batch.match_index < batch.match_index.shape[1]
+    figures = evaluate_coarse(knowing_head(head, batch, monkeypatch), [batch], CPU)
+    for name in ("class_accuracy", "within_16px", "match_recall", "no_match_accuracy"):
+        assert figures[name] == 1.0
+    distance = PATCH * np.linalg.norm(batch.offset[matched], axis=-1) if head == "classification" else np.zeros(1)
+    assert figures["within_5px"] == pytest.approx((distance < 5).mean())
+    assert figures["pose_recall_20"] > (0.3 if head == "classification" else 0.7)
 
 
 def test_an_untrained_coarse_network_is_scored_without_a_crash_and_no_pairs_give_no_figures():

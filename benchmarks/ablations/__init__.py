@@ -1,0 +1,1 @@
+"""The paper's ablations on the smallest networks: ``python -m benchmarks.ablations``."""

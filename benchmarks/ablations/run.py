@@ -1,0 +1,136 @@
+"""The runs, one after the other: each trains in a process of its own and leaves its figures in the results."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ablations.plan import Settings, Variant
+from benchmarks.ablations.store import Store
+from benchmarks.common import versions
+from coop_edge.errors import CoopEdgeError
+
+ROOT = Path(__file__).parents[2]
+"""Of the checkout, where ``python -m export`` is found."""
+COMMAND = (sys.executable, "-m", "export")
+STATE = "training_state.pt"
+LOG_TAIL = 12
+"""Lines of a failed run's log that are shown."""
+RANKING = {"queries": 48, "count": 12}
+"""Of the templates' ranking: queries at each hardness, and held-out objects."""
+PATIENCE = 60.0
+"""Seconds that a training has to end after it was asked to."""
+
+
+class RunFailedError(CoopEdgeError, RuntimeError):
+    """A training ended before its steps were done; the message ends with its last lines."""
+
+
+def run_all(settings: Settings, variants: Sequence[Variant], seeds: Iterable[int], store: Store) -> list[str]:
+    """Do what is not done yet; returns the names of the runs that failed. Raises InputError.
+
+    Seeds are the outer loop: after the first round every variant has one. A run that was killed starts anew, because
+    one that went on would follow another schedule than its peers.
+    """
+    seeds = list(seeds)
+    same = {role: settings.same(role) for role in {v.role for v in variants}}
+    for seed in seeds:  # what cannot be compared is said before the first hour is spent
+        for variant in variants:
+            store.find(variant.name, seed, same[variant.role])
+    failed = []
+    for seed in seeds:
+        for variant in variants:
+            name = f"{variant.name}_seed{seed}"
+            with store.claim(name) as mine:
+                if not mine:
+                    print(f"{name}: another process is at it", flush=True)
+                    continue
+                if store.find(variant.name, seed, same[variant.role]) is not None:
+                    print(f"{name}: done already", flush=True)
+                    continue
+                print(f"{name}: {settings.steps(variant.role)} steps of {settings.batch_size}", flush=True)
+                try:
+                    record = run_one(settings, variant, seed, store.folder / name, same[variant.role])
+                except RunFailedError as error:
+                    print(f"{name}: {error}", file=sys.stderr, flush=True)
+                    failed.append(name)
+                    continue
+                store.add(record)
+                # Only to go on from, which nobody will: four times the size of the weights.
+                (store.folder / name / STATE).unlink(missing_ok=True)
+                print(f"{name}: {record['minutes']:.1f} minutes", flush=True)
+    return failed
+
+
+def run_one(settings: Settings, variant: Variant, seed: int, folder: Path, same: dict[str, Any]) -> dict[str, Any]:
+    """Train, evaluate; the record for the results. Raises RunFailedError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STATE).unlink(missing_ok=True)  # of a run that was killed
+    log = folder / "train.log"
+    status = _train(settings.command(variant, seed, folder), log)
+    wanted = settings.steps(variant.role)
+    report = json.loads((folder / "report.json").read_text()) if status == 0 else {"steps": 0}
+    if report["steps"] != wanted:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL:])
+        raise RunFailedError(
+            f"ended with status {status} after {report['steps']} of {wanted} steps; {log} ends with:\n{tail}"
+        )
+    figures = dict(report["final"])
+    if variant.role == "coarse":
+        figures |= ranking_figures(folder / "coarse.safetensors", settings.pack)
+    kept = ("steps", "samples", "minutes", "parameters", "device", "hardware", "code", "data")
+    return {
+        "variant": variant.name,
+        "role": variant.role,
+        "seed": seed,
+        **{name: report[name] for name in kept},
+        "options": same,
+        "machine": {name: getattr(settings, name) for name in ("threads", "workers", "compile")},
+        "versions": versions("torch", "numpy"),
+        "figures": figures,
+    }
+
+
+def ranking_figures(checkpoint: Path, pack: Path | None) -> dict[str, float]:
+    """How a coarse network ranks templates: figures of hard queries, and with ``easy_`` those of easy ones."""
+    import torch
+
+    from export.checkpoint import load_network
+    from export.training.evaluate_templates import evaluate_ranking
+
+    net = load_network(checkpoint, "coarse")[0].eval()
+    size = net.config.trunk.image_size
+    figures = {}
+    for prefix, hardness in (("", 1.0), ("easy_", 0.0)):
+        found = evaluate_ranking(net, _ranking(size, hardness, pack), torch.device("cpu"))  # type: ignore[arg-type]
+        figures |= {f"{prefix}{name}": value for name, value in found.items()}
+    return figures
+
+
+@functools.lru_cache(maxsize=2)
+def _ranking(size: int, hardness: float, pack: Path | None) -> Any:
+    from export.training.evaluate_templates import draw_ranking
+    from export.training.task import EVALUATION_SEED
+
+    return draw_ranking(size, **RANKING, hardness=hardness, seed=EVALUATION_SEED, pack=pack)
+
+
+def _train(arguments: Sequence[str], log: Path) -> int:
+    """Status of ``python -m export ARGUMENTS``, its output in ``log``; ended with us, whatever ends us."""
+    with log.open("wb") as file:
+        child = subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            return child.wait()
+        finally:
+            if child.poll() is None:
+                child.terminate()
+                try:
+                    child.wait(PATIENCE)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
