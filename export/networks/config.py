@@ -102,6 +102,11 @@ class RefinerNetConfig(Config):
     """Pixels per output cell along a side: 4, 8 or 16."""
     dpt_channels: int = 64
     """Channels of the DPT head."""
+    fine_iterations: int = 0
+    """Corrections of the flow by what features of stride 4 show around the match; 0 = tokens and DPT alone (the
+    paper). Few pairs teach tokens of 16 pixels little that is finer."""
+    fine_channels: int = 64
+    """Channels of those features."""
     flow: Literal["laplace", "deterministic"] = "laplace"
     """"laplace" = a scale per cell; "deterministic" (ablation) = none, the scale output is 1 everywhere."""
     sensitivity: bool = True
@@ -119,6 +124,10 @@ class RefinerNetConfig(Config):
         if self.stride not in (4, 8, 16):
             raise ConfigError(f"RefinerNetConfig.stride = {self.stride!r}: wanted 4, 8 or 16")
         self._int("dpt_channels", 4, 4096)
+        self._int("fine_iterations", 0, 64)
+        self._int("fine_channels", 4, 4096)
+        if self.fine_iterations and self.stride == 16:
+            raise ConfigError("RefinerNetConfig.fine_iterations: its flow has stride 8, wanted stride = 4 or 8, got 16")
         self._choice("flow", ("laplace", "deterministic"))
         self._flag("sensitivity")
         self._number("scale_min_px", 1e-3, 1e3)
@@ -180,7 +189,8 @@ _TRUNKS: dict[str, dict[str, Any]] = {
     },
 }
 _MATCH_DIM = {"xs": 128, "s": 192, "b": 256, "l": 256}
-_DPT_CHANNELS = {"xs": 64, "s": 80, "b": 256, "l": 256}
+_FINE_ITERATIONS = 3
+_DPT_CHANNELS = {"xs": 64, "s": 64, "b": 256, "l": 256}
 
 
 def preset(role: str, size: str, **options: Any) -> NetConfig:
@@ -198,4 +208,5 @@ def preset(role: str, size: str, **options: Any) -> NetConfig:
     if role == "refiner":
         values["dpt_channels"] = _DPT_CHANNELS[size]
         values["radius_px"] = values["trunk"].image_size / 64
+        values["fine_iterations"] = _FINE_ITERATIONS
     return CONFIGS[role].from_dict({**values, **options})

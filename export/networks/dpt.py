@@ -10,6 +10,9 @@ from torch.nn import functional
 LEVELS = 4
 """Token maps that are read, from shallow to deep; level i is brought to stride 4, 8, 16, 32."""
 
+FOUND = 1
+"""The level that what fine matching found is added to: that of stride 8."""
+
 
 class ResidualUnit(nn.Module):
     """Two 3 x 3 convolutions around a skip connection, [N,C,H,W] -> [N,C,H,W]."""
@@ -43,12 +46,16 @@ class DptHead(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels_out, 1)
         )
 
-    def forward(self, levels: list[Tensor], grid: tuple[int, int]) -> Tensor:
-        """``levels``: LEVELS token maps [N,T,D], shallow first; ``grid`` (rows, columns) of their tokens."""
+    def forward(self, levels: list[Tensor], grid: tuple[int, int], found: Tensor | None = None) -> Tensor:
+        """``levels``: LEVELS token maps [N,T,D], shallow first; ``grid`` (rows, columns) of their tokens.
+
+        found: [N,C,S/8,S/8], added to the level of stride 8; not at an output of stride 16.
+        """
         maps = []
         for n, i in enumerate(self.used):
             x = levels[i].transpose(1, 2).unflatten(2, grid)
-            maps.append(self.smooth[n](self.resample[n](self.project[n](x))))
+            x = self.smooth[n](self.resample[n](self.project[n](x)))
+            maps.append(x + found if found is not None and i == FOUND else x)
         x = self.units[-1](maps[-1])
         for n in range(len(maps) - 2, -1, -1):
             size = cast("tuple[int, int]", tuple(maps[n].shape[2:]))

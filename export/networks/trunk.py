@@ -89,13 +89,17 @@ class Trunk(nn.Module):
         patch = self.config.patch_size
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % patch or image.shape[3] % patch:
             raise InputError(f"image: wanted [N,3,H,W] with sides a multiple of {patch}, got {list(image.shape)}")
-        x = self.patch_embed((image - self.rgb_mean) / self.rgb_std)
+        x = self.patch_embed(self.normalised(image))
         height, width = x.shape[2:]
         rotation = self._rotation(height, width, "encoder", x.device)
         x = _full(x.flatten(2).transpose(1, 2))
         for block in self.enc_blocks:
             x = block(x, rotation)
         return _full(self.decoder_embed(self.enc_norm(x)))
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """The image as networks of this family expect it."""
+        return (image - self.rgb_mean) / self.rgb_std
 
     def decode(self, x: Tensor, memory: Tensor, grid: tuple[int, int]) -> list[Tensor]:
         """Tokens x [N,T,D] read memory [N,T,D], both on a grid of (rows, columns) -> x after each block.
