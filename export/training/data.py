@@ -1,5 +1,7 @@
 """The stream of training pairs: endless, drawn by worker processes, the same whatever their number.
 
+On a GPU whole batches are drawn where they are used instead, by ``device_data``; ``make_stream`` makes either.
+
 Sample i is a function of (seed, split, i) alone. Samples come in blocks of ``BLOCK``; blocks take turns over ``LANES``
 lanes, each with a small stock of objects and backgrounds of its own that is renewed piece by piece, so that an object
 is made once and is the target of about ``BLOCK * RENEWAL`` samples. A worker serves whole lanes and keeps their stocks.
@@ -10,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from coop_edge.errors import InputError
 from export.training import objects, pairs, textures
 from export.training.batch import PATCH, stack
 from export.training.data_workers import Blocks, InProcess, Workers
+
+if TYPE_CHECKING:
+    from export.training.device_data import DeviceStream
 
 Array = np.ndarray[Any, Any]
 
@@ -36,6 +41,7 @@ HALFWAY_SHARE = 0.5
 """Of refiner pairs in training that start nearer to the truth than METHOD's noise; held-out pairs never do."""
 ROLES = ("coarse", "refiner")
 SPLITS = ("train", "heldout")
+DRAWN = ("auto", "cpu", "device")
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,14 @@ class Recipe:
     def hardness_of(self, i: int) -> float:
         """Hardness of sample i."""
         return self.hardness * min(1.0, i / self.ramp) if self.ramp else self.hardness
+
+    def generator(self, *key: int) -> np.random.Generator:
+        """Random numbers that are a function of the seed, the split and a key: its first number says what for."""
+        return np.random.default_rng([self.seed, SPLITS.index(self.split), *key])
+
+    def artist(self) -> Artist:
+        """What draws its blocks."""
+        return Artist(self)
 
 
 class Artist:
@@ -76,7 +90,7 @@ class Artist:
         stock = self._stock(block)
         drawn, kept = [], []
         for i in range(block * BLOCK, (block + 1) * BLOCK):
-            rng = _generator(recipe, 0, i)
+            rng = recipe.generator(0, i)
             if recipe.role == "coarse":
                 drawn.append(pairs.coarse_pair(rng, stock, recipe.size, recipe.hardness_of(i)))
             else:
@@ -97,7 +111,7 @@ class Artist:
         return pairs.Stock(things, plates)
 
     def _object(self, lane: int, number: int) -> objects.TrainingObject:
-        rng = _generator(self.recipe, 1, lane, number)
+        rng = self.recipe.generator(1, lane, number)
         if self._pack is not None and rng.random() < PACK_SHARE * self._hardness(number):
             return self._pack.draw(rng)
         return objects.procedural(rng, self.recipe.split, self.recipe.photos, name=f"procedural/{lane}/{number}")
@@ -108,7 +122,7 @@ class Artist:
         return self.recipe.hardness_of(turn * LANES * BLOCK)
 
     def _plate(self, lane: int, number: int) -> Array:
-        rng = _generator(self.recipe, 2, lane, number)
+        rng = self.recipe.generator(2, lane, number)
         return textures.background(rng, 256, self.recipe.split, self.recipe.photos)
 
 
@@ -171,13 +185,14 @@ def make_stream(
     pack: str | os.PathLike[str] | None = None,
     split: str = "train",
     device: str = "cpu",
+    data: str = "auto",
     photos: str | os.PathLike[str] | None = None,
     keep_scenes: bool = False,
     start: int = 0,
     hardness: float = 1.0,
     ramp: int = 0,
-) -> Stream:
-    """Endless iterator over CoarseBatch or RefinerBatch (NumPy); close it, or use it in a ``with`` statement.
+) -> Stream | DeviceStream:
+    """Endless iterator over CoarseBatch or RefinerBatch; close it, or use it in a ``with`` statement.
 
     Parameters
     ----------
@@ -189,7 +204,9 @@ def make_stream(
     seed: with the split and a sample's number it determines the sample. Ranks of a distributed run take different ones.
     pack: asset pack (``assets.build_pack``); without one all objects are procedural.
     split: "train" or "heldout": different seeds, different assets and photographs.
-    device: "cpu".
+    device: where the pairs are wanted: "cpu", or a GPU as PyTorch names it ("cuda", "cuda:1").
+    data: how they are drawn. "cpu": by the workers, as NumPy arrays, wherever they are wanted. "device": in whole
+        batches there, as tensors, while the workers make new objects (see ``device_data``). "auto": "device" on a GPU.
     photos: folder of JPEG and PNG files for textures and backgrounds; scikit-image's samples, if installed, by default.
     keep_scenes: iterate over (batch, scenes) instead, as ``rerender`` needs them; refiner only.
     start: number of the first sample; resuming at ``stream.position`` goes on with the same samples.
@@ -204,10 +221,13 @@ def make_stream(
         raise InputError(f"role: wanted one of {', '.join(map(repr, ROLES))}, got {role!r}")
     if split not in SPLITS:
         raise InputError(f"split: wanted one of {', '.join(map(repr, SPLITS))}, got {split!r}")
-    if device != "cpu":
-        raise InputError(f"device: pairs are drawn on the 'cpu', got {device!r}; workers draw while a GPU trains")
-    if keep_scenes and role != "refiner":
-        raise InputError("keep_scenes: wanted role='refiner'; only refiner pairs are rendered again")
+    if data not in DRAWN:
+        raise InputError(f"data: wanted one of {', '.join(map(repr, DRAWN))}, got {data!r}")
+    if device != "cpu" and device.split(":")[0] != "cuda":
+        raise InputError(f"device: wanted 'cpu' or 'cuda', got {device!r}")
+    whole = data == "device" or (data == "auto" and device != "cpu")
+    if keep_scenes and (role != "refiner" or whole):
+        raise InputError("keep_scenes: wanted role='refiner' and data='cpu'; only those pairs are rendered again")
     for name, value, low in (("size", size, PATCH), ("batch_size", batch_size, 1), ("workers", workers, 0),
                              ("seed", seed, 0), ("start", start, 0), ("ramp", ramp, 0)):  # fmt: skip
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
@@ -223,11 +243,11 @@ def make_stream(
         textures.photographs(split, paths[1])  # a folder that is not there is said here, not by a worker
     if pack is not None and not os.path.isfile(recipe.pack or ""):
         raise InputError(f"pack: {recipe.pack!r} does not exist; python -m export assets SOURCE... -o {recipe.pack}")
+    if whole:
+        from export.training.device_data import DeviceStream
+
+        return DeviceStream(recipe, int(batch_size), int(workers), int(start), device)
     return Stream(recipe, int(batch_size), int(workers), int(start))
-
-
-def _generator(recipe: Recipe, *key: int) -> np.random.Generator:
-    return np.random.default_rng([recipe.seed, SPLITS.index(recipe.split), *key])
 
 
 def _renew(held: dict[int, Any], wanted: range, lane: int, make: Any) -> list[Any]:

@@ -15,11 +15,15 @@ _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Blocks(ABC):
-    """Blocks first, first + 1, ... of a recipe."""
+    """Blocks first, first + 1, ... of a recipe: what ``recipe.artist()`` draws when it is called with a number."""
 
     @abstractmethod
-    def next(self) -> tuple[Any, list[Any]]:
+    def next(self) -> Any:
         """The next block; waits for it."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether ``next`` would not wait for another process."""
 
     @abstractmethod
     def close(self) -> None:
@@ -30,14 +34,15 @@ class InProcess(Blocks):
     """Draws when asked."""
 
     def __init__(self, recipe: Any, first: int) -> None:
-        from export.training.data import Artist
-
-        self._draw = Artist(recipe)
+        self._draw = recipe.artist()
         self._block = first
 
-    def next(self) -> tuple[Any, list[Any]]:
+    def next(self) -> Any:
         self._block += 1
         return self._draw(self._block - 1)
+
+    def ready(self) -> bool:
+        return True
 
     def close(self) -> None:
         pass
@@ -79,7 +84,11 @@ class Workers(Blocks):
         self._order()
         self._thread.start()
 
-    def next(self) -> tuple[Any, list[Any]]:
+    def ready(self) -> bool:
+        with self._changed:
+            return self._next in self._ready or self._failure is not None or self._closed
+
+    def next(self) -> Any:
         with self._changed:
             while self._next not in self._ready:
                 if self._closed:
@@ -149,9 +158,7 @@ def _work(pipe: Connection, recipe: Any) -> None:
         import cv2
 
         cv2.setNumThreads(1)
-        from export.training.data import Artist
-
-        draw = Artist(recipe)
+        draw = recipe.artist()
         while True:
             block = pipe.recv()
             pipe.send((block, draw(block), None))
