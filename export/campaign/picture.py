@@ -19,7 +19,6 @@ PAIRS = 4
 """Of the picture; two rows each."""
 
 
-@torch.no_grad()
 def write_matches(path: Path, net: CoarseNet, options: TrainOptions, device: torch.device) -> Path:
     """Write ``path``: for each of ``PAIRS`` pairs a row with the true matches and one with the network's.
 
@@ -33,6 +32,7 @@ def write_matches(path: Path, net: CoarseNet, options: TrainOptions, device: tor
     return path
 
 
+@torch.no_grad()
 def predicted(net: CoarseNet, batch: CoarseBatch, device: torch.device) -> CoarseBatch:
     """The batch with the network's matches in place of the true ones."""
     tensors = to_tensors(batch, device)
