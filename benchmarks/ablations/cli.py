@@ -37,6 +37,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         ("hardness", float, "of training pairs at the end of the ramp, 0 to 1"),
         ("ramp", int, "pairs over which they get there"),
         ("evaluate_samples", int, "held-out pairs, hard and easy each"),
+        ("ranking_queries", int, "held-out queries against all templates, hard and easy each"),
         ("threads", int, "of PyTorch"), ("workers", int, "processes that draw pairs"), ("device", str, "cpu or cuda"),
     ):  # fmt: skip
         value = getattr(default, name)

@@ -70,6 +70,8 @@ class Settings:
     hardness: float = 0.5
     ramp: int = 6000
     evaluate_samples: int = 256
+    ranking_queries: int = 48
+    """Queries by which a coarse network's ranking of templates is judged, at each hardness; four per object."""
     threads: int = 1
     workers: int = 1
     compile: bool = True
@@ -87,6 +89,7 @@ class Settings:
             "hardness": self.hardness,
             "ramp": self.ramp,
             "evaluate_samples": self.evaluate_samples,
+            "ranking_queries": self.ranking_queries if role == "coarse" else None,
             "pack": _content(self.pack),
             "init": _content(self.init) if role == "refiner" else None,
         }

@@ -41,10 +41,10 @@ FIGURES = {
     ),
     "refiner": (
         Figure("flow_epe", "flow error, px", 1.0, 2, -1),
-        Figure("error_before", "start, % of diameter", 100.0, 1, -1),
-        Figure("error_after_1", "after 1 iteration", 100.0, 1, -1),
-        Figure("error_after_5", "after 5", 100.0, 1, -1),
-        Figure("within_10_percent_5", "within 10 % after 5, %"),
+        Figure("error_before", "pose error at the start, % of diameter", 100.0, 1, -1),
+        Figure("error_after_1", "pose error after 1 iteration", 100.0, 1, -1),
+        Figure("error_after_5", "pose error after 5", 100.0, 1, -1),
+        Figure("within_10_percent_5", "pairs within 10 % after 5, %"),
         Figure("flow_calibration_error", "flow calibration error", 1.0, 3, -1),
         Figure("certainty_accuracy", "visibility right, %"),
         Figure("certainty_calibration_error", "its calibration error", 1.0, 3, -1),
@@ -105,7 +105,7 @@ def plot(runs: Sequence[Run]) -> bytes:
     from matplotlib.figure import Figure as Canvas
 
     questions = [q for q in QUESTIONS if _answered(q, runs)]
-    canvas = Canvas(figsize=(3.6 * max(len(questions), 1), 3.6), layout="constrained")
+    canvas = Canvas(figsize=(3.6 * max(len(questions), 1), 3.8), layout="constrained")
     panels = canvas.subplots(1, max(len(questions), 1), squeeze=False)[0]
     for axes, question in zip(panels, questions, strict=False):
         figure = next(f for f in FIGURES[VARIANTS[question.variants[0]].role] if f.name == question.key)
@@ -123,7 +123,7 @@ def plot(runs: Sequence[Run]) -> bytes:
         if figure.name == "template_auroc":
             axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")  # chance
         axes.grid(axis="y", alpha=0.3)
-        axes.legend(fontsize=7)
+    canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     data = io.BytesIO()
     FigureCanvasAgg(canvas).print_png(data)
     return data.getvalue()
@@ -161,7 +161,7 @@ def _origin(role: str, runs: Sequence[Run]) -> str:
     shared = mine[0]["options"]
     sizes, minutes = [r["parameters"] / 1e6 for r in mine], [r["minutes"] for r in mine]
     lines = [
-        f"**{role.capitalize()}**, {shared['size']}, {min(sizes):.2f} to {max(sizes):.2f} M parameters",
+        f"**{role.capitalize()}**, {shared['size']}, {_listed(f'{n:.2f}' for n in sizes)} M parameters",
         f"{mine[0]['samples']} pairs per run ({shared['steps']} steps of {shared['batch_size']})",
         f"hardness up to {shared['hardness']} after {shared['ramp']} pairs",
         f"started from `{shared['init']}`" if shared["init"] else "from scratch",

@@ -21,8 +21,8 @@ COMMAND = (sys.executable, "-m", "export")
 STATE = "training_state.pt"
 LOG_TAIL = 12
 """Lines of a failed run's log that are shown."""
-RANKING = {"queries": 48, "count": 12}
-"""Of the templates' ranking: queries at each hardness, and held-out objects."""
+QUERIES_PER_OBJECT = 4
+"""Of the templates' ranking: encoding an object's templates costs as much as some queries."""
 PATIENCE = 60.0
 """Seconds that a training has to end after it was asked to."""
 
@@ -82,7 +82,7 @@ def run_one(settings: Settings, variant: Variant, seed: int, folder: Path, same:
         )
     figures = dict(report["final"])
     if variant.role == "coarse":
-        figures |= ranking_figures(folder / "coarse.safetensors", settings.pack)
+        figures |= ranking_figures(folder / "coarse.safetensors", settings)
     kept = ("steps", "samples", "minutes", "parameters", "device", "hardware", "code", "data")
     return {
         "variant": variant.name,
@@ -96,28 +96,33 @@ def run_one(settings: Settings, variant: Variant, seed: int, folder: Path, same:
     }
 
 
-def ranking_figures(checkpoint: Path, pack: Path | None) -> dict[str, float]:
+def ranking_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
     """How a coarse network ranks templates: figures of hard queries, and with ``easy_`` those of easy ones."""
     import torch
 
     from export.checkpoint import load_network
+    from export.networks import CoarseNet
     from export.training.evaluate_templates import evaluate_ranking
 
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     net = load_network(checkpoint, "coarse")[0].eval()
-    size = net.config.trunk.image_size
-    figures = {}
+    assert isinstance(net, CoarseNet)
+    size, figures = net.config.trunk.image_size, {}
     for prefix, hardness in (("", 1.0), ("easy_", 0.0)):
-        found = evaluate_ranking(net, _ranking(size, hardness, pack), torch.device("cpu"))  # type: ignore[arg-type]
+        ranking = _ranking(size, hardness, settings.ranking_queries, settings.pack)
+        found = evaluate_ranking(net, ranking, torch.device("cpu"))
         figures |= {f"{prefix}{name}": value for name, value in found.items()}
     return figures
 
 
 @functools.lru_cache(maxsize=2)
-def _ranking(size: int, hardness: float, pack: Path | None) -> Any:
+def _ranking(size: int, hardness: float, queries: int, pack: Path | None) -> Any:
     from export.training.evaluate_templates import draw_ranking
     from export.training.task import EVALUATION_SEED
 
-    return draw_ranking(size, **RANKING, hardness=hardness, seed=EVALUATION_SEED, pack=pack)
+    count = -(-queries // QUERIES_PER_OBJECT)
+    return draw_ranking(size, queries=queries, count=count, hardness=hardness, seed=EVALUATION_SEED, pack=pack)
 
 
 def _train(arguments: Sequence[str], log: Path) -> int:

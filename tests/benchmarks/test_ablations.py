@@ -35,7 +35,7 @@ class Trainings:
         self.done = []
         self.fate = fate or (lambda name, steps: (0, steps))
         monkeypatch.setattr(run, "_train", self)
-        monkeypatch.setattr(run, "ranking_figures", lambda checkpoint, pack: {"template_auroc": 0.75})
+        monkeypatch.setattr(run, "ranking_figures", lambda checkpoint, settings: {"template_auroc": 0.75})
 
     def __call__(self, arguments, log):
         options = dict(zip(arguments[2::2], arguments[3::2], strict=False))
@@ -244,22 +244,9 @@ def test_the_table_holds_what_was_measured(tmp_path, monkeypatch, capsys):
 
 def test_one_real_run_from_the_command_to_the_table(tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="PyTorch is not installed (extra export)")
-    monkeypatch.setattr(run, "RANKING", {"queries": 2, "count": 1})
-    run._ranking.cache_clear()
     began = time.time()
-    few = (
-        "--seeds",
-        1,
-        "--coarse-steps",
-        1,
-        "--batch-size",
-        1,
-        "--evaluate-samples",
-        1,
-        "--workers",
-        0,
-        "--no-compile",
-    )
+    few = ("--seeds", 1, "--coarse-steps", 1, "--batch-size", 1, "--evaluate-samples", 1, "--ranking-queries", 2)
+    few += ("--workers", 0, "--no-compile")
     assert go(tmp_path, *few, only=("object_only",)) == 0
     (record,) = read_runs(tmp_path / "r.json")
     assert (record["variant"], record["steps"], record["samples"]) == ("object_only", 1, 1)
