@@ -127,7 +127,7 @@ def test_without_corrections_the_network_is_the_papers():
     net = refiner(iterations=0)
     assert not hasattr(net, "fine")
     assert net(*torch.rand(2, 1, 3, 64, 64)).fine_flows == ()
-    assert preset("refiner", "xs").fine_iterations == 3
+    assert preset("refiner", "xs").fine_iterations == 0
     with pytest.raises(ConfigError, match="stride"):
         refiner(stride=16)
 
