@@ -61,6 +61,12 @@ class Config:
         real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         _require(real and low <= value <= high, self, name, f"a number in [{low:g}, {high:g}]")
 
+    def _number_or_zero(self, name: str, low: float, high: float) -> None:
+        if isinstance(getattr(self, name), bool) or getattr(self, name) != 0:
+            value = getattr(self, name)
+            real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            _require(real and low <= value <= high, self, name, f"0 (off) or a number in [{low:g}, {high:g}]")
+
     def _flag(self, name: str) -> None:
         _require(isinstance(getattr(self, name), bool), self, name, "True or False")
 
@@ -198,6 +204,18 @@ class RefineConfig(Config):
     crop, and less than ``stop_diameter``; 0 always does all iterations."""
     stop_diameter: float = 0.002
     """The same in space, as a share of the object's diameter: motion along the line of sight hardly shows in pixels."""
+    prior_sideways: float = 0.1
+    """Standard deviation, in diameters, that the pose is expected to keep across the line of sight from the one that
+    refinement starts from (while tracking, the one before); smaller trusts the start more. This and the next two hold
+    back what the images say too little about; all 0 switches them off."""
+    prior_depth: float = 0.4
+    """The same along the line of sight, in diameters; 0 leaves depth free."""
+    prior_rotation: float = 0.5
+    """The same of the rotation, radians about each axis; 0 leaves it free."""
+    prior_information: float = 0.1
+    """Share of each cell's information that is its own, neighbours being wrong together: weights times its root are
+    inverse standard deviations. Larger trusts the images more against the start; without effect if the three above are
+    0."""
     micro_batch: int = 64
     """Crops compared at once; bounds the memory."""
     lm: LmConfig = field(default_factory=LmConfig)
@@ -210,6 +228,9 @@ class RefineConfig(Config):
         self._number("margin", 1.0, 4.0)
         self._number("stop_px", 0.0, 1e3)
         self._number("stop_diameter", 0.0, 10.0)
+        for name in ("prior_sideways", "prior_depth", "prior_rotation"):
+            self._number_or_zero(name, 1e-6, 1e6)
+        self._number("prior_information", 1e-9, 1e9)
         self._int("micro_batch", 1, 4096)
         self._nested(lm=LmConfig)
 

@@ -63,7 +63,7 @@ class Pipeline:
         if config.iterations > 1 and config.survivors < self.config.coarse.hypotheses:
             coarse, T, reasons = self._try_out(frame, coarse, reasons, clock)
             config = replace(config, iterations=config.iterations - 1)
-        maker, refined = self._refine(frame, T, coarse.object_index, config, clock)
+        maker, refined = self._refine(frame, T, coarse.object_index, config, clock, coarse.T_camera_object)
         with clock("select"):
             chosen = select(
                 refined,
@@ -127,7 +127,13 @@ class Pipeline:
         return coarse.take(rows), first.T_camera_object[rows], [reasons[i] or first.reasons[i] for i in rows]
 
     def _refine(
-        self, frame: Frame, T: Floats, index: Indices, config: RefineConfig, clock: StageClock
+        self,
+        frame: Frame,
+        T: Floats,
+        index: Indices,
+        config: RefineConfig,
+        clock: StageClock,
+        T_anchor: Floats | None = None,
     ) -> tuple[PairMaker, Refined]:
         maker = PairMaker(
             frame.image, frame.camera, frame.models, frame.renderer, self.bundle.input_size, config.margin
@@ -141,6 +147,7 @@ class Pipeline:
                 solver=self.solver,
                 config=config,
                 radius_px=self.bundle.radius_px,
+                T_anchor=T_anchor,
             )
         return maker, refined
 

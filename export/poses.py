@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from coop_edge.config import LmConfig, RansacConfig
-from coop_edge.pnp import LmResult, RansacResult, ransac_epnp, weighted_lm
+from coop_edge.pnp import LmResult, PosePrior, RansacResult, ransac_epnp, weighted_lm
 from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.matches import patch_centres, template_pixels
 from export.networks.refiner import cell_pixels
@@ -42,9 +42,15 @@ def match_poses(
 
 
 def flow_poses(
-    batch: RefinerBatch, flow: Array, confidence: Array, stride: int, config: LmConfig | None = None
+    batch: RefinerBatch,
+    flow: Array,
+    confidence: Array,
+    stride: int,
+    config: LmConfig | None = None,
+    prior: PosePrior | None = None,
 ) -> LmResult:
-    """One weighted Levenberg-Marquardt from ``T_init``. flow [N,2,H,W] pixels, confidence [N,1,H,W]: W of each cell."""
+    """One weighted Levenberg-Marquardt from ``T_init``. flow [N,2,H,W] pixels, confidence [N,1,H,W]: W of each cell, or
+    with a prior, which stands in the cameras of ``batch``, inverse standard deviations (1/px)."""
     cells = cell_pixels(stride)
     points = batch.object_points[:, cells, cells].astype(np.float64)
     n, height, width = points.shape[:3]
@@ -53,4 +59,4 @@ def flow_poses(
     image = flow.transpose(0, 2, 3, 1) + np.stack(np.meshgrid(pixel, pixel), axis=-1)
     shape = (n, height * width)
     points, image, weights = points.reshape(*shape, 3), image.reshape(*shape, 2), weights.reshape(shape)
-    return weighted_lm(points, image, weights, batch.K, batch.T_init, config or LmConfig())
+    return weighted_lm(points, image, weights, batch.K, batch.T_init, config or LmConfig(), prior=prior)

@@ -14,11 +14,12 @@
 using namespace coop;
 
 constexpr int LM_THREADS = 256;
-static_assert(sizeof(LmState) == 616, "coop_edge/pnp/cuda_lm.py allocates the states");
+static_assert(sizeof(LmState) == 792, "coop_edge/pnp/cuda_lm.py allocates the states");
 
 extern "C" __global__ void __launch_bounds__(LM_THREADS)
 lm_read_f32(const float* points_object, const float* points_image, const float* weights, const double* K,
-            int K_stride, const double* T_init, int count, int blocks, double damping, double* partials,
+            int K_stride, const double* T_init, const double* T_anchor, const double* prior_centre,
+            const double* prior_sigma, int has_prior, int count, int blocks, double damping, double* partials,
             unsigned* arrived, LmState* states) {
     __shared__ float scratch[LM_THREADS];
     __shared__ double total[32];
@@ -26,13 +27,15 @@ lm_read_f32(const float* points_object, const float* points_image, const float* 
     const int problem = blockIdx.x / blocks;
     const long long first = (long long)problem * count;
     lm_read(points_object + 3 * first, points_image + 2 * first, weights + first, K + problem * K_stride,
-            T_init + 16 * problem, count, blockIdx.x % blocks, blocks, damping, partials + 32ll * problem * blocks,
-            states + problem, arrived + problem, scratch, total, &is_last);
+            T_init + 16 * problem, prior_input(T_anchor, prior_centre, prior_sigma, has_prior, problem), count,
+            blockIdx.x % blocks, blocks, damping, partials + 32ll * problem * blocks, states + problem,
+            arrived + problem, scratch, total, &is_last);
 }
 
 extern "C" __global__ void __launch_bounds__(LM_THREADS)
 lm_read_f64(const double* points_object, const double* points_image, const double* weights, const double* K,
-            int K_stride, const double* T_init, int count, int blocks, double damping, double* partials,
+            int K_stride, const double* T_init, const double* T_anchor, const double* prior_centre,
+            const double* prior_sigma, int has_prior, int count, int blocks, double damping, double* partials,
             unsigned* arrived, LmState* states) {
     __shared__ double scratch[LM_THREADS];
     __shared__ double total[32];
@@ -40,8 +43,9 @@ lm_read_f64(const double* points_object, const double* points_image, const doubl
     const int problem = blockIdx.x / blocks;
     const long long first = (long long)problem * count;
     lm_read(points_object + 3 * first, points_image + 2 * first, weights + first, K + problem * K_stride,
-            T_init + 16 * problem, count, blockIdx.x % blocks, blocks, damping, partials + 32ll * problem * blocks,
-            states + problem, arrived + problem, scratch, total, &is_last);
+            T_init + 16 * problem, prior_input(T_anchor, prior_centre, prior_sigma, has_prior, problem), count,
+            blockIdx.x % blocks, blocks, damping, partials + 32ll * problem * blocks, states + problem,
+            arrived + problem, scratch, total, &is_last);
 }
 
 extern "C" __global__ void __launch_bounds__(LM_THREADS)

@@ -67,20 +67,49 @@ COOP_HD void accumulate_input(const In* X, const In* u, In w, const double* T, I
     for (int i = 0; i < 3; ++i) sums[SUM_POINT + i] += w * w * X[i];
 }
 
-// The status of a problem from its sums, first that holds.
-COOP_HD int input_status(const double* K, const double* T, const double* sums) {
-    if (!is_camera(K) || !is_motion(T) || sums[SUM_BAD] > 0.0) return NON_FINITE;
-    if (sums[SUM_WEIGHTED] < 3.0) return TOO_FEW_POINTS;
-    if (sums[SUM_FRONT] < 1.0) return BEHIND_CAMERA;
-    if (sums[SUM_FRONT] < 3.0) return TOO_FEW_POINTS;
+// The caller's arrays of a prior; not looked at unless `given`.
+struct PriorInput {
+    const double *T_anchor, *centre, *sigma;
+    int given;
+};
+
+COOP_HD PriorInput prior_input(const double* T_anchor, const double* centre, const double* sigma, int given,
+                               int problem) {
+    PriorInput out = {T_anchor, centre, sigma, given};
+    if (given) {
+        out.T_anchor += 16 * problem;
+        out.centre += 3 * problem;
+        out.sigma += 6 * problem;
+    }
+    return out;
+}
+
+// A rigid motion, a finite centre, positive standard deviations, which may be infinite; or none at all.
+COOP_HD bool is_prior(const PriorInput& in) {
+    if (!in.given) return true;
+    bool good = is_motion(in.T_anchor) && all_finite(in.centre, 3);
+    for (int i = 0; i < 6; ++i) good = good && in.sigma[i] > 0.0;
+    return good;
+}
+
+// The status of a problem from its sums, first that holds. `least`: points that it takes.
+COOP_HD int input_status(const double* K, const double* T, const PriorInput& in, const double* sums, double least) {
+    if (!is_camera(K) || !is_motion(T) || !is_prior(in) || sums[SUM_BAD] > 0.0) return NON_FINITE;
+    if (sums[SUM_WEIGHTED] < least) return TOO_FEW_POINTS;
+    if (sums[SUM_FRONT] < 1.0 && sums[SUM_WEIGHTED] > 0.0) return BEHIND_CAMERA;
+    if (sums[SUM_FRONT] < least) return TOO_FEW_POINTS;
     return SOLVED;
 }
 
 // Set up a problem from its sums.
-COOP_HD void lm_setup(const double* K, const double* T, const double* sums, double damping, LmState* state) {
+COOP_HD void lm_setup(const double* K, const double* T, const PriorInput& in, const double* sums, double damping,
+                      LmState* state) {
     state->K = read_intrinsics(K);
     state->participants = int(sums[SUM_FRONT]);
-    for (int i = 0; i < 3; ++i) state->centre[i] = sums[SUM_POINT + i] / sums[SUM_WEIGHT];
+    for (int i = 0; i < 3; ++i) {
+        const bool pointless = in.given && sums[SUM_FRONT] < 1.0;
+        state->centre[i] = pointless ? in.centre[i] : sums[SUM_POINT + i] / sums[SUM_WEIGHT];
+    }
     for (int row = 0; row < 3; ++row) {
         for (int i = 0; i < 3; ++i) state->R[3 * row + i] = T[4 * row + i];
         state->t[row] = T[4 * row + 3] + dot3(T + 4 * row, state->centre);
@@ -88,7 +117,8 @@ COOP_HD void lm_setup(const double* K, const double* T, const double* sums, doub
     state->m0[0] = state->t[0] / state->t[2];
     state->m0[1] = state->t[1] / state->t[2];
     lm_begin(state, damping);
-    const int status = input_status(K, T, sums);
+    if (in.given) read_prior(in.T_anchor, in.centre, in.sigma, state->centre, &state->prior);
+    const int status = input_status(K, T, in, sums, is_proper(state->prior) ? 0.0 : 3.0);
     if (status != SOLVED) {
         lm_end(state, STOP_UNSOLVED);
         state->status = status;
@@ -119,8 +149,8 @@ COOP_HD void gather_point(const LmState& state, const In* X, const In* u, float*
 // First pass: sums over the block's share of a problem's points, then, in the block that arrives last, the set-up.
 template <typename In>
 __device__ inline void lm_read(const In* points_object, const In* points_image, const In* weights, const double* K,
-                               const double* T, int count, int block, int blocks, double damping, double* partials,
-                               LmState* state, unsigned* arrived, In* scratch, double* total, int* is_last) {
+                               const double* T, const PriorInput& prior, int count, int block, int blocks,
+                               double damping, double* partials, LmState* state, unsigned* arrived, In* scratch, double* total, int* is_last) {
     In sums[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) sums[i] = In(0);
@@ -128,7 +158,7 @@ __device__ inline void lm_read(const In* points_object, const In* points_image, 
         accumulate_input(points_object + 3 * i, points_image + 2 * i, weights[i], T, sums);
     block_sums<8>(sums, scratch, total);
     if (last_block_sums<8>(total, partials, block, blocks, arrived, is_last) && threadIdx.x == 0)
-        lm_setup(K, T, total, damping, state);
+        lm_setup(K, T, prior, total, damping, state);
 }
 
 // Second pass: the block's share of the points, gathered. Weight 0 marks those that take no part.

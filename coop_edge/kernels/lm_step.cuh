@@ -2,7 +2,7 @@
 // a 6 x 6 Cholesky factorisation per pass, whatever the number of points.
 #pragma once
 
-#include "lm.cuh"
+#include "lm_prior.cuh"
 
 namespace coop {
 
@@ -41,6 +41,7 @@ struct LmState {
     double H[21], g[6];                     // normal equations at (R, t)
     double cost, initial_cost, damping;
     double predicted;                       // decrease of the cost by the trial step, to second order
+    LmPrior prior;
     LmView<float> view;                     // of the trial pose
     int participants, passes, steps, status, stop, active;
 };
@@ -48,13 +49,14 @@ struct LmState {
 COOP_HD double not_a_number() { return sqrt(-1.0); }
 COOP_HD double infinity() { return -log(0.0); }
 
-// Begin at (R, t), already set and centred; the first pass evaluates that pose.
+// Begin at (R, t), already set and centred, without a prior; the first pass evaluates that pose.
 COOP_HD void lm_begin(LmState* state, double damping) {
     for (int i = 0; i < 9; ++i) state->R_trial[i] = state->R[i];
     for (int i = 0; i < 3; ++i) state->t_trial[i] = state->t[i];
     state->damping = damping;
     state->cost = infinity();
     state->passes = state->steps = 0;
+    state->prior.given = 0;
     state->status = SOLVED;
     state->stop = STOP_ITERATIONS;
     state->active = 1;
@@ -114,8 +116,10 @@ COOP_HD void lm_accept(LmState* state, const double* sums, double cost) {
     state->cost = cost;
 }
 
-// Judge the trial pose by its sums and set up the next pass (coop_edge/pnp/__init__.py, steps 1 to 3).
-COOP_HD void lm_advance(LmState* state, const LmOptions& options, const double* sums) {
+// Judge the trial pose by its sums, to which the prior is added, and set up the next pass (coop_edge/pnp/__init__.py,
+// steps 1 to 3).
+COOP_HD void lm_advance(LmState* state, const LmOptions& options, double* sums) {
+    if (state->prior.given) add_prior(state->prior, state->R_trial, state->t_trial, sums);
     const double cost = sums[SUM_BEHIND] > 0.0 ? infinity() : sums[SUM_COST];
     if (state->passes++ == 0) {
         state->initial_cost = cost;
@@ -150,8 +154,8 @@ COOP_HD void lm_pose(const LmState& state, double* T) {
     T[15] = 1.0;
 }
 
-// Covariance of xi = (rho, phi) at the object's origin: A H^-1 A^T cost / (2 n - 6), A = [I hat(R c); 0 I]. False if H
-// is singular; NaN for three participants, which leave nothing to estimate the variance from.
+// Covariance of xi = (rho, phi) at the object's origin: A H^-1 A^T v, A = [I hat(R c); 0 I]. v = cost / (2 n - 6), NaN
+// for three participants, which leave nothing to estimate it from; with a prior v = 1. False if H is singular.
 COOP_HD bool lm_covariance(const LmState& state, double* covariance) {
     double L[36], scale[6], Rc[3];
     for (int i = 0; i < 6; ++i) {
@@ -162,7 +166,8 @@ COOP_HD bool lm_covariance(const LmState& state, double* covariance) {
     for (int i = 0; i < 6; ++i)
         for (int j = i; j < 6; ++j) L[6 * j + i] = state.H[upper<6>(i, j)] * scale[i] * scale[j];
     if (!cholesky<double, 6>(L, SINGULAR_PIVOT)) return false;
-    const double variance = state.participants > 3 ? state.cost / (2.0 * state.participants - 6.0) : not_a_number();
+    double variance = state.participants > 3 ? state.cost / (2.0 * state.participants - 6.0) : not_a_number();
+    if (state.prior.given) variance = 1.0;
     multiply33_3(state.R, state.centre, Rc);
     for (int column = 0; column < 6; ++column) {
         // Column of A H^-1 A^T, from the right: x = A^T e, x = H^-1 x, x = A x; (hat(a)^T v = v x a).

@@ -47,6 +47,56 @@ COOP_HD void quaternion_to_matrix(const T* q, T* R) {
     R[8] = T(1) - T(2) * (x * x + y * y);
 }
 
+// Rotation matrix to rotation vector, of length at most pi. Through the quaternion, whose largest component is found
+// first, so that no angle is ill-conditioned.
+template <typename T>
+COOP_HD void so3_log(const T* R, T* phi) {
+    const T trace = R[0] + R[4] + R[8];
+    int i = R[4] > R[0] ? 1 : 0;
+    if (R[8] > R[4 * i]) i = 2;
+    T w;
+    if (trace > R[4 * i]) {
+        w = T(1) + trace;
+        phi[0] = R[7] - R[5];
+        phi[1] = R[2] - R[6];
+        phi[2] = R[3] - R[1];
+    } else {
+        const int j = (i + 1) % 3, k = (i + 2) % 3;
+        w = R[3 * k + j] - R[3 * j + k];
+        phi[i] = T(1) + T(2) * R[4 * i] - trace;
+        phi[j] = R[3 * j + i] + R[3 * i + j];
+        phi[k] = R[3 * k + i] + R[3 * i + k];
+        if (w < T(0)) {
+            w = -w;
+            for (int n = 0; n < 3; ++n) phi[n] = -phi[n];
+        }
+    }
+    const T length = sqrt(dot3(phi, phi));
+    const T scale = length > T(1e-30) ? T(2) * atan2(length, w) / length : T(2) / w;
+    for (int n = 0; n < 3; ++n) phi[n] *= scale;
+}
+
+// d log(Exp(phi) Exp(v)) / d phi at phi = 0 (3 x 3) for a rotation vector v of length at most pi:
+// I - hat(v) / 2 + c hat(v)^2, c = (1 - (a / 2) cot(a / 2)) / a^2, a = |v| (Barfoot, State Estimation for Robotics).
+template <typename T>
+COOP_HD void inverse_left_jacobian(const T* v, T* J) {
+    const T a2 = dot3(v, v);
+    T c;
+    if (a2 < T(1e-4)) {
+        c = T(1) / T(12) + a2 * (T(1) / T(720) + a2 / T(30240));
+    } else {
+        const T half = T(0.5) * sqrt(a2);
+        c = (T(1) - half * cos(half) / sin(half)) / a2;
+    }
+    for (int i = 0; i < 3; ++i)
+        for (int j = 0; j < 3; ++j) J[3 * i + j] = c * v[i] * v[j] + (i == j ? T(1) - c * a2 : T(0));
+    for (int i = 0; i < 3; ++i) {
+        const int j = (i + 1) % 3, k = (i + 2) % 3;
+        J[3 * i + j] += T(0.5) * v[k];
+        J[3 * j + i] -= T(0.5) * v[k];
+    }
+}
+
 // Gram-Schmidt on the rows: undoes the drift of a product of rotations.
 template <typename T>
 COOP_HD void orthonormalise(T* R) {

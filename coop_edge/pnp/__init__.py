@@ -94,19 +94,32 @@ At the end, DEGENERATE if the undamped H, scaled to a unit diagonal, has a Chole
 sums in FP32 takes a larger bound). Covariance: C' = H^-1 cost / (2 n - 6), then moved from the centroid to the
 object's origin, C = A C' A^T with A = [I  hat(R c); 0  I], since rho = rho' - phi x R c. It is NaN for n = 3, where
 nothing is left to estimate the variance from.
+
+A Gaussian prior on the pose (``PosePrior``)
+--------------------------------------------
+adds e^T L e to the cost, whatever the loss; e = (p - p_anchor, log(R R_anchor^T)) with p = R (q - c) + t' the place of
+the object's centre q, L = diag(1 / sigma^2). With a = R (q - c) it adds B^T L B to H and B^T L e to g,
+
+    B = d e / d xi' = [I  -hat(a); 0  J(e_R)^-1],    J the left Jacobian of SO(3), e_R the last three of e.
+
+J is exact, so the cost is minimised and not merely lowered; the prior is that of xi at its anchor however far the pose
+goes. Three things change with a prior: if all sigmas are finite, it takes no points (TOO_FEW_POINTS does not occur,
+BEHIND_CAMERA still does: weights > 0, none of them in front), and without any c is q; NON_FINITE also stands for its
+arrays, where an infinite sigma is legal; and the covariance is A H^-1 A^T without the factor cost / (2 n - 6), for the
+weights have the prior's unit: they are inverse standard deviations. An infinite sigma adds exact zeros.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from coop_edge.pnp.base import LmResult, LmStop, PnpStatus, RansacResult
+from coop_edge.pnp.base import LmResult, LmStop, PnpStatus, PosePrior, RansacResult
 
 if TYPE_CHECKING:
     from coop_edge.config import LmConfig, RansacConfig
     from coop_edge.pnp.cpu import CpuPnpSolver
 
-__all__ = ["LmResult", "LmStop", "PnpStatus", "RansacResult", "ransac_epnp", "weighted_lm"]
+__all__ = ["LmResult", "LmStop", "PnpStatus", "PosePrior", "RansacResult", "ransac_epnp", "weighted_lm"]
 
 _shared: CpuPnpSolver | None = None
 
@@ -134,7 +147,14 @@ def ransac_epnp(
 
 
 def weighted_lm(
-    points_object: Any, points_image: Any, weights: Any, K: Any, T_init: Any, config: LmConfig | None = None
+    points_object: Any,
+    points_image: Any,
+    weights: Any,
+    K: Any,
+    T_init: Any,
+    config: LmConfig | None = None,
+    *,
+    prior: PosePrior | None = None,
 ) -> LmResult:
     """``PnpSolver.weighted_lm`` on the CPU, NumPy arrays, all cores; see ``pnp.base.PnpSolver``."""
-    return _solver().weighted_lm(points_object, points_image, weights, K, T_init, config)
+    return _solver().weighted_lm(points_object, points_image, weights, K, T_init, config, prior=prior)

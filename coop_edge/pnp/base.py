@@ -66,6 +66,20 @@ class LmStop(IntEnum):
 
 
 @dataclass(frozen=True)
+class PosePrior:
+    """Where B poses are expected to be: independent Gaussians about an anchor.
+
+    With p the place of the object's ``centre`` in camera axes, xi = (p - p_anchor, log(R R_anchor^T)) is taken to have
+    mean 0 and the standard deviations ``sigma``: metres along the camera's x, y, z, then radians about them. Infinity
+    leaves an axis free.
+    """
+
+    T_anchor: Array  # [B,4,4] T_camera_object
+    centre: Array  # [B,3] metres, object's frame
+    sigma: Array  # [B,6], positive
+
+
+@dataclass(frozen=True)
 class RansacStatistics:
     """Per problem, arrays of length B."""
 
@@ -90,7 +104,7 @@ class LmStatistics:
     """Per problem, arrays of length B."""
 
     status: Array  # int32, PnpStatus
-    initial_cost: Array  # float64, sum of w^2 |r|^2 (robustified if a loss is set) at T_init; NaN if unsolved
+    initial_cost: Array  # float64, what is minimised (loss and prior included) at T_init; NaN if unsolved
     final_cost: Array  # float64
     iterations: Array  # int32, steps tried
     final_damping: Array  # float64
@@ -141,12 +155,20 @@ class PnpSolver(Protocol):
         K: Array,
         T_init: Array,
         config: LmConfig = ...,
+        *,
+        prior: PosePrior | None = None,
     ) -> LmResult:
         """Poses that minimise sum_p w_p^2 |pi(K (R X_p + t)) - u_p|^2 from T_init (Co-op, stage 2).
 
         points_object [B,P,3] metres; points_image [B,P,2] pixels; weights [B,P] >= 0; K [B,3,3] or [3,3]; T_init
         [B,4,4]. Entries of weight zero may hold anything, NaN included; points behind the camera take no part. The
         covariance is (J^T W J)^-1 times the residual variance (cost / (2 n - 6)), for xi as defined above.
+
+        prior: adds sum_k (xi_k / sigma_k)^2, which gives the weights a unit: they are inverse standard deviations in
+        pixels, and the covariance is the inverse of the information of both, not scaled. A prior of six finite sigmas
+        needs no points at all: without any the result is the anchor. None: the sum above alone.
+
+        Raises InputError on shapes, dtypes and, on the CPU, on matrices and sigmas that cannot be meant.
         """
         ...
 
@@ -189,6 +211,18 @@ def check_substreams(substreams: Array, batch: int) -> None:
         raise InputError(f"substreams: wanted an array [{batch}] to go with points_object, got {given}")
     if dtype != np.uint32:
         raise InputError(f"substreams: wanted dtype uint32, got {dtype}; convert with .astype('uint32')")
+
+
+def check_prior(prior: PosePrior, batch: int) -> None:
+    """Raise InputError unless the prior's arrays have their shapes and real numbers; contents are not looked at."""
+    if not isinstance(prior, PosePrior):
+        raise InputError(f"prior: wanted a PosePrior or None, got {type(prior).__name__}")
+    for name, trailing in (("T_anchor", (4, 4)), ("centre", (3,)), ("sigma", (6,))):
+        array = getattr(prior, name)
+        check_batch(f"prior.{name}", array, trailing, 1 + len(trailing))
+        if len(array) != batch:
+            wanted = ",".join(map(str, (batch, *trailing)))
+            raise InputError(f"prior.{name}: wanted [{wanted}] to go with points_object, got {list(array.shape)}")
 
 
 def broadcast_intrinsics(K: np.ndarray, batch: int) -> np.ndarray:

@@ -20,11 +20,13 @@ from coop_edge.pnp.base import (
     LmStatistics,
     LmStop,
     PnpStatus,
+    PosePrior,
     RansacResult,
     RansacStatistics,
     broadcast_intrinsics,
     check_batch,
     check_correspondences,
+    check_prior,
     check_substreams,
 )
 from coop_edge.pnp.lm import solve_lm
@@ -116,6 +118,8 @@ class CpuPnpSolver:
         K: Any,
         T_init: Any,
         config: LmConfig | None = None,
+        *,
+        prior: PosePrior | None = None,
     ) -> LmResult:
         """Poses that minimise the weighted reprojection error from T_init; see ``PnpSolver.weighted_lm``.
 
@@ -132,7 +136,8 @@ class CpuPnpSolver:
         dtype = np.float32 if all(a.dtype == np.float32 for a in arrays) else np.float64
         X, u, w = (_readable(a, dtype) for a in arrays)
         intrinsics, T_start = _readable(checked_intrinsics(K, batch), np.float64), _readable(T_init, np.float64)
-        _check_rotations(T_start)
+        _check_rotations(T_start, "T_init")
+        T_anchor, centre, sigma = _prior_arrays(prior, batch)
         T, covariance = np.full((batch, 4, 4), np.nan), np.full((batch, 6, 6), np.nan)
         costs = np.full((3, batch), np.nan)  # initial, final, damping
         counts = np.zeros((3, batch), np.int32)  # status, iterations, stop
@@ -144,6 +149,9 @@ class CpuPnpSolver:
                 w[i],
                 intrinsics[i],
                 T_start[i],
+                T_anchor[i],
+                centre[i],
+                sigma[i],
                 config.iterations,
                 float(config.damping),
                 float(config.damping_up),
@@ -204,11 +212,27 @@ def checked_intrinsics(K: Any, batch: int) -> np.ndarray:
     return K
 
 
-def _check_rotations(T: np.ndarray) -> None:
-    """InputError if a finite T_init is no rigid motion; NaN is left to the status."""
+def _prior_arrays(prior: PosePrior | None, batch: int) -> list[np.ndarray]:
+    """The prior's arrays as ``solve_lm`` takes them, checked; arrays of rows of size 0 for None."""
+    if prior is None:
+        return [_readable(np.empty((batch, *(0,) * axes)), np.float64) for axes in (2, 1, 1)]
+    check_prior(prior, batch)
+    T_anchor, centre, sigma = (_readable(a, np.float64) for a in (prior.T_anchor, prior.centre, prior.sigma))
+    _check_rotations(T_anchor, "prior.T_anchor")
+    wrong = (sigma <= 0).any(axis=1)
+    if wrong.any():
+        raise InputError(
+            "prior.sigma: wanted positive standard deviations, infinite where an axis is free, got "
+            f"{sigma[wrong][0].tolist()}"
+        )
+    return [T_anchor, centre, sigma]
+
+
+def _check_rotations(T: np.ndarray, name: str) -> None:
+    """InputError if a finite pose is no rigid motion; NaN is left to the status."""
     finite = np.isfinite(T).all(axis=(1, 2))
     # Float32 poses and a chain of products are welcome; a scale or a transposed matrix is not.
-    se3.check_transform(T[finite], "T_init", tolerance=1e-4)
+    se3.check_transform(T[finite], name, tolerance=1e-4)
 
 
 __all__ = ["CpuPnpSolver", "LmStop", "PnpStatus", "checked_intrinsics"]

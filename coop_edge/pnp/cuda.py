@@ -25,7 +25,8 @@ tests' problems: the same samples, numbers of hypotheses and inliers; poses with
 plus 2 % of their standard deviation (typically 0.01 %).
 
 Two answers differ from the CPU solver's, because raising would mean waiting for the GPU: a problem whose K is no
-pinhole camera's, or whose T_init is no rigid motion, comes back as NON_FINITE instead of InputError.
+pinhole camera's, whose T_init or anchor is no rigid motion, or whose prior has a sigma that is not positive, comes back
+as NON_FINITE instead of InputError.
 """
 
 from __future__ import annotations
@@ -36,7 +37,15 @@ from coop_edge.config import LmConfig, RansacConfig
 from coop_edge.errors import InputError
 from coop_edge.kernels.device import Device
 from coop_edge.pnp import cuda_lm, cuda_ransac
-from coop_edge.pnp.base import LmResult, RansacResult, check_batch, check_correspondences, check_substreams
+from coop_edge.pnp.base import (
+    LmResult,
+    PosePrior,
+    RansacResult,
+    check_batch,
+    check_correspondences,
+    check_prior,
+    check_substreams,
+)
 from coop_edge.pnp.cuda_arrays import Scratch, check_on_device
 
 Array = Any
@@ -95,6 +104,7 @@ class CudaPnpSolver:
         T_init: Array,
         config: LmConfig | None = None,
         *,
+        prior: PosePrior | None = None,
         out: LmResult | None = None,
     ) -> LmResult:
         """``PnpSolver.weighted_lm``; ``out``: arrays of an earlier result of the same shapes, written and returned.
@@ -104,17 +114,21 @@ class CudaPnpSolver:
         of 1e-6 on. Raises InputError on shapes, dtypes, and on arrays that are not on the device.
         """
         arrays = {"points_object": points_object, "points_image": points_image, "weights": weights}
+        if isinstance(prior, PosePrior):
+            arrays |= {f"prior.{name}": array for name, array in vars(prior).items()}
         check_on_device(self.device, **arrays, K=K, T_init=T_init)
         batch = check_correspondences(points_object, points_image, weights, "weights", K)
         check_batch("weights", weights, (), 2)
         check_batch("T_init", T_init, (4, 4), 3)
         if len(T_init) != batch:
             raise InputError(f"T_init: wanted [{batch},4,4] to go with points_object, got {list(T_init.shape)}")
+        if prior is not None:
+            check_prior(prior, batch)
         if out is None:
             out = cuda_lm.empty_result(self.device, batch)
         else:
             cuda_lm.check_result(out, batch)
         if batch:
             config = config or LmConfig()
-            cuda_lm.run(self.device, self._scratch, points_object, points_image, weights, K, T_init, config, out)
+            cuda_lm.run(self.device, self._scratch, points_object, points_image, weights, K, T_init, config, prior, out)
         return out

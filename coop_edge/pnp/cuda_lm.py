@@ -8,7 +8,7 @@ import numpy as np
 
 from coop_edge.config import ROBUST_LOSSES, LmConfig
 from coop_edge.kernels.device import Device
-from coop_edge.pnp.base import LmResult, LmStatistics
+from coop_edge.pnp.base import LmResult, LmStatistics, PosePrior
 from coop_edge.pnp.cuda_arrays import Outputs, Scratch, as_floats, check_count, check_outputs, empty_outputs
 
 Array = Any
@@ -17,7 +17,7 @@ _SOURCE = "lm.cu"
 _THREADS = 256  # LM_THREADS
 _POINTS_PER_THREAD = 8
 _MAX_BLOCKS = 64
-_STATE_BYTES = 616  # sizeof(LmState), asserted in lm.cu
+_STATE_BYTES = 792  # sizeof(LmState), asserted in lm.cu
 _SUMS = 32
 
 
@@ -56,6 +56,7 @@ def run(
     K: Array,
     T_init: Array,
     config: LmConfig,
+    prior: PosePrior | None,
     out: LmResult,
 ) -> None:
     """Launch all passes on the current stream; shapes are checked, B >= 1."""
@@ -64,6 +65,7 @@ def run(
     X, u, w = as_floats(device, points_object, points_image, weights)
     K = device.xp.ascontiguousarray(K, dtype=np.float64)
     T_init = device.xp.ascontiguousarray(T_init, dtype=np.float64)
+    expected = _prior_arguments(device, prior, T_init)
     blocks = blocks_per_problem(count)
     states = scratch.take("lm_states", (batch, _STATE_BYTES), np.uint8)
     gathered = scratch.take("lm_points", (batch, 6, count), np.float32)
@@ -74,7 +76,9 @@ def run(
     n, b, K_stride = np.int32(count), np.int32(blocks), np.int32(0 if K.ndim == 2 else 9)
 
     device.kernel(_SOURCE, f"lm_read_{suffix}")(
-        grid, block, (X, u, w, K, K_stride, T_init, n, b, np.float64(config.damping), partials, arrived, states)
+        grid,
+        block,
+        (X, u, w, K, K_stride, T_init, *expected, n, b, np.float64(config.damping), partials, arrived, states),
     )
     device.kernel(_SOURCE, f"lm_gather_{suffix}")(grid, block, (X, u, w, T_init, n, b, states, gathered))
     options = (
@@ -95,3 +99,11 @@ def run(
             *(s.initial_cost, s.final_cost, s.iterations, s.final_damping, s.stop),
         ),
     )
+
+
+def _prior_arguments(device: Device, prior: PosePrior | None, T_init: Array) -> tuple[Any, ...]:
+    """Anchor, centre, sigma and whether they are meant, as ``lm_read`` takes them."""
+    if prior is None:
+        return T_init, T_init, T_init, np.int32(0)  # CuPy knows no null pointer
+    arrays = (prior.T_anchor, prior.centre, prior.sigma)
+    return (*(device.xp.ascontiguousarray(a, dtype=np.float64) for a in arrays), np.int32(1))

@@ -8,7 +8,18 @@ import numpy as np
 
 from coop_edge.pnp.jit import compiled
 from coop_edge.pnp.linalg import cholesky, cholesky_solve, copy_pose, rotate_left, shifted, write_transform
-from coop_edge.pnp.normal_equations import DEGENERATE, NONE, SOLVED, SUMS, centre_points, gather, normal_sums
+from coop_edge.pnp.normal_equations import (
+    DEGENERATE,
+    LEAST_POINTS,
+    NON_FINITE,
+    NONE,
+    SOLVED,
+    SUMS,
+    centre_points,
+    gather,
+    normal_sums,
+)
+from coop_edge.pnp.prior import PLACES, about_centroid, add_prior, is_proper, is_readable
 
 Array = np.ndarray
 
@@ -46,11 +57,13 @@ def minimise(
     cost_tolerance: float,
     loss: int,
     scale: float,
+    prior: Array,
     sums: Array,
 ) -> tuple[float, int, float, int]:
     """Levenberg-Marquardt from (R, t), which are replaced by the minimum, about centred points S [6,n].
 
-    ``sums`` [28] ends as those of the minimum. Returns initial cost, iterations, damping and LmStop.
+    prior: [21] about the points' centroid, or [0] for none. ``sums`` [28] ends as those of the minimum. Returns initial
+    cost, iterations, damping and LmStop.
     """
     trial = np.empty(SUMS)
     scratch = np.empty(0 if loss == NONE else S.shape[1])
@@ -58,6 +71,8 @@ def minimise(
     H, L = np.empty((6, 6)), np.zeros((6, 6))
     step, minus_g = np.zeros(6), np.empty(6)
     normal_sums(S, R, t, K, loss, scale, scratch, sums)
+    if prior.size > 0:
+        add_prior(prior, R, t, sums)
     initial = sums[27]
     for iteration in range(iterations):
         _unpack(sums, damping, H)
@@ -75,6 +90,8 @@ def minimise(
             for k in range(3):
                 t_trial[k] = t[k] + step[k]
             normal_sums(S, R_trial, t_trial, K, loss, scale, scratch, trial)
+            if prior.size > 0:
+                add_prior(prior, R_trial, t_trial, trial)
             accepted = trial[27] < sums[27]
         if accepted:
             decrease, previous = sums[27] - trial[27], sums[27]
@@ -92,8 +109,8 @@ def minimise(
 
 
 @compiled
-def covariance_at_origin(sums: Array, n: int, arm: Array, out: Array) -> bool:
-    """Covariance of (rho, phi) at the object's origin, [6,6]; False if H is singular.
+def covariance_at_origin(sums: Array, variance: float, arm: Array, out: Array) -> bool:
+    """``variance`` times H^-1, moved to (rho, phi) at the object's origin, [6,6]; False if H is singular.
 
     ``arm`` [3] = R c, from the object's origin to the centroid in camera axes: rho = rho' - phi x arm.
     """
@@ -109,7 +126,6 @@ def covariance_at_origin(sums: Array, n: int, arm: Array, out: Array) -> bool:
             H[i, j] *= scale[i] * scale[j]
     if not cholesky(H, L, SINGULAR):
         return False
-    variance = sums[27] / (2.0 * n - 6.0) if n > 3 else math.nan
     C = np.empty((6, 6))
     unit, column = np.empty(6), np.empty(6)
     for j in range(6):
@@ -145,6 +161,9 @@ def solve_lm(
     w: Array,
     K: Array,
     T_init: Array,
+    T_anchor: Array,
+    prior_centre: Array,
+    prior_sigma: Array,
     iterations: int,
     damping: float,
     up: float,
@@ -158,22 +177,36 @@ def solve_lm(
 ) -> tuple[int, float, float, int, float, int]:
     """One problem: status, initial and final cost, iterations, damping, LmStop; writes T, covariance if solved.
 
-    X [P,3], u [P,2], w [P] float32 or float64.
+    X [P,3], u [P,2], w [P] float32 or float64. T_anchor [4,4], prior_centre [3] and prior_sigma [6] are the prior's;
+    without one, [0,0], [0] and [0].
     """
     nan = math.nan
-    status, S = gather(X, u, w, K, T_init)
+    if not is_readable(T_anchor, prior_centre, prior_sigma):
+        return NON_FINITE, nan, nan, 0, nan, STOP_UNSOLVED
+    status, S = gather(X, u, w, K, T_init, 0 if is_proper(prior_sigma) else LEAST_POINTS)
     if status != SOLVED:
         return status, nan, nan, 0, nan, STOP_UNSOLVED
     centre, sums = np.empty(3), np.empty(SUMS)
-    centre_points(S, centre)
+    prior, n = np.empty(PLACES if prior_sigma.size > 0 else 0), S.shape[1]
+    if n > 0:
+        centre_points(S, centre)
+    else:
+        for k in range(3):
+            centre[k] = prior_centre[k]
+    if prior.size > 0:
+        about_centroid(T_anchor, prior_centre, prior_sigma, centre, prior)
     R, t, arm, zero = np.empty((3, 3)), np.empty(3), np.empty(3), np.zeros(3)
     copy_pose(T_init, T_init[:, 3], R, t)
     shifted(R, centre, t, 1.0, t)
     initial, taken, damping, stop = minimise(
-        S, K, R, t, iterations, damping, up, down, step_tolerance, cost_tolerance, loss, scale, sums
+        S, K, R, t, iterations, damping, up, down, step_tolerance, cost_tolerance, loss, scale, prior, sums
     )
     shifted(R, centre, zero, 1.0, arm)
-    if not covariance_at_origin(sums, S.shape[1], arm, covariance):
+    if prior.size > 0:
+        variance = 1.0
+    else:
+        variance = sums[27] / (2.0 * n - 6.0) if n > 3 else nan
+    if not covariance_at_origin(sums, variance, arm, covariance):
         return DEGENERATE, nan, nan, taken, nan, STOP_UNSOLVED
     shifted(R, centre, t, -1.0, t)
     write_transform(R, t, T)

@@ -22,6 +22,8 @@ LOSSES = {"none": NONE, "huber": HUBER, "cauchy": CAUCHY}
 # Values of PnpStatus: compiled code takes plain integers.
 SOLVED, TOO_FEW_POINTS, NON_FINITE, DEGENERATE, NO_HYPOTHESIS, TOO_FEW_INLIERS, BEHIND_CAMERA = range(7)
 
+LEAST_POINTS = 3
+"""Points with a weight, in front, that a pose takes without a prior."""
 SUMS = 28
 """The upper triangle of H by rows (21), the gradient g (6), the cost."""
 
@@ -138,8 +140,8 @@ def normal_sums(S: Array, R: Array, t: Array, K: Array, loss: int, scale: float,
 
 
 @compiled
-def gather(X: Array, u: Array, w: Array, K: Array, T: Array) -> tuple[int, Array]:
-    """Participants of one problem: status and S [6,n], contiguous and not centred; [6,0] unless solved.
+def gather(X: Array, u: Array, w: Array, K: Array, T: Array, least: int) -> tuple[int, Array]:
+    """Participants of one problem: status and S [6,n], n >= least, contiguous and not centred; [6,0] unless solved.
 
     X [P,3], u [P,2], w [P] float32 or float64; entries of weight zero are not looked at.
     """
@@ -163,9 +165,9 @@ def gather(X: Array, u: Array, w: Array, K: Array, T: Array) -> tuple[int, Array
         if T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3] > MIN_DEPTH:
             S[0, n], S[1, n], S[2, n], S[3, n], S[4, n], S[5, n] = x, y, z, a, b, weight * weight
             n += 1
-    if weighted < 3:
+    if weighted < least:
         return TOO_FEW_POINTS, nothing
-    if n < 3:
+    if n < least or (n == 0 and weighted > 0):
         return (BEHIND_CAMERA if n == 0 else TOO_FEW_POINTS), nothing
     if n < weighted:
         fewer = np.empty((6, n))

@@ -175,7 +175,7 @@ def refine_pose(
     ``inliers`` [n] are scratch.
     """
     R_new, t_new, P, sums, centre = np.empty((3, 3)), np.empty(3), np.empty((3, 4)), np.empty(SUMS), np.empty(3)
-    new_inliers = np.empty(len(inliers), np.bool_)
+    new_inliers, no_prior = np.empty(len(inliers), np.bool_), np.empty(0)
     near2 = NEAR * NEAR * threshold2
     projection(K, R, t, P)
     score, _ = msac_inliers(X, u, P, threshold2, errors, inliers)
@@ -199,7 +199,7 @@ def refine_pose(
         centre_points(S, centre)
         copy_pose(R, t, R_new, t_new)
         shifted(R_new, centre, t_new, 1.0, t_new)
-        minimise(S, K, R_new, t_new, int(lm[0]), lm[1], lm[2], lm[3], lm[4], lm[5], int(lm[6]), lm[7], sums)
+        minimise(S, K, R_new, t_new, int(lm[0]), lm[1], lm[2], lm[3], lm[4], lm[5], int(lm[6]), lm[7], no_prior, sums)
         shifted(R_new, centre, t_new, -1.0, t_new)
         projection(K, R_new, t_new, P)
         new_score, _ = msac_inliers(X, u, P, threshold2, errors, new_inliers)

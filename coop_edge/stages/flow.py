@@ -23,6 +23,7 @@ class Correspondences(NamedTuple):
     points: Array  # float32 [M,P,3] metres, object's frame; NaN off the object
     pixels: Array  # float32 [M,P,2] of the crop, where the network finds the points
     weight: Array  # float32 [M,P] W = certainty sensitivity (1 - exp(-R / b))
+    precision: Array  # float32 [M,P] certainty / b, 1/px: the cell's inverse standard deviation
     agreement: Array  # float32 [M,P] certainty (1 - exp(-R / b)): the probability that a cell is visible and matched
     visible: Array  # bool [M,P] certainty above one half
     silhouette: Array  # bool [M,P]
@@ -41,11 +42,13 @@ def correspondences(
     pixels = xp.asarray(cells, dtype=np.float32) + flow
     silhouette = xp.isfinite(points[..., 0])
     trusted = silhouette & in_image(pairs, pixels, camera)
-    flow_probability = -xp.expm1(-radius_px / outputs["scale"].reshape(m, p))
+    scale = outputs["scale"].reshape(m, p)
+    flow_probability = -xp.expm1(-radius_px / scale)
     certainty = xp.where(trusted, outputs["certainty"].reshape(m, p), np.float32(0.0))
     agreement = (certainty * flow_probability).astype(np.float32)
     weight = agreement * outputs["sensitivity"].reshape(m, p)
-    return Correspondences(points, pixels, weight, agreement, certainty > 0.5, silhouette)
+    precision = (certainty / scale).astype(np.float32)
+    return Correspondences(points, pixels, weight, precision, agreement, certainty > 0.5, silhouette)
 
 
 def in_image(pairs: Pairs, pixels: Array, camera: Camera) -> Array:

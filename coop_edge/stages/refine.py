@@ -17,18 +17,22 @@ from numpy.typing import NDArray
 from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import CropCamera
-from coop_edge.pnp.base import PnpSolver, PnpStatus
+from coop_edge.pnp.base import LmResult, PnpSolver, PnpStatus, PosePrior
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.arrays import Array, array_module, on_host, run_batched, together_on_host
 from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.flow import Correspondences, correspondences, in_image, residuals
 from coop_edge.stages.objects import centres_and_diameters
 from coop_edge.stages.pairs import PairMaker, Pairs
+from coop_edge.stages.prior import lm_weights, pose_prior
 
 Floats = NDArray[np.float64]
 
 LEAST_CELLS = 8
 """Rendered cells that must lie inside the image; with fewer there is nothing to compare."""
+
+LEAST_WEIGHTED = 3
+"""Cells of positive weight; with fewer there is no evidence, and a prior alone is no refinement."""
 
 NO_START = "refine: no pose to start from"
 OUT_OF_SIGHT = "refine: the object lies behind the camera, less than 0.6 of its diameter before it, or far off its axis"
@@ -74,12 +78,16 @@ def refine(
     solver: PnpSolver,
     config: RefineConfig,
     radius_px: float,
+    T_anchor: Floats | None = None,
 ) -> Refined:
     """Refine M poses [M,4,4] of the objects at ``object_index`` [M], all of them as one batch. M = 0 is legal.
 
     A pose that is not finite is passed on as failed. runner: open, of ``refiner``. radius_px: R, of the bundle.
+    T_anchor: poses [M,4,4] that the prior is about, where refinement began; by default T_camera_object.
     """
-    state = _State(maker, np.array(T_camera_object, np.float64).reshape(-1, 4, 4), np.asarray(object_index, np.int64))
+    T = np.array(T_camera_object, np.float64).reshape(-1, 4, 4)
+    anchor = T.copy() if T_anchor is None else np.asarray(T_anchor, np.float64).reshape(T.shape)
+    state = _State(maker, T, anchor, np.asarray(object_index, np.int64))
     state.fail(np.logical_not(np.isfinite(state.T).all(axis=(1, 2))), NO_START)
     state.fail(~maker.in_sight(state.T, state.object_index), OUT_OF_SIGHT)
     for _ in range(config.iterations):
@@ -106,13 +114,27 @@ def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: RefineCon
         points, cells = pairs.cells(stride)
     outputs = run_batched(runner, {"query": pairs.query, "render": pairs.render}, config.micro_batch)
     found = correspondences(pairs, outputs, points, cells, maker.camera, radius_px)
-    K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
-    result = solver.weighted_lm(found.points, found.pixels, found.weight, K, T, config.lm)
-    statistics = result.statistics
-    T_crop, covariance, status = together_on_host(result.T_camera_object, result.covariance, statistics.status)
+    result = _solve(state, pairs, found, solver, config)
+    T_crop, covariance, status, weighted = together_on_host(
+        result.T_camera_object, result.covariance, result.statistics.status, (found.weight > 0).sum(axis=1)
+    )
+    blind = (status == PnpStatus.SOLVED) & (weighted < LEAST_WEIGHTED)
+    T_crop[blind], covariance[blind], status[blind] = np.nan, np.nan, PnpStatus.TOO_FEW_POINTS
     state.advance(pairs, T_crop, covariance, config)
     state.keep(found, residuals(found, pairs.crop.K, result.T_camera_object))
     state.fail_statuses(status)
+
+
+def _solve(state: _State, pairs: Pairs, found: Correspondences, solver: PnpSolver, config: RefineConfig) -> LmResult:
+    """Poses of the active ones in their crops' cameras, where the prior stands as well."""
+    xp = array_module(found.points)
+    centre, diameter = centres_and_diameters(state.maker.objects, state.object_index[state.active])
+    prior = pose_prior(config, pairs.crop.to_crop(state.anchor[state.active]), centre, diameter)
+    if prior is not None:
+        prior = PosePrior(*(xp.asarray(a) for a in (prior.T_anchor, prior.centre, prior.sigma)))
+    weight = lm_weights(config, found.weight, found.precision)
+    K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
+    return solver.weighted_lm(found.points, found.pixels, weight, K, T, config.lm, prior=prior)
 
 
 @dataclass(eq=False)
@@ -121,6 +143,7 @@ class _State:
 
     maker: PairMaker
     T: Floats
+    anchor: Floats
     object_index: NDArray[np.int64]
     active: NDArray[np.int64] = field(init=False)  # neither failed nor done
     last: NDArray[np.int64] = field(init=False)  # those that the last iteration advanced

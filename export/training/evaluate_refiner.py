@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from scipy import stats
 
-from coop_edge.pnp import PnpStatus
+from coop_edge.config import RefineConfig
+from coop_edge.pnp import PnpStatus, PosePrior
+from coop_edge.stages.prior import lm_weights, pose_prior
 from export.networks import RefinerNet, SelectorNet
 from export.networks.refiner import cell_pixels
 from export.poses import flow_poses
@@ -28,9 +30,15 @@ BINS = 10
 
 @torch.no_grad()
 def evaluate_refiner(
-    net: RefinerNet, batches: Sequence[tuple[RefinerBatch, Sequence[Any]]], device: torch.device
+    net: RefinerNet,
+    batches: Sequence[tuple[RefinerBatch, Sequence[Any]]],
+    device: torch.device,
+    config: RefineConfig | None = None,
 ) -> dict[str, float]:
     """Figures over all pairs; ``batches`` are those of a stream with ``keep_scenes=True``.
+
+    Pairs are refined as at run time: one prior about the start pose for all iterations, of ``config``'s widths and
+    weights (by default the estimator's).
 
     error_before, error_after_1, error_after_5: medians over pairs of the mean distance of model points to their true
     place, as a share of the diameter; reduction_1, _5: error_before over them; improved_5: share of pairs that got
@@ -39,19 +47,23 @@ def evaluate_refiner(
     flow_calibration_error, certainty_calibration_error: mean over pixels of |predicted probability - observed share|
     of its decile bin; for the flow the probability is P_R, the event an error below R along one axis.
     """
+    config = config or RefineConfig()
     errors: list[list[Array]] = [[] for _ in range(ITERATIONS + 1)]
     pixels: list[dict[str, Array]] = []
     for batch, scenes in batches:
-        current = batch
+        current, anchor = batch, batch.T_init
+        centre = np.array([record.scene.target.object.mesh.centre for record in scenes], np.float64).reshape(-1, 3)
         errors[0].append(pose_error(current, current.T_init))
         for iteration in range(1, ITERATIONS + 1):
             outputs = _predict(net, current, device)
             if iteration == 1:
                 pixels.append(_pixel_figures(net, current, outputs))
-            T = solve_pose(net, current, outputs)
+            weights = lm_weights(config, outputs["confidence"], outputs["certainty"] / outputs["scale"])
+            T = solve_pose(net, current, outputs, weights, pose_prior(config, anchor, centre, current.diameter))
             errors[iteration].append(pose_error(current, T))
             if iteration < ITERATIONS:
-                current = rerender(current, scenes, T)
+                before, current = current, rerender(current, scenes, T)
+                anchor = in_camera_of(current, before, anchor)
     if not pixels:
         return {}
     error = [np.concatenate(e) for e in errors]
@@ -65,9 +77,24 @@ def pose_error(batch: RefinerBatch, T_camera_object: Array) -> Array:
     return np.linalg.norm(moved, axis=-1).mean(axis=-1) / batch.diameter
 
 
-def solve_pose(net: RefinerNet, batch: RefinerBatch, outputs: dict[str, Array]) -> Array:
-    """Weighted Levenberg-Marquardt from ``T_init``, by the package's own solver; ``T_init`` where it fails. [N,4,4]."""
-    result = flow_poses(batch, outputs["flow"], outputs["confidence"], net.config.stride)
+def in_camera_of(after: RefinerBatch, before: RefinerBatch, T_camera_object: Array) -> Array:
+    """Poses [N,4,4] of the cameras of ``before`` in those of ``after``, the same pairs: the truth is known in both."""
+    return np.asarray(after.T_true @ np.linalg.inv(before.T_true) @ T_camera_object)
+
+
+def solve_pose(
+    net: RefinerNet,
+    batch: RefinerBatch,
+    outputs: dict[str, Array],
+    weights: Array | None = None,
+    prior: PosePrior | None = None,
+) -> Array:
+    """Weighted Levenberg-Marquardt from ``T_init``, by the package's own solver; ``T_init`` where it fails. [N,4,4].
+
+    weights [N,1,H,W]: ``outputs["confidence"]`` by default; see ``flow_poses``.
+    """
+    weights = outputs["confidence"] if weights is None else weights
+    result = flow_poses(batch, outputs["flow"], weights, net.config.stride, prior=prior)
     solved = np.asarray(result.statistics.status) == PnpStatus.SOLVED
     return np.where(solved[:, None, None], result.T_camera_object, batch.T_init)
 

@@ -1,5 +1,6 @@
 // Test entry points into the solvers' .cuh files: one thread per item unless said otherwise.
 #include "../../coop_edge/kernels/epnp_block.cuh"
+#include "../../coop_edge/kernels/lm_prior.cuh"
 #include "../../coop_edge/kernels/p3p.cuh"
 #include "../../coop_edge/kernels/rng.cuh"
 
@@ -114,4 +115,22 @@ extern "C" __global__ void sums_4(float* v, double* out) {
     __shared__ double total[4];
     block_sums<4>(v + 4 * threadIdx.x, scratch, total);
     if (threadIdx.x < 4) out[threadIdx.x] = total[threadIdx.x];
+}
+
+// The prior's share of the 28 sums at poses (R, t) of points centred on `centroid`; and log and the inverse left Jacobian.
+extern "C" __global__ void prior_terms(const double* T_anchor, const double* centre, const double* sigma,
+                                       const double* centroid, const double* pose, int count, double* sums) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    LmPrior prior;
+    read_prior(T_anchor + 16 * i, centre + 3 * i, sigma + 6 * i, centroid + 3 * i, &prior);
+    for (int k = 0; k < 28; ++k) sums[28 * i + k] = 0.0;
+    add_prior(prior, pose + 12 * i, pose + 12 * i + 9, sums + 28 * i);
+}
+
+extern "C" __global__ void rotation_terms(const double* R, int count, double* phi, double* J) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    so3_log(R + 9 * i, phi + 3 * i);
+    inverse_left_jacobian(phi + 3 * i, J + 9 * i);
 }

@@ -217,8 +217,8 @@ def test_a_match_outside_the_image_weighs_nothing(cube):
 
 def test_a_pose_that_the_solver_carries_behind_the_camera_fails(two):
     class Runaway(CpuPnpSolver):
-        def weighted_lm(self, *arguments):
-            result = super().weighted_lm(*arguments)
+        def weighted_lm(self, *arguments, **options):
+            result = super().weighted_lm(*arguments, **options)
             if len(result.T_camera_object) == 2:  # the first iteration
                 result.T_camera_object[0, 2, 3] *= -1
             return result
