@@ -48,8 +48,8 @@ VARIANTS = {
 QUESTIONS = (
     Question("head", "Head of the coarse network", ("hybrid", "classification", "regression"), "within_5px"),
     Question("no_match", "Background labelled *no match*, or not", ("hybrid", "object_only"), "template_auroc"),
-    Question("flow", "Flow of the refiner", ("laplace", "deterministic"), "error_after_5"),
-    Question("pose_loss", "Pose loss of the refiner", ("laplace", "no_pose_loss"), "error_after_5"),
+    Question("flow", "Flow of the refiner", ("laplace", "deterministic"), "free_error_after_5"),
+    Question("pose_loss", "Pose loss of the refiner", ("laplace", "no_pose_loss"), "free_error_after_5"),
 )
 
 SEED_BASE = 0

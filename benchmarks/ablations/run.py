@@ -23,6 +23,8 @@ LOG_TAIL = 12
 """Lines of a failed run's log that are shown."""
 QUERIES_PER_OBJECT = 4
 """Of the templates' ranking: encoding an object's templates costs as much as some queries."""
+FREE = ("error_after_1", "error_after_5", "within_10_percent_5")
+"""Figures of refinement that are also taken without a prior."""
 PATIENCE = 60.0
 """Seconds that a training has to end after it was asked to."""
 
@@ -81,8 +83,8 @@ def run_one(settings: Settings, variant: Variant, seed: int, folder: Path, same:
             f"ended with status {status} after {report['steps']} of {wanted} steps; {log} ends with:\n{tail}"
         )
     figures = dict(report["final"])
-    if variant.role == "coarse":
-        figures |= ranking_figures(folder / "coarse.safetensors", settings)
+    more = ranking_figures if variant.role == "coarse" else free_figures
+    figures |= more(folder / f"{variant.role}.safetensors", settings)
     kept = ("steps", "samples", "minutes", "parameters", "device", "hardware", "code", "data")
     return {
         "variant": variant.name,
@@ -114,6 +116,44 @@ def ranking_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
         found = evaluate_ranking(net, ranking, torch.device("cpu"))
         figures |= {f"{prefix}{name}": value for name, value in found.items()}
     return figures
+
+
+def free_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
+    """Pose errors of a refiner by the paper's solver, ``free_...`` of hard pairs and ``easy_free_...`` of easy ones.
+
+    The estimator anchors refinement by a prior and weighs cells by the flow's scale alone. Without the prior it is the
+    confidence W, the sensitivity in it: what the pose loss teaches and what a flow without a scale still has.
+    """
+    import torch
+
+    from coop_edge.config import RefineConfig
+    from export.checkpoint import load_network
+    from export.networks import RefinerNet
+    from export.training.evaluate_refiner import evaluate_refiner
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    net = load_network(checkpoint, "refiner")[0].eval()
+    assert isinstance(net, RefinerNet)
+    free = RefineConfig(prior_sideways=0.0, prior_depth=0.0, prior_rotation=0.0)
+    size, figures = net.config.trunk.image_size, {}
+    for prefix, hardness in (("free_", 1.0), ("easy_free_", 0.0)):
+        pairs = _refiner_pairs(size, hardness, settings.evaluate_samples, settings.pack)
+        found = evaluate_refiner(net, pairs, torch.device("cpu"), free)
+        figures |= {f"{prefix}{name}": found[name] for name in FREE if name in found}
+    return figures
+
+
+@functools.lru_cache(maxsize=2)
+def _refiner_pairs(size: int, hardness: float, samples: int, pack: Path | None) -> list[Any]:
+    """The held-out pairs of the training's own evaluation, with their scenes."""
+    from export.training.data import make_stream
+    from export.training.task import EVALUATION_SEED
+    from export.training.train_refiner import BATCH
+
+    options = {"batch_size": BATCH, "workers": 0, "seed": EVALUATION_SEED, "split": "heldout", "keep_scenes": True}
+    with make_stream("refiner", size, **options, hardness=hardness, pack=pack) as stream:
+        return [next(stream) for _ in range(-(-samples // BATCH))]
 
 
 @functools.lru_cache(maxsize=2)

@@ -36,6 +36,7 @@ class Trainings:
         self.fate = fate or (lambda name, steps: (0, steps))
         monkeypatch.setattr(run, "_train", self)
         monkeypatch.setattr(run, "ranking_figures", lambda checkpoint, settings: {"template_auroc": 0.75})
+        monkeypatch.setattr(run, "free_figures", lambda checkpoint, settings: {"free_error_after_5": 0.25})
 
     def __call__(self, arguments, log):
         options = dict(zip(arguments[2::2], arguments[3::2], strict=False))
@@ -255,3 +256,24 @@ def test_one_real_run_from_the_command_to_the_table(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "object_only_seed0" / "coarse.safetensors").stat().st_mtime >= began - 1
     saved = json.loads((tmp_path / "out" / "object_only_seed0" / "report.json").read_text())
     assert saved["options"]["no_match"] is False
+
+
+def test_a_refiner_is_also_judged_without_the_prior(tmp_path, init):
+    """Anchored, weights leave the sensitivity out; free, a change of it changes the pose."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra export)")
+    from export.checkpoint import Provenance, save_network
+    from export.networks import CONFIGS, build
+    from tests.export.small_nets import NET
+
+    torch.manual_seed(0)
+    net = build(CONFIGS["refiner"].from_dict(NET["refiner"])).eval()
+    found = []
+    for gain in (0.1, 30.0):
+        with torch.no_grad():
+            net.dpt.head[-1].weight[-1] *= gain  # the sensitivity's row
+        weights = {k: v.clone() for k, v in net.state_dict().items()}
+        save_network(tmp_path / "refiner.safetensors", net, Provenance(1, 1, 0, 1.0), weights)
+        found.append(run.free_figures(tmp_path / "refiner.safetensors", Settings(init, evaluate_samples=1)))
+    names = {f"{p}{n}" for p in ("free_", "easy_free_") for n in run.FREE}
+    assert found[0].keys() == names
+    assert found[0]["free_error_after_1"] != found[1]["free_error_after_1"]
