@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,14 @@ TINY: dict[str, dict[str, Any]] = {
 """Networks of a rehearsal."""
 
 
+class Data(str, Enum):
+    """How pairs are drawn."""
+
+    auto = "auto"
+    cpu = "cpu"
+    device = "device"
+
+
 def campaign(
     out: Annotated[Path, typer.Option(help="Folder to carry back: at most 8 files of at most 15 MiB.")],
     brought: Annotated[Path | None, typer.Option(help="Folder of the trip before; without it all starts anew.")] = None,
@@ -34,8 +43,10 @@ def campaign(
     photos: Annotated[Path | None, typer.Option(help="Folder of photographs for textures and backgrounds.")] = None,
     seed: Annotated[int, typer.Option(help="Of new networks and their data.")] = 0,
     batch_size: Annotated[int | None, typer.Option(help="Pairs per step [default: 64 on a GPU, else 16].")] = None,
+    data: Annotated[Data, typer.Option(help="Who draws pairs: workers, or the device (auto: a GPU does).")] = Data.auto,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that draw pairs [default: on a GPU all cores but one, else 1].")
+        int | None,
+        typer.Option(help="Processes that draw pairs or objects [default: on a GPU all cores but one, else 1]."),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of PyTorch; 0 = its own choice.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate; 0 = the size's.")] = None,
@@ -51,7 +62,8 @@ def campaign(
 ) -> None:
     """Train both networks on a machine that is at hand for minutes; go on there, another time, from what was carried.
 
-    Exit codes: 0 done, 1 stopped by a signal (what was trained is in --out), 2 wrong use, 3 training diverged.
+    Exit codes: 0 done, 1 cut short by a signal or by the time (what was trained is in --out), 2 wrong use, 3 training
+    diverged.
     """
     from export.campaign.trip import Trip, run_trip
     from export.training.watch import TrainingDivergedError
@@ -75,7 +87,7 @@ def campaign(
     given = {name: value for name, value in options.items() if value is not None}
     nets = TINY if rehearsal else {}
     try:
-        finished = run_trip(Trip(out, brought, minutes, coarse_share, reserve, last, given, nets))
+        finished = run_trip(Trip(out, brought, minutes, coarse_share, reserve, last, data.value, given, nets))
     except TrainingDivergedError as error:
         fail(str(error), 3)
     except (CoopEdgeError, OSError) as error:
@@ -83,4 +95,4 @@ def campaign(
     for path in sorted(out.iterdir()):
         typer.echo(f"{path.stat().st_size / 2**20:8.2f} MiB  {path}")
     if not finished:
-        fail(f"stopped by a signal; {out} holds what was trained until then", 1)
+        fail(f"stopped by a signal, or too little time was left for a network; {out} holds what was trained", 1)

@@ -84,9 +84,7 @@ def licences_of(pack: str | Path | None, photos: str | Path | None) -> dict[str,
         from export.training.textures import photographs
 
         if photographs("train"):
-            found["photographs: sample data of scikit-image"] = (
-                "CC0, public domain or without known restrictions, by picture (documented in skimage.data)"
-            )
+            found["photographs: sample data of scikit-image"] = SAMPLES
     return found
 
 

@@ -12,6 +12,7 @@ minute of training at most. SIGTERM ends the trip after the step at hand, with e
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 import time
@@ -39,6 +40,8 @@ from export.training.session import TASKS
 ROLES = ("coarse", "refiner")
 WARMUP = 0.05
 """Share of a role's time in a trip over which the learning rate rises."""
+LEAST = 0.02
+"""Minutes; a role for which less is left is not begun."""
 CURVE = 40
 """Rows of the training curve that the log keeps at most, per role and trip."""
 BATCH = {"cuda": 64, "cpu": 16}
@@ -50,7 +53,8 @@ class Trip:
     """What to do. ``train``: options of both roles' ``TrainOptions``; ``nets``: of networks that start, by role.
 
     minutes: of the whole trip, from start to exit. coarse_share: of them for the coarse network, 0 to 1. reserve:
-    minutes of each role's part that are kept for judging it. last: let the learning rate fall.
+    minutes of each role's part that are kept for judging it. last: let the learning rate fall. data: who draws the
+    pairs, see ``make_stream``.
     """
 
     out: Path
@@ -59,6 +63,7 @@ class Trip:
     coarse_share: float = 0.5
     reserve: float = 1.0
     last: bool = False
+    data: str = "auto"
     train: Mapping[str, Any] = field(default_factory=dict)
     nets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -80,7 +85,7 @@ class Trip:
 
 
 def run_trip(trip: Trip, streams: StreamMaker = make_stream) -> bool:
-    """Train, judge, write; whether the trip came to its end (False: a signal asked to stop).
+    """Train, judge, write; whether all was done (False: a signal asked to stop, or a network found no time left).
 
     Raises ConfigError, InputError, BackendUnavailable, TrainingDivergedError; ``trip.out`` is valid even then.
     """
@@ -97,6 +102,7 @@ def run_trip(trip: Trip, streams: StreamMaker = make_stream) -> bool:
         "hardware": hardware_name(device),
         "torch": torch.__version__,
         "finished": False,
+        "data": trip.data,
         "options": options.to_dict() | {name: Path(getattr(options, name)).name for name in ("pack", "photos")},
     }
     if options.threads:
@@ -106,8 +112,10 @@ def run_trip(trip: Trip, streams: StreamMaker = make_stream) -> bool:
     for i, role in enumerate(shares):
         part = shares[role] / sum(list(shares.values())[i:])
         minutes = part * (deadline - time.monotonic()) / 60 - trip.reserve
-        trainer = _trainer(role, trip, replace(options, minutes=max(minutes, 1e-3)), luggage, work / role, streams)
-        if not trainer.work():
+        if minutes < LEAST:
+            luggage.trip["skipped"] = role
+            break
+        if not _trainer(role, trip, replace(options, minutes=minutes), luggage, work / role, streams).work():
             break
     else:
         if time.monotonic() < deadline:
@@ -190,7 +198,7 @@ def _trainer(
         options,
         work,
         group,
-        streams=streams,
+        streams=functools.partial(streams, device=str(group.device), data=trip.data),
         luggage=luggage,
         before=before,
         falls=trip.last,

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from export.networks import preset
 from export.shards import networks_in
 from export.training import loop
 from export.training.options import TrainOptions
+from export.training.train_coarse import CoarseTask
 from export.training.watch import TrainingDivergedError
 from tests.export.small_nets import Repeated, coarse_batch
 
@@ -60,13 +62,15 @@ def test_two_trips_go_on_from_each_other(tmp_path):
     assert sorted(before) == [
         LOG, "coarse-step00000002-1of1.safetensors", PICTURE, "refiner-step00000002-1of1.safetensors"
     ]  # fmt: skip
-    starts = []
+    starts, drawn = [], []
 
     def streams(role, size, **options):
         starts.append((role, options["start"], options["seed"]))
+        drawn.append((options["device"], options["data"], options["workers"]))
         return Repeated(role, size, **options)
 
-    assert run_trip(plan(two, one, train={"max_steps": 3, "seed": 5}), streams)
+    assert run_trip(plan(two, one, data="device", train={"max_steps": 3, "seed": 5}), streams)
+    assert drawn == [("cpu", "device", 0)] * 2
     assert {p.name: p.read_bytes() for p in one.iterdir()} == before
     # The same data goes on where it ended: the seed is that of the first trip.
     assert starts == [("coarse", 4, 0), ("refiner", 4, 0)]
@@ -186,6 +190,18 @@ def test_a_signal_ends_the_trip_with_everything_written(tmp_path):
     assert not trip["finished"]
     assert list(trip["roles"]) == ["coarse"]
     assert run_trip(plan(tmp_path / "next", tmp_path), Repeated)
+
+
+def test_a_network_for_which_no_time_is_left_is_not_begun(tmp_path, monkeypatch):
+    """The first one took an hour to judge."""
+    now = [0.0]
+    monkeypatch.setattr(trip_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(CoarseTask, "evaluate", lambda *_: now.__setitem__(0, 3600.0) or {"class_accuracy": 0.5})
+    assert not run_trip(plan(tmp_path, minutes=30.0), Repeated)
+    (trip,) = log_of(tmp_path)
+    assert (trip["finished"], trip["skipped"], list(trip["roles"])) == (False, "refiner", ["coarse"])
+    assert trip["roles"]["coarse"]["figures"] == {"class_accuracy": 0.5}
+    assert [read_metadata(p).role for p in networks_in(tmp_path)] == ["coarse"]
 
 
 def test_a_loss_that_is_not_finite_leaves_what_was_trained_before(tmp_path):
