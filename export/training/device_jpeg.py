@@ -36,12 +36,14 @@ def jpeg(picture: Tensor, quality: Tensor) -> Tensor:
     padding = -n % 16
     padded = functional.pad(picture, (0, padding, 0, padding), "replicate")
     luminance, chrominance, to_ycc, to_bgr, basis = _tables(picture.device)
-    ycc = torch.einsum("ij,njhw->nihw", to_ycc, padded)
+    ycc = torch.einsum("ij,njhw->nihw", to_ycc, padded).round()
     quality = quality.float()
     scale = torch.where(quality < 50, (5000.0 / quality).floor(), 200.0 - 2.0 * quality)[:, None, None]
     tables = [((t * scale + 50.0) / 100.0).floor().clamp(1, 255) for t in (luminance, chrominance)]
-    bright = _coded((ycc[:, :1] - 128.0).round(), tables[0], basis)
-    color = _coded(functional.avg_pool2d(ycc[:, 1:], 2).round(), tables[1], basis)
+    bright = _coded(ycc[:, :1] - 128.0, tables[0], basis)
+    # Means of four are rounded down and up in turn, as the library does, so that halves do not all go one way.
+    half = 0.25 + 0.25 * (torch.arange((n + padding) // 2, device=picture.device) % 2)
+    color = _coded((functional.avg_pool2d(ycc[:, 1:], 2) + half).floor(), tables[1], basis)
     color = functional.interpolate(color, scale_factor=2, mode="bilinear", align_corners=False).round()
     restored = torch.einsum("ij,njhw->nihw", to_bgr, torch.cat([bright, color], dim=1)) + 128.0
     return restored.round().clamp(0, 255)[..., :n, :n]
