@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
+import re
+import shlex
+from pathlib import Path
 
 import cv2
+import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 from coop_edge.runtime.bundle import Bundle
@@ -14,6 +20,8 @@ from export import cli, verify
 from export.campaign.luggage import LOG, PICTURE
 
 assert torch  # the conftest leaves files out by this import
+
+PAGE = (Path(__file__).parents[2] / "docs/gpu.md").read_text()
 
 
 def test_the_command_runs_two_trips_and_what_comes_of_them_is_exported_and_verified(tmp_path, monkeypatch):
@@ -51,3 +59,15 @@ def test_the_command_says_what_is_wrong(tmp_path):
     done = CliRunner().invoke(cli.app, ["campaign", "--out", str(tmp_path), "--minutes", "1"])
     assert done.exit_code == 2
     assert "coarse gets 0.5 of them" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python -m export (.*)$", PAGE, re.MULTILINE))
+def test_the_pages_commands_have_the_options_they_are_given(line):
+    name, *arguments = shlex.split(line)
+    command = typer.main.get_command(cli.app).commands[name]
+    assert command.make_context(name, arguments).params  # raises on what it does not know
+
+
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"^python -m (benchmarks[.\w]+)", PAGE, re.MULTILINE))))
+def test_the_pages_benchmarks_exist(module):
+    assert importlib.util.find_spec(module)
