@@ -115,13 +115,12 @@ def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: RefineCon
     outputs = run_batched(runner, {"query": pairs.query, "render": pairs.render}, config.micro_batch)
     found = correspondences(pairs, outputs, points, cells, maker.camera, radius_px)
     result = _solve(state, pairs, found, solver, config)
-    T_crop, covariance, status, weighted = together_on_host(
-        result.T_camera_object, result.covariance, result.statistics.status, (found.weight > 0).sum(axis=1)
-    )
-    blind = (status == PnpStatus.SOLVED) & (weighted < LEAST_WEIGHTED)
-    T_crop[blind], covariance[blind], status[blind] = np.nan, np.nan, PnpStatus.TOO_FEW_POINTS
+    blind = (found.weight > 0).sum(axis=1) < LEAST_WEIGHTED
+    T_found = xp.where(blind[:, None, None], np.nan, result.T_camera_object)
+    T_crop, covariance, status, blind = together_on_host(T_found, result.covariance, result.statistics.status, blind)
     state.advance(pairs, T_crop, covariance, config)
-    state.keep(found, residuals(found, pairs.crop.K, result.T_camera_object))
+    state.keep(found, residuals(found, pairs.crop.K, T_found))
+    status = np.where(blind & (status == PnpStatus.SOLVED), PnpStatus.TOO_FEW_POINTS, status)
     state.fail_statuses(status)
 
 

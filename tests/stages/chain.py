@@ -84,7 +84,7 @@ class Chain:
                 patch=PATCH,
             )
 
-    def refine(self, T, index) -> Refined:
+    def refine(self, T, index, T_anchor=None) -> Refined:
         with watching(self.oracle) as oracle:
             return refine(
                 self.maker(),
@@ -94,6 +94,7 @@ class Chain:
                 solver=self.solver,
                 config=self.config.refine,
                 radius_px=oracle.size / 64,
+                T_anchor=T_anchor,
             )
 
     def estimate(self, detections=None, index=None) -> tuple[CoarseHypotheses, Refined, Selection]:
