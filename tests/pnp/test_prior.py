@@ -99,11 +99,14 @@ def test_agrees_with_scipy_on_the_stacked_residuals(solve, points, strength):
         found = np.concatenate(
             [result.T_camera_object[i, :3, 3] - T[:3, 3], se3.so3_log(result.T_camera_object[i, :3, :3] @ T[:3, :3].T)]
         )
-        # FP32 sums: see SIGMAS in test_cuda_lm. SciPy's own steps end at 1e-8 of a standard deviation or so.
-        assert (np.abs(found) < (1e-5 if solve.exact else 0.02) * sigma).all()
+        # What is left, in standard deviations. FP32: the iteration ends with the first step that promises less than
+        # COST_NOISE = 1e-6 of the cost, x = sqrt(1e-6 cost) long; with few points of large residuals steps shrink
+        # slowly, and several such steps are left.
+        left = 1e-5 if solve.exact else 0.02 if points > 3 else 1e-3 + 10 * np.sqrt(1e-6 * cost)
+        assert (np.abs(found) < left * sigma).all()
         np.testing.assert_allclose(result.statistics.final_cost[i], cost, rtol=1e-8 if solve.exact else 1e-4, atol=1e-6)
         scale = np.outer(sigma, sigma)
-        np.testing.assert_allclose(result.covariance[i] / scale, covariance / scale, atol=1e-5 if solve.exact else 2e-3)
+        np.testing.assert_allclose(result.covariance[i] / scale, covariance / scale, atol=left)
 
 
 @pytest.mark.parametrize("loss", ["huber", "cauchy"])
@@ -129,7 +132,7 @@ def test_a_robust_loss_leaves_the_prior_alone(solve, loss):
         # In units where the cost is |x|^2, the gradient 2 x of a point that is x standard deviations off. FP32 ends
         # where a step promises 1e-6 of the cost, x = sqrt(1e-6 cost) = 0.02 to 0.03.
         assert (np.abs(ahead - behind) / (2 * 1e-2) < (1e-3 if solve.exact else 0.1)).all()
-        assert (np.minimum(ahead, behind) > cost(np.zeros(6)) - 1e-6).all()
+        assert (np.minimum(ahead, behind) > cost(np.zeros(6)) * (1 - (1e-9 if solve.exact else 2e-6))).all()
 
 
 def test_without_evidence_the_answer_is_the_anchor(solve):
@@ -192,12 +195,13 @@ def test_an_infinitely_narrow_prior_is_the_anchor(solve):
 def test_each_axis_is_the_cameras(solve):
     """A prior on depth alone holds depth alone: the other axes are as free as without it."""
     given, prior = problem(seed=8)
+    prior.T_anchor[:, 2, 3] += 0.2
     depth = np.full((5, 6), np.inf)
-    depth[:, 2] = 1e-4
+    depth[:, 2] = 3e-5
     xi = xi_between(solve(*given, LONG, dataclasses.replace(prior, sigma=depth)).T_camera_object, prior)
     free = xi_between(solve(*given, LONG).T_camera_object, prior)
-    assert (np.abs(xi[:, 2]) < 1e-4).all()
-    assert (np.abs(free[:, 2]) > 1e-3).all()
+    assert (np.abs(free[:, 2]) > 0.1).all()
+    assert (np.abs(xi[:, 2]) < 0.02 * np.abs(free[:, 2])).all()
     assert (np.abs(xi[:, [0, 1, 3, 4, 5]]).max(axis=1) > 1e-3).all()
 
 
@@ -221,7 +225,7 @@ def test_points_behind_the_camera_alone_fail_even_with_a_prior(solve):
 
 def test_errors_are_spread_as_the_covariance_says(solve):
     """Truths drawn from the prior, pixels with the noise the weights say: squared Mahalanobis distances average 6."""
-    B, P, rng = 400, 12, np.random.default_rng(11)
+    B, P, rng = 400 if solve.exact else 60, 12, np.random.default_rng(11)
     p = make_problems(1, P, noise_px=0, weights="unknown", extent_px=(200.0, 200.0), seed=11)
     X, K, anchor = (np.repeat(a, B, 0) for a in (p.points_object, p.K, p.T_camera_object))
     centre, sigma = X.mean(axis=1), np.array([0.002, 0.002, 0.01, 0.02, 0.02, 0.02])
@@ -234,7 +238,7 @@ def test_errors_are_spread_as_the_covariance_says(solve):
     T = result.T_camera_object
     off = np.concatenate([T[:, :3, 3] - truth[:, :3, 3], se3.so3_log(T[:, :3, :3] @ np.swapaxes(R, 1, 2))], axis=1)
     squared = np.einsum("bi,bij,bj->b", off, np.linalg.inv(result.covariance), off)
-    assert 5.3 < squared.mean() < 6.7  # 6 +- 4 standard errors
+    assert abs(squared.mean() - 6) < 4 * np.sqrt(12 / B)  # standard errors
 
 
 def test_alone_and_in_a_batch(solve):
