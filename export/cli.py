@@ -19,6 +19,7 @@ def _root() -> None:
 
 for _command in (
     cli_training.train,
+    cli_training.profile,
     cli_training.assets,
     cli_training.pairs,
     cli_campaign.campaign,

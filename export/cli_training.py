@@ -1,4 +1,4 @@
-"""The commands `train`, `assets` and `pairs`."""
+"""The commands `train`, `profile`, `assets` and `pairs`."""
 
 from __future__ import annotations
 
@@ -73,6 +73,14 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
+class Data(str, Enum):
+    """Who draws pairs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    device = "device"
+
+
 class Size(str, Enum):
     """Size presets."""
 
@@ -107,6 +115,9 @@ def train(
     ] = None,
     precision: Annotated[Precision | None, typer.Option(help="auto = bfloat16 where the device is fast at it.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to train [default: auto].")] = None,
+    data: Annotated[
+        Data | None, typer.Option(help="Who draws pairs: workers, or the device [default: auto, a GPU does].")
+    ] = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile.")] = None,
     evaluate_minutes: Annotated[float | None, typer.Option(help="Between evaluations [default: 10].")] = None,
     evaluate_samples: Annotated[int | None, typer.Option(help="Held-out pairs of one [default: 256].")] = None,
@@ -136,6 +147,7 @@ def train(
         "learning_rate": learning_rate,
         "precision": precision,
         "device": device,
+        "data": data,
         "compile": compile_,
         "evaluate_minutes": evaluate_minutes,
         "evaluate_samples": evaluate_samples,
@@ -156,6 +168,44 @@ def train(
     except (CoopEdgeError, OSError) as error:
         fail(f"{type(error).__name__}: {error}", 2)
     typer.echo(folder)
+
+
+def profile(
+    role: Annotated[Role, typer.Argument(help="Which network.")],
+    size: Annotated[Size, typer.Option(help="Size preset.")] = Size.xs,
+    seconds: Annotated[float, typer.Option(min=0.0, help="To measure, after warming up.")] = 60.0,
+    batch_size: Annotated[int, typer.Option(help="Pairs per step.")] = 16,
+    workers: Annotated[
+        int, typer.Option(help="Processes that draw pairs, or make objects for a device that does.")
+    ] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of PyTorch; 0 = its own choice.")] = 0,
+    pack: Annotated[Path | None, typer.Option(help="Asset pack; procedural objects alone without one.")] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="auto = bfloat16 where the device is fast at it.")
+    ] = Precision.auto,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
+    data: Annotated[Data, typer.Option(help="Who draws pairs: workers, or the device (auto: a GPU does).")] = Data.auto,
+    compile_: Annotated[bool, typer.Option("--compile/--no-compile", help="torch.compile.")] = False,
+) -> None:
+    """Print the pairs per second of each stage of training: drawing, forward, backward."""
+    from export.training.session import Plan
+    from export.training.throughput import measure
+
+    options: dict[str, Any] = {
+        "size": size,
+        "batch_size": batch_size,
+        "workers": workers,
+        "threads": threads,
+        "precision": precision,
+        "device": device,
+        "data": data,
+        "compile": compile_,
+        "pack": str(pack.absolute()) if pack else None,
+    }
+    try:
+        typer.echo(measure(Plan(role.value, _given(options)), seconds).table())
+    except (CoopEdgeError, OSError) as error:
+        fail(f"{type(error).__name__}: {error}", 2)
 
 
 def assets(
@@ -201,19 +251,24 @@ def pairs(
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Pairs.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the pairs.")] = 0,
     heldout: Annotated[bool, typer.Option("--heldout", help="Of held-out objects.")] = False,
+    data: Annotated[Data, typer.Option(help="Who draws them: one by one (cpu), or whole batches (device).")] = Data.cpu,
+    device: Annotated[Device, typer.Option(help="Where: cpu, or cuda.")] = Device.cpu,
     pack: Annotated[Path | None, typer.Option(help="Asset pack.")] = None,
     photos: Annotated[Path | None, typer.Option(help="Folder of photographs.")] = None,
 ) -> None:
     """Draw training pairs with their labels into a picture, to look at."""
     from export.training.data import make_stream
+    from export.training.device_data import on_host
+    from export.training.distributed import pick_device
     from export.training.pictures import write_pairs
 
     split = "heldout" if heldout else "train"
     try:
         with make_stream(
-            role.value, size, batch_size=count, workers=0, seed=seed, split=split, pack=pack, photos=photos
-        ) as stream:
-            write_pairs(output, next(stream), count)
+            role.value, size, batch_size=count, workers=0, seed=seed, split=split, pack=pack, photos=photos,
+            device=str(pick_device(device.value)), data=data.value,
+        ) as stream:  # fmt: skip
+            write_pairs(output, on_host(next(stream)), count)
     except (CoopEdgeError, OSError) as error:
         fail(f"{type(error).__name__}: {error}", 2)
     typer.echo(output)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from coop_edge.errors import InputError
+from coop_edge.errors import BackendUnavailable, InputError
 from export.training import data
 from export.training.data import Recipe
 from export.training.data_workers import Blocks, InProcess, Workers
@@ -44,14 +44,13 @@ class DeviceStream:
     recipe: role, size, seed, split, pack, photos, hardness and ramp of the pairs.
     workers: processes that make objects; 0 makes them here, in between batches.
     capacity: objects in stock; by default ``CAPACITY`` of the device.
-    done: called with the name of a stage (``device_pairs.STAGES``) after each has been launched.
 
     Raises InputError and, without CuPy on a GPU, BackendUnavailable.
     """
 
     def __init__(
         self, recipe: Recipe, batch_size: int, workers: int, start: int, device: str | torch.device,
-        *, capacity: int | None = None, limits: Limits | None = None, done: Callable[[str], None] | None = None,
+        *, capacity: int | None = None, limits: Limits | None = None,
     ) -> None:  # fmt: skip
         self.recipe, self.batch_size = recipe, batch_size
         self.position = start
@@ -60,6 +59,11 @@ class DeviceStream:
         kind = self.device.type
         if kind not in CAPACITY:
             raise InputError(f"device: wanted 'cuda' or 'cpu', got {device!r}")
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise BackendUnavailable(
+                f"device {device!r}: PyTorch {torch.__version__} finds no CUDA device to draw pairs on; with "
+                "data='cpu' worker processes draw them"
+            )
         slots = CAPACITY[kind] if capacity is None else capacity
         self._at_once = AT_ONCE[kind]
         share = data.PACK_SHARE if recipe.pack is not None else 0.0
@@ -67,8 +71,7 @@ class DeviceStream:
         self._share = share
         plates = max(1, round(PLATES_PER_OBJECT * slots))
         self.stock = Stock(slots, self.device, share, order.limits, plates)
-        options = {} if done is None else {"done": done}
-        self._drawer = Drawer(self.stock, rasterizer(self.stock), recipe.size, **options)
+        self._drawer = Drawer(self.stock, rasterizer(self.stock), recipe.size)
         self._start, self._made = start, 0
         first = start // PAIRS_PER_OBJECT
         self._waits = workers == 0
@@ -82,12 +85,17 @@ class DeviceStream:
     def __next__(self) -> Any:
         """The next batch: a CoarseBatch or RefinerBatch of tensors."""
         self._renew()
+        self._drawer.done("objects")
         self._drawer.seed(self.recipe.seed, data.SPLITS.index(self.recipe.split), 5, self.position)
         parts = []
         for low in range(0, self.batch_size, self._at_once):
             parts.append(self._part(self.position + low, min(self._at_once, self.batch_size - low)))
         self.position += self.batch_size
         return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def watch(self, done: Callable[[str], None]) -> None:
+        """Call ``done`` with the name of each stage (``device_pairs.STAGES``) when it has been launched."""
+        self._drawer.done = done
 
     def close(self) -> None:
         self._blocks.close()
@@ -119,6 +127,12 @@ class DeviceStream:
             if delivery.plate is not None:
                 self.stock.add_plate(delivery.plate)
             self._made += 1
+
+
+def on_host(batch: Any) -> Any:
+    """A batch of tensors as one of NumPy arrays; one of those as it is. Waits for the device."""
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return type(batch)(**{k: v.cpu().numpy() if isinstance(v, torch.Tensor) else v for k, v in values.items()})
 
 
 def _joined(parts: list[Any]) -> Any:

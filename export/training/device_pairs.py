@@ -43,8 +43,8 @@ from export.training.device_scenes import FOCAL, Scenes, Views, crops, draw_scen
 from export.training.device_stock import Stock
 from export.training.labels import TOLERANCE
 
-STAGES = ("scenes", "render", "augment", "labels")
-"""What the time of drawing goes into, in this order."""
+STAGES = ("objects", "scenes", "render", "augment", "labels")
+"""What the time of drawing goes into, in this order; the first is exchanging objects."""
 
 
 def _nothing(stage: str) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from coop_edge.config import Config
 from export.networks import SIZES
+from export.training.data import DRAWN
 
 PEAK_RATES = {"xs": 6e-4, "s": 4e-4, "b": 1e-4, "l": 1e-4}
 """Peak learning rates by size, where none is given."""
@@ -50,6 +51,8 @@ class TrainOptions(Config):
     """torch.compile the network: slower to start, faster after."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
+    data: Literal["auto", "cpu", "device"] = "auto"
+    """Who draws pairs: the workers, or the device in whole batches; "auto" = the device, if it is a GPU."""
     pack: str = ""
     """Asset pack; without one all objects are procedural."""
     photos: str = ""
@@ -83,6 +86,7 @@ class TrainOptions(Config):
         self._choice("precision", ("auto", "float32", "bfloat16"))
         self._flag("compile")
         self._choice("device", ("auto", "cpu", "cuda"))
+        self._choice("data", DRAWN)
         self._int("ramp", 0, 1 << 40)
         self._number("hardness", 0.0, 1.0)
         self._number("checkpoint_minutes", 1e-3, 1e6)

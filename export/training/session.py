@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -60,7 +61,7 @@ def train(plan: Plan, streams: StreamMaker = make_stream) -> Path:
         raise ConfigError(f"role: wanted one of {', '.join(CONFIGS)}, got {plan.role!r}")
     if plan.resume is not None and plan.init is not None:
         raise InputError("--resume goes on with the weights it finds and --init starts from others: wanted one of them")
-    options, config = _resumed(plan, plan.resume) if plan.resume is not None else _new(plan)
+    options, config = _resumed(plan, plan.resume) if plan.resume is not None else network_of(plan)
     folder = plan.resume or plan.out or Path("out") / "training" / f"{plan.role}_{options.size}"
     if plan.resume is None and (folder / "training_state.pt").exists():
         raise InputError(f"{folder} holds a run already: --resume {folder} goes on with it, --out names another folder")
@@ -72,7 +73,8 @@ def train(plan: Plan, streams: StreamMaker = make_stream) -> Path:
         if plan.init is not None:
             initialise(net, plan.init)
         task = TASKS[plan.role](config, options)
-        trainer = Trainer(task, net, options, folder, group, resume=plan.resume is not None, streams=streams)
+        drawn = functools.partial(streams, device=str(group.device), data=options.data)
+        trainer = Trainer(task, net, options, folder, group, resume=plan.resume is not None, streams=drawn)
         trainer.run()
         if group.first:
             _report(trainer, group)
@@ -90,7 +92,8 @@ def initialise(net: Net, path: Path) -> None:
         load_croco(net.trunk, state)
 
 
-def _new(plan: Plan) -> tuple[TrainOptions, NetConfig]:
+def network_of(plan: Plan) -> tuple[TrainOptions, NetConfig]:
+    """Options and network of a new run. Raises ConfigError."""
     options = TrainOptions.from_dict(plan.train)
     net = dict(plan.net)
     if plan.role == "refiner":

@@ -80,7 +80,7 @@ def test_motion_blur_is_that_of_single_pictures(unit):
 @pytest.mark.parametrize("size", [32, 40])
 @pytest.mark.parametrize("quality", [25, 49, 50, 75, 95])
 def test_jpeg_is_the_codecs(size, quality):
-    """Pictures as OpenCV gives them back, but for coefficients at the edge of a step: rounding sends them either way."""
+    """Pictures as OpenCV gives them back, but for coefficients at the edge of a step, which rounding may flip."""
     smooth = cv2.GaussianBlur(np.random.default_rng(quality).random((size, size, 3), np.float32), (0, 0), 2)
     picture = np.clip(255 * (2 * smooth - 0.5), 0, 255).astype(np.uint8)
     wanted = augment._jpeg(picture, quality).astype(int)
