@@ -212,7 +212,7 @@ class RefineConfig(Config):
     """The same along the line of sight, in diameters; 0 leaves depth free."""
     prior_rotation: float = 0.5
     """The same of the rotation, radians about each axis; 0 leaves it free."""
-    prior_information: float = 0.03
+    prior_information: float = 0.1
     """Share of each cell's information that is its own, neighbours being wrong together: weights times its root are
     inverse standard deviations. Larger trusts the images more against the start; without effect if the three above are
     0."""
