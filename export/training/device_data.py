@@ -32,8 +32,12 @@ FIRST = 24
 """Objects that must be there before the first pair."""
 PAIRS_PER_OBJECT = data.BLOCK * data.RENEWAL
 """Pairs between new objects, without workers; with them objects are exchanged as fast as they are made."""
-AT_ONCE = {"cuda": 128, "cpu": 16}
-"""Pairs drawn together: a bound on the memory for views, of which a pair has several, twice its size."""
+AT_ONCE = {"cuda": 256, "cpu": 16}
+"""Most pairs that are drawn together: more launches in less time, but more memory."""
+BYTES_PER_PIXEL = 2000
+"""Of memory while pairs are drawn, per pixel of one image of each, roughly: a pair has views of twice its size."""
+MEMORY_SHARE = 0.15
+"""Of a GPU's memory that drawing may take."""
 
 
 class DeviceStream:
@@ -65,7 +69,7 @@ class DeviceStream:
                 "data='cpu' worker processes draw them"
             )
         slots = CAPACITY[kind] if capacity is None else capacity
-        self._at_once = AT_ONCE[kind]
+        self._at_once = _at_once(self.device, recipe.size)
         share = data.PACK_SHARE if recipe.pack is not None else 0.0
         order = ObjectRecipe(recipe, share, limits or Limits())
         self._share = share
@@ -127,6 +131,15 @@ class DeviceStream:
             if delivery.plate is not None:
                 self.stock.add_plate(delivery.plate)
             self._made += 1
+
+
+def _at_once(device: torch.device, size: int) -> int:
+    """Pairs of images of ``size`` pixels a side to draw together."""
+    most = AT_ONCE[device.type]
+    if device.type != "cuda":
+        return most
+    memory = MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory
+    return max(1, min(most, int(memory / (BYTES_PER_PIXEL * size**2))))
 
 
 def on_host(batch: Any) -> Any:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from export.training.device_geometry import Draw, rays, rotate
 from export.training.device_photo import blur_matrix
-from export.training.device_scenes import Scenes, Views, inside, pixel_grid
+from export.training.device_scenes import Scenes, Views, inside_view
 from export.training.device_stock import Stock
 from export.training.scenes_light import _SHADOW_STEPS, GAMMA
 
@@ -101,8 +101,7 @@ def photograph(stock: Stock, scene: Scenes, views: Views, lighting: Lighting, ba
     albedo = torch.where(solid, views.albedo.permute(0, 3, 1, 2).float(), background)
     image = (albedo / 255.0) ** GAMMA
     image = image * torch.where(solid, on[:, :3], off) + on[:, 3:] * solid
-    grid = pixel_grid(n, views.K.device).expand(len(views.K), -1, -1)
-    return image * inside(scene.edge, views.R, views.K, grid).view(-1, 1, n, n)
+    return image * inside_view(scene.edge, views.R, views.K, n)[:, None]
 
 
 def _light(stock: Stock, scene: Scenes, views: Views, lighting: Lighting) -> tuple[Tensor, Tensor, Tensor]:

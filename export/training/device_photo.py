@@ -180,7 +180,8 @@ def _moved(draw: Draw, image: Tensor, unit: float, count: int) -> Tensor:
     kernels = motion_kernels(length, angle, unit * _LONGEST)
     chosen, margin = image[rows], kernels.shape[-1] // 2
     padded = functional.pad(chosen, (margin,) * 4, "replicate").flatten(0, 1)[None]
-    blurred = functional.conv2d(padded, kernels.repeat_interleave(3, dim=0)[:, None], groups=3 * count)
+    each = kernels[:, None].expand(-1, 3, -1, -1).flatten(0, 1)[:, None]
+    blurred = functional.conv2d(padded, each, groups=3 * count)
     return image.index_copy(0, rows, blurred[0].view_as(chosen))
 
 
@@ -195,11 +196,11 @@ def _noise(draw: Draw, n: int, size: int) -> Tensor:
 def backdrops(draw: Draw, plates: Tensor, n: int, size: int) -> Tensor:
     """``pairs.backdrop`` of n pictures: pieces of plates uint8 [P,m,m,3], float32 [n,3,size,size] in 0..255."""
     m = plates.shape[1]
-    side = (m * draw.uniform(0.4, 1.0, n)).floor()
-    corner = (draw.uniform(0.0, 1.0, n, 2) * (m - side + 1)[:, None]).floor()
+    side = (m * draw.uniform(0.4, 1.0, n)).floor().float()
+    corner = (draw.uniform(0.0, 1.0, n, 2).float() * (m - side + 1)[:, None]).floor()
     turn, mirrored = draw.integers(4, n)[:, None, None], draw.chance(0.5, n)[:, None, None]
     last = side[:, None, None] - 1
-    at = torch.arange(size, dtype=torch.float64, device=plates.device)
+    at = torch.arange(size, device=plates.device)
     position = ((at + 0.5) * (side / size)[:, None] - 0.5).clamp(min=0)
     position = torch.minimum(position, last[:, 0])
     u, v = (p.expand(n, size, size) for p in (position[:, None, :], position[:, :, None]))

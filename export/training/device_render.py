@@ -130,7 +130,7 @@ class KernelRasterizer:
         starts = torch.cumsum((faces + BLOCK - 1) // BLOCK, dim=0)
         first = slots.clamp(min=0) * stock.limits.faces
         ranges = torch.stack([first, faces, starts.roll(1), torch.zeros_like(faces)], dim=1).int()
-        ranges[:1, 2] = 0
+        ranges[:1, 2].fill_(0)
         views = _view_floats(T, K, samples, stock.centre[which])
         scene = (self._array(stock.vertices), self._array(stock.faces), self._array(views), self._array(ranges))
         zbuffer = torch.full((total,), -1, dtype=torch.int64, device=slots.device)  # all bits set: nothing

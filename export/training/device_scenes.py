@@ -6,6 +6,7 @@ often as it may be here, and the first that suits is taken.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -121,10 +122,20 @@ def inside(edge: Tensor, R: Tensor, K: Tensor, pixels: Tensor) -> Tensor:
     return m[:, None, 0] * x + m[:, None, 1] * y + m[:, None, 2] >= 0.0
 
 
+def inside_view(edge: Tensor, R: Tensor, K: Tensor, size: int) -> Tensor:
+    """``inside`` of all pixels of size x size views, bool [N,size,size]."""
+    m = rotate(R, edge)[..., None, None]
+    at = torch.arange(size, dtype=torch.float64, device=edge.device)
+    x = (at - K[:, 0, 2, None]) / K[:, 0, 0, None]
+    y = (at - K[:, 1, 2, None]) / K[:, 1, 1, None]
+    return m[:, 0] * x[:, None, :] + m[:, 1] * y[:, :, None] + m[:, 2] >= 0.0
+
+
 def pixel_grid(size: int, device: torch.device) -> Tensor:
     """All pixels (x, y) of a size x size image, row by row, float64 [size^2,2]."""
     at = torch.arange(size, dtype=torch.float64, device=device)
-    return torch.stack([at.repeat(size), at.repeat_interleave(size)], dim=1)
+    x, y = at[None, :].expand(size, size), at[:, None].expand(size, size)
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
 def draw_scenes(
@@ -161,7 +172,7 @@ def _first_that_suits(
     _, depth = render_items(rasterizer, every, R, K, size)
     own, back, front = depth[:, :1], depth[:, 1:3], depth[:, 3:]
     covered = torch.isfinite(own[:, 0])
-    within = inside(edge, R, K, pixel_grid(size, edge.device).expand(n, -1, -1)).view(n, size, size)
+    within = inside_view(edge, R, K, size)
     total = covered.sum(dim=(1, 2)).clamp(min=1)
     seen = (own <= front) & (own <= back[:, :1]) & (covered & within)[:, None]
     share = seen.sum(dim=(2, 3)) / total[:, None]
@@ -225,7 +236,7 @@ def _modal_box(probe: Probe, rows: Tensor, columns: Tensor) -> Tensor:
 def _place(draw: Draw, stock: Stock, slot: Tensor) -> Items:
     """Targets on the optical axes, turned at random, at random distances."""
     n = len(slot)
-    low, high = (float(torch.log(torch.tensor(d, dtype=torch.float64))) for d in (scenes.NEAREST, scenes.FARTHEST))
+    low, high = math.log(scenes.NEAREST), math.log(scenes.FARTHEST)
     distance = stock.diameter[slot] * torch.exp(draw.uniform(low, high, n))
     centre = torch.stack([torch.zeros_like(distance), torch.zeros_like(distance), distance], dim=1)
     T = _at(random_rotation(draw, n), centre, stock.centre[slot])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 from coop_edge.errors import BackendUnavailable, InputError
@@ -19,11 +21,13 @@ from export.training.data import Recipe, make_stream
 from export.training.device_data import DeviceStream, on_host
 from export.training.device_geometry import Draw
 from export.training.device_objects import Delivery, Limits, ObjectRecipe
-from export.training.device_pairs import STAGES
+from export.training.device_pairs import STAGES, Drawer
+from export.training.device_render import KernelRasterizer
 from export.training.device_stock import Stock
 from export.training.objects import MODEL_POINTS
 from export.training.session import Plan, train
 from export.training.task import to_tensors
+from tests.cuda_host.host_device import HostDevice
 from tests.export.device_cases import CPU, SMALL, stock_of, things
 from tests.export.small_nets import NET
 
@@ -291,6 +295,36 @@ def test_kinds_take_turns(share):
     assert kinds.count("pack") == round(100 * share)
     if share == data.PACK_SHARE:
         assert {"pack", "procedural"} == set(kinds[:3])
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raises where an operation, were its tensors on a GPU, would wait for it or copy from the host."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero", "lift_fresh", "linalg_inv")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.split(".")[0].removeprefix("_unsafe_")
+        assert not any(name.startswith(word) for word in self.WAITS), name
+        if name in ("index", "index_put", "index_put_"):
+            assert not any(i is not None and i.dtype == torch.bool for i in args[1]), name
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("role", ["coarse", "refiner"])
+def test_no_value_decides_what_is_launched(role):
+    """By the kernels: what ``nothing_waits_for_the_gpu`` asserts on a GPU, as far as it can be seen without one."""
+    stock = stock_of(things(4))
+    drawer = Drawer(stock, KernelRasterizer(stock, HostDevice(guard=False)), 32)
+    one = torch.ones(6, dtype=torch.float64)
+    draw = drawer.coarse if role == "coarse" else functools.partial(drawer.refiner, halfway=0.5)
+    drawer.seed(1)
+    first = draw(one, 0 * one)  # tables are made on first use
+    drawer.seed(1)
+    with NoWaiting():
+        again = draw(one, 0 * one)
+    assert same(first, again)
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoWaiting():
+        float(one[0])
 
 
 @pytest.mark.gpu
