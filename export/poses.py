@@ -6,15 +6,18 @@ CPU, whatever ran the networks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from coop_edge.config import LmConfig, RansacConfig
-from coop_edge.pnp import LmResult, PosePrior, RansacResult, ransac_epnp, weighted_lm
+from coop_edge.config import LmConfig, RansacConfig, RefineConfig
+from coop_edge.pnp import LmResult, PnpStatus, PosePrior, RansacResult, ransac_epnp, weighted_lm
 from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.matches import patch_centres, template_pixels
+from coop_edge.stages.prior import lm_weights, pose_prior
+from coop_edge.stages.refine import LEAST_WEIGHTED
 from export.networks.refiner import cell_pixels
 from export.training.batch import PATCH, CoarseBatch, RefinerBatch
 
@@ -39,6 +42,34 @@ def match_poses(
     config = replace(config, threshold_px=config.threshold_px * size / REFERENCE_SIZE)
     here = np.broadcast_to(patch_centres(size, PATCH), (*valid.shape, 2))
     return ransac_epnp(points, here, valid, batch.K_query, config), valid
+
+
+def refined_step(
+    batch: RefinerBatch,
+    outputs: Mapping[str, Array],
+    centre: Array,
+    stride: int,
+    config: RefineConfig,
+    T_anchor: Array | None = None,
+) -> tuple[Array, Array]:
+    """One iteration of refinement from ``T_init``: poses [N,4,4], NaN where there is none, and where there is one [N].
+
+    outputs: ``flow`` [N,2,H,W] and ``scale`` in pixels, ``certainty`` and ``confidence`` (W) [N,1,H,W]. centre: of the
+    objects [N,3], metres, object's frame. T_anchor: what the prior is about [N,4,4], in the cameras of ``batch``; None:
+    ``T_init``. Raises InputError as ``pnp.base.PnpSolver.weighted_lm`` does.
+
+    As in ``coop_edge.stages.refine``, a pair with fewer than ``LEAST_WEIGHTED`` cells of positive W has no pose, though
+    the prior alone would give one.
+    """
+    confidence = outputs["confidence"]
+    weights = lm_weights(config, confidence, outputs["certainty"] / outputs["scale"])
+    prior = pose_prior(config, batch.T_init if T_anchor is None else T_anchor, centre, batch.diameter)
+    result = flow_poses(batch, outputs["flow"], weights, stride, config.lm, prior)
+    cells = cell_pixels(stride)
+    seen = (confidence[:, 0] > 0) & np.isfinite(batch.object_points[:, cells, cells, 0])
+    blind = seen.sum(axis=(1, 2)) < LEAST_WEIGHTED
+    solved = (np.asarray(result.statistics.status) == PnpStatus.SOLVED) & ~blind
+    return np.where(solved[:, None, None], result.T_camera_object, np.nan), solved
 
 
 def flow_poses(

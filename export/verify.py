@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ import numpy as np
 
 from coop_edge.errors import CoopEdgeError, InputError
 from coop_edge.runtime.bundle import ROLES, Bundle, write_manifest
-from export.training.batch import PATCH, CoarseBatch, RefinerBatch, stack, take
+from export.training.batch import PATCH, CoarseBatch, stack, take
 from export.training.data import Stream, make_stream
+from export.training.pairs_refiner import centres_of
 from export.verify_engines import Engine, Reference, find_engines, run_all
 from export.verify_outputs import OutputRow, compare_outputs
-from export.verify_poses import MIN_POSES, PoseRow, Poses, coarse_poses, compare_poses, refined_poses
+from export.verify_poses import MIN_POSES, CentredBatch, PoseRow, Poses, coarse_poses, compare_poses, refined_poses
 from export.verify_report import complaints_of, make_report
 
 Array = np.ndarray[Any, Any]
@@ -58,11 +59,11 @@ class Pairs:
     """What the networks are compared on; how many pairs of each kind these were chosen from."""
 
     coarse: CoarseBatch
-    refiner: RefinerBatch
+    refiner: CentredBatch
     coarse_drawn: int
     refiner_drawn: int
 
-    def of(self, role: str) -> CoarseBatch | RefinerBatch:
+    def of(self, role: str) -> CoarseBatch | CentredBatch:
         """What a role of the bundle is fed."""
         return self.coarse if role.startswith("coarse") else self.refiner
 
@@ -136,27 +137,34 @@ def draw_pairs(
             f"bundle {bundle.name}: pairs are drawn for patches of {PATCH} pixels, not {bundle.patch_size}"
         )
     drawn: dict[str, Any] = {}
+    options: dict[str, Any] = {"batch_size": samples, "workers": 0, "seed": seed, "hardness": hardness}
     for role in ("coarse", "refiner"):
-        with make_stream(
-            role, bundle.input_size, batch_size=samples, workers=0, seed=seed, split="heldout", hardness=hardness
-        ) as stream:
+        with make_stream(role, bundle.input_size, **options, split="heldout", keep_scenes=role == "refiner") as stream:
             drawn[role], drawn[f"{role}_drawn"] = _with_poses(stream, bundle, reference, most)
     return Pairs(**drawn)
 
 
 def _with_poses(stream: Stream, bundle: Bundle, reference: Reference, most: int) -> tuple[Any, int]:
     """The first batch and what is added to it, and how many pairs were drawn."""
-    parts = [next(stream)]
+    parts = [centred(next(stream))]
     found = int(_reference_poses(bundle, reference, parts[0]).solved.sum())
     while found < MIN_POSES and stream.position < most:
-        more = next(stream)
+        more = centred(next(stream))
         which = np.flatnonzero(_reference_poses(bundle, reference, more).solved)[: MIN_POSES - found]
         parts.append(take(more, which))
         found += len(which)
     return stack(parts), stream.position
 
 
-def _reference_poses(bundle: Bundle, reference: Reference, batch: CoarseBatch | RefinerBatch) -> Poses:
+def centred(drawn: Any) -> Any:
+    """What a stream gave: with scenes, refiner pairs with their objects' centres; else the batch as it is."""
+    if not isinstance(drawn, tuple):
+        return drawn
+    batch, scenes = drawn
+    return CentredBatch(**{f.name: getattr(batch, f.name) for f in fields(batch)}, centre=centres_of(scenes))
+
+
+def _reference_poses(bundle: Bundle, reference: Reference, batch: CoarseBatch | CentredBatch) -> Poses:
     outputs: dict[str, dict[str, Array]] = {}
     for role in ("coarse_encoder", "coarse_decoder") if isinstance(batch, CoarseBatch) else ("refiner",):
         outputs[role] = reference.run(role, _feed(role, batch, outputs))
@@ -194,7 +202,7 @@ def compare(
     return output_rows, pose_rows
 
 
-def _feed(role: str, batch: CoarseBatch | RefinerBatch, outputs: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+def _feed(role: str, batch: CoarseBatch | CentredBatch, outputs: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
     """Inputs of a role; ``outputs`` hold the tokens that the decoder reads, queries first, then templates."""
     if role == "coarse_decoder":
         query, template = np.split(outputs["coarse_encoder"]["tokens"], 2)
@@ -209,7 +217,7 @@ def image_of(rgb: Array) -> Array:
     return np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
 
 
-def _poses(bundle: Bundle, batch: CoarseBatch | RefinerBatch, outputs: Mapping[str, Mapping[str, Array]]) -> Poses:
+def _poses(bundle: Bundle, batch: CoarseBatch | CentredBatch, outputs: Mapping[str, Mapping[str, Array]]) -> Poses:
     if isinstance(batch, CoarseBatch):
         return coarse_poses(batch, outputs["coarse_decoder"])
     return refined_poses(batch, outputs["refiner"], stride=bundle.stride, radius_px=bundle.radius_px)

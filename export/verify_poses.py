@@ -1,8 +1,8 @@
 """The poses that outputs lead to, and how far two sets of poses lie apart.
 
 Coarse: encoder and decoder, matches lifted through the template's object points as the estimator does it, EPnP in
-RANSAC with a fixed seed (the same samples for all engines, as far as the same patches are matched). Refined: the
-refiner's flow and confidence, one weighted Levenberg-Marquardt from the start pose.
+RANSAC with a fixed seed (the same samples for all engines, as far as the same patches are matched). Refined: one
+iteration of the estimator's refinement from the start pose, its prior about that pose included.
 
 Refined poses move smoothly with the outputs. Coarse ones do not: a match takes the object point of the nearest template
 pixel, so that small differences of the outputs leave a pose exactly as it is, and larger ones make it jump. Where a
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.config import CoarseConfig, RansacConfig
+from coop_edge.config import CoarseConfig, RansacConfig, RefineConfig
 from coop_edge.pnp import PnpStatus
 from coop_edge.stages.coarse import least_inliers
-from export.poses import flow_poses, match_poses
+from export.poses import match_poses, refined_step
 from export.training.batch import CoarseBatch, RefinerBatch
 
 Array = np.ndarray[Any, Any]
@@ -37,6 +37,13 @@ MIN_POSES = 16
 """Pairs with a pose from PyTorch that a verdict needs."""
 MODEL_POINTS = 256
 """Points of the object that stand for it."""
+
+
+@dataclass(frozen=True)
+class CentredBatch(RefinerBatch):
+    """Refiner pairs, and the point of each object whose place the prior is about."""
+
+    centre: Any  # float64 [N,3] metres, object's frame
 
 
 @dataclass(frozen=True)
@@ -93,23 +100,18 @@ class PoseRow:
 def coarse_poses(batch: CoarseBatch, outputs: Mapping[str, Array]) -> Poses:
     """Poses from ``probability`` [N,T], ``index`` [N,T] and ``offset`` [N,T,2]."""
     result, valid = match_poses(batch, outputs["probability"], outputs["index"], outputs["offset"], RANSAC)
-    poses = _poses(result)
     # As the estimator has it: a pose with no more inliers than wrong matches have by chance is none.
     least = least_inliers(valid.sum(axis=1), CoarseConfig().min_inliers, RANSAC.threshold_px)
-    return Poses(poses.T, poses.solved & (result.statistics.n_inliers >= least))
+    solved = np.asarray(result.statistics.status) == PnpStatus.SOLVED
+    return Poses(result.T_camera_object, solved & (result.statistics.n_inliers >= least))
 
 
-def refined_poses(batch: RefinerBatch, outputs: Mapping[str, Array], *, stride: int, radius_px: float) -> Poses:
-    """Poses from the refiner's outputs, one step from ``T_init``; W = certainty sensitivity (1 - exp(-R / scale))."""
-    flow, scale, certainty, sensitivity = (
-        outputs[name].astype(np.float64) for name in ("flow", "scale", "certainty", "sensitivity")
-    )
-    confidence = certainty * sensitivity * -np.expm1(-radius_px / scale)
-    return _poses(flow_poses(batch, flow, confidence, stride))
-
-
-def _poses(result: Any) -> Poses:
-    return Poses(result.T_camera_object, np.asarray(result.statistics.status) == PnpStatus.SOLVED)
+def refined_poses(batch: CentredBatch, outputs: Mapping[str, Array], *, stride: int, radius_px: float) -> Poses:
+    """Poses from the refiner's outputs, one step from ``T_init`` with the estimator's prior and weights;
+    W = certainty sensitivity (1 - exp(-R / scale))."""
+    values = {name: outputs[name].astype(np.float64) for name in ("flow", "scale", "certainty", "sensitivity")}
+    values["confidence"] = values["certainty"] * values["sensitivity"] * -np.expm1(-radius_px / values["scale"])
+    return Poses(*refined_step(batch, values, batch.centre, stride, RefineConfig()))
 
 
 def model_points(batch: CoarseBatch | RefinerBatch) -> Array:

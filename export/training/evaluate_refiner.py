@@ -10,12 +10,11 @@ import torch
 from scipy import stats
 
 from coop_edge.config import RefineConfig
-from coop_edge.pnp import PnpStatus, PosePrior
-from coop_edge.stages.prior import lm_weights, pose_prior
 from export.networks import RefinerNet, SelectorNet
 from export.networks.refiner import cell_pixels
-from export.poses import flow_poses
+from export.poses import refined_step
 from export.training.batch import RefinerBatch
+from export.training.pairs_refiner import centres_of
 from export.training.report import mean_or_none, median_or_none, present
 from export.training.rerender import rerender
 from export.training.task import to_tensors
@@ -38,7 +37,7 @@ def evaluate_refiner(
     """Figures over all pairs; ``batches`` are those of a stream with ``keep_scenes=True``.
 
     Pairs are refined as at run time: one prior about the start pose for all iterations, of ``config``'s widths and
-    weights (by default the estimator's).
+    weights (by default the estimator's). Where the estimator would give up, a pair stays where it has got to.
 
     error_before, error_after_1, error_after_5: medians over pairs of the mean distance of model points to their true
     place, as a share of the diameter; reduction_1, _5: error_before over them; improved_5: share of pairs that got
@@ -52,14 +51,14 @@ def evaluate_refiner(
     pixels: list[dict[str, Array]] = []
     for batch, scenes in batches:
         current, anchor = batch, batch.T_init
-        centre = np.array([record.scene.target.object.mesh.centre for record in scenes], np.float64).reshape(-1, 3)
+        centre = centres_of(scenes)
         errors[0].append(pose_error(current, current.T_init))
         for iteration in range(1, ITERATIONS + 1):
             outputs = _predict(net, current, device)
             if iteration == 1:
                 pixels.append(_pixel_figures(net, current, outputs))
-            weights = lm_weights(config, outputs["confidence"], outputs["certainty"] / outputs["scale"])
-            T = solve_pose(net, current, outputs, weights, pose_prior(config, anchor, centre, current.diameter))
+            T, solved = refined_step(current, outputs, centre, net.config.stride, config, anchor)
+            T = np.where(solved[:, None, None], T, current.T_init)
             errors[iteration].append(pose_error(current, T))
             if iteration < ITERATIONS:
                 before, current = current, rerender(current, scenes, T)
@@ -80,23 +79,6 @@ def pose_error(batch: RefinerBatch, T_camera_object: Array) -> Array:
 def in_camera_of(after: RefinerBatch, before: RefinerBatch, T_camera_object: Array) -> Array:
     """Poses [N,4,4] of the cameras of ``before`` in those of ``after``, the same pairs: the truth is known in both."""
     return np.asarray(after.T_true @ np.linalg.inv(before.T_true) @ T_camera_object)
-
-
-def solve_pose(
-    net: RefinerNet,
-    batch: RefinerBatch,
-    outputs: dict[str, Array],
-    weights: Array | None = None,
-    prior: PosePrior | None = None,
-) -> Array:
-    """Weighted Levenberg-Marquardt from ``T_init``, by the package's own solver; ``T_init`` where it fails. [N,4,4].
-
-    weights [N,1,H,W]: ``outputs["confidence"]`` by default; see ``flow_poses``.
-    """
-    weights = outputs["confidence"] if weights is None else weights
-    result = flow_poses(batch, outputs["flow"], weights, net.config.stride, prior=prior)
-    solved = np.asarray(result.statistics.status) == PnpStatus.SOLVED
-    return np.where(solved[:, None, None], result.T_camera_object, batch.T_init)
 
 
 def _predict(net: RefinerNet, batch: RefinerBatch, device: torch.device) -> dict[str, Array]:

@@ -7,6 +7,7 @@ crop's own camera.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +49,11 @@ class RefinerScene:
     look: augment.Look
     margin: float  # of crops: their side over the projected diameter
     size: int  # of crops, pixels
+
+
+def centres_of(records: Sequence[RefinerScene]) -> Array:
+    """Centres of the targets, float64 [N,3], metres, object's frame: what crops look at and the prior is about."""
+    return np.array([record.scene.target.object.mesh.centre for record in records], np.float64).reshape(-1, 3)
 
 
 def refiner_pair(

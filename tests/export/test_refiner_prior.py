@@ -9,6 +9,7 @@ import torch
 from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.stages.prior import pose_prior
+from export import poses
 from export.networks import CONFIGS, build
 from export.training import evaluate_refiner as refiner
 from export.training.data import make_stream
@@ -82,6 +83,21 @@ def test_the_prior_stops_a_walk_that_goes_on_without_it(pairs, net, monkeypatch)
     assert (held[5] < 0.2 * free[5]).all()
 
 
+def test_a_network_that_sees_nothing_more_leaves_the_pose_it_has_got_to(pairs, net, monkeypatch):
+    """The estimator gives such a pose up; the prior alone would take it back to the start."""
+    calls = []
+
+    def predict(net, batch, device):
+        calls.append(batch)
+        return walking(net, 1.0 if len(calls) == 1 else 0.0)(net, batch, device)
+
+    monkeypatch.setattr(refiner, "_predict", predict)
+    figures = refiner.evaluate_refiner(net, [pairs], CPU)
+    assert len(calls) == refiner.ITERATIONS
+    assert abs(figures["error_after_1"] - figures["error_before"]) > 1e-3
+    assert figures["error_after_5"] == pytest.approx(figures["error_after_1"], rel=1e-9)
+
+
 def test_defaults_are_those_of_the_estimator(pairs, net, monkeypatch):
     asked = []
 
@@ -89,7 +105,7 @@ def test_defaults_are_those_of_the_estimator(pairs, net, monkeypatch):
         asked.append(config)
         return pose_prior(config, T_anchor, centre, diameter)
 
-    monkeypatch.setattr(refiner, "pose_prior", asking)
+    monkeypatch.setattr(poses, "pose_prior", asking)
     figures = refiner.evaluate_refiner(net, [pairs], CPU)
     assert asked == [RefineConfig()] * refiner.ITERATIONS
     assert figures == refiner.evaluate_refiner(net, [pairs], CPU, RefineConfig())

@@ -173,15 +173,6 @@ def test_pose_error_is_the_mean_distance_of_model_points_in_diameters():
     np.testing.assert_allclose(refiner.pose_error(batch, batch.T_init), start)
 
 
-def test_a_pose_that_cannot_be_solved_stays_where_it_was(net):
-    batch = refiner_batch(np.random.default_rng(0), 2, 32)
-    outputs = knowing_refiner(net)(None, batch, CPU)
-    outputs["confidence"] = outputs["confidence"] * np.array([0.0, 1.0]).reshape(2, 1, 1, 1)
-    T = refiner.solve_pose(net, batch, outputs)
-    np.testing.assert_array_equal(T[0], batch.T_init[0])
-    np.testing.assert_allclose(T[1], batch.T_true[1], atol=1e-4)
-
-
 def test_calibration_error_by_hand():
     p = np.array([0.05, 0.05, 0.95, 0.95])
     assert refiner.calibration_error(p, np.array([0, 0, 1, 1])) == pytest.approx(0.05)

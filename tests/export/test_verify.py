@@ -18,7 +18,7 @@ from export import verify, verify_engines
 from export.cli import app
 from export.training.batch import stack, take
 from export.training.data import make_stream
-from export.verify import SEED, Pairs, VerificationError, compare, draw_pairs, verify_bundle, write_report
+from export.verify import SEED, Pairs, VerificationError, centred, compare, draw_pairs, verify_bundle, write_report
 from export.verify_engines import BATCH, Reference, find_engines, run_all
 from export.verify_poses import Poses
 from export.verify_report import complaints_of, print_report
@@ -48,8 +48,9 @@ def learnt():
 
 
 def easy(role, count):
-    with make_stream(role, SIZE, batch_size=count, workers=0, seed=SEED, split="heldout", hardness=0.0) as stream:
-        return next(stream)
+    options = {"seed": SEED, "split": "heldout", "hardness": 0.0, "keep_scenes": role == "refiner"}
+    with make_stream(role, SIZE, batch_size=count, workers=0, **options) as stream:
+        return centred(next(stream))
 
 
 def pairs_of(coarse, refiner):

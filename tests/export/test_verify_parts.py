@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 
+from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from export.networks.refiner import cell_pixels
+from export.poses import refined_step
 from export.training.data import make_stream
 from export.verify_engines import Reference
 from export.verify_outputs import MAX_TIES, Decisions, compare_outputs
-from export.verify_poses import Poses, coarse_poses, compare_poses, model_points, pose_shift, refined_poses
+from export.verify_poses import (
+    CentredBatch,
+    Poses,
+    coarse_poses,
+    compare_poses,
+    model_points,
+    pose_shift,
+    refined_poses,
+)
 from tests.export.small_bundles import SIZE, small_net
 from tests.export.small_nets import refiner_batch
 
@@ -189,26 +200,56 @@ def test_a_shift_is_infinite_behind_the_camera_and_without_a_pose():
     assert pose_shift(T_a[:0], T_b[:0], K[:0], points[:0])[0].shape == (0,)
 
 
-def test_true_flow_gives_the_true_pose():
-    batch = refiner_batch(np.random.default_rng(0), 3, SIZE)
+def sheets(n):
+    """Pairs of a sheet that fills the image, and what a refiner would put out that is sure of their true flow."""
+    batch = refiner_batch(np.random.default_rng(0), n, SIZE)
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
     cells = cell_pixels(4)
-    flow = batch.flow[:, :, cells, cells]
+    flow = batch.flow[:, :, cells, cells].copy()
     ones = np.ones_like(flow[:, :1])
-    outputs = {"flow": flow, "scale": ones, "certainty": ones, "sensitivity": ones}
+    outputs = {"flow": flow, "scale": 1e-3 * ones, "certainty": ones.copy(), "sensitivity": ones}
+    return CentredBatch(**values, centre=np.zeros((n, 3))), outputs
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_true_flow_gives_the_true_pose(n):
+    batch, outputs = sheets(n)
     poses = refined_poses(batch, outputs, stride=4, radius_px=2.0)
+    assert poses.solved.shape == (n,)
     assert poses.solved.all()
     np.testing.assert_allclose(poses.T, batch.T_true, atol=1e-4)
 
 
 def test_cells_without_confidence_take_no_part():
-    batch = refiner_batch(np.random.default_rng(0), 2, SIZE)
-    cells = cell_pixels(4)
-    flow = batch.flow[:, :, cells, cells].copy()
-    certainty = np.ones_like(flow[:, :1])
-    flow[:, :, :5], certainty[:, :, :5] = 50.0, 0.0
-    ones = np.ones_like(certainty)
-    outputs = {"flow": flow, "scale": ones, "certainty": certainty, "sensitivity": ones}
+    batch, outputs = sheets(2)
+    outputs["flow"][:, :, :5], outputs["certainty"][:, :, :5] = 50.0, 0.0
     np.testing.assert_allclose(refined_poses(batch, outputs, stride=4, radius_px=2.0).T, batch.T_true, atol=1e-4)
+
+
+def test_weak_evidence_is_held_at_the_start_as_the_estimator_holds_it():
+    """What an untrained network says does not carry a pose away, nor do the engines' last digits."""
+    batch, outputs = sheets(3)
+    outputs["certainty"] *= 1e-9
+    poses = refined_poses(batch, outputs, stride=4, radius_px=2.0)
+    assert poses.solved.all()
+    np.testing.assert_allclose(poses.T, batch.T_init, atol=1e-4)
+    values = outputs | {"confidence": outputs["certainty"]}
+    free = RefineConfig(prior_sideways=0, prior_depth=0, prior_rotation=0)
+    T, solved = refined_step(batch, values, batch.centre, 4, free)
+    assert solved.all()
+    np.testing.assert_allclose(T, batch.T_true, atol=1e-4)
+
+
+@pytest.mark.parametrize(("cells", "solved"), [(0, False), (2, False), (3, True)])
+def test_a_pair_without_weighted_cells_has_no_pose_as_at_run_time(cells, solved):
+    """The prior alone would solve it, at the start."""
+    batch, outputs = sheets(2)
+    outputs["certainty"][0] = 0.0
+    outputs["certainty"][0, 0, 3, [1, 5, 9][:cells]] = 1.0
+    poses = refined_poses(batch, outputs, stride=4, radius_px=2.0)
+    assert poses.solved.tolist() == [solved, True]
+    assert np.isnan(poses.T[0]).all() == (not solved)
+    np.testing.assert_allclose(poses.T[1], batch.T_true[1], atol=1e-4)
 
 
 @pytest.fixture(scope="module")
