@@ -54,15 +54,15 @@ def refined_step(
 ) -> tuple[Array, Array]:
     """One iteration of refinement from ``T_init``: poses [N,4,4], NaN where there is none, and where there is one [N].
 
-    outputs: ``flow`` [N,2,H,W] and ``scale`` in pixels, ``certainty`` and ``confidence`` (W) [N,1,H,W]. centre: of the
-    objects [N,3], metres, object's frame. T_anchor: what the prior is about [N,4,4], in the cameras of ``batch``; None:
-    ``T_init``. Raises InputError as ``pnp.base.PnpSolver.weighted_lm`` does.
+    outputs: ``flow`` [N,2,H,W] and ``scale`` in pixels, ``certainty``, ``sensitivity`` and ``confidence`` (W)
+    [N,1,H,W]. centre: of the objects [N,3], metres, object's frame. T_anchor: what the prior is about [N,4,4], in the
+    cameras of ``batch``; None: ``T_init``. Raises InputError as ``pnp.base.PnpSolver.weighted_lm`` does.
 
     As in ``coop_edge.stages.refine``, a pair with fewer than ``LEAST_WEIGHTED`` cells of positive W has no pose, though
     the prior alone would give one.
     """
     confidence = outputs["confidence"]
-    weights = lm_weights(config, confidence, outputs["certainty"] / outputs["scale"])
+    weights = lm_weights(config, confidence, outputs["certainty"] * outputs["sensitivity"] / outputs["scale"])
     prior = pose_prior(config, batch.T_init if T_anchor is None else T_anchor, centre, batch.diameter)
     result = flow_poses(batch, outputs["flow"], weights, stride, config.lm, prior)
     cells = cell_pixels(stride)

@@ -23,7 +23,7 @@ class Correspondences(NamedTuple):
     points: Array  # float32 [M,P,3] metres, object's frame; NaN off the object
     pixels: Array  # float32 [M,P,2] of the crop, where the network finds the points
     weight: Array  # float32 [M,P] W = certainty sensitivity (1 - exp(-R / b))
-    precision: Array  # float32 [M,P] certainty / b, 1/px: the cell's inverse standard deviation
+    precision: Array  # float32 [M,P] certainty sensitivity / b, 1/px: what W / R tends to where b is above R
     agreement: Array  # float32 [M,P] certainty (1 - exp(-R / b)): the probability that a cell is visible and matched
     visible: Array  # bool [M,P] certainty above one half
     silhouette: Array  # bool [M,P]
@@ -46,8 +46,9 @@ def correspondences(
     flow_probability = -xp.expm1(-radius_px / scale)
     certainty = xp.where(trusted, outputs["certainty"].reshape(m, p), np.float32(0.0))
     agreement = (certainty * flow_probability).astype(np.float32)
-    weight = agreement * outputs["sensitivity"].reshape(m, p)
-    precision = (certainty / scale).astype(np.float32)
+    sensitivity = outputs["sensitivity"].reshape(m, p)
+    weight = agreement * sensitivity
+    precision = (certainty * sensitivity / scale).astype(np.float32)
     return Correspondences(points, pixels, weight, precision, agreement, certainty > 0.5, silhouette)
 
 

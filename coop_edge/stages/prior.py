@@ -36,8 +36,9 @@ def lm_weights(config: RefineConfig, weight: Array, precision: Array) -> Array:
     """What the pose solver weighs cells by. weight, precision: see ``Correspondences``; of any shape.
 
     Without a prior the confidence W, whose unit means nothing. With one inverse standard deviations, 1/px: certainty
-    over the flow's scale b, less what cells share with their neighbours (``prior_information``). W would not do: it
-    hardly rises any more where b is below R, so that the prior would bias poses that are known to a fraction of R.
+    times sensitivity over the flow's scale b, less what cells share with their neighbours (``prior_information``). W
+    would not do: it hardly rises any more where b is below R, so that the prior would bias poses that are known to a
+    fraction of R.
     """
     if not any(_sigmas(config)):
         return weight

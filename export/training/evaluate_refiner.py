@@ -88,6 +88,7 @@ def _predict(net: RefinerNet, batch: RefinerBatch, device: torch.device) -> dict
         "flow": out.flow,
         "scale": out.scale,
         "certainty": out.certainty_logit.sigmoid(),
+        "sensitivity": out.sensitivity,
         "confidence": net.confidence(out),
     }
     return {k: v.double().cpu().numpy() for k, v in values.items()}

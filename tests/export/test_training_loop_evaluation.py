@@ -115,6 +115,7 @@ def knowing_refiner(net, factor=1.0):
             "flow": factor * batch.flow[:, :, cells, cells].astype(float),
             "scale": np.full(visible.shape, 0.25),
             "certainty": visible,
+            "sensitivity": np.ones_like(visible),
             "confidence": visible,
         }
 

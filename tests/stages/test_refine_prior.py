@@ -72,7 +72,7 @@ def test_weights_are_the_confidence_without_a_prior_and_inverse_deviations_with_
     outputs["flow"] = np.zeros((1, 2, 32, 32), np.float32)
     found = correspondences(pairs, outputs, points, cells, two.camera, 2.0)
     on = found.silhouette[0]
-    wanted = (outputs["certainty"] / outputs["scale"]).reshape(-1)
+    wanted = (outputs["certainty"] * outputs["sensitivity"] / outputs["scale"]).reshape(-1)
     np.testing.assert_allclose(found.precision[0, on], wanted[on], rtol=1e-6)
     assert (found.precision[0, ~on] == 0).all()
     weighed = lm_weights(RefineConfig(prior_information=0.25), found.weight, found.precision)
