@@ -150,7 +150,8 @@ COOP_HD void gather_point(const LmState& state, const In* X, const In* u, float*
 template <typename In>
 __device__ inline void lm_read(const In* points_object, const In* points_image, const In* weights, const double* K,
                                const double* T, const PriorInput& prior, int count, int block, int blocks,
-                               double damping, double* partials, LmState* state, unsigned* arrived, In* scratch, double* total, int* is_last) {
+                               double damping, double* partials, LmState* state, unsigned* arrived, In* scratch,
+                               double* total, int* is_last) {
     In sums[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) sums[i] = In(0);

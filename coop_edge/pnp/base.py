@@ -213,6 +213,20 @@ def check_substreams(substreams: Array, batch: int) -> None:
         raise InputError(f"substreams: wanted dtype uint32, got {dtype}; convert with .astype('uint32')")
 
 
+def check_lm_inputs(
+    points_object: Array, points_image: Array, weights: Array, K: Array, T_init: Array, prior: PosePrior | None
+) -> int:
+    """Check shapes and dtypes of what ``weighted_lm`` is given and return B; contents are not looked at."""
+    batch = check_correspondences(points_object, points_image, weights, "weights", K)
+    check_batch("weights", weights, (), 2)
+    check_batch("T_init", T_init, (4, 4), 3)
+    if len(T_init) != batch:
+        raise InputError(f"T_init: wanted [{batch},4,4] to go with points_object, got {list(T_init.shape)}")
+    if prior is not None:
+        check_prior(prior, batch)
+    return batch
+
+
 def check_prior(prior: PosePrior, batch: int) -> None:
     """Raise InputError unless the prior's arrays have their shapes and real numbers; contents are not looked at."""
     if not isinstance(prior, PosePrior):

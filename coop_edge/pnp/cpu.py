@@ -24,9 +24,8 @@ from coop_edge.pnp.base import (
     RansacResult,
     RansacStatistics,
     broadcast_intrinsics,
-    check_batch,
     check_correspondences,
-    check_prior,
+    check_lm_inputs,
     check_substreams,
 )
 from coop_edge.pnp.lm import solve_lm
@@ -127,11 +126,7 @@ class CpuPnpSolver:
         part of T_init is taken as it is: it must be one. Raises InputError.
         """
         config = config or LmConfig()
-        batch = check_correspondences(points_object, points_image, weights, "weights", K)
-        check_batch("weights", weights, (), 2)
-        check_batch("T_init", T_init, (4, 4), 3)
-        if len(T_init) != batch:
-            raise InputError(f"T_init: wanted [{batch},4,4] to go with points_object, got {list(T_init.shape)}")
+        batch = check_lm_inputs(points_object, points_image, weights, K, T_init, prior)
         arrays = (points_object, points_image, weights)
         dtype = np.float32 if all(a.dtype == np.float32 for a in arrays) else np.float64
         X, u, w = (_readable(a, dtype) for a in arrays)
@@ -216,7 +211,6 @@ def _prior_arrays(prior: PosePrior | None, batch: int) -> list[np.ndarray]:
     """The prior's arrays as ``solve_lm`` takes them, checked; arrays of rows of size 0 for None."""
     if prior is None:
         return [_readable(np.empty((batch, *(0,) * axes)), np.float64) for axes in (2, 1, 1)]
-    check_prior(prior, batch)
     T_anchor, centre, sigma = (_readable(a, np.float64) for a in (prior.T_anchor, prior.centre, prior.sigma))
     _check_rotations(T_anchor, "prior.T_anchor")
     wrong = (sigma <= 0).any(axis=1)

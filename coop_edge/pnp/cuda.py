@@ -41,9 +41,8 @@ from coop_edge.pnp.base import (
     LmResult,
     PosePrior,
     RansacResult,
-    check_batch,
     check_correspondences,
-    check_prior,
+    check_lm_inputs,
     check_substreams,
 )
 from coop_edge.pnp.cuda_arrays import Scratch, check_on_device
@@ -117,13 +116,7 @@ class CudaPnpSolver:
         if isinstance(prior, PosePrior):
             arrays |= {f"prior.{name}": array for name, array in vars(prior).items()}
         check_on_device(self.device, **arrays, K=K, T_init=T_init)
-        batch = check_correspondences(points_object, points_image, weights, "weights", K)
-        check_batch("weights", weights, (), 2)
-        check_batch("T_init", T_init, (4, 4), 3)
-        if len(T_init) != batch:
-            raise InputError(f"T_init: wanted [{batch},4,4] to go with points_object, got {list(T_init.shape)}")
-        if prior is not None:
-            check_prior(prior, batch)
+        batch = check_lm_inputs(points_object, points_image, weights, K, T_init, prior)
         if out is None:
             out = cuda_lm.empty_result(self.device, batch)
         else:

@@ -81,13 +81,7 @@ def run(
         (X, u, w, K, K_stride, T_init, *expected, n, b, np.float64(config.damping), partials, arrived, states),
     )
     device.kernel(_SOURCE, f"lm_gather_{suffix}")(grid, block, (X, u, w, T_init, n, b, states, gathered))
-    options = (
-        np.int32(config.iterations),
-        np.int32(ROBUST_LOSSES.index(config.loss)),
-        *(np.float64(getattr(config, name)) for name in ("damping", "damping_up", "damping_down")),
-        *(np.float64(getattr(config, name)) for name in ("step_tolerance", "cost_tolerance", "loss_scale_px")),
-    )
-    iterate = device.kernel(_SOURCE, "lm_iterate")
+    options, iterate = _option_arguments(config), device.kernel(_SOURCE, "lm_iterate")
     for _ in range(config.iterations + 1):
         iterate(grid, block, (gathered, n, b, *options, partials, arrived, states))
     s = out.statistics
@@ -99,6 +93,13 @@ def run(
             *(s.initial_cost, s.final_cost, s.iterations, s.final_damping, s.stop),
         ),
     )
+
+
+def _option_arguments(config: LmConfig) -> tuple[Any, ...]:
+    """The options as ``lm_iterate`` takes them."""
+    reals = "damping", "damping_up", "damping_down", "step_tolerance", "cost_tolerance", "loss_scale_px"
+    flags = np.int32(config.iterations), np.int32(ROBUST_LOSSES.index(config.loss))
+    return (*flags, *(np.float64(getattr(config, name)) for name in reals))
 
 
 def _prior_arguments(device: Device, prior: PosePrior | None, T_init: Array) -> tuple[Any, ...]:
