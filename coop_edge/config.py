@@ -56,16 +56,11 @@ class Config:
         integral = isinstance(value, int) and not isinstance(value, bool)
         _require(integral and low <= value <= high, self, name, f"an integer in [{low}, {high}]")
 
-    def _number(self, name: str, low: float, high: float) -> None:
+    def _number(self, name: str, low: float, high: float, *, or_off: bool = False) -> None:
         value = getattr(self, name)
         real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        _require(real and low <= value <= high, self, name, f"a number in [{low:g}, {high:g}]")
-
-    def _number_or_zero(self, name: str, low: float, high: float) -> None:
-        if isinstance(getattr(self, name), bool) or getattr(self, name) != 0:
-            value = getattr(self, name)
-            real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            _require(real and low <= value <= high, self, name, f"0 (off) or a number in [{low:g}, {high:g}]")
+        allowed = real and (low <= value <= high or (or_off and value == 0))
+        _require(allowed, self, name, f"{'0 (off) or ' if or_off else ''}a number in [{low:g}, {high:g}]")
 
     def _flag(self, name: str) -> None:
         _require(isinstance(getattr(self, name), bool), self, name, "True or False")
@@ -229,7 +224,7 @@ class RefineConfig(Config):
         self._number("stop_px", 0.0, 1e3)
         self._number("stop_diameter", 0.0, 10.0)
         for name in ("prior_sideways", "prior_depth", "prior_rotation"):
-            self._number_or_zero(name, 1e-6, 1e6)
+            self._number(name, 1e-6, 1e6, or_off=True)
         self._number("prior_information", 1e-9, 1e9)
         self._int("micro_batch", 1, 4096)
         self._nested(lm=LmConfig)
