@@ -259,7 +259,7 @@ def test_one_real_run_from_the_command_to_the_table(tmp_path, monkeypatch):
 
 
 def test_a_refiner_is_also_judged_without_the_prior(tmp_path, init):
-    """Anchored, weights leave the sensitivity out; free, a change of it changes the pose."""
+    """Its figures have their names, and a change of the sensitivity changes the pose."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra export)")
     from export.checkpoint import Provenance, save_network
     from export.networks import CONFIGS, build
