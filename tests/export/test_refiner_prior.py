@@ -42,7 +42,13 @@ def walking(net, certainty):
         flow = np.zeros((n, 2, s, s))
         flow[:, 0] = 3.0
         even = np.full((n, 1, s, s), certainty)
-        return {"flow": flow, "scale": np.ones_like(even), "certainty": even, "sensitivity": np.ones_like(even), "confidence": even}
+        return {
+            "flow": flow,
+            "scale": np.ones_like(even),
+            "certainty": even,
+            "sensitivity": np.ones_like(even),
+            "confidence": even,
+        }
 
     return predict
 
