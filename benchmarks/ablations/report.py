@@ -73,7 +73,7 @@ def markdown(runs: Sequence[Run]) -> str:
         "Means over seeds ± standard deviation; after a semicolon the mean difference from the first row, seed by seed "
         "(same pairs, and the same first weights in all that both have), and in how many seeds the variant did better. "
         "All on held-out objects; hard pairs are occluded, freely lit and coloured, easy ones are not. "
-        "Pose errors are the paper's, of a solver weighted by the confidence; anchored, the estimator's, held by a prior "
+        "Pose errors are the paper's, of a solver weighted by the confidence; anchored, the estimator's, with a prior, "
         "against which the flow's scale is taken at its word.\n"
     )
     parts += [_section(question, runs) for question in QUESTIONS if _answered(question, runs)]

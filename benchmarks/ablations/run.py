@@ -121,8 +121,8 @@ def ranking_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
 def free_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
     """Pose errors of a refiner by the paper's solver, ``free_...`` of hard pairs and ``easy_free_...`` of easy ones.
 
-    The estimator anchors refinement by a prior and takes the flow's scale at its word. Without the prior it weighs by the
-    confidence W, as the pose loss teaches it and as a flow without a scale still has it.
+    The estimator anchors refinement by a prior and takes the flow's scale at its word. Without the prior cells weigh by
+    the confidence W, as the pose loss teaches it and as a flow without a scale still has it.
     """
     import torch
 
