@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from coop_edge.errors import CoopEdgeError
 from export.cli_common import fail
-from export.cli_training import Device, Size
+from export.cli_training import Data, Device, Size
 
 _TRUNK = {"image_size": 64, "stem_channels": 8, "encoder_dim": 48, "encoder_depth": 2, "encoder_heads": 4,
           "decoder_dim": 48, "decoder_depth": 2, "decoder_heads": 4}  # fmt: skip
@@ -19,14 +18,6 @@ TINY: dict[str, dict[str, Any]] = {
     "refiner": {"trunk": _TRUNK, "match_dim": 16, "dpt_channels": 16, "radius_px": 1.0},
 }
 """Networks of a rehearsal."""
-
-
-class Data(str, Enum):
-    """How pairs are drawn."""
-
-    auto = "auto"
-    cpu = "cpu"
-    device = "device"
 
 
 def campaign(
@@ -72,6 +63,7 @@ def campaign(
         "size": size.value,
         "seed": seed,
         "device": device.value,
+        "data": data.value,
         "batch_size": batch_size,
         "workers": workers,
         "threads": threads,
@@ -87,7 +79,7 @@ def campaign(
     given = {name: value for name, value in options.items() if value is not None}
     nets = TINY if rehearsal else {}
     try:
-        finished = run_trip(Trip(out, brought, minutes, coarse_share, reserve, last, data.value, given, nets))
+        finished = run_trip(Trip(out, brought, minutes, coarse_share, reserve, last, given, nets))
     except TrainingDivergedError as error:
         fail(str(error), 3)
     except (CoopEdgeError, OSError) as error:

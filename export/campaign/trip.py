@@ -12,7 +12,6 @@ minute of training at most. SIGTERM ends the trip after the step at hand, with e
 
 from __future__ import annotations
 
-import functools
 import shutil
 import tempfile
 import time
@@ -53,8 +52,7 @@ class Trip:
     """What to do. ``train``: options of both roles' ``TrainOptions``; ``nets``: of networks that start, by role.
 
     minutes: of the whole trip, from start to exit. coarse_share: of them for the coarse network, 0 to 1. reserve:
-    minutes of each role's part that are kept for judging it. last: let the learning rate fall. data: who draws the
-    pairs, see ``make_stream``.
+    minutes of each role's part that are kept for judging it. last: let the learning rate fall.
     """
 
     out: Path
@@ -63,7 +61,6 @@ class Trip:
     coarse_share: float = 0.5
     reserve: float = 1.0
     last: bool = False
-    data: str = "auto"
     train: Mapping[str, Any] = field(default_factory=dict)
     nets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -102,7 +99,6 @@ def run_trip(trip: Trip, streams: StreamMaker = make_stream) -> bool:
         "hardware": hardware_name(device),
         "torch": torch.__version__,
         "finished": False,
-        "data": trip.data,
         "options": options.to_dict() | {name: Path(getattr(options, name)).name for name in ("pack", "photos")},
     }
     if options.threads:
@@ -198,7 +194,7 @@ def _trainer(
         options,
         work,
         group,
-        streams=functools.partial(streams, device=str(group.device), data=trip.data),
+        streams=streams,
         luggage=luggage,
         before=before,
         falls=trip.last,

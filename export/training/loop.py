@@ -102,6 +102,8 @@ class Trainer:
             start=self.at.position,
             ramp=self.options.ramp,
             hardness=self.options.hardness,
+            device=str(self.device),
+            data=self.options.data,
             **self.task.stream_options(),
         )
         with contextlib.closing(stream), self._signals(), self._display() as display:

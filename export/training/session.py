@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -73,8 +72,7 @@ def train(plan: Plan, streams: StreamMaker = make_stream) -> Path:
         if plan.init is not None:
             initialise(net, plan.init)
         task = TASKS[plan.role](config, options)
-        drawn = functools.partial(streams, device=str(group.device), data=options.data)
-        trainer = Trainer(task, net, options, folder, group, resume=plan.resume is not None, streams=drawn)
+        trainer = Trainer(task, net, options, folder, group, resume=plan.resume is not None, streams=streams)
         trainer.run()
         if group.first:
             _report(trainer, group)
