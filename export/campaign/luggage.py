@@ -46,11 +46,13 @@ class Luggage:
             raise InputError(f"--brought {brought}: holds no network; without --brought a campaign starts anew")
         self._trips = _read_log(brought / LOG) if brought is not None else []
         folder.mkdir(parents=True, exist_ok=True)
-        if not here:
-            for path in found:
-                for shard in shards_of(path):
-                    with atomic_write(folder / shard.name) as file, shard.open("rb") as source:
-                        shutil.copyfileobj(source, file)
+        if brought is not None and not here:
+            carried = [shard for network in found for shard in shards_of(network)]
+            if self._trips:  # else a kill before the first save would end with networks that have no history
+                carried.append(brought / LOG)
+            for path in carried:
+                with atomic_write(folder / path.name) as file, path.open("rb") as source:
+                    shutil.copyfileobj(source, file)
         (folder / PICTURE).unlink(missing_ok=True)  # of another trip's network
         self.trip: dict[str, Any] = {"number": len(self._trips) + 1, "roles": {}}
 

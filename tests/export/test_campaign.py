@@ -69,7 +69,7 @@ def test_two_trips_go_on_from_each_other(tmp_path):
         drawn.append((options["device"], options["data"], options["workers"]))
         return Repeated(role, size, **options)
 
-    assert run_trip(plan(two, one, data="device", train={"max_steps": 3, "seed": 5}), streams)
+    assert run_trip(plan(two, one, train={"max_steps": 3, "seed": 5, "data": "device"}), streams)
     assert drawn == [("cpu", "device", 0)] * 2
     assert {p.name: p.read_bytes() for p in one.iterdir()} == before
     # The same data goes on where it ended: the seed is that of the first trip.
@@ -292,6 +292,18 @@ def test_options_of_a_trip_are_options_of_training(tmp_path):
     assert (options.hardness, options.warmup, options.evaluate_samples) == (0.5, trip_module.WARMUP, 0)
     with pytest.raises(ConfigError, match="has no option 'hardnes'"):
         trip_module._options(plan(tmp_path, train={"hardnes": 0.5}))
+
+
+def test_what_was_brought_is_there_with_its_history_before_anything_is_trained(tmp_path):
+    """A trip that is killed before its first save has lost nothing, and its folder can be gone on from."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    run_trip(plan(one), Repeated)
+    started = Luggage(two, one)
+    assert started.trip["number"] == 2
+    wanted = {p.name: p.read_bytes() for p in one.iterdir() if p.name != PICTURE}
+    assert {p.name: p.read_bytes() for p in two.iterdir()} == wanted
+    (one / LOG).unlink()
+    assert not (Luggage(tmp_path / "three", one).folder / LOG).exists()
 
 
 def test_an_empty_campaign_folder_is_a_first_trip(tmp_path):
