@@ -67,7 +67,7 @@ class Watch:
 
 
 def _on_host(values: Any) -> np.ndarray[Any, Any]:
-    return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 class Pace:
