@@ -68,6 +68,8 @@ class DeviceStream:
                 f"device {device!r}: PyTorch {torch.__version__} finds no CUDA device to draw pairs on; with "
                 "data='cpu' worker processes draw them"
             )
+        if kind == "cuda" and self.device.index is None:
+            self.device = torch.device(kind, torch.cuda.current_device())
         slots = CAPACITY[kind] if capacity is None else capacity
         self._at_once = _at_once(self.device, recipe.size)
         share = data.PACK_SHARE if recipe.pack is not None else 0.0

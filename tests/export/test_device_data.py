@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import numpy as np
@@ -242,6 +244,21 @@ def test_what_cannot_be_had_is_said(tmp_path):
         next(s)
 
 
+def test_drawing_needs_neither_trimesh_nor_scikit_image():
+    """A machine that is lent with a GPU need not have them."""
+    script = """if True:
+        import sys
+        sys.modules.update(dict.fromkeys(("trimesh", "skimage", "open3d"), None))  # importing them fails
+        from export.training import device_data
+        from export.training.data import make_stream
+        device_data.FIRST = 2
+        with make_stream("coarse", 32, batch_size=2, workers=0, seed=0, data="device") as stream:
+            print(len(next(stream).query))
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "2", done.stderr
+
+
 def test_a_stock_exchanges_the_oldest_of_a_kind():
     made = things(4)
     stock = Stock(3, CPU, share=1 / 3, limits=SMALL)
@@ -300,7 +317,16 @@ def test_kinds_take_turns(share):
 class NoWaiting(TorchDispatchMode):
     """Raises where an operation, were its tensors on a GPU, would wait for it or copy from the host."""
 
-    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero", "lift_fresh", "linalg_inv")
+    WAITS = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "unique",
+        "equal",
+        "is_nonzero",
+        "lift_fresh",
+        "linalg_inv",
+    )
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.__name__.split(".")[0].removeprefix("_unsafe_")
