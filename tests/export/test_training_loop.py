@@ -225,6 +225,7 @@ def test_the_stream_is_closed_and_gets_seed_position_and_pack(tmp_path):
     assert (first["seed"], first["start"], first["workers"]) == (3 * loop.RANK_STRIDE, 0, 2)
     assert (second["seed"], second["start"]) == (3 * loop.RANK_STRIDE, 8)
     assert (second["photos"], second["pack"]) == (str(photos), None)
+    assert (second["device"], second["data"]) == ("cpu", "auto")
 
 
 def test_the_selector_and_the_ablations_leave_out_what_has_no_teacher(tmp_path):
