@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from coop_edge.runtime.bundle import Bundle, Network, sha256_of, write_manifest
 from export.checkpoint import Provenance, save_network
+from export.losses import certainty_loss, laplace_nll
 from export.networks import CONFIGS, Net, build
 from export.networks.refiner import cell_pixels
 from export.onnx_graph import Graph
@@ -50,9 +51,14 @@ def learn_by_heart(nets: Sequence[Net], pairs: Pairs, steps: int = 150) -> None:
     cells = cell_pixels(refiner.config.stride)
     visible, flow = seen["visible"][:, cells, cells], seen["flow"][:, :, cells, cells]
 
+    silhouette = torch.isfinite(seen["object_points"][:, cells, cells, 0])
+
     def refiner_loss() -> torch.Tensor:
+        """Of the scale and the certainty too: against the prior, flow alone has no weight."""
         out = refiner(seen["query"], seen["render"])
-        return (out.flow - flow).abs().permute(0, 2, 3, 1)[visible].mean()
+        sure = laplace_nll(out.flow, out.scale, flow, visible)
+        seen_or_not = certainty_loss(out.certainty_logit, visible & silhouette, silhouette)
+        return (out.flow - flow).abs().permute(0, 2, 3, 1)[visible].mean() + sure + seen_or_not
 
     for net, loss_of in ((coarse, coarse_loss), (refiner, refiner_loss)):
         optimiser = torch.optim.AdamW(net.parameters(), 3e-3)
