@@ -231,6 +231,40 @@ class RefineConfig(Config):
 
 
 @dataclass(frozen=True)
+class OutlineConfig(Config):
+    """Alignment of refined poses with the object's outline (``stages.outline``)."""
+
+    iterations: int = 6
+    """Steps per hypothesis; 0 leaves poses as the networks refined them."""
+    track_iterations: int = 3
+    """The same while tracking."""
+    lines: int = 160
+    """Search lines across an outline, at most; more are slower and hardly better."""
+    information: float = 0.15
+    """Share of each line's information that is its own, neighbours seeing the same edge; larger trusts the outline more
+    against the refined pose."""
+    prior_sideways: float = 0.03
+    """Standard deviation of refined poses across the line of sight, in diameters; smaller keeps nearer to them."""
+    prior_depth: float = 0.2
+    """The same along the line of sight, in diameters."""
+    prior_rotation: float = 0.2
+    """The same of the rotation, radians about each axis."""
+    min_share: float = 0.6
+    """Least share of the outline along which the object must stand out from the background, for the aligned pose to be
+    taken; above 1 none ever is."""
+
+    def __post_init__(self) -> None:
+        self._int("iterations", 0, 100)
+        self._int("track_iterations", 0, 100)
+        self._int("lines", 20, 10_000)
+        self._number("information", 1e-9, 1e3)
+        self._number("prior_sideways", 1e-6, 1e3)
+        self._number("prior_depth", 1e-6, 1e3)
+        self._number("prior_rotation", 1e-6, 1e3)
+        self._number("min_share", 0.0, 2.0)
+
+
+@dataclass(frozen=True)
 class SelectConfig(Config):
     """Choice among refined hypotheses."""
 
@@ -268,8 +302,12 @@ class EstimatorConfig(Config):
     """The solver of the coarse stage; ``threshold_px`` counts pixels of a 128-pixel crop and grows with the crop."""
     refine: RefineConfig = field(default_factory=RefineConfig)
     """Render and compare."""
+    outline: OutlineConfig = field(default_factory=OutlineConfig)
+    """Alignment with the object's outline."""
     select: SelectConfig = field(default_factory=SelectConfig)
     """Scores and rejection."""
 
     def __post_init__(self) -> None:
-        self._nested(coarse=CoarseConfig, ransac=RansacConfig, refine=RefineConfig, select=SelectConfig)
+        self._nested(
+            coarse=CoarseConfig, ransac=RansacConfig, refine=RefineConfig, outline=OutlineConfig, select=SelectConfig
+        )

@@ -21,6 +21,7 @@ from coop_edge.stages.arrays import Array
 from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel
+from coop_edge.stages.outline import align
 from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined, refine
 from coop_edge.stages.select import NetworkRescorer, Selection, select, survivors
@@ -64,6 +65,7 @@ class Pipeline:
             coarse, T, reasons = self._try_out(frame, coarse, reasons, clock)
             config = replace(config, iterations=config.iterations - 1)
         maker, refined = self._refine(frame, T, coarse.object_index, config, clock, coarse.T_camera_object)
+        refined = self._align(maker, refined, coarse.object_index, self.config.outline.iterations, clock)
         with clock("select"):
             chosen = select(
                 refined,
@@ -151,9 +153,19 @@ class Pipeline:
             )
         return maker, refined
 
+    def _align(self, maker: PairMaker, refined: Refined, index: Indices, iterations: int, clock: StageClock) -> Refined:
+        """Poses aligned with outlines; what they are judged by is still that of the refined ones."""
+        if not iterations or not self.config.refine.iterations:
+            return refined
+        with clock("outline"):
+            aligned = align(maker, refined.T_camera_object, index, self.config.outline, iterations)
+        covariance = np.where(aligned.aligned[:, None, None], aligned.covariance, refined.covariance)
+        return replace(refined, T_camera_object=aligned.T_camera_object, covariance=covariance)
+
     def _follow(self, frame: Frame, index: Indices, T: Floats, iterations: int, clock: StageClock) -> Selection:
         """Refine and select from poses [N,4,4], each the only hypothesis of its object."""
         maker, refined = self._refine(frame, T, index, replace(self.config.refine, iterations=iterations), clock)
+        refined = self._align(maker, refined, index, self.config.outline.track_iterations, clock)
         with clock("select"):
             return select(
                 refined,

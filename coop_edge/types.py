@@ -153,6 +153,7 @@ class StageTimes:
     crop_ms: float = 0.0
     coarse_ms: float = 0.0
     refine_ms: float = 0.0
+    outline_ms: float = 0.0
     select_ms: float = 0.0
 
     def __post_init__(self) -> None:
@@ -163,7 +164,7 @@ class StageTimes:
 
     @property
     def total_ms(self) -> float:
-        return self.crop_ms + self.coarse_ms + self.refine_ms + self.select_ms
+        return self.crop_ms + self.coarse_ms + self.refine_ms + self.outline_ms + self.select_ms
 
 
 @dataclass(frozen=True, eq=False)
