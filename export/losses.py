@@ -5,8 +5,6 @@ Means are over all patches or pixels of a batch, not per image: an image with fe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -95,18 +93,6 @@ def matching_loss(logits: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
     target = (in_row[..., :, None] * in_column[..., None, :]).flatten(3).flatten(1, 2)
     values = -(target.to(logits.dtype) * functional.log_softmax(logits, dim=-1)).sum(dim=-1)
     return masked_mean(values, visible.flatten(1))
-
-
-def fine_loss(flows: Sequence[Tensor], target: Tensor, visible: Tensor, decay: float = 0.8) -> Tensor:
-    """L1 distance |dx| + |dy|, pixels, of successive flows [N,2,h,w] to ``target`` over the visible cells [N,h,w].
-
-    The last counts whole, each before it ``decay`` times the next (RAFT); the weights' sum is one.
-    """
-    weights = [decay**k for k in reversed(range(len(flows)))]
-    values = [
-        w * masked_mean((flow - target).abs().sum(dim=1), visible) for w, flow in zip(weights, flows, strict=True)
-    ]
-    return torch.stack(values).sum() / sum(weights)
 
 
 def certainty_loss(logit: Tensor, visible: Tensor, silhouette: Tensor) -> Tensor:

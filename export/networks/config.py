@@ -102,11 +102,8 @@ class RefinerNetConfig(Config):
     """Pixels per output cell along a side: 4, 8 or 16."""
     dpt_channels: int = 64
     """Channels of the DPT head."""
-    fine_iterations: int = 0
-    """Corrections of the flow by what features of stride 4 show around the match; 0 = tokens and DPT alone, the paper.
-    An experiment: it follows shifted textures to a fraction of a pixel, and has not been shown to help poses."""
-    fine_channels: int = 64
-    """Channels of those features."""
+    fusion_channels: int = 0
+    """Channels of an early fusion of both images, which joins the DPT head at stride 8; 0 = none, the paper."""
     flow: Literal["laplace", "deterministic"] = "laplace"
     """"laplace" = a scale per cell; "deterministic" (ablation) = none, the scale output is 1 everywhere."""
     sensitivity: bool = True
@@ -124,10 +121,11 @@ class RefinerNetConfig(Config):
         if self.stride not in (4, 8, 16):
             raise ConfigError(f"RefinerNetConfig.stride = {self.stride!r}: wanted 4, 8 or 16")
         self._int("dpt_channels", 4, 4096)
-        self._int("fine_iterations", 0, 64)
-        self._int("fine_channels", 4, 4096)
-        if self.fine_iterations and self.stride == 16:
-            raise ConfigError("RefinerNetConfig.fine_iterations: its flow has stride 8, wanted stride = 4 or 8, got 16")
+        self._int("fusion_channels", 0, 4096)
+        if self.fusion_channels % 4:
+            raise ConfigError(f"RefinerNetConfig.fusion_channels = {self.fusion_channels}: wanted a multiple of 4")
+        if self.fusion_channels and self.stride == 16:
+            raise ConfigError("RefinerNetConfig.fusion_channels: it has stride 8, wanted stride = 4 or 8, got 16")
         self._choice("flow", ("laplace", "deterministic"))
         self._flag("sensitivity")
         self._number("scale_min_px", 1e-3, 1e3)

@@ -11,7 +11,7 @@ LEVELS = 4
 """Token maps that are read, from shallow to deep; level i is brought to stride 4, 8, 16, 32."""
 
 FOUND = 1
-"""The level that what fine matching found is added to: that of stride 8."""
+"""The level that what was found elsewhere is added to: that of stride 8."""
 
 
 class ResidualUnit(nn.Module):

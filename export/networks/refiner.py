@@ -18,7 +18,7 @@ from torch.nn import functional
 from coop_edge.errors import InputError
 from export.networks.config import RefinerNetConfig
 from export.networks.dpt import LEVELS, DptHead
-from export.networks.fine import FineMatcher
+from export.networks.fusion import Fusion
 from export.networks.trunk import Matcher, OffsetHead, Trunk, grid_of
 
 
@@ -31,7 +31,6 @@ class RefinerOutput(NamedTuple):
     sensitivity: Tensor  # [N,1,H,W] in [0, 1]
     coarse_flow: Tensor  # [N,2,rows,columns] pixels, per patch: the matching alone
     match_logits: Tensor  # [N,T,T] similarities of rendered and query patches
-    fine_flows: tuple[Tensor, ...] = ()  # [N,2,S/8,S/8] pixels: the matching's, and after each correction
 
 
 def cell_pixels(stride: int) -> slice:
@@ -59,9 +58,8 @@ class RefinerNet(nn.Module):
             self.channels["scale"] = 1
         if c.sensitivity:
             self.channels["sensitivity"] = 1
-        if c.fine_iterations:
-            self.fine = FineMatcher(dim, c.fine_channels, c.fine_iterations)
-            self.found = nn.Conv2d(self.fine.hidden, c.dpt_channels, 1)
+        if c.fusion_channels:
+            self.fusion = Fusion(c.fusion_channels, c.dpt_channels)
         self.dpt = DptHead((dim,) * LEVELS, c.dpt_channels, sum(self.channels.values()), c.stride)
         # The residual starts small: until it has learnt something, the matching alone is better.
         last = self.dpt.head[-1]
@@ -76,19 +74,14 @@ class RefinerNet(nn.Module):
         if query.shape != render.shape:
             raise InputError(f"render: wanted the query's shape {list(query.shape)}, got {list(render.shape)}")
         images = torch.cat([query, render])
-        both = self.trunk.encode(images)
-        memory, tokens = both.chunk(2)
+        memory, tokens = self.trunk.encode(images).chunk(2)
         grid = grid_of(tokens)
         decoded = self.trunk.decode(tokens, memory, grid)
         coarse_flow, logits = self._match(decoded[-1], memory, grid)
         stages = [tokens, *decoded]
-        levels = [stages[i] for i in self.levels]
-        if not self.config.fine_iterations:
-            return self._outputs(self.dpt(levels, grid).float(), coarse_flow, logits)
-        seen, drawn = self.fine.features(self.trunk.normalised(images), both, grid).chunk(2)
-        flows, hidden = self.fine(drawn, seen, decoded[-1], grid, coarse_flow)
-        raw = self.dpt(levels, grid, self.found(hidden)).float()
-        return self._outputs(raw, flows[-1], logits)._replace(coarse_flow=coarse_flow, fine_flows=tuple(flows))
+        found = self.fusion(*self.trunk.normalised(images).chunk(2)) if self.config.fusion_channels else None
+        raw = self.dpt([stages[i] for i in self.levels], grid, found).float()
+        return self._outputs(raw, coarse_flow, logits)
 
     def confidence(self, out: RefinerOutput) -> Tensor:
         """W = certainty * sensitivity * P_R with P_R = 1 - exp(-R / b), [N,1,H,W].

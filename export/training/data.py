@@ -37,7 +37,7 @@ PLATES = 4
 PACK_SHARE = 0.7
 """Of objects that come from the asset pack, where there is one, in full hardness; none at hardness 0: procedural
 objects have more to be told apart by."""
-HALFWAY_SHARE = 0.5
+HALFWAY_SHARE = 0.75
 """Of refiner pairs in training that start nearer to the truth than METHOD's noise; held-out pairs never do."""
 ROLES = ("coarse", "refiner")
 SPLITS = ("train", "heldout")

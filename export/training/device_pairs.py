@@ -106,7 +106,7 @@ class Drawer:
         n = len(hardness)
         scene, _ = draw_scenes(draw, stock, self.rasterizer, hardness, pack_share)
         near = draw.chance(halfway, n)
-        T_init = start_poses(draw, stock, scene, torch.where(near, draw.uniform(0.0, 1.0, n), 1.0))
+        T_init = start_poses(draw, stock, scene, self._spread(near))
         margin = draw.uniform(1.05, 1.4, n)
         self.done("scenes")
         side = 2 * round(size * pairs_refiner.FIELD * pairs_refiner.DENSITY / 2)
@@ -158,6 +158,13 @@ class Drawer:
         """How many of n: ``share`` of them on average, as even as can be."""
         return min(n, int(share * n + self.counts.random()))
 
+    def _spread(self, near: Tensor) -> Tensor:
+        """Shares of the start noise [N,3]: ``pairs_refiner.nearer`` where ``near`` [N], else all of it."""
+        shares = self.draw.uniform(0.0, 1.0, len(near), 3)
+        return torch.where(
+            near[:, None], torch.stack([shares[:, i] ** p for i, p in enumerate(pairs_refiner.NEARER)], dim=1), 1.0
+        )
+
     def _photograph(self, scene: Scenes, R: Tensor, K: Tensor, size: int, hardness: Tensor) -> Tensor:
         """Linear light float32 [N,3,size,size]."""
         views: Views = look(self.rasterizer, scene.items, R, K, size)
@@ -208,15 +215,19 @@ class Drawer:
 
 
 def start_poses(draw: Draw, stock: Stock, scene: Scenes, spread: Tensor) -> Tensor:
-    """The targets' poses, off by ``spread`` [N] times the start noise: ``pairs_refiner.start_pose``; [N,4,4]."""
+    """The targets' poses, off by ``spread`` [N,3] times the start noise: ``pairs_refiner.start_pose``; [N,4,4]."""
     n = len(scene)
-    angles = pairs_refiner.ROTATION_NOISE * spread[:, None] * draw.normal(n, 3)
+    angles = pairs_refiner.ROTATION_NOISE * spread[:, :1] * draw.normal(n, 3)
     eye = torch.eye(3, dtype=torch.float64, device=angles.device)
     turns = so3_exp(angles[..., None] * eye)  # about x, y, z
     turn = turns[:, 0] @ turns[:, 1] @ turns[:, 2]
     sideways = pairs_refiner.SIDEWAYS_NOISE * scene.diameter
     far = torch.minimum(pairs_refiner.DEPTH_NOISE * scene.diameter, pairs_refiner.DEPTH_LIMIT * scene.centre[:, 2])
-    shift = spread[:, None] * draw.normal(n, 3) * torch.stack([sideways, sideways, far], dim=1)
+    shift = (
+        torch.cat([spread[:, 1:2], spread[:, 1:]], dim=1)
+        * draw.normal(n, 3)
+        * torch.stack([sideways, sideways, far], dim=1)
+    )
     z = torch.maximum(shift[:, 2], -0.3 * scene.centre[:, 2])
     shift = torch.cat([shift[:, :2], z[:, None]], dim=1)
     R = turn @ scene.items.T[:, 0, :3, :3]

@@ -31,6 +31,8 @@ ROTATION_NOISE = np.radians(15.0)
 """Standard deviation per Euler axis of start poses, about the mesh's centre."""
 SIDEWAYS_NOISE, DEPTH_NOISE = 0.05, 0.25
 """Standard deviations along x, y and along z, in diameters: (1, 1, 5) cm for an object of 20 cm."""
+NEARER = (2.0, 2.0, 1.0)
+"""Exponents of the uniform shares of that noise, of rotation, sideways and depth, between iterations."""
 DEPTH_LIMIT = 0.05
 """Upper bound of the depth noise's standard deviation, as a share of the distance: an object of 20 cm that is 1 m away
 takes the full 5 cm; from nearer by, a start pose that far off would be known to be wrong from its size alone."""
@@ -61,11 +63,11 @@ def refiner_pair(
 ) -> tuple[RefinerBatch, RefinerScene]:
     """A batch of one, and what ``view_at`` needs to make it at another pose. size: of the crop, a multiple of PATCH.
 
-    hardness: 0 to 1, see ``data.make_stream``. halfway: share of the start poses that are a uniform part of the start
-    noise away from the truth, as poses are between iterations.
+    hardness: 0 to 1, see ``data.make_stream``. halfway: share of the start poses that are nearer to the truth than
+    the start noise, as poses are between iterations.
     """
     scene = scenes.draw_scene(rng, stock.objects, hardness)
-    spread = float(rng.random()) if rng.random() < halfway else 1.0
+    spread = nearer(rng) if rng.random() < halfway else 1.0
     T_init = start_pose(rng, scene.target, spread)
     margin = float(rng.uniform(1.05, 1.4))
     n = 2 * round(size * FIELD * DENSITY / 2)
@@ -81,14 +83,29 @@ def refiner_pair(
     return view_at(record, T_init), record
 
 
-def start_pose(rng: Rng, item: Item, spread: float = 1.0) -> Array:
-    """The item's pose, off by ``spread`` times the start noise: T_camera_object [4,4] in the base camera."""
+def nearer(rng: Rng) -> Array:
+    """Shares of the start noise (rotation, sideways, depth) that are left between iterations: drawn apart, because
+    sideways is right first and depth last, and most of them small."""
+    shares: Array = rng.random(3) ** NEARER
+    return shares
+
+
+def start_pose(rng: Rng, item: Item, spread: Array | float = 1.0) -> Array:
+    """The item's pose, off by ``spread`` times the start noise: T_camera_object [4,4] in the base camera.
+
+    spread: one number, or three, of rotation, sideways, and depth.
+    """
+    turned, aside, deep = np.broadcast_to(spread, 3)
     diameter, centre = item.object.diameter, scenes.centre_of(item)
     turn = np.eye(3)
     for axis in np.eye(3):
-        turn = turn @ se3.so3_exp(axis * rng.normal(0.0, spread * ROTATION_NOISE))
+        turn = turn @ se3.so3_exp(axis * rng.normal(0.0, turned * ROTATION_NOISE))
     sigma_z = min(DEPTH_NOISE * diameter, DEPTH_LIMIT * centre[2])
-    shift = rng.normal(0.0, spread, 3) * (SIDEWAYS_NOISE * diameter, SIDEWAYS_NOISE * diameter, sigma_z)
+    shift = rng.normal(0.0, 1.0, 3) * (
+        aside * SIDEWAYS_NOISE * diameter,
+        aside * SIDEWAYS_NOISE * diameter,
+        deep * sigma_z,
+    )
     shift[2] = max(shift[2], -0.3 * centre[2])
     R = turn @ item.T[:3, :3]
     return se3.from_rt(R, centre + shift - R @ item.object.mesh.centre)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from export.differentiable_pnp import limit_gradient, solve_pnp
-from export.losses import certainty_loss, fine_loss, laplace_nll, matching_loss, pose_loss, score_loss
+from export.losses import certainty_loss, laplace_nll, matching_loss, pose_loss, score_loss
 from export.networks import Net, RefinerNet, RefinerOutput, SelectorNet
-from export.networks.fine import CELL
 from export.networks.refiner import cell_pixels
 from export.training.evaluate_refiner import evaluate_refiner, evaluate_selector
 from export.training.task import Task
@@ -21,11 +20,9 @@ BATCH = 16
 """Pairs that an evaluation draws at once."""
 POSE_RAMP = (0.05, 0.2)
 """Shares of the run between which the pose loss comes in: before there is a flow, it teaches nothing."""
-POSE_WEIGHT = 2.0
+POSE_WEIGHT = 4.0
 MATCHING_WEIGHT = 0.5
-FINE_WEIGHT = 0.2
-"""Of the fine matching's flows, per pixel of their error: as much as a likelihood of scale 5."""
-GRADIENT_LIMIT = 0.02
+GRADIENT_LIMIT = 0.04
 """Norm of the pose loss's gradient by one pair's flow, and by its confidences, over the batch size. That of a healthy
 problem is half of it, and that of the flow's likelihood 1 / (b sqrt(cells)): the two stay comparable."""
 
@@ -54,10 +51,6 @@ class RefinerTask(Task):
             "certainty": certainty_loss(out.certainty_logit, visible, silhouette),
             "matching": MATCHING_WEIGHT * self._matching(out, batch),
         }
-        if out.fine_flows:
-            at = cell_pixels(CELL)
-            truth, shown = batch["flow"][:, :, at, at], batch["visible"][:, at, at]
-            parts["fine"] = FINE_WEIGHT * fine_loss(out.fine_flows, truth, shown)
         if net.config.sensitivity:
             weight = min(max((progress - POSE_RAMP[0]) / (POSE_RAMP[1] - POSE_RAMP[0]), 0.0), 1.0)
             parts["pose"] = POSE_WEIGHT * weight * self._pose(net, out, batch, points, silhouette)

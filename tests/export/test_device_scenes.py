@@ -128,7 +128,7 @@ def test_scenes_of_both_ways_are_alike(single, batch, name):
 def test_start_poses_of_both_ways_are_alike(made, stock):
     rng = np.random.default_rng(2)
     drawn = [scenes.draw_scene(rng, made, 0.0) for _ in range(100)]
-    one = torch.ones(100, dtype=torch.float64)
+    one = torch.ones(100, 3, dtype=torch.float64)
     scene = as_tensors(drawn, made)
     draw = Draw(CPU, 2)
     found = {"turn": [], "aside": [], "depth": []}

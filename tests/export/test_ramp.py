@@ -95,14 +95,14 @@ def test_samples_do_not_depend_on_where_a_ramp_stream_starts():
 
 
 def test_refiner_starts_halfway_in_training_alone(things):
-    """Of METHOD's noise in full on held-out pairs; of half of the training pairs it is a uniform part."""
+    """Of METHOD's noise in full on held-out pairs; of most training pairs it is a part."""
     stock = pairs.Stock(things, [np.zeros((64, 64, 3), np.uint8)])
     angles = {}
     for halfway in (0.0, 1.0):
         drawn = [pairs_refiner.refiner_pair(np.random.default_rng(i), stock, SIZE, 0.0, halfway)[0] for i in range(60)]
         angles[halfway] = [float(se3.rotation_angle(b.T_init[0, :3, :3], b.T_true[0, :3, :3])) for b in drawn]
     ratio = np.mean(np.square(angles[1.0])) / np.mean(np.square(angles[0.0]))
-    assert 0.15 < ratio < 0.6  # the mean square of a uniform share is a third
+    assert 0.08 < ratio < 0.4  # the mean square of a uniform number's square is a fifth
     nothing = pairs_refiner.start_pose(np.random.default_rng(0), scenes.place(things[0], np.random.default_rng(0)), 0.0)
     np.testing.assert_allclose(nothing, scenes.place(things[0], np.random.default_rng(0)).T, atol=1e-9)
 
