@@ -123,8 +123,8 @@ def _fit(
     clear = np.clip((edges.contrast - FAINT) / (CLEAR - FAINT), 0.0, 1.0)
     weight = inside * clear * config.information / np.maximum(edges.variance, LEAST_VARIANCE)
     J = jacobian(lines, K, middle, diameter)
-    total = max(np.count_nonzero(inside), 1)
-    share = np.count_nonzero(inside & (edges.contrast_here > STANDS_OUT)) / total
+    total = max(int(np.count_nonzero(inside)), 1)
+    share = int(np.count_nonzero(inside & (edges.contrast_here > STANDS_OUT))) / total
     contrast = float((inside * np.clip(edges.contrast_here, 0.0, 1.0)).sum() / total)
     return Fit((J * weight[:, None]).T @ J, J.T @ (weight * edges.shift), share, contrast)
 

@@ -87,9 +87,9 @@ def object_probability(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDA
 def find_edges(probability: NDArray[np.float32], lines: Lines) -> Edges:
     """Posterior mean and variance of the edge's position on each line, all positions equally likely before."""
     along = np.arange(-REACH, REACH + 1, dtype=np.float64)
-    at = (lines.centre[:, None] + along[:, None] * lines.normal[:, None]).astype(np.float32)
-    seen = cv2.remap(probability, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0.5)
-    seen = seen.reshape(at.shape[:2]).astype(np.float64)
+    x, y = ((lines.centre[:, k, None] + along * lines.normal[:, k, None]).astype(np.float32) for k in range(2))
+    remapped = cv2.remap(probability, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0.5,))
+    seen = remapped.astype(np.float64)  # [P,along]
     shifts = np.arange(-SHIFT, SHIFT + 1, dtype=np.float64)
     step = 0.5 - BELIEF * np.tanh((along - shifts[:, None]) / (2 * SOFTNESS))  # [shifts,along]
     # log(step p + (1 - step)(1 - p)) summed along the line.
