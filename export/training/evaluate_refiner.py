@@ -14,6 +14,7 @@ from export.networks import RefinerNet, SelectorNet
 from export.networks.refiner import cell_pixels
 from export.poses import refined_step
 from export.training.batch import RefinerBatch
+from export.training.evaluate_outline import aligned_poses
 from export.training.pairs_refiner import centres_of
 from export.training.report import mean_or_none, median_or_none, present
 from export.training.rerender import rerender
@@ -41,14 +42,18 @@ def evaluate_refiner(
 
     error_before, error_after_1, error_after_5: medians over pairs of the mean distance of model points to their true
     place, as a share of the diameter; reduction_1, _5: error_before over them; improved_5: share of pairs that got
-    better. flow_epe: median over visible pixels of the flow's end-point error, px, at the start pose; flow_epe_before:
-    that of a flow of zero. certainty_accuracy: share of silhouette pixels on the right side of one half.
+    better. error_aligned, reduction_aligned: the same after the five iterations and the estimator's outline stage;
+    aligned: share of pairs whose pose that stage took.
+
+    flow_epe: median over visible pixels of the flow's end-point error, px, at the start pose; flow_epe_before: that of
+    a flow of zero. certainty_accuracy: share of silhouette pixels on the right side of one half.
     flow_calibration_error, certainty_calibration_error: mean over pixels of |predicted probability - observed share|
     of its decile bin; for the flow the probability is P_R, the event an error below R along one axis.
     """
     config = config or RefineConfig()
     errors: list[list[Array]] = [[] for _ in range(ITERATIONS + 1)]
     pixels: list[dict[str, Array]] = []
+    aligned: list[tuple[Array, Array]] = []
     for batch, scenes in batches:
         current, anchor = batch, batch.T_init
         centre = centres_of(scenes)
@@ -63,10 +68,15 @@ def evaluate_refiner(
             if iteration < ITERATIONS:
                 before, current = current, rerender(current, scenes, T)
                 anchor = in_camera_of(current, before, anchor)
+        T, taken = aligned_poses(current, scenes, T)
+        aligned.append((pose_error(current, T), taken))
     if not pixels:
         return {}
     error = [np.concatenate(e) for e in errors]
-    return _pose_figures(error) | _flow_figures({k: np.concatenate([p[k] for p in pixels]) for k in pixels[0]})
+    outline = _outline_figures(error[0], *(np.concatenate(part) for part in zip(*aligned, strict=True)))
+    return (
+        _pose_figures(error) | outline | _flow_figures({k: np.concatenate([p[k] for p in pixels]) for k in pixels[0]})
+    )
 
 
 def pose_error(batch: RefinerBatch, T_camera_object: Array) -> Array:
@@ -125,6 +135,12 @@ def _pose_figures(error: list[Array]) -> dict[str, float]:
             "within_10_percent_5": mean_or_none(error[ITERATIONS] < 0.1),
         }
     )
+
+
+def _outline_figures(before: Array, after: Array, taken: Array) -> dict[str, float]:
+    start, end = median_or_none(before), median_or_none(after)
+    reduction = start / end if start is not None and end else None
+    return present({"error_aligned": end, "reduction_aligned": reduction, "aligned": mean_or_none(taken)})
 
 
 def _flow_figures(p: dict[str, Array]) -> dict[str, float]:

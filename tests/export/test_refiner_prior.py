@@ -81,7 +81,7 @@ def test_the_prior_stops_a_walk_that_goes_on_without_it(pairs, net, monkeypatch)
     monkeypatch.setattr(refiner, "pose_error", from_the_truth)
     for config in (RefineConfig(**OFF), RefineConfig(prior_information=1e-4)):
         refiner.evaluate_refiner(net, [pairs], CPU, config)
-    steps = refiner.ITERATIONS + 1
+    steps = refiner.ITERATIONS + 2  # before, after each, and aligned with the outline
     free, held = ([np.linalg.norm(T - way[0], axis=1) for T in way] for way in (gone[:steps], gone[steps:]))
     assert (free[5] > 3 * free[1]).all()
     # With s the share of the evidence in the information: s, s + s^2, ... of a step, where it is 1, 2, ... without.
