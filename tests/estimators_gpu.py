@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from coop_edge.geometry import se3
-from tests.estimators import SMALL, knowing
+from tests.estimators import AS_REFINED, SMALL, knowing
 from tests.runtime.fake_cuda import FakeCupy, FakeOnnxRuntime
 from tests.stages.scene import Placed, Scene, at, colored_box
 
@@ -50,8 +50,12 @@ def table():
 
 @pytest.fixture(scope="module")
 def on_cpu(table, tmp_path_factory):
-    """What the CPU says of the table: estimated, then tracked."""
-    with knowing(tmp_path_factory.mktemp("cpu"), table) as (estimator, _):
+    """What the CPU says of the table: estimated, then tracked.
+
+    As refined: a last bit of a render or a grey level of a crop moves the lines across an outline, and a pose with them
+    by more than the two backends differ otherwise. The outline itself is worked out on the host, whatever the backend.
+    """
+    with knowing(tmp_path_factory.mktemp("cpu"), table, config=AS_REFINED) as (estimator, _):
         return both(estimator, table)
 
 

@@ -17,7 +17,7 @@ from coop_edge.cli import app
 from coop_edge.latency import CASES, FEWEST, Case, NetworkClock, measure, memory, percentiles
 from tests.runtime.networks import tiny_bundle
 
-STAGES = ["crop", "coarse", "refine", "select"]
+STAGES = ["crop", "coarse", "refine", "outline", "select"]
 QUICK = {"device": "cpu", "threads": 1, "repeats": 4, "iterations": 2}
 
 

@@ -15,7 +15,7 @@ from coop_edge.cli import app
 from coop_edge.cli_frames import open_frames
 from coop_edge.cli_track import _place, follow
 from coop_edge.mesh import Mesh
-from tests.estimators import SMALL, error_px, knowing, show
+from tests.estimators import AS_REFINED, SMALL, error_px, knowing, show
 from tests.runtime.networks import tiny_bundle
 from tests.stages.scene import Placed, Scene, at, colored_box
 
@@ -130,7 +130,7 @@ class TestFollow:
     """With networks that know the truth."""
 
     def run(self, scenes, folder, **options):
-        with knowing(folder, scenes[0]) as (estimator, oracle):
+        with knowing(folder, scenes[0], config=AS_REFINED) as (estimator, oracle):
 
             def frames():
                 for k, scene in enumerate(scenes[1:], 1):

@@ -24,7 +24,7 @@ def test_nested_values_arrive():
     [
         ({"refine": {"iteration": 3}}, "did you mean 'iterations'?"),
         ({"refin": {}}, "did you mean 'refine'?"),
-        ({"zzz": 1}, "options: coarse, ransac, refine, select"),
+        ({"zzz": 1}, "options: coarse, outline, ransac, refine, select"),
         ({"ransac": {"threshold_px": 0}}, "RansacConfig.threshold_px = 0"),
         ({"ransac": {"threshold_px": float("nan")}}, "threshold_px"),
         ({"ransac": {"minimal": "p4p"}}, "one of 'p3p', 'epnp'"),

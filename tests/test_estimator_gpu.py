@@ -16,7 +16,7 @@ from coop_edge import Detection, Estimator
 from coop_edge.demo import load_scene
 from coop_edge.geometry import se3
 from coop_edge.mesh import Mesh
-from tests.estimators import SMALL, TINY, error_px, knowing, tiny_bundle, tiny_scene
+from tests.estimators import AS_REFINED, SMALL, TINY, error_px, knowing, tiny_bundle, tiny_scene
 from tests.estimators_gpu import assert_same, both, cupy, gpu, on_cpu, table  # noqa: F401
 from tests.runtime.fake_arrays import DOWNLOAD, UPLOAD
 from tests.stages.scene import Placed, Scene
@@ -56,7 +56,7 @@ def tiny_estimator(folder, device: str, config=PERMISSIVE) -> Estimator:
 
 def test_the_poses_are_the_cpus(gpu, table, on_cpu, tmp_path):
     """Networks that know the truth, so that what a grey level does to a network is no part of the difference."""
-    with knowing(tmp_path, table, device="cuda") as (estimator, _):
+    with knowing(tmp_path, table, config=AS_REFINED, device="cuda") as (estimator, _):
         assert estimator.backend.name == "cuda"
         found = both(estimator, table)
     assert all(result.success for result in found)
@@ -92,7 +92,7 @@ def test_a_tiny_bundle_gives_the_cpus_results_through_the_cuda_provider(cupy, fo
         found = estimator.estimate(scene.image, TINY, scene.detections())
         # From the CPU's poses: what one call leaves of a grey level grows twentyfold in the next one.
         found += estimator.track(scene.image, TINY, tiny_on_cpu[: len(found)])
-        assert set(estimator.warmup()) == {"objects", "crop", "coarse", "refine", "select"}
+        assert set(estimator.warmup()) == {"objects", "crop", "coarse", "refine", "outline", "select"}
     assert all(result.success for result in tiny_on_cpu)
     assert_same(found, tiny_on_cpu, radians=5e-3, metres=1e-3, score=2e-3)
     for ours, theirs in zip(found, tiny_on_cpu, strict=True):
@@ -101,9 +101,11 @@ def test_a_tiny_bundle_gives_the_cpus_results_through_the_cuda_provider(cupy, fo
         assert (np.abs(ours.covariance - theirs.covariance) <= 0.05 * np.outer(deviation, deviation)).all()
 
 
-def test_the_image_goes_up_once_and_only_figures_come_back(cupy, folder):
+@pytest.mark.parametrize("outline", [0, 3])
+def test_the_image_goes_up_once_and_only_figures_come_back(cupy, folder, outline):
+    """But for the outline, worked out on the host: each of its looks, steps and one more, has the crops come back."""
     scene = tiny_scene()
-    with tiny_estimator(folder, "cuda") as estimator:
+    with tiny_estimator(folder, "cuda", PERMISSIVE | {"outline": {"iterations": outline}}) as estimator:
         estimator.estimate(scene.image, TINY, scene.detections())  # uploads the meshes
         cupy.transfers.clear()
         results = estimator.estimate(scene.image, TINY, scene.detections())
@@ -115,8 +117,11 @@ def test_the_image_goes_up_once_and_only_figures_come_back(cupy, folder):
     down = [size for way, size in ways if way == DOWNLOAD]
     # Coarse: scores, results of RANSAC. Refine: per iteration cells in sight and poses; what is known of the cells,
     # after the first iteration for the choice of who goes on, and after the last. Select: the network's scores.
-    assert len(down) == 2 + 2 * 2 + 2 + 1
-    assert max(down) < crop_bytes * np.dtype(np.float32).itemsize  # less than one crop as a network reads it
+    plane = 64 * 64 * np.dtype(np.float32).itemsize
+    looks = [size for size in down if size >= 3 * plane]  # a crop as a network reads it, or more
+    assert len(down) - len(looks) == 2 + 2 * 2 + 2 + 1
+    assert len(looks) == (outline + 1 if outline else 0)
+    assert all(size % (4 * plane) == 0 for size in looks)  # crops and depths, together
 
 
 def test_what_is_registered_may_be_used_on_any_stream(cupy, folder):
@@ -135,7 +140,7 @@ def test_what_is_registered_may_be_used_on_any_stream(cupy, folder):
 def test_any_thread_works_on_the_gpu_that_the_estimator_was_made_on(cupy, table, on_cpu, tmp_path, monkeypatch):
     """A thread starts on the first GPU: each call makes the Estimator's own the current one."""
     entered, make, found = [], cupy.cuda.Device, []
-    with knowing(tmp_path, table, device="cuda") as (estimator, _):
+    with knowing(tmp_path, table, config=AS_REFINED, device="cuda") as (estimator, _):
         monkeypatch.setattr(cupy.cuda, "Device", lambda *index: entered.append(index) or make(*index))
         thread = threading.Thread(
             target=lambda: found.extend(estimator.estimate(table.image, SMALL, table.detections()))
@@ -155,7 +160,7 @@ def test_the_demo_on_the_gpu_is_the_demo_on_the_cpu(gpu, tmp_path_factory):
     scene.__dict__["image"] = demo.image  # instead of a render
     answers = []
     for device in ("cpu", "cuda"):
-        with knowing(tmp_path_factory.mktemp(device), scene, device=device) as (estimator, _):
+        with knowing(tmp_path_factory.mktemp(device), scene, config=AS_REFINED, device=device) as (estimator, _):
             answers.append(both(estimator, scene))
     assert all(result.success for result in answers[0])
     assert_same(answers[1], answers[0], radians=1e-4, metres=1e-5, score=1e-3)
@@ -191,7 +196,7 @@ def test_all_work_is_in_the_order_of_the_current_stream(table, on_cpu, tmp_path)
     import cupy
 
     stream = cupy.cuda.Stream(non_blocking=True)
-    with knowing(tmp_path, table, device="cuda") as (estimator, _), stream:
+    with knowing(tmp_path, table, config=AS_REFINED, device="cuda") as (estimator, _), stream:
         picture, image = cupy.asarray(table.image), cupy.zeros(table.image.shape, cupy.uint8)
         estimator.warmup()
         busy = cupy.ones((4096, 4096), cupy.float32)

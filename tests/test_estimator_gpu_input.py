@@ -10,7 +10,7 @@ import pytest
 
 from coop_edge import Estimator
 from coop_edge.errors import BackendUnavailable, InputError
-from tests.estimators import SMALL, knowing, tiny_bundle
+from tests.estimators import AS_REFINED, SMALL, knowing, tiny_bundle
 from tests.estimators_gpu import assert_same, both, cupy, gpu, on_cpu, table  # noqa: F401
 from tests.runtime.fake_arrays import DOWNLOAD, IN_PLACE, UPLOAD
 from tests.runtime.fake_cuda import FakeCupy
@@ -36,7 +36,7 @@ def test_an_image_on_the_gpu_is_read_where_it_is(gpu, kind, table, on_cpu, tmp_p
     if kind == "strided":  # BGR memory that is seen as RGB
         image = gpu.ascontiguousarray(image[..., ::-1])[..., ::-1]
     given = image if kind == "CuPy" else OnlyAnInterface(image)
-    with knowing(tmp_path, table, device="cuda") as (estimator, _):
+    with knowing(tmp_path, table, config=AS_REFINED, device="cuda") as (estimator, _):
         transfers = getattr(gpu, "transfers", [])
         transfers.clear()
         found = both(estimator, table, given)
@@ -59,7 +59,7 @@ def test_an_image_of_another_library_is_read_where_it_is(owner, table, on_cpu, t
         from pycuda import gpuarray
 
         image = gpuarray.to_gpu(table.image)
-    with knowing(tmp_path, table, device="cuda") as (estimator, _):
+    with knowing(tmp_path, table, config=AS_REFINED, device="cuda") as (estimator, _):
         found = both(estimator, table, image)
     assert_same(found, on_cpu, radians=1e-5, metres=1e-6, score=1e-4)
 

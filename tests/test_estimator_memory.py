@@ -75,7 +75,7 @@ def compiled():
 
 estimator = opened(Path(sys.argv[1]), [TemplateSet.render(mesh, 32) for mesh in SCENE.meshes])
 seconds = estimator.warmup()
-assert list(seconds) == ["objects", "crop", "coarse", "refine", "select"], seconds
+assert list(seconds) == ["objects", "crop", "coarse", "refine", "outline", "select"], seconds
 assert all(value > 0 for value in seconds.values()), seconds
 before = compiled()
 assert before["solve_ransaccoop_edge.pnp.ransac"] == before["solve_lmcoop_edge.pnp.lm"] == 1, before

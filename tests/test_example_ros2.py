@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from coop_edge import Estimator, PoseEstimate
 from coop_edge.geometry import se3
-from tests.estimators import SMALL, knowing, show
+from tests.estimators import AS_REFINED, SMALL, knowing, show
 from tests.stages.scene import Placed, Scene, at, colored_box
 
 PATH = Path(__file__).parents[1] / "docs/examples/ros2_node.py"
@@ -255,7 +255,7 @@ class TestNode:
 
     @pytest.fixture
     def node(self, example, scenes, tmp_path, monkeypatch):
-        with knowing(tmp_path, scenes[0]) as (estimator, oracle):
+        with knowing(tmp_path, scenes[0], config=AS_REFINED) as (estimator, oracle):
             monkeypatch.setattr(Estimator, "from_engines", classmethod(lambda cls, engines, device: estimator))
             monkeypatch.setattr(Estimator, "warmup", lambda self: {})
             node = example.PoseNode()

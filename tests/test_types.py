@@ -189,11 +189,11 @@ def test_pose_estimate_refuses(arguments, says):
 def test_pose_estimate_to_json():
     covariance = np.diag([1e-6, 1e-6, 4e-6, 1e-4, 1e-4, 1e-4])
     estimate = PoseEstimate(
-        True, T_camera_object=POSE, score=0.9, n_inliers=40, covariance=covariance, times=StageTimes(1, 2, 3, 4)
+        True, T_camera_object=POSE, score=0.9, n_inliers=40, covariance=covariance, times=StageTimes(1, 2, 3, 4, 5)
     )
     data = json.loads(json.dumps(estimate.to_dict()))
     np.testing.assert_array_equal(data["T_camera_object"], POSE)
-    assert data["times"]["total_ms"] == 10
+    assert data["times"]["total_ms"] == 15
     failed = PoseEstimate(False, reason="too few inliers")
     assert failed.T_camera_object is None
     assert failed.score == 0.0

@@ -139,7 +139,7 @@ def test_misses_are_printed(root, tmp_path, capsys):
 def test_a_run_with_real_networks(root, tiny, tmp_path):
     assert run(root, "--engines", tiny, "--limit", 1, "--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json") == 0
     result = read(tmp_path / "a.json")
-    assert set(result["time"]["stages_ms_per_object"]) == {"crop", "coarse", "refine", "select"}
+    assert set(result["time"]["stages_ms_per_object"]) == {"crop", "coarse", "refine", "outline", "select"}
     assert sum(result["miss_counts"].values()) == len(result["misses"])
 
 
