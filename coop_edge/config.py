@@ -249,7 +249,10 @@ class OutlineConfig(Config):
     """The same along the line of sight, in diameters."""
     prior_rotation: float = 0.2
     """The same of the rotation, radians about each axis."""
-    min_share: float = 0.6
+    prior_refined: float = 0.02
+    """Share of what refinement says of its pose (the inverse of its covariance) that counts beside these; larger moves
+    sure poses less."""
+    min_share: float = 0.4
     """Least share of the outline along which the object must stand out from the background, for the aligned pose to be
     taken; above 1 none ever is."""
 
@@ -261,6 +264,7 @@ class OutlineConfig(Config):
         self._number("prior_sideways", 1e-6, 1e3)
         self._number("prior_depth", 1e-6, 1e3)
         self._number("prior_rotation", 1e-6, 1e3)
+        self._number("prior_refined", 0.0, 1e6)
         self._number("min_share", 0.0, 2.0)
 
 

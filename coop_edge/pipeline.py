@@ -158,7 +158,7 @@ class Pipeline:
         if not iterations or not self.config.refine.iterations:
             return refined
         with clock("outline"):
-            aligned = align(maker, refined.T_camera_object, index, self.config.outline, iterations)
+            aligned = align(maker, refined.T_camera_object, index, self.config.outline, iterations, refined.covariance)
         covariance = np.where(aligned.aligned[:, None, None], aligned.covariance, refined.covariance)
         return replace(refined, T_camera_object=aligned.T_camera_object, covariance=covariance)
 

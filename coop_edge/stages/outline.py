@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from coop_edge.config import OutlineConfig
 from coop_edge.geometry import se3
 from coop_edge.stages.arrays import together_on_host
-from coop_edge.stages.objects import centres_and_diameters
+from coop_edge.stages.objects import ObjectModel, centres_and_diameters
 from coop_edge.stages.outline_lines import Lines, find_edges, find_lines, object_probability
 from coop_edge.stages.pairs import PairMaker, Pairs
 
@@ -34,6 +34,8 @@ STANDS_OUT = 0.4
 """Contrast at its own place from which a line is one where the object stands out."""
 LEAST_VARIANCE = 0.25
 """Of an edge's position, pixels^2: no line is better than half a pixel."""
+LARGEST_SHIFT = 2.0
+"""Of an edge, pixels, beyond which its line counts as Huber's loss would have it."""
 LARGEST_TURN = 0.3
 """Of one step, radians."""
 
@@ -59,16 +61,23 @@ class Fit:
 
 
 def align(
-    maker: PairMaker, T_camera_object: Floats, object_index: NDArray[np.integer], config: OutlineConfig, iterations: int
+    maker: PairMaker,
+    T_camera_object: Floats,
+    object_index: NDArray[np.integer],
+    config: OutlineConfig,
+    iterations: int,
+    covariance: Floats | None = None,
 ) -> Aligned:
     """Align poses [M,4,4], NaN where there is none, of the objects at ``object_index`` [M]. M = 0 is legal.
 
+    covariance: of the poses [M,6,6] (``pnp.base``), NaN or None where unknown: the surer a pose, the less it is moved.
     Each pose for itself: the result does not depend on the others.
     """
+    known = np.full((len(T_camera_object), 6, 6), np.nan) if covariance is None else covariance
     T, index = np.array(T_camera_object, np.float64).reshape(-1, 4, 4), np.asarray(object_index, np.int64)
     start = T.copy()
     first: list[Fit | None] = [None] * len(T)
-    covariance, share = np.full((len(T), 6, 6), np.nan), np.full(len(T), np.nan)
+    spread, share = np.full((len(T), 6, 6), np.nan), np.full(len(T), np.nan)
     better = np.zeros(len(T), np.bool_)
     active = np.flatnonzero(np.isfinite(T).all(axis=(1, 2)))
     for iteration in range(iterations + 1):
@@ -84,13 +93,13 @@ def align(
             share[i] = fit.share
             if iteration == iterations:  # the last look only judges
                 better[i] = fit.share >= config.min_share and fit.contrast >= before.contrast
-            T[i], covariance[i] = _step(
-                maker, pairs, row, index[i], fit, start[i], T[i], config, iteration < iterations
-            )
+            else:
+                R = pairs.crop.R_crop_camera[row]
+                T[i], spread[i] = _step(maker.objects[index[i]], R, fit, start[i], T[i], known[i], config)
         active = active[[fit is not None for fit in fits]]
     T[~better] = start[~better]
-    covariance[~better] = np.nan
-    return Aligned(T, covariance, better, share)
+    spread[~better] = np.nan
+    return Aligned(T, spread, better, share)
 
 
 def _fits(maker: PairMaker, pairs: Pairs, index: NDArray[np.int64], config: OutlineConfig) -> list[Fit | None]:
@@ -122,6 +131,7 @@ def _fit(
     edges = find_edges(probability, lines)
     clear = np.clip((edges.contrast - FAINT) / (CLEAR - FAINT), 0.0, 1.0)
     weight = inside * clear * config.information / np.maximum(edges.variance, LEAST_VARIANCE)
+    weight = weight * np.minimum(1.0, LARGEST_SHIFT / np.maximum(np.abs(edges.shift), 1e-9))  # Huber
     J = jacobian(lines, K, middle, diameter)
     total = max(int(np.count_nonzero(inside)), 1)
     share = int(np.count_nonzero(inside & (edges.contrast_here > STANDS_OUT))) / total
@@ -144,36 +154,40 @@ def jacobian(lines: Lines, K: Floats, middle: Floats, diameter: float) -> Floats
 
 
 def _step(
-    maker: PairMaker,
-    pairs: Pairs,
-    row: int,
-    index: int,
-    fit: Fit,
-    start: Floats,
-    T: Floats,
-    config: OutlineConfig,
-    move: bool,
+    model: ObjectModel, R: Floats, fit: Fit, start: Floats, T: Floats, known: Floats, config: OutlineConfig
 ) -> tuple[Floats, Floats]:
-    """One Gauss-Newton step towards the outline and the prior: the pose in the camera [4,4], its covariance [6,6]."""
-    model = maker.objects[index]
-    R = pairs.crop.R_crop_camera[row]
+    """One Gauss-Newton step towards the outline and the prior: the pose in the camera [4,4], its covariance [6,6].
+
+    R [3,3]: camera -> crop; start [4,4] and its covariance ``known`` [6,6], in the camera.
+    """
     now, anchor = (_about_centre(R, pose, model.centre) for pose in (T, start))
     sigma = np.array([config.prior_sideways] * 2 + [config.prior_depth] + [config.prior_rotation] * 3)
     information = np.diag(sigma**-2.0)
+    if np.isfinite(known).all() and config.prior_refined > 0:
+        to_pose = _to_pose(R, anchor[0], model)
+        information += config.prior_refined * to_pose.T @ np.linalg.pinv(known, hermitian=True) @ to_pose
     off = np.concatenate([(now[1] - anchor[1]) / model.diameter, se3.so3_log(now[0] @ anchor[0].T)])
     H = fit.H + information
-    step = np.linalg.solve(H, fit.g - information @ off) if move else np.zeros(6)
+    step = np.linalg.solve(H, fit.g - information @ off)
     step[3:] *= min(1.0, LARGEST_TURN / max(float(np.linalg.norm(step[3:])), 1e-12))
     turned = se3.so3_exp(step[3:]) @ now[0]
     centre = now[1] + step[:3] * model.diameter
     pose = se3.from_rt(R.T @ turned, R.T @ (centre - turned @ model.centre))
-    # From (centre in diameters, rotation) to (t, rotation): t = centre - R c, and R c turns with phi.
+    to_pose = _to_pose(R, turned, model)
+    return pose, to_pose @ np.linalg.inv(H) @ to_pose.T
+
+
+def _to_pose(R: Floats, turned: Floats, model: ObjectModel) -> Floats:
+    """d (t, phi) in the camera / d (centre in diameters, rotation vector) in the crop's, [6,6], at rotation ``turned``.
+
+    t = centre - R c, and R c turns with phi.
+    """
     A = np.eye(6)
     A[:3, :3] *= model.diameter
     A[:3, 3:] = se3.hat(turned @ model.centre)
-    B = np.zeros((6, 6))
-    B[:3, :3] = B[3:, 3:] = R.T
-    return pose, B @ A @ np.linalg.inv(H) @ A.T @ B.T
+    A[:3] = R.T @ A[:3]
+    A[3:] = R.T @ A[3:]
+    return A
 
 
 def _about_centre(R: Floats, T: Floats, centre: Floats) -> tuple[Floats, Floats]:
