@@ -25,8 +25,7 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/pip
 	@touch $@ $(VENV)/.installed-demo
 
 demo: $(VENV)/.installed-demo
-	$(BIN)/coop-edge render docs/examples/mug/mug.obj --unit m --output demo.png
-	$(BIN)/coop-edge onboard docs/examples/mug/mug.obj --unit m --renderer cpu --output demo.npz --contact-sheet demo_templates.png
+	$(BIN)/coop-edge demo --device cpu --output demo.png
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -37,4 +36,4 @@ test: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo.png demo.npz demo_templates.png
+	rm -rf $(VENV) build dist *.egg-info demo.png

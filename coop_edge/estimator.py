@@ -181,7 +181,7 @@ class Estimator:
         """Compile all kernels and run each stage once, so that the first frame takes no longer than the others.
 
         Returns the seconds that each part took: "objects" (the renderer of the registered ones), "crop", "coarse",
-        "refine", "select". Worth its time after the last ``add_object``.
+        "refine", "outline", "select". Worth its time after the last ``add_object``.
         """
         with self._call("warmup"):
             start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The stages in a row: crop, coarse, refine, select; and for tracking refine and select alone."""
+"""The stages in a row: crop, coarse, refine, outline, select; and for tracking the last three alone."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Pipeline:
     """The stages over the parts of one backend. runners: open, by role, of the bundle's networks.
 
     On a GPU all work is queued on CuPy's current stream and arrays stay on the device. The host waits where it decides:
-    in coarse for the templates' scores and for what RANSAC found; in refine, see there. What one stage queues and the
-    next one waits for counts into the next one's time, as crops do into that of coarse.
+    in coarse for the templates' scores and for what RANSAC found; in refine and outline, see there. What one stage
+    queues and the next one waits for counts into the next one's time, as crops do into that of coarse.
     """
 
     bundle: Bundle
@@ -65,7 +65,8 @@ class Pipeline:
             coarse, T, reasons = self._try_out(frame, coarse, reasons, clock)
             config = replace(config, iterations=config.iterations - 1)
         maker, refined = self._refine(frame, T, coarse.object_index, config, clock, coarse.T_camera_object)
-        refined = self._align(maker, refined, coarse.object_index, self.config.outline.iterations, clock)
+        steps = self.config.outline.iterations if self.config.refine.iterations else 0  # coarse poses are asked for
+        refined = self._align(maker, refined, coarse.object_index, steps, clock)
         with clock("select"):
             chosen = select(
                 refined,
@@ -155,7 +156,7 @@ class Pipeline:
 
     def _align(self, maker: PairMaker, refined: Refined, index: Indices, iterations: int, clock: StageClock) -> Refined:
         """Poses aligned with outlines; what they are judged by is still that of the refined ones."""
-        if not iterations or not self.config.refine.iterations:
+        if not iterations:
             return refined
         with clock("outline"):
             aligned = align(maker, refined.T_camera_object, index, self.config.outline, iterations, refined.covariance)

@@ -1,1 +1,1 @@
-"""Co-op stage by stage: crop, coarse, refine, select. Glue over the contracts of templates, render, pnp and runtime."""
+"""The stages: crop, coarse, refine, outline, select. Glue over the contracts of templates, render, pnp and runtime."""

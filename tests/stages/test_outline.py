@@ -293,9 +293,9 @@ class TestPipeline:
         """Iterations asked for, call by call."""
         asked = []
 
-        def noting(maker, T, index, config, iterations):
+        def noting(maker, T, index, config, iterations, covariance):
             asked.append(iterations)
-            return align(maker, T, index, config, iterations)
+            return align(maker, T, index, config, iterations, covariance)
 
         monkeypatch.setattr("coop_edge.pipeline.align", noting)
         return asked
