@@ -11,7 +11,7 @@ import pytest
 
 from coop_edge.demo import load_scene
 from coop_edge.mesh import Mesh
-from tests.estimators import SMALL, error_px, knowing, show
+from tests.estimators import AS_REFINED, SMALL, error_px, knowing, show
 from tests.runtime.networks import tiny_bundle
 from tests.stages.scene import Placed, Scene, at, colored_box
 
@@ -61,7 +61,7 @@ class TestCameraLoop:
             placed = [Placed(0, at(-0.02 + 0.006 * k, 0.03, 0.7, (0.5, 0.7, -0.3)))]
             hidden = [Placed(1, at(0.0, 0.0, 0.45))] if k in (3, 4) else []
             scenes.append(Scene((cube, board), tuple(placed + hidden), SMALL))
-        with knowing(tmp_path, scenes[0]) as (estimator, oracle):
+        with knowing(tmp_path, scenes[0], config=AS_REFINED) as (estimator, oracle):
 
             def images():
                 for scene in scenes:

@@ -271,7 +271,7 @@ def test_killed_and_given_again(root, tiny, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals to a group of processes")
 def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(tmp_path):
     """A terminal sends the signal to every process of the run."""
-    root = write_dataset(tmp_path / "boxes", {(1, i): scene_of(i) for i in range(200)})
+    root = write_dataset(tmp_path / "boxes", {(1, i): scene_of(i) for i in range(600)})
     csv = tmp_path / "a.csv"
     command = [sys.executable, "-m", "benchmarks.accuracy", str(root), "--method", "sift", "--processes", "2"]
     with (tmp_path / "log").open("w") as log:
