@@ -52,7 +52,21 @@ def refined_step(
     config: RefineConfig,
     T_anchor: Array | None = None,
 ) -> tuple[Array, Array]:
-    """One iteration of refinement from ``T_init``: poses [N,4,4], NaN where there is none, and where there is one [N].
+    """``refined_with_covariance`` without the covariances: poses [N,4,4] and where there is one, bool [N]."""
+    T, solved, _ = refined_with_covariance(batch, outputs, centre, stride, config, T_anchor)
+    return T, solved
+
+
+def refined_with_covariance(
+    batch: RefinerBatch,
+    outputs: Mapping[str, Array],
+    centre: Array,
+    stride: int,
+    config: RefineConfig,
+    T_anchor: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """One iteration of refinement from ``T_init``: poses [N,4,4], NaN where there is none, where there is one, bool
+    [N], and the poses' covariances [N,6,6] (``pnp.base``).
 
     outputs: ``flow`` [N,2,H,W] and ``scale`` in pixels, ``certainty``, ``sensitivity`` and ``confidence`` (W)
     [N,1,H,W]. centre: of the objects [N,3], metres, object's frame. T_anchor: what the prior is about [N,4,4], in the
@@ -69,7 +83,7 @@ def refined_step(
     seen = (confidence[:, 0] > 0) & np.isfinite(batch.object_points[:, cells, cells, 0])
     blind = seen.sum(axis=(1, 2)) < LEAST_WEIGHTED
     solved = (np.asarray(result.statistics.status) == PnpStatus.SOLVED) & ~blind
-    return np.where(solved[:, None, None], result.T_camera_object, np.nan), solved
+    return np.where(solved[:, None, None], result.T_camera_object, np.nan), solved, np.asarray(result.covariance)
 
 
 def flow_poses(

@@ -112,7 +112,7 @@ def plot(runs: Sequence[Run]) -> bytes:
     questions = [q for q in QUESTIONS if _answered(q, runs)]
     canvas = Canvas(figsize=(3.6 * max(len(questions), 1), 3.8), layout="constrained")
     panels = canvas.subplots(1, max(len(questions), 1), squeeze=False)[0]
-    for axes, question in zip(panels, questions, strict=False):
+    for axes, question in zip(panels[: len(questions)], questions, strict=True):
         figure = next(f for f in FIGURES[VARIANTS[question.variants[0]].role] if f.name == question.key)
         for k, (label, prefix) in enumerate(SETS):
             for i, variant in enumerate(question.variants):

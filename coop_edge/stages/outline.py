@@ -1,12 +1,12 @@
 """Alignment of refined poses with the object's outline in the image: where depth is decided.
 
 A network that compares patches of 16 pixels tells a pose to a few pixels; along the line of sight that is a tenth of a
-diameter and more, as a percent of scale is half a pixel. The outline tells it ten times better, wherever it stands out
-from the background. So the refined pose is the start and, as a Gaussian, the prior of a few Gauss-Newton steps on the
+diameter and more, as a percent of scale is half a pixel. The outline tells it much better, wherever it stands out from
+the background. So the refined pose is the start and, as a Gaussian, the prior of a few Gauss-Newton steps on the
 distances between the rendered outline and the edge that colours show (see ``outline_lines``). Ours, not Co-op's.
 
 A line counts by its posterior variance and by how clear the edge is: a hidden or missed outline says little. The
-aligned pose is taken only if the object stands out along most of its outline (``OutlineConfig.min_share``) and better
+aligned pose is taken only if the object stands out along enough of its outline (``OutlineConfig.min_share``) and better
 than at the start; else the refined pose stays.
 
 The lines are worked out on the host: on a GPU the crops and depths come back once per iteration.
@@ -23,7 +23,7 @@ from coop_edge.config import OutlineConfig
 from coop_edge.geometry import se3
 from coop_edge.stages.arrays import together_on_host
 from coop_edge.stages.objects import ObjectModel, centres_and_diameters
-from coop_edge.stages.outline_lines import Lines, find_edges, find_lines, object_probability
+from coop_edge.stages.outline_lines import CONTRAST_SPAN, Lines, find_edges, find_lines, object_probability
 from coop_edge.stages.pairs import PairMaker, Pairs
 
 Floats = NDArray[np.float64]
@@ -68,8 +68,9 @@ def align(
     iterations: int,
     covariance: Floats | None = None,
 ) -> Aligned:
-    """Align poses [M,4,4], NaN where there is none, of the objects at ``object_index`` [M]. M = 0 is legal.
+    """Align poses T_camera_object [M,4,4], metres, NaN where there is none, of the objects at ``object_index`` [M].
 
+    M = 0 is legal.
     covariance: of the poses [M,6,6] (``pnp.base``), NaN or None where unknown: the surer a pose, the less it is moved.
     Each pose for itself: the result does not depend on the others.
     """
@@ -199,7 +200,7 @@ def _in_image(maker: PairMaker, pairs: Pairs, row: int, lines: Lines) -> NDArray
     """Which lines have both sides of the outline in the image, bool [P]."""
     inside = np.ones(len(lines.centre), np.bool_)
     inverse = np.linalg.inv(pairs.crop.H[row])
-    for end in (-4.0, 4.0):
+    for end in (-CONTRAST_SPAN, CONTRAST_SPAN):
         q = np.concatenate([lines.centre + end * lines.normal, np.ones((len(inside), 1))], axis=1) @ inverse.T
         x, y = q[:, 0] / q[:, 2], q[:, 1] / q[:, 2]
         inside &= (q[:, 2] > 0) & (x >= 0) & (y >= 0) & (x <= maker.camera.width - 1) & (y <= maker.camera.height - 1)

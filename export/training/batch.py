@@ -61,6 +61,12 @@ class RefinerBatch:
     diameter: Any  # float64 [N] metres
 
 
+def on_host(batch: B) -> B:
+    """A batch of tensors as one of NumPy arrays; arrays stay as they are. Waits for the device."""
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}  # type: ignore[arg-type]
+    return type(batch)(**{k: v.detach().cpu().numpy() if hasattr(v, "detach") else v for k, v in values.items()})
+
+
 def take(batch: B, which: Any) -> B:
     """The samples at ``which``: a slice, indices, or bool [N]."""
     return type(batch)(**{f.name: getattr(batch, f.name)[which] for f in fields(batch)})  # type: ignore[arg-type]

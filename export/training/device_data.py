@@ -144,12 +144,6 @@ def _at_once(device: torch.device, size: int) -> int:
     return max(1, min(most, int(memory / (BYTES_PER_PIXEL * size**2))))
 
 
-def on_host(batch: Any) -> Any:
-    """A batch of tensors as one of NumPy arrays; one of those as it is. Waits for the device."""
-    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return type(batch)(**{k: v.cpu().numpy() if isinstance(v, torch.Tensor) else v for k, v in values.items()})
-
-
 def _joined(parts: list[Any]) -> Any:
     kind = type(parts[0])
     return kind(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(kind)})

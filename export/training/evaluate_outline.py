@@ -56,10 +56,17 @@ class _Views:
 
 
 def aligned_poses(
-    batch: RefinerBatch, scenes: Sequence[RefinerScene], T_camera_object: Array, config: OutlineConfig | None = None
+    batch: RefinerBatch,
+    scenes: Sequence[RefinerScene],
+    T_camera_object: Array,
+    config: OutlineConfig | None = None,
+    covariance: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Poses [N,4,4] in the cameras of ``batch`` aligned as the estimator does, and which were, bool [N]."""
+    """Poses [N,4,4] in the cameras of ``batch`` aligned as the estimator does, and which were, bool [N].
+
+    covariance: of the poses [N,6,6], as refinement gave it; None: unknown.
+    """
     config = config or OutlineConfig()
     views: Any = _Views(batch, scenes)
-    found = align(views, T_camera_object, np.arange(len(batch.query)), config, config.iterations)
+    found = align(views, T_camera_object, np.arange(len(batch.query)), config, config.iterations, covariance)
     return found.T_camera_object, found.aligned

@@ -12,7 +12,7 @@ from scipy import stats
 from coop_edge.config import RefineConfig
 from export.networks import RefinerNet, SelectorNet
 from export.networks.refiner import cell_pixels
-from export.poses import refined_step
+from export.poses import refined_with_covariance
 from export.training.batch import RefinerBatch
 from export.training.evaluate_outline import aligned_poses
 from export.training.pairs_refiner import centres_of
@@ -62,13 +62,14 @@ def evaluate_refiner(
             outputs = _predict(net, current, device)
             if iteration == 1:
                 pixels.append(_pixel_figures(net, current, outputs))
-            T, solved = refined_step(current, outputs, centre, net.config.stride, config, anchor)
+            found = refined_with_covariance(current, outputs, centre, net.config.stride, config, anchor)
+            T, solved, covariance = found
             T = np.where(solved[:, None, None], T, current.T_init)
             errors[iteration].append(pose_error(current, T))
             if iteration < ITERATIONS:
                 before, current = current, rerender(current, scenes, T)
                 anchor = in_camera_of(current, before, anchor)
-        T, taken = aligned_poses(current, scenes, T)
+        T, taken = aligned_poses(current, scenes, T, covariance=covariance)
         aligned.append((pose_error(current, T), taken))
     if not pixels:
         return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -70,7 +71,7 @@ class StageClock:
         if self._gpu:
             torch.cuda.synchronize()
         total: dict[str, float] = {}
-        for (_, before), (stage, after) in zip(self._marks, self._marks[1:], strict=False):
+        for (_, before), (stage, after) in pairwise(self._marks):
             if isinstance(before, float) and isinstance(after, float):
                 passed = after - before
             else:

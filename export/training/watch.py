@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from coop_edge.errors import CoopEdgeError
 from coop_edge.files import atomic_write
+from export.training.batch import on_host
 
 
 class TrainingDivergedError(CoopEdgeError, ArithmeticError):
@@ -47,7 +47,7 @@ class Watch:
             bad = [name for name, value in zip(self._names, values, strict=True) if not np.isfinite(value)]
             if bad:
                 path = self._folder / f"diverged_step{step}_rank{self._rank}.npz"
-                arrays: dict[str, Any] = {f.name: _on_host(getattr(batch, f.name)) for f in fields(batch)}
+                arrays: dict[str, Any] = vars(on_host(batch))
                 with atomic_write(path) as file:
                     np.savez_compressed(file, **arrays)
                 raise TrainingDivergedError(
@@ -64,10 +64,6 @@ class Watch:
         values = torch.stack(self._figures[:count]).mean(dim=0).tolist()
         del self._figures[:count]
         return dict(zip(self._names, values, strict=True))
-
-
-def _on_host(values: Any) -> np.ndarray[Any, Any]:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 class Pace:

@@ -18,9 +18,9 @@ from coop_edge.errors import BackendUnavailable, InputError
 from coop_edge.geometry import se3
 from export.cli import app
 from export.training import data, device_data, throughput
-from export.training.batch import PATCH, CoarseBatch, RefinerBatch
+from export.training.batch import PATCH, CoarseBatch, RefinerBatch, on_host
 from export.training.data import Recipe, make_stream
-from export.training.device_data import DeviceStream, on_host
+from export.training.device_data import DeviceStream
 from export.training.device_geometry import Draw
 from export.training.device_objects import Delivery, Limits, ObjectRecipe
 from export.training.device_pairs import STAGES, Drawer

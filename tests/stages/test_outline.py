@@ -329,3 +329,22 @@ class TestPipeline:
             (result,) = estimator.estimate(scene.image, scene.camera, scene.detections())
         assert result.times.outline_ms == 0
         assert calls == []
+
+
+def test_the_surer_a_pose_the_less_it_is_moved(apart):
+    """By its covariance: as sure as a thousandth it stays, unsure it goes where it goes without one."""
+    maker, index = maker_of(apart), np.array([0])
+    start = apart.placed[0].T[None].copy()
+    start[:, 2, 3] *= 1.02
+
+    def moved(spread):
+        covariance = None if spread is None else np.eye(6)[None] * spread**2
+        found = align(maker, start, index, CONFIG, CONFIG.iterations, covariance)
+        assert found.aligned.all()
+        return np.linalg.norm(found.T_camera_object[0, :3, 3] - start[0, :3, 3])
+
+    free, unsure, halfway, sure = (moved(s) for s in (None, 1e3, 3e-3, 1e-5))
+    assert free > 0.005
+    assert unsure == pytest.approx(free, rel=1e-6)
+    assert sure < 0.02 * free
+    assert sure < halfway < free
