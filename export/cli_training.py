@@ -109,6 +109,12 @@ def train(
     head: Annotated[Head | None, typer.Option(help="Coarse: what is predicted [default: hybrid].")] = None,
     logits: Annotated[Logits | None, typer.Option(help="Coarse: class logits [default: dot].")] = None,
     flow: Annotated[Flow | None, typer.Option(help="Refiner: with a scale or without [default: laplace].")] = None,
+    fine_channels: Annotated[
+        int | None, typer.Option(min=0, help="Refiner: channels of fine matching; coop-xs has 64 [default: 0].")
+    ] = None,
+    dpt_channels: Annotated[
+        int | None, typer.Option(min=4, help="Refiner: channels of the DPT head; coop-xs has 48 [default: the size's].")
+    ] = None,
     pose_loss: Annotated[Switch | None, typer.Option(help="Refiner: the loss through PnP [default: on].")] = None,
     no_match: Annotated[
         Switch | None, typer.Option(help="Coarse: background is labelled *no match*, or not at all [default: on].")
@@ -130,6 +136,7 @@ def train(
 ) -> None:
     """Train on pairs rendered on the fly. Several processes: torchrun --nproc-per-node N -m export train ..."""
     for name, value, wanted in (("head", head, "coarse"), ("logits", logits, "coarse"), ("flow", flow, "refiner"),
+                                ("fine-channels", fine_channels, "refiner"), ("dpt-channels", dpt_channels, "refiner"),
                                 ("pose-loss", pose_loss, "refiner"), ("no-match", no_match, "coarse")):  # fmt: skip
         if value is not None and role.value != wanted:
             fail(f"--{name} is an option of the {wanted} network, not of the {role.value}", 2)
@@ -160,7 +167,9 @@ def train(
         "pose_loss": None if pose_loss is None else pose_loss is Switch.on,
         "no_match": None if no_match is None else no_match is Switch.on,
     }
-    net = _given({"head": head, "logits": logits, "flow": flow})
+    net = _given(
+        {"head": head, "logits": logits, "flow": flow, "fine_channels": fine_channels, "dpt_channels": dpt_channels}
+    )
     try:
         folder = run(Plan(role.value, _given(options), net, out, resume, init))
     except TrainingDivergedError as error:
@@ -257,8 +266,8 @@ def pairs(
     photos: Annotated[Path | None, typer.Option(help="Folder of photographs.")] = None,
 ) -> None:
     """Draw training pairs with their labels into a picture, to look at."""
+    from export.training.batch import on_host
     from export.training.data import make_stream
-    from export.training.device_data import on_host
     from export.training.distributed import pick_device
     from export.training.pictures import write_pairs
 

@@ -77,19 +77,18 @@ def laplace_nll(flow: Tensor, scale: Tensor, target: Tensor, visible: Tensor) ->
     return masked_mean(distance / b + 2 * torch.log(2 * b), visible)
 
 
-def matching_loss(logits: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
-    """Cross-entropy of the refiner's similarities against where each rendered patch's centre lies in the query.
+def matching_loss(logits: Tensor, position: Tensor, size: tuple[int, int], visible: Tensor) -> Tensor:
+    """Cross-entropy of the refiner's similarities against where each rendered patch or cell lies in the query.
 
-    logits [N,T,T]; flow [N,2,rows,columns], patch units (x, y), of the patch centres; visible bool [N,rows,columns].
-    The target spreads over the four nearest patch centres by bilinear weights, so that its expected position is the
+    logits [N,C,H*W] of C rendered cells and the query's candidates, a grid of ``size`` (H, W); position [N,2,rows,
+    columns], C = rows * columns: (x, y) on that grid, 0 is its first centre; visible bool [N,rows,columns].
+    The target spreads over the four nearest candidates by bilinear weights, so that its expected position is the
     truth: the soft-argmax that fits it is exact. Positions off the grid of centres count at its border.
     """
-    rows, columns = flow.shape[2:]
-    y = torch.arange(rows, dtype=flow.dtype, device=flow.device)[:, None] + flow[:, 1]
-    x = torch.arange(columns, dtype=flow.dtype, device=flow.device) + flow[:, 0]
+    height, width = size
     # A hat function of width one per axis: the weights of linear interpolation.
-    in_row = _hat(y.clamp(0, rows - 1), rows)
-    in_column = _hat(x.clamp(0, columns - 1), columns)
+    in_row = _hat(position[:, 1].clamp(0, height - 1), height)
+    in_column = _hat(position[:, 0].clamp(0, width - 1), width)
     target = (in_row[..., :, None] * in_column[..., None, :]).flatten(3).flatten(1, 2)
     values = -(target.to(logits.dtype) * functional.log_softmax(logits, dim=-1)).sum(dim=-1)
     return masked_mean(values, visible.flatten(1))

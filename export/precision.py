@@ -6,8 +6,11 @@ and the positions of the heads too, and a weight is converted once, when the fil
 
 | computed in | what |
 |---|---|
-| FP16 | matrix products and convolutions of the patch embedding, the blocks and the DPT head's body, with their weights and biases; what lies between two of them and cannot hurt: GELU, the DPT's sums and interpolation, moves of data |
-| FP32 | LayerNormalization, group normalisation, softmax, the rotation by position, the residual stream (a sum of many small terms), every head (matcher, no match, classes, offset, regression, score, the DPT's last layers), the decode, inputs and outputs |
+| FP16 | matrix products and convolutions of the patch embedding, the blocks, the features of fine matching and the DPT head's body, with their weights and biases; what lies between two of them and cannot hurt: GELU, sums and interpolation of maps, moves of data |
+| FP32 | LayerNormalization, group normalisation, softmax, the rotation by position, the residual stream (a sum of many small terms), every head (matcher, fine matching, no match, classes, offset, regression, score, the DPT's last layers), the decode, inputs and outputs |
+
+Weights of products in FP32 are stored in FP16 too, and cast when the graph is loaded: that a weight is rounded once
+hurts nowhere, what is computed with it would.
 
 A product of FP16 numbers is summed in FP32 by the hardware; attention's queries are scaled by 1 / sqrt(head dimension)
 before the product, in FP32, so that the sums keep away from FP16's largest number, 65504. The result is cast where
@@ -32,12 +35,14 @@ ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Erf", "Gelu", "Resize")
 # Node names are the path of the module, then the operator: /enc_blocks.0/attn/qkv/MatMul.
 _DPT_BODY = r"/dpt/(?!head/)"
 _PRODUCT_SCOPES = re.compile(
-    rf"/patch_embed/|/(enc|dec)_blocks\.\d+/(attn|cross_attn|mlp)/|/decoder_embed/|{_DPT_BODY}"
+    rf"/patch_embed/|/(enc|dec)_blocks\.\d+/(attn|cross_attn|mlp)/|/decoder_embed/|/features(_\d+)?/|{_DPT_BODY}"
 )
-_ELEMENTWISE_SCOPES = re.compile(rf"/(enc|dec)_blocks\.\d+/mlp/|{_DPT_BODY}")
+_ELEMENTWISE_SCOPES = re.compile(rf"/(enc|dec)_blocks\.\d+/mlp/|/features(_\d+)?/|{_DPT_BODY}")
 _ACTIVATIONS = {"Resize": 1, "Reshape": 1, "Slice": 1, "Split": 1, "Squeeze": 1, "Unsqueeze": 1}
 """Operators of which the first input alone is data; the others are shapes and factors."""
 _HALF_MAX = float(np.finfo(np.float16).max)
+_STORED = 1024
+"""Fewest values of a weight of FP32 products that is stored in FP16."""
 
 
 def to_half(graph: Graph) -> Graph:
@@ -50,6 +55,7 @@ def to_half(graph: Graph) -> Graph:
     if not any(node.op_type in PRODUCTS for node in graph.nodes if id(node) in half):
         raise BundleError(f"export: no matrix product of {graph.name} is in the parts that FP16 is meant for")
     _cast(graph, half)
+    _store_in_half(graph)
     graph.prune()
     return graph
 
@@ -121,6 +127,26 @@ def _cast(graph: Graph, half: set[int]) -> None:
                 node.output[i] = inner
                 nodes.append(helper.make_node("Cast", [inner], [name], f"{name}/Cast", to=TensorProto.FLOAT))
                 is_half[name] = False
+    graph.nodes = nodes
+
+
+def _store_in_half(graph: Graph) -> None:
+    """Weights of products in FP32 become FP16 constants and a cast; those that FP16 cannot hold stay as they are."""
+    nodes: list[NodeProto] = []
+    made: dict[str, str] = {}
+    for node in graph.nodes:
+        for i, name in enumerate(node.input if node.op_type in PRODUCTS else ()):
+            value = graph.constants.get(name)
+            if value is None or value.dtype != np.float32 or value.size < _STORED:
+                continue
+            if not float(np.abs(value).max()) <= _HALF_MAX:
+                continue
+            if name not in made:
+                made[name] = f"{name}/fp32"
+                source = _half_constant(graph, name, keep=True)
+                nodes.append(helper.make_node("Cast", [source], [made[name]], f"{name}/Cast", to=TensorProto.FLOAT))
+            set_input(node, i, made[name])
+        nodes.append(node)
     graph.nodes = nodes
 
 

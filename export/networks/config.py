@@ -102,8 +102,8 @@ class RefinerNetConfig(Config):
     """Pixels per output cell along a side: 4, 8 or 16."""
     dpt_channels: int = 64
     """Channels of the DPT head."""
-    fusion_channels: int = 0
-    """Channels of an early fusion of both images, which joins the DPT head at stride 8; 0 = none, the paper."""
+    fine_channels: int = 0
+    """Channels in which cells of 8 pixels are compared after the tokens ("conv" stem, stride 4 or 8); 0 = none."""
     flow: Literal["laplace", "deterministic"] = "laplace"
     """"laplace" = a scale per cell; "deterministic" (ablation) = none, the scale output is 1 everywhere."""
     sensitivity: bool = True
@@ -121,11 +121,13 @@ class RefinerNetConfig(Config):
         if self.stride not in (4, 8, 16):
             raise ConfigError(f"RefinerNetConfig.stride = {self.stride!r}: wanted 4, 8 or 16")
         self._int("dpt_channels", 4, 4096)
-        self._int("fusion_channels", 0, 4096)
-        if self.fusion_channels % 4:
-            raise ConfigError(f"RefinerNetConfig.fusion_channels = {self.fusion_channels}: wanted a multiple of 4")
-        if self.fusion_channels and self.stride == 16:
-            raise ConfigError("RefinerNetConfig.fusion_channels: it has stride 8, wanted stride = 4 or 8, got 16")
+        self._int("fine_channels", 0, 4096)
+        if self.fine_channels and (self.stride == 16 or self.trunk.stem != "conv"):
+            given = f"stride {self.stride} and stem {self.trunk.stem!r}"
+            raise ConfigError(
+                f"RefinerNetConfig.fine_channels = {self.fine_channels}: cells of 8 pixels, from the maps of a stem: "
+                f"wanted stride 4 or 8 and stem 'conv', got {given}"
+            )
         self._choice("flow", ("laplace", "deterministic"))
         self._flag("sensitivity")
         self._number("scale_min_px", 1e-3, 1e3)

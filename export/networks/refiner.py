@@ -1,8 +1,9 @@
 """The refiner: from the render at the current pose to the query, a flow and how far to trust it (Co-op, stage 2).
 
 Matching comes first: the similarities of the rendered image's decoded tokens and the query's tokens give an expected
-position (soft-argmax) per patch, hence a flow; a DPT head adds what is finer. A head that regresses the whole flow from
-DPT features instead hardly learns when samples are few.
+position (soft-argmax) per patch, hence a flow; fine matching, where there is any, makes it one per cell of 8 pixels; a
+DPT head adds what is finer. A head that regresses the whole flow from DPT features instead hardly learns when samples
+are few.
 
 Output cell (i, j) stands for the rendered pixel (x, y) = (stride j + stride // 2, stride i + stride // 2).
 """
@@ -18,7 +19,7 @@ from torch.nn import functional
 from coop_edge.errors import InputError
 from export.networks.config import RefinerNetConfig
 from export.networks.dpt import LEVELS, DptHead
-from export.networks.fusion import Fusion
+from export.networks.fine import FineMatch, FineMatcher
 from export.networks.trunk import Matcher, OffsetHead, Trunk, grid_of
 
 
@@ -31,6 +32,7 @@ class RefinerOutput(NamedTuple):
     sensitivity: Tensor  # [N,1,H,W] in [0, 1]
     coarse_flow: Tensor  # [N,2,rows,columns] pixels, per patch: the matching alone
     match_logits: Tensor  # [N,T,T] similarities of rendered and query patches
+    fine_logits: Tensor | None = None  # [N,(S/8)^2,(S/4)^2] of rendered cells and query features (``FineMatch``)
 
 
 def cell_pixels(stride: int) -> slice:
@@ -58,8 +60,8 @@ class RefinerNet(nn.Module):
             self.channels["scale"] = 1
         if c.sensitivity:
             self.channels["sensitivity"] = 1
-        if c.fusion_channels:
-            self.fusion = Fusion(c.fusion_channels, c.dpt_channels)
+        if c.fine_channels:
+            self.fine = FineMatcher(c.trunk.stem_channels, dim, c.fine_channels, c.dpt_channels)
         self.dpt = DptHead((dim,) * LEVELS, c.dpt_channels, sum(self.channels.values()), c.stride)
         # The residual starts small: until it has learnt something, the matching alone is better.
         last = self.dpt.head[-1]
@@ -74,14 +76,17 @@ class RefinerNet(nn.Module):
         if query.shape != render.shape:
             raise InputError(f"render: wanted the query's shape {list(query.shape)}, got {list(render.shape)}")
         images = torch.cat([query, render])
-        memory, tokens = self.trunk.encode(images).chunk(2)
+        both, maps = self.trunk.encode_with_maps(images)
+        memory, tokens = both.chunk(2)
         grid = grid_of(tokens)
         decoded = self.trunk.decode(tokens, memory, grid)
         coarse_flow, logits = self._match(decoded[-1], memory, grid)
+        fine = None
+        if self.config.fine_channels:
+            fine = self._match_finely(maps, tokens, memory, decoded[-1], grid, coarse_flow)
         stages = [tokens, *decoded]
-        found = self.fusion(*self.trunk.normalised(images).chunk(2)) if self.config.fusion_channels else None
-        raw = self.dpt([stages[i] for i in self.levels], grid, found).float()
-        return self._outputs(raw, coarse_flow, logits)
+        raw = self.dpt([stages[i] for i in self.levels], grid, fine.found if fine else None).float()
+        return self._outputs(raw, coarse_flow, logits, fine)
 
     def confidence(self, out: RefinerOutput) -> Tensor:
         """W = certainty * sensitivity * P_R with P_R = 1 - exp(-R / b), [N,1,H,W].
@@ -111,11 +116,27 @@ class RefinerNet(nn.Module):
         flow = (expected - centres) * self.config.trunk.patch_size
         return flow.transpose(1, 2).unflatten(2, (rows, columns)), logits
 
-    def _outputs(self, raw: Tensor, coarse_flow: Tensor, logits: Tensor) -> RefinerOutput:
+    def _match_finely(
+        self,
+        maps: list[Tensor],
+        tokens: Tensor,
+        memory: Tensor,
+        decoded: Tensor,
+        grid: tuple[int, int],
+        coarse_flow: Tensor,
+    ) -> FineMatch:
+        of_query, of_render = zip(*(m.chunk(2) for m in maps), strict=True)
+        query = self.fine.features(list(of_query), memory, grid, None)
+        render = self.fine.features(list(of_render), tokens, grid, decoded)
+        found: FineMatch = self.fine(render, query, coarse_flow, grid[0])
+        return found
+
+    def _outputs(self, raw: Tensor, coarse_flow: Tensor, logits: Tensor, fine: FineMatch | None) -> RefinerOutput:
         c = self.config
         parts = dict(zip(self.channels, raw.split(list(self.channels.values()), dim=1), strict=True))
         size = [raw.shape[2], raw.shape[3]]
-        flow = functional.interpolate(coarse_flow, size=size, mode="bilinear", align_corners=False)
+        start = fine.flow if fine else coarse_flow
+        flow = functional.interpolate(start, size=size, mode="bilinear", align_corners=False)
         flow = flow + parts["flow"] * c.stride
         ones = torch.ones_like(parts["certainty"])
         scale, sensitivity = ones, ones
@@ -123,4 +144,5 @@ class RefinerNet(nn.Module):
             scale = c.scale_min_px + (c.scale_max_px - c.scale_min_px) * parts["scale"].sigmoid()
         if "sensitivity" in parts:
             sensitivity = parts["sensitivity"].sigmoid()
-        return RefinerOutput(flow, scale, parts["certainty"], sensitivity, coarse_flow, logits)
+        fine_logits = fine.logits if fine else None
+        return RefinerOutput(flow, scale, parts["certainty"], sensitivity, coarse_flow, logits, fine_logits)

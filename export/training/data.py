@@ -39,6 +39,9 @@ PACK_SHARE = 0.7
 objects have more to be told apart by."""
 HALFWAY_SHARE = 0.75
 """Of refiner pairs in training that start nearer to the truth than METHOD's noise; held-out pairs never do."""
+VIEWS = 2
+"""Refiner pairs per photograph in training, each from a start pose of its own: photographs cost most. Those after the
+first all start nearer."""
 ROLES = ("coarse", "refiner")
 SPLITS = ("train", "heldout")
 DRAWN = ("auto", "cpu", "device")
@@ -86,20 +89,24 @@ class Artist:
 
     def __call__(self, block: int) -> tuple[Any, list[Any]]:
         """Batch of BLOCK samples, and their scenes (empty unless asked for)."""
+        from export.training.pairs_refiner import again, refiner_pair
+
         recipe = self.recipe
         stock = self._stock(block)
-        drawn, kept = [], []
+        drawn: list[Any] = []
+        kept: list[Any] = []
         for i in range(block * BLOCK, (block + 1) * BLOCK):
             rng = recipe.generator(0, i)
             if recipe.role == "coarse":
                 drawn.append(pairs.coarse_pair(rng, stock, recipe.size, recipe.hardness_of(i)))
+                continue
+            if recipe.split == "train" and i % VIEWS:
+                pair, scene = again(rng, kept[-1]), kept[-1]
             else:
-                from export.training.pairs_refiner import refiner_pair
-
-                halfway = HALFWAY_SHARE if recipe.split == "train" else 0.0
+                halfway = 1 - VIEWS * (1 - HALFWAY_SHARE) if recipe.split == "train" else 0.0
                 pair, scene = refiner_pair(rng, stock, recipe.size, recipe.hardness_of(i), halfway)
-                drawn.append(pair)
-                kept.append(scene)
+            drawn.append(pair)
+            kept.append(scene)
         return stack(drawn), kept if recipe.keep_scenes else []
 
     def _stock(self, block: int) -> pairs.Stock:

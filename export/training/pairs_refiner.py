@@ -83,6 +83,11 @@ def refiner_pair(
     return view_at(record, T_init), record
 
 
+def again(rng: Rng, record: RefinerScene) -> RefinerBatch:
+    """Another pair of the same photograph, from a start pose as poses are between iterations."""
+    return view_at(record, start_pose(rng, record.scene.target, nearer(rng)))
+
+
 def nearer(rng: Rng) -> Array:
     """Shares of the start noise (rotation, sideways, depth) that are left between iterations: drawn apart, because
     sideways is right first and depth last, and most of them small."""

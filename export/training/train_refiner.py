@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from export.differentiable_pnp import limit_gradient, solve_pnp
 from export.losses import certainty_loss, laplace_nll, matching_loss, pose_loss, score_loss
 from export.networks import Net, RefinerNet, RefinerOutput, SelectorNet
+from export.networks.fine import CELL, STEP
 from export.networks.refiner import cell_pixels
 from export.training.evaluate_refiner import evaluate_refiner, evaluate_selector
 from export.training.task import Task
@@ -64,9 +65,10 @@ class RefinerTask(Task):
 
     def _matching(self, out: RefinerOutput, batch: dict[str, Tensor]) -> Tensor:
         patch = self.config.trunk.patch_size
-        centres = cell_pixels(patch)
-        visible = batch["visible"][:, centres, centres]
-        return matching_loss(out.match_logits, batch["flow"][:, :, centres, centres] / patch, visible)
+        loss = _matching(out.match_logits, batch, patch, patch, patch // 2)
+        if out.fine_logits is None:
+            return loss
+        return loss + _matching(out.fine_logits, batch, CELL, STEP, 0)
 
     @staticmethod
     def _pose(
@@ -114,6 +116,15 @@ class SelectorTask(RefinerTask):
     def evaluate(self, net: Net, device: torch.device) -> dict[str, float]:
         assert isinstance(net, SelectorNet)
         return evaluate_selector(net, self._held_out(1.0), device)
+
+
+def _matching(logits: Tensor, batch: dict[str, Tensor], cell: int, step: int, first: int) -> Tensor:
+    """Of the pixels in the middle of cells, against candidates on the pixels first, first + step, ... of both axes."""
+    centres = cell_pixels(cell)
+    side = batch["flow"].shape[2] // step
+    here = cell_centres(cell, batch["flow"][:, :, centres, centres])
+    position = (here + batch["flow"][:, :, centres, centres] - first) / step
+    return matching_loss(logits, position, (side, side), batch["visible"][:, centres, centres])
 
 
 def cell_centres(stride: int, flow: Tensor) -> Tensor:

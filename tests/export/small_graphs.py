@@ -25,6 +25,7 @@ VARIANTS = {
     "regression": ("coarse", {"trunk": WIDE, "head": "regression"}),
     "linear-stem": ("coarse", {"trunk": {**WIDE, "stem": "linear"}}),
     "laplace": ("refiner", {"trunk": WIDE}),
+    "fine": ("refiner", {"trunk": WIDE, "fine_channels": 8}),
     "odd-grid": ("refiner", {"trunk": {**WIDE, "image_size": 48}}),
     "deterministic": ("refiner", {"trunk": WIDE, "flow": "deterministic", "sensitivity": False, "stride": 8}),
     "stride-16": ("refiner", {"trunk": WIDE, "stride": 16}),

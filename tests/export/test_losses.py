@@ -200,6 +200,12 @@ def test_masked_mean_ignores_what_is_outside_and_checks_shapes():
         class_loss(rand(2, 4, 5), torch.zeros(2, 5, dtype=torch.long))
 
 
+def position_of(flow):
+    """Patches [N,2,rows,columns] moved by a flow, in patches."""
+    rows, columns = torch.meshgrid(*(torch.arange(n, dtype=flow.dtype) for n in flow.shape[2:]), indexing="ij")
+    return torch.stack([columns, rows]) + flow
+
+
 def test_matching_loss_is_least_where_the_expected_position_is_the_truth():
     """At the minimum over all logits, soft-argmax gives the true position, between patches too."""
     flow, visible = 0.4 * rand(1, 2, 3, 4), torch.ones(1, 3, 4, dtype=torch.bool)
@@ -208,7 +214,7 @@ def test_matching_loss_is_least_where_the_expected_position_is_the_truth():
 
     def closure():
         optimiser.zero_grad()
-        loss = matching_loss(logits, flow, visible)
+        loss = matching_loss(logits, position_of(flow), (3, 4), visible)
         loss.backward()
         return loss
 
@@ -223,11 +229,11 @@ def test_matching_loss_is_least_where_the_expected_position_is_the_truth():
 def test_matching_loss_passes_gradcheck_and_counts_visible_patches_alone():
     flow, logits = rand(2, 2, 2, 2), rand(2, 4, 4, seed=1)
     visible = torch.tensor([[[True, False], [True, True]], [[False, False], [False, True]]])
-    gradcheck(lambda x: matching_loss(x, flow, visible), logits)
+    gradcheck(lambda x: matching_loss(x, position_of(flow), (2, 2), visible), logits)
     # A flow of one patch to the right from (0, 0) makes patch 1 the one target.
     flow = torch.zeros(1, 2, 2, 2, dtype=torch.float64)
     flow[0, 0, 0, 0] = 1
     only = torch.zeros(1, 2, 2, dtype=torch.bool)
     only[0, 0, 0] = True
     wanted = -torch.log_softmax(logits[:1], -1)[0, 0, 1]
-    assert matching_loss(logits[:1], flow, only).item() == pytest.approx(wanted.item())
+    assert matching_loss(logits[:1], position_of(flow), (2, 2), only).item() == pytest.approx(wanted.item())

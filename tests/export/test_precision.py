@@ -21,7 +21,7 @@ FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 ALL = pytest.mark.parametrize(("variant", "role"), GRAPHS_OF_VARIANTS)
 NEVER_HALF = ("LayerNormalization", "InstanceNormalization", "Softmax", "Sigmoid", "ReduceSum", "ReduceMax", "Neg",
               "ArgMax", "Gather", "GatherElements", "Where", "Clip", "Exp", "Floor", "Greater")  # fmt: skip
-HEADS = r"/(matcher|no_match|classes|regression|offset|attention|hidden|out|dpt/head)/"
+HEADS = r"/(matcher|fine|no_match|classes|regression|offset|attention|hidden|out|dpt/head)/"
 
 
 def half_graph(variant, role):
@@ -70,8 +70,12 @@ def test_no_cast_is_in_vain(variant, role):
     assert not [n.name for n in casts if n.input[0] in made_by_cast]
     assert not [n.name for n in casts if types[n.input[0]] == attribute(n, "to")]
     assert len({(n.input[0], attribute(n, "to")) for n in casts}) == len(casts)
-    constants = {t.name for t in model.graph.initializer}
-    assert not [n.name for n in casts if n.input[0] in constants]
+    constants = {t.name: t for t in model.graph.initializer}
+    stored = [n for n in casts if n.input[0] in constants]
+    assert all(attribute(n, "to") == FLOAT for n in stored)
+    readers = [n.op_type for n in model.graph.node if {c.output[0] for c in stored}.intersection(n.input)]
+    assert set(readers) <= {"MatMul", "Gemm", "Conv"}
+    assert len(readers) >= len(stored)
 
 
 @pytest.mark.parametrize(("variant", "role"), [("hybrid", "coarse_encoder"), ("laplace", "refiner")])
@@ -128,6 +132,9 @@ def test_outputs_stay_close_to_fp32_and_are_not_the_same(variant, role):
             continue
         scale = max(float(np.sqrt(np.mean(wanted.astype(float) ** 2))), 1e-6)
         same = half["index"] == single["index"] if "index" in single else ...
+        if variant == "fine" and name == "flow":  # likewise between two windows
+            assert (np.abs(given - wanted) < 0.02 * scale).mean() > 0.9
+            continue
         differences[name] = np.abs(given - wanted)[same].max() / scale
         assert differences[name] < 0.02, name  # 40 roundings of 2^-11
     assert max(differences.values()) > 0 or variant == "classification"
@@ -159,6 +166,38 @@ def test_a_large_weight_of_a_head_is_kept():
     model = to_half(trace(net, "coarse_decoder")).model()
     weight = next(t for t in model.graph.initializer if t.name == "matcher.query.weight")
     assert numpy_helper.to_array(weight).max() == 1e5
+
+
+def test_weights_of_heads_are_stored_in_half_and_computed_with_in_single():
+    """As rounded to FP16 and computed in FP32, to the bit; small ones, and those beyond FP16, stay as they are."""
+    value = np.random.default_rng(0).normal(size=(64, 64)).astype("f4")
+    for big in (False, True):
+        value[0, 0] = 1e5 if big else 1.0
+        weights = {"trunk": value[:, ::-1] / 8 * (1 - big), "w": value, "small": value[:4, :4]}
+        nodes = [
+            helper.make_node("MatMul", ["x", "trunk"], ["a"], "/enc_blocks.0/mlp/fc1/MatMul"),
+            helper.make_node("MatMul", ["x", "w"], ["y"], "/matcher/query/MatMul"),
+            helper.make_node("MatMul", ["u", "small"], ["v"], "/matcher/key/MatMul"),
+            helper.make_node("Add", ["a", "y"], ["z"], "/Add"),
+        ]
+        values = [helper.make_tensor_value_info(n, FLOAT, [4, 4] if n in "uv" else [3, 64]) for n in "xuyzv"]
+        constants = [numpy_helper.from_array(np.ascontiguousarray(w), n) for n, w in weights.items()]
+        graph = helper.make_graph(nodes, "g", values[:2], values[2:], constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        half = to_half(Graph(model)).model()
+        types = {t.name.removesuffix("/fp16"): t.data_type for t in half.graph.initializer}
+        assert types == {"trunk": HALF, "w": FLOAT if big else HALF, "small": FLOAT}
+        x = np.random.default_rng(1).normal(size=(3, 64)).astype("f4")
+        out = run(half, {"x": x, "u": x[:1, :4].repeat(4, axis=0)})
+        np.testing.assert_array_equal(out["y"], run_product(x, value if big else value.astype("f2").astype("f4")))
+
+
+def run_product(x, weight):
+    """x @ weight by ONNX Runtime in FP32."""
+    values = [helper.make_tensor_value_info(n, FLOAT, [3, 64]) for n in "xy"]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [numpy_helper.from_array(weight, "w")])
+    return run(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), {"x": x})["y"]
 
 
 def test_a_graph_whose_names_say_nothing_is_refused():
