@@ -110,10 +110,7 @@ def train(
     logits: Annotated[Logits | None, typer.Option(help="Coarse: class logits [default: dot].")] = None,
     flow: Annotated[Flow | None, typer.Option(help="Refiner: with a scale or without [default: laplace].")] = None,
     fine_channels: Annotated[
-        int | None, typer.Option(min=0, help="Refiner: channels of fine matching; coop-xs has 64 [default: 0].")
-    ] = None,
-    dpt_channels: Annotated[
-        int | None, typer.Option(min=4, help="Refiner: channels of the DPT head; coop-xs has 48 [default: the size's].")
+        int | None, typer.Option(min=0, help="Refiner: channels of fine matching, 0 = none [default: 64; b and l 0].")
     ] = None,
     pose_loss: Annotated[Switch | None, typer.Option(help="Refiner: the loss through PnP [default: on].")] = None,
     no_match: Annotated[
@@ -136,7 +133,7 @@ def train(
 ) -> None:
     """Train on pairs rendered on the fly. Several processes: torchrun --nproc-per-node N -m export train ..."""
     for name, value, wanted in (("head", head, "coarse"), ("logits", logits, "coarse"), ("flow", flow, "refiner"),
-                                ("fine-channels", fine_channels, "refiner"), ("dpt-channels", dpt_channels, "refiner"),
+                                ("fine-channels", fine_channels, "refiner"),
                                 ("pose-loss", pose_loss, "refiner"), ("no-match", no_match, "coarse")):  # fmt: skip
         if value is not None and role.value != wanted:
             fail(f"--{name} is an option of the {wanted} network, not of the {role.value}", 2)
@@ -167,9 +164,7 @@ def train(
         "pose_loss": None if pose_loss is None else pose_loss is Switch.on,
         "no_match": None if no_match is None else no_match is Switch.on,
     }
-    net = _given(
-        {"head": head, "logits": logits, "flow": flow, "fine_channels": fine_channels, "dpt_channels": dpt_channels}
-    )
+    net = _given({"head": head, "logits": logits, "flow": flow, "fine_channels": fine_channels})
     try:
         folder = run(Plan(role.value, _given(options), net, out, resume, init))
     except TrainingDivergedError as error:

@@ -103,7 +103,7 @@ class RefinerNetConfig(Config):
     dpt_channels: int = 64
     """Channels of the DPT head."""
     fine_channels: int = 0
-    """Channels in which cells of 8 pixels are compared after the tokens ("conv" stem, stride 4 or 8); 0 = none."""
+    """Channels in which cells of 8 pixels are compared ("conv" stem, stride 4 or 8); 0 = tokens alone, the paper."""
     flow: Literal["laplace", "deterministic"] = "laplace"
     """"laplace" = a scale per cell; "deterministic" (ablation) = none, the scale output is 1 everywhere."""
     sensitivity: bool = True
@@ -189,7 +189,8 @@ _TRUNKS: dict[str, dict[str, Any]] = {
     },
 }
 _MATCH_DIM = {"xs": 128, "s": 192, "b": 256, "l": 256}
-_DPT_CHANNELS = {"xs": 64, "s": 80, "b": 256, "l": 256}
+_DPT_CHANNELS = {"xs": 48, "s": 80, "b": 256, "l": 256}
+_FINE_CHANNELS = {"xs": 64, "s": 64, "b": 0, "l": 0}
 
 
 def preset(role: str, size: str, **options: Any) -> NetConfig:
@@ -206,5 +207,6 @@ def preset(role: str, size: str, **options: Any) -> NetConfig:
         values["match_dim"] = _MATCH_DIM[size]
     if role == "refiner":
         values["dpt_channels"] = _DPT_CHANNELS[size]
+        values["fine_channels"] = _FINE_CHANNELS[size]
         values["radius_px"] = values["trunk"].image_size / 64
     return CONFIGS[role].from_dict({**values, **options})

@@ -107,6 +107,21 @@ def test_refiner_starts_halfway_in_training_alone(things):
     np.testing.assert_allclose(nothing, scenes.place(things[0], np.random.default_rng(0)).T, atol=1e-9)
 
 
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_a_photograph_in_training_is_seen_from_two_start_poses(split):
+    """The same object at the same pose, in crops aimed by different start poses; held-out pairs are all their own."""
+    with make_stream("refiner", SIZE, batch_size=8, workers=0, seed=1, split=split, hardness=0.0, ramp=0) as stream:
+        batch = next(stream)
+    centred = np.linalg.norm(batch.T_true[:, :3, 3], axis=1)  # crops turn the camera, they do not move it
+    same = [
+        batch.diameter[i] == batch.diameter[i + 1]
+        and np.isclose(centred[i], centred[i + 1], rtol=1e-9)
+        and not np.array_equal(batch.T_init[i], batch.T_init[i + 1])
+        for i in range(7)
+    ]
+    assert same == ([True, False] * 4)[:7] if split == "train" else not any(same)
+
+
 @pytest.mark.parametrize("change", [{"hardness": 1.5}, {"hardness": -0.1}, {"hardness": float("nan")}, {"ramp": -1}])
 def test_arguments_are_checked(change):
     with pytest.raises(InputError, match=next(iter(change))):
