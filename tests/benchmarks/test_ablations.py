@@ -84,10 +84,17 @@ def test_every_variant_trains_what_its_name_says(tmp_path, init):
         changed = {k for k in found if found[k] != base[k]} - {"out"}
         wanted = {
             "classification": {"head"}, "regression": {"head"}, "object_only": {"no_match"},
-            "deterministic": {"flow"}, "no_pose_loss": {"pose_loss"},
+            "deterministic": {"flow"}, "no_pose_loss": {"pose_loss"}, "fine": {"fine_channels"},
         }  # fmt: skip
         assert changed == wanted.get(name, set())
+        if role == "refiner":  # what the paper claims without fine matching; where it is asked for, the size's own
+            assert found["fine_channels"] == (None if name == "fine" else 0)
         assert (found["init"] is not None) == (role == "refiner")
+
+
+def test_a_refiner_of_the_ablations_size_matches_finely_unless_told_not_to(init):
+    networks = pytest.importorskip("export.networks", reason="PyTorch is not installed (extra export)")
+    assert networks.preset("refiner", Settings(init).size).fine_channels > 0
 
 
 def test_questions_name_variants_of_one_role_and_figures_that_exist():
