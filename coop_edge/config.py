@@ -172,6 +172,9 @@ class OutlineConfig(Config):
     """Steps per hypothesis; 0 leaves poses as the networks refined them."""
     track_iterations: int = 3
     """The same while tracking."""
+    rounds: int = 2
+    """Refinement and alignment take turns so often, sharing the refiner's iterations: from the right depth the network
+    sees more, rotation above all. 1 aligns once, at the end, as tracking always does."""
     lines: int = 160
     """Search lines across an outline, at most; more are slower and hardly better."""
     information: float = 0.15
@@ -193,6 +196,7 @@ class OutlineConfig(Config):
     def __post_init__(self) -> None:
         self._int("iterations", 0, 100)
         self._int("track_iterations", 0, 100)
+        self._int("rounds", 1, 100)
         self._int("lines", 20, 10_000)
         self._number("information", 1e-9, 1e3)
         self._number("prior_sideways", 1e-6, 1e3)

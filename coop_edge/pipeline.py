@@ -1,4 +1,4 @@
-"""The stages in a row: crop, coarse, refine, outline, select; and for tracking the last three alone."""
+"""The stages: crop, coarse, refine and outline in turns, select; for tracking the last three alone, each once."""
 
 from __future__ import annotations
 
@@ -64,9 +64,7 @@ class Pipeline:
         if config.iterations > 1 and config.survivors < self.config.coarse.hypotheses:
             coarse, T, reasons = self._try_out(frame, coarse, reasons, clock)
             config = replace(config, iterations=config.iterations - 1)
-        maker, refined = self._refine(frame, T, coarse.object_index, config, clock, coarse.T_camera_object)
-        steps = self.config.outline.iterations if self.config.refine.iterations else 0  # coarse poses are asked for
-        refined = self._align(maker, refined, coarse.object_index, steps, clock)
+        maker, refined = self._take_turns(frame, T, coarse.object_index, config, clock, coarse.T_camera_object)
         with clock("select"):
             chosen = select(
                 refined,
@@ -128,6 +126,24 @@ class Pipeline:
         with clock("select"):
             rows = survivors(first, coarse.evidence, coarse.detection, config.select, config.refine.survivors)
         return coarse.take(rows), first.T_camera_object[rows], [reasons[i] or first.reasons[i] for i in rows]
+
+    def _take_turns(
+        self, frame: Frame, T: Floats, index: Indices, config: RefineConfig, clock: StageClock, T_anchor: Floats
+    ) -> tuple[PairMaker, Refined]:
+        """Refinement and alignment in turns (``OutlineConfig.rounds``). An aligned pose is the next turn's anchor."""
+        outline = self.config.outline
+        steps = outline.iterations if config.iterations else 0  # else coarse poses are asked for
+        rounds = max(1, min(outline.rounds if steps else 1, config.iterations))
+        done, reasons = np.zeros(len(T), np.int64), [""] * len(T)
+        for turn in range(rounds):
+            # The first turns have the more iterations.
+            share = replace(config, iterations=(config.iterations + rounds - 1 - turn) // rounds)
+            maker, refined = self._refine(frame, T, index, share, clock, T_anchor)
+            refined = self._align(maker, refined, index, steps, clock)
+            done += refined.iterations
+            reasons = [earlier or now for earlier, now in zip(reasons, refined.reasons, strict=True)]
+            T = T_anchor = refined.T_camera_object
+        return maker, replace(refined, iterations=done, reasons=tuple(reasons))
 
     def _refine(
         self,

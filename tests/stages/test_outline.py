@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from coop_edge.config import EstimatorConfig, OutlineConfig, RefineConfig
+from coop_edge.config import OutlineConfig
 from coop_edge.geometry import se3
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.mesh import Symmetries
@@ -18,8 +18,6 @@ from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.outline import Aligned, align, jacobian
 from coop_edge.stages.outline_lines import find_lines
 from coop_edge.stages.pairs import PairMaker
-from coop_edge.types import PoseEstimate
-from tests.estimators import SMALL, error_px, knowing
 from tests.runtime.fake_arrays import DOWNLOAD
 from tests.runtime.fake_cuda import FakeCupy
 from tests.stages.scene import CAMERA, Placed, Scene, at, colored_box
@@ -279,56 +277,6 @@ def test_through_cupy_as_on_the_host(apart, monkeypatch):
     # A grey level or a rounding apart, where the two crops and renders differ.
     np.testing.assert_allclose(found.T_camera_object, wanted.T_camera_object, atol=2e-4)
     np.testing.assert_allclose(found.share, wanted.share, atol=0.03)
-
-
-class TestPipeline:
-    """With networks that know the truth; what the stage does there shows in its time and in what it is called with."""
-
-    @pytest.fixture
-    def scene(self, cube):
-        return Scene((cube,), (Placed(0, at(0.0, 0.0, 0.5, (0.5, 0.7, -0.3))),), SMALL)
-
-    @pytest.fixture
-    def calls(self, monkeypatch):
-        """Iterations asked for, call by call."""
-        asked = []
-
-        def noting(maker, T, index, config, iterations, covariance):
-            asked.append(iterations)
-            return align(maker, T, index, config, iterations, covariance)
-
-        monkeypatch.setattr("coop_edge.pipeline.align", noting)
-        return asked
-
-    def found(self, folder, scene, **config):
-        """What is estimated, then tracked."""
-        with knowing(folder, scene, config=EstimatorConfig(**config)) as (estimator, _):
-            first = estimator.estimate(scene.image, scene.camera, scene.detections())
-            previous = [PoseEstimate(True, T_camera_object=scene.placed[0].T, object="cube")]
-            return first[0], estimator.track(scene.image, scene.camera, previous)[0]
-
-    def test_estimating_and_tracking_take_their_own_iterations(self, scene, calls, tmp_path):
-        first, tracked = self.found(tmp_path, scene, outline=OutlineConfig(iterations=2, track_iterations=1))
-        assert calls == [2, 1]
-        for result in (first, tracked):
-            assert result.success, result.reason
-            assert result.times.outline_ms > 0
-            assert error_px(result, scene, 0) < 1.0
-
-    def test_without_iterations_there_is_no_stage(self, scene, calls, tmp_path):
-        config = OutlineConfig(iterations=0, track_iterations=0)
-        for result in self.found(tmp_path, scene, outline=config):
-            assert result.success, result.reason
-            assert result.times.outline_ms == 0
-            assert error_px(result, scene, 0) < 0.1
-        assert calls == []
-
-    def test_what_is_not_refined_is_not_aligned(self, scene, calls, tmp_path):
-        """Without refinement a pose is what the templates say, and too far off for an outline."""
-        with knowing(tmp_path, scene, config=EstimatorConfig(refine=RefineConfig(iterations=0))) as (estimator, _):
-            (result,) = estimator.estimate(scene.image, scene.camera, scene.detections())
-        assert result.times.outline_ms == 0
-        assert calls == []
 
 
 def test_the_surer_a_pose_the_less_it_is_moved(apart):
