@@ -205,6 +205,11 @@ class OutlineConfig(Config):
         self._number("prior_refined", 0.0, 1e6)
         self._number("min_share", 0.0, 2.0)
 
+    def turns(self, iterations: int) -> list[int]:
+        """The refiner's iterations in each turn, the first ones the longer; one turn where there is no alignment."""
+        rounds = max(1, min(self.rounds if self.iterations else 1, iterations))
+        return [(iterations + rounds - 1 - turn) // rounds for turn in range(rounds)]
+
 
 @dataclass(frozen=True)
 class SelectConfig(Config):

@@ -133,11 +133,9 @@ class Pipeline:
         """Refinement and alignment in turns (``OutlineConfig.rounds``). An aligned pose is the next turn's anchor."""
         outline = self.config.outline
         steps = outline.iterations if config.iterations else 0  # else coarse poses are asked for
-        rounds = max(1, min(outline.rounds if steps else 1, config.iterations))
         done, reasons = np.zeros(len(T), np.int64), [""] * len(T)
-        for turn in range(rounds):
-            # The first turns have the more iterations.
-            share = replace(config, iterations=(config.iterations + rounds - 1 - turn) // rounds)
+        for iterations in outline.turns(config.iterations):
+            share = replace(config, iterations=iterations)
             maker, refined = self._refine(frame, T, index, share, clock, T_anchor)
             refined = self._align(maker, refined, index, steps, clock)
             done += refined.iterations

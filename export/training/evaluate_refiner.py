@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 
-from coop_edge.config import RefineConfig
+from coop_edge.config import OutlineConfig, RefineConfig
 from export.networks import RefinerNet, SelectorNet
 from export.networks.refiner import cell_pixels
 from export.poses import refined_with_covariance
@@ -42,8 +44,8 @@ def evaluate_refiner(
 
     error_before, error_after_1, error_after_5: medians over pairs of the mean distance of model points to their true
     place, as a share of the diameter; reduction_1, _5: error_before over them; improved_5: share of pairs that got
-    better. error_aligned, reduction_aligned: the same after the five iterations and the estimator's outline stage;
-    aligned: share of pairs whose pose that stage took.
+    better. error_aligned, reduction_aligned: the same where the five iterations and the outline stage take turns as in
+    the estimator; aligned: share of pairs whose pose that stage took in the last turn.
 
     flow_epe: median over visible pixels of the flow's end-point error, px, at the start pose; flow_epe_before: that of
     a flow of zero. certainty_accuracy: share of silhouette pixels on the right side of one half.
@@ -55,22 +57,12 @@ def evaluate_refiner(
     pixels: list[dict[str, Array]] = []
     aligned: list[tuple[Array, Array]] = []
     for batch, scenes in batches:
-        current, anchor = batch, batch.T_init
-        centre = centres_of(scenes)
-        errors[0].append(pose_error(current, current.T_init))
-        for iteration in range(1, ITERATIONS + 1):
-            outputs = _predict(net, current, device)
-            if iteration == 1:
-                pixels.append(_pixel_figures(net, current, outputs))
-            found = refined_with_covariance(current, outputs, centre, net.config.stride, config, anchor)
-            T, solved, covariance = found
-            T = np.where(solved[:, None, None], T, current.T_init)
-            errors[iteration].append(pose_error(current, T))
-            if iteration < ITERATIONS:
-                before, current = current, rerender(current, scenes, T)
-                anchor = in_camera_of(current, before, anchor)
-        T, taken = aligned_poses(current, scenes, T, covariance=covariance)
-        aligned.append((pose_error(current, T), taken))
+        steps = list(islice(_steps(net, batch, scenes, config, device), ITERATIONS))
+        pixels.append(_pixel_figures(net, batch, steps[0].outputs))
+        errors[0].append(pose_error(batch, batch.T_init))
+        for iteration, step in enumerate(steps, 1):
+            errors[iteration].append(pose_error(step.batch, step.T))
+        aligned.append(_aligned_in_turns(net, steps, scenes, config, device))
     if not pixels:
         return {}
     error = [np.concatenate(e) for e in errors]
@@ -78,6 +70,46 @@ def evaluate_refiner(
     return (
         _pose_figures(error) | outline | _flow_figures({k: np.concatenate([p[k] for p in pixels]) for k in pixels[0]})
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One iteration of refinement: what was compared, what the network said, the poses found [N,4,4], covariances."""
+
+    batch: RefinerBatch
+    outputs: dict[str, Array]
+    T: Array
+    covariance: Array
+
+
+def _steps(
+    net: RefinerNet, batch: RefinerBatch, scenes: Sequence[Any], config: RefineConfig, device: torch.device
+) -> Iterator[_Step]:
+    """Render and compare without end; the prior stays about where ``batch`` starts."""
+    anchor, centre = batch.T_init, centres_of(scenes)
+    while True:
+        outputs = _predict(net, batch, device)
+        T, solved, covariance = refined_with_covariance(batch, outputs, centre, net.config.stride, config, anchor)
+        T = np.where(solved[:, None, None], T, batch.T_init)
+        yield _Step(batch, outputs, T, covariance)
+        before, batch = batch, rerender(batch, scenes, T)
+        anchor = in_camera_of(batch, before, anchor)
+
+
+def _aligned_in_turns(
+    net: RefinerNet, steps: Sequence[_Step], scenes: Sequence[Any], config: RefineConfig, device: torch.device
+) -> tuple[Array, Array]:
+    """Pose errors [N] after refinement and alignment in turns, and which poses the last alignment took, bool [N].
+
+    steps: of refinement alone; the first turn is theirs.
+    """
+    first, *others = OutlineConfig().turns(ITERATIONS)
+    step = steps[first - 1]
+    T, taken = aligned_poses(step.batch, scenes, step.T, covariance=step.covariance)
+    for iterations in others:
+        *_, step = islice(_steps(net, rerender(step.batch, scenes, T), scenes, config, device), iterations)
+        T, taken = aligned_poses(step.batch, scenes, step.T, covariance=step.covariance)
+    return pose_error(step.batch, T), taken
 
 
 def pose_error(batch: RefinerBatch, T_camera_object: Array) -> Array:
