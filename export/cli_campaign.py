@@ -15,7 +15,7 @@ _TRUNK = {"image_size": 64, "stem_channels": 8, "encoder_dim": 48, "encoder_dept
           "decoder_dim": 48, "decoder_depth": 2, "decoder_heads": 4}  # fmt: skip
 TINY: dict[str, dict[str, Any]] = {
     "coarse": {"trunk": _TRUNK, "match_dim": 16},
-    "refiner": {"trunk": _TRUNK, "match_dim": 16, "dpt_channels": 16, "radius_px": 1.0},
+    "refiner": {"trunk": _TRUNK, "match_dim": 16, "dpt_channels": 16, "fine_channels": 8, "radius_px": 1.0},
 }
 """Networks of a rehearsal."""
 

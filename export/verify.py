@@ -182,6 +182,7 @@ def compare(
         feeds[role] = _feed(role, pairs.of(role), wanted)
         wanted[role] = reference.run(role, feeds[role])
     decisions = reference.decisions(feeds["coarse_decoder"])
+    answers = reference.answers(feeds["refiner"])
     kinds = {"coarse": (pairs.coarse, pairs.coarse_drawn), "refined": (pairs.refiner, pairs.refiner_drawn)}
     poses = {kind: _poses(bundle, batch, wanted) for kind, (batch, _) in kinds.items()}
     output_rows: list[OutputRow] = []
@@ -195,7 +196,8 @@ def compare(
                 # In the chain the decoder reads this engine's own tokens; the other roles read images, as above.
                 chain[role] = run_all(runner, _feed(role, pairs.of(role), chain)) if decided else given
             precision = bundle.networks[role].precision
-            output_rows += compare_outputs(engine.name, role, precision, wanted[role], given, decided)
+            either = answers if role == "refiner" else None
+            output_rows += compare_outputs(engine.name, role, precision, wanted[role], given, decided, either)
         for kind, (batch, drawn) in kinds.items():
             theirs = _poses(bundle, batch, chain)
             pose_rows.append(compare_poses(engine.name, kind, batch, poses[kind], theirs, drawn=drawn))

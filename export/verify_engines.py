@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from export.checkpoint import load_network
 from export.networks import CoarseNet, Net, RefinerNet
 from export.onnx import find_sources
 from export.trace import GRAPHS
-from export.verify_outputs import FP32_BOUND, Decisions
+from export.verify_outputs import FP32_BOUND, Answers, Decisions
 
 Array = np.ndarray[Any, Any]
 Feed = Mapping[str, Array]
 
 BATCH = 16
 """Samples of a run; the last run of a set is smaller, so that another batch size is met too."""
+MOST_MOVED = 16
+"""Windows of a sample that are moved to see what else a refiner may say: those that it is least decided about."""
 NETWORK_OF = {graph: role for role, graphs in GRAPHS.items() for graph in graphs}
 """The checkpoint's role of each of the bundle's roles."""
 METHODS = {
@@ -143,6 +145,50 @@ class Reference:
         best = logits[..., :-1].max(axis=-1)
         tie = 2 * FP32_BOUND * float(np.sqrt(np.mean(logits**2)))  # both logits of a pair may move by the bound
         return Decisions(best[..., None] - logits[..., :-1], np.abs(best - logits[..., -1]), tie, tie)
+
+    @torch.inference_mode()
+    def answers(self, feed: Feed) -> Answers | None:
+        """What else the refiner may say where fine matching is undecided; None without fine matching."""
+        net = self.nets["refiner"]
+        assert isinstance(net, RefinerNet)
+        if not net.config.fine_channels:
+            return None
+        batches = _batches(feed)
+        seen = [net(**part) for part in batches]
+        logits = [out.fine_logits for out in seen if out.fine_logits is not None]
+        count = sum(part.numel() for part in logits)
+        square = sum(float(part.double().square().sum()) for part in logits)
+        tie = 2 * FP32_BOUND * (square / max(count, 1)) ** 0.5
+        names = [spec.name for spec in specs("refiner", input_size=1, patch_size=1, dim=1, stride=1)[1]]
+        low: list[list[torch.Tensor]] = []
+        high: list[list[torch.Tensor]] = []
+        for part, out, similar in zip(batches, seen, logits, strict=True):
+            said = net.exported(out)
+            low.append([t.clone() for t in said])
+            high.append([t.clone() for t in said])
+            for rows, chosen in _moved_windows(similar, tie):
+                other = net.exported(net(part["query"][rows], part["render"][rows], chosen))
+                for i, (a, b) in enumerate(zip(said, other, strict=True)):
+                    # The sum over windows: an engine may move any of them, and their surroundings overlap.
+                    low[-1][i][rows] += (b - a[rows]).clamp(max=0)
+                    high[-1][i][rows] += (b - a[rows]).clamp(min=0)
+        ends = [[torch.cat(column).numpy() for column in zip(*side, strict=True)] for side in (low, high)]
+        return Answers(*(dict(zip(names, end, strict=True)) for end in ends))
+
+
+def _moved_windows(logits: torch.Tensor, tie: float) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Features to put windows around if one window per sample is moved: (samples [M], features [M,cells]), as often as
+    there is a sample with a window left to move. logits: [N,cells,features]; tie: a gap up to here is undecided.
+    """
+    best, index = logits.topk(2, dim=2)
+    gap, cells = (best[..., 0] - best[..., 1]).sort(dim=1)
+    for k in range(min(MOST_MOVED, gap.shape[1])):
+        rows = torch.nonzero(gap[:, k] <= tie)[:, 0]
+        if not len(rows):
+            return
+        chosen, cell = index[rows, :, 0].clone(), cells[rows, k]
+        chosen[torch.arange(len(rows)), cell] = index[rows, cell, 1]
+        yield rows, chosen
 
 
 def _decisions_of_positions(position: Array, matched: Array) -> Decisions:

@@ -13,7 +13,15 @@ Where PyTorch itself is undecided, because the two classes' logits lie nearer th
 root mean square, either answer is right and the element counts as a *tie*; a tie is counted only where the answers
 differ. Any other changed decision is a *flip*: of ``index``, the difference is the share of flips and the bound is 0;
 in ``probability`` it is a jump to or from 0, which no bound lets pass. ``offset`` belongs to the chosen class and is
-compared where both chose the same. More than 1 % of ties fail the output: they would hide too much.
+compared where both chose the same.
+
+The refiner decides too, where it matches finely: which window around the best feature a cell's match is the mean of.
+No output says how, and a window that moves changes the flow of the cells around, and through the dense head, a little,
+all outputs far around. So PyTorch gives both answers, the one with the window around the second best as well, wherever
+the two features' logits lie as near as above; a value that is off by more than the bound, but lies between the two
+answers, is a tie.
+
+More than 1 % of ties fail an output: they would hide too much.
 """
 
 from __future__ import annotations
@@ -43,6 +51,14 @@ class Decisions:
     match_gap: Array  # float64 [N,T]: |best class - no match|
     index_tie: float  # a gap up to here is undecided
     match_tie: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Between what a refiner's outputs lie, by name, if windows that PyTorch is undecided about are moved, or not."""
+
+    low: Mapping[str, Array]
+    high: Mapping[str, Array]
 
 
 @dataclass(frozen=True)
@@ -99,8 +115,12 @@ def compare_outputs(
     reference: Mapping[str, Array],
     given: Mapping[str, Array],
     decisions: Decisions | None = None,
+    answers: Answers | None = None,
 ) -> list[OutputRow]:
-    """A row per output. ``decisions`` for the coarse decoder. A missing output, shape or dtype counts as infinite."""
+    """A row per output. decisions: of the coarse decoder; answers: of a refiner with fine matching.
+
+    A missing output, shape or dtype counts as infinite.
+    """
     bound = bound_of(role, precision)
     rows = []
     for name, wanted in reference.items():
@@ -116,6 +136,8 @@ def compare_outputs(
             keep = np.ones(wanted.shape, bool)
             if decisions is not None:
                 keep, ties = _comparable(name, reference, given, decisions)
+            elif answers is not None:
+                keep, ties = _decided(wanted, got, answers.low[name], answers.high[name])
             gap = got[keep].astype(np.float64) - wanted[keep].astype(np.float64)
             difference, scale = _largest(gap), _largest(wanted)
             relative, relative_l2 = _ratio(difference, scale), _ratio(_length(gap), _length(wanted))
@@ -150,6 +172,14 @@ def _comparable(
     # Flips are counted with the index; here both kinds are left out.
     keep = np.broadcast_to(same[..., None], wanted.shape)
     return keep, 0
+
+
+def _decided(wanted: Array, got: Array, low: Array, high: Array) -> tuple[Array, int]:
+    """Elements of a refiner's output that no window's tie accounts for, and how many are left out as ties."""
+    limit = FP32_BOUND * _largest(wanted)
+    off = np.abs(got.astype(np.float64) - wanted) > limit
+    tie = off & (got >= low - limit) & (got <= high + limit)
+    return ~tie, int(tie.sum())
 
 
 def _largest(values: Array) -> float:

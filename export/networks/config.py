@@ -126,7 +126,7 @@ class RefinerNetConfig(Config):
             given = f"stride {self.stride} and stem {self.trunk.stem!r}"
             raise ConfigError(
                 f"RefinerNetConfig.fine_channels = {self.fine_channels}: cells of 8 pixels, from the maps of a stem: "
-                f"wanted stride 4 or 8 and stem 'conv', got {given}"
+                f"wanted stride 4 or 8 and stem 'conv', got {given}; or fine_channels = 0"
             )
         self._choice("flow", ("laplace", "deterministic"))
         self._flag("sensitivity")

@@ -5,7 +5,8 @@ Similarities generalise: so the render's features, one per 8 pixels, are compare
 taught by cross-entropy as the tokens' similarities are, from coarse to fine (LoFTR: Sun et al., CVPR 2021). Where the
 tokens expect the match is the prior; the flow is the mean position in a window around the best cell.
 
-Cell (i, j) stands for the rendered pixel (x, y) = (8 j + 4, 8 i + 4); feature (i, j) is centred on (4 j, 4 i).
+Cell (i, j) stands for the rendered pixel (x, y) = (8 j + 4, 8 i + 4); feature (i, j) is centred on (4 j, 4 i), as the
+edges in it are; what is resized from coarser maps lies 2 px off, in both images alike.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PRIOR_PX, PRIOR_POWER = 6.0, 1.5
 
 
 class FineMatch(NamedTuple):
-    """float32."""
+    """float32; ``found`` as the convolution makes it, which is half precision under autocast."""
 
     flow: Tensor  # [N,2,S/8,S/8] pixels (x, y), rendered -> query
     logits: Tensor  # [N,cells,features], cells and features row by row
@@ -40,12 +41,12 @@ class FineFeatures(nn.Module):
     query.
     """
 
-    def __init__(self, stem_channels: int, dim: int, dim_decoded: int, channels: int) -> None:
+    def __init__(self, stem_channels: int, dim: int, channels: int) -> None:
         super().__init__()
         self.edges = nn.Conv2d(2 * stem_channels, channels, 3, padding=1)
         self.parts = nn.Conv2d(4 * stem_channels, channels, 1)
         self.tokens = nn.Linear(dim, channels)
-        self.decoded = nn.Linear(dim_decoded, channels)
+        self.decoded = nn.Linear(dim, channels)
         self.mix = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, channels, 3, padding=1)
 
@@ -66,7 +67,7 @@ class FineMatcher(nn.Module):
 
     def __init__(self, stem_channels: int, dim: int, channels: int, channels_out: int) -> None:
         super().__init__()
-        self.features = FineFeatures(stem_channels, dim, dim, channels)
+        self.features = FineFeatures(stem_channels, dim, channels)
         self.log_temperature = nn.Parameter(torch.zeros(()))
         self.log_prior_px = nn.Parameter(torch.tensor(math.log(PRIOR_PX)))
         self.log_prior_power = nn.Parameter(torch.tensor(math.log(PRIOR_POWER)))
@@ -76,15 +77,20 @@ class FineMatcher(nn.Module):
         assert self.found.bias is not None
         nn.init.zeros_(self.found.bias)
 
-    def forward(self, render: Tensor, query: Tensor, flow: Tensor, patches: int) -> FineMatch:
-        """Features [N,(S/4)^2,C] of both images, and the flow that the tokens expect [N,2,patches,patches], pixels."""
+    def forward(
+        self, render: Tensor, query: Tensor, flow: Tensor, patches: int, chosen: Tensor | None = None
+    ) -> FineMatch:
+        """Features [N,(S/4)^2,C] of both images, and the flow that the tokens expect [N,2,patches,patches], pixels.
+
+        chosen: see ``expected_match``.
+        """
         side, half = 4 * patches, 2 * patches
         expected = functional.interpolate(flow, size=(half, half), mode="bilinear", align_corners=False)
         cells = render.unflatten(1, (side, side))[:, 1::2, 1::2].flatten(1, 2)
         here = _pixels(half, CELL, CELL // 2, query)
         there = _pixels(side, STEP, 0, query)
         logits = self._logits(cells, query, here + expected.flatten(2).transpose(1, 2), there)
-        match, share, spread = expected_match(logits, there)
+        match, share, spread = expected_match(logits, there, chosen)
         known = torch.cat([match - here, share, spread], dim=2).transpose(1, 2).unflatten(2, (half, half))
         fine = known[:, :2]
         told = torch.cat([(fine - expected) / CELL, known[:, 2:3], known[:, 3:] / CELL], dim=1)
@@ -93,7 +99,8 @@ class FineMatcher(nn.Module):
     def _logits(self, cells: Tensor, query: Tensor, around: Tensor, there: Tensor) -> Tensor:
         """Similarity plus the logarithm of the prior, [N,cells,features]; around [N,cells,2], there [features,2] px."""
         scale = self.log_temperature.exp() / query.shape[2] ** 0.5
-        similar = (cells @ query.transpose(1, 2)).float() * scale
+        with torch.autocast(query.device.type, enabled=False):  # rounded, near similarities would be the same
+            similar = cells @ query.transpose(1, 2) * scale
         # Differences, not |a|^2 - 2ab + |b|^2: half precision could not hold those.
         x = around[..., 0:1] - there[:, 0]
         y = around[..., 1:2] - there[:, 1]
@@ -101,18 +108,19 @@ class FineMatcher(nn.Module):
         return similar - self.log_prior_power.exp() * torch.log1p(near)
 
 
-def expected_match(logits: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def expected_match(logits: Tensor, there: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Mean position [N,cells,2] in a window around the best of the features at ``there`` [features,2], pixels.
 
     Also the window's share of the probability [N,cells,1], and the standard deviation within it [N,cells,1], pixels.
-    A mean over everything would lie between two candidates, and nearer to the middle than to any.
+    A mean over everything would lie between two candidates, and nearer to the middle than to any. chosen: int64
+    [N,cells], the features that windows are put around instead of the best.
     """
-    best = there[logits.argmax(dim=2)]
+    best = there[logits.argmax(dim=2) if chosen is None else chosen]
     inside = (there[:, 0] - best[..., 0:1]).abs().maximum((there[:, 1] - best[..., 1:2]).abs()) < WINDOW
     probability = torch.softmax(logits, dim=2) * inside
     share = probability.sum(dim=2, keepdim=True)
     probability = probability / share
-    # Sums about the best feature, not matrix products: autocast would round positions to a fraction of a pixel.
+    # Sums, not matrix products: autocast would round positions to a fraction of a pixel.
     x = (probability * there[:, 0]).sum(dim=2, keepdim=True)
     y = (probability * there[:, 1]).sum(dim=2, keepdim=True)
     square = (there[:, 0] - x.detach()) ** 2 + (there[:, 1] - y.detach()) ** 2

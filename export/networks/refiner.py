@@ -71,8 +71,11 @@ class RefinerNet(nn.Module):
             last.weight.mul_(0.1)
             last.bias.zero_()
 
-    def forward(self, query: Tensor, render: Tensor) -> RefinerOutput:
-        """Crops of the image and renders [N,3,S,S], float32 RGB in [0, 1], by the same virtual camera."""
+    def forward(self, query: Tensor, render: Tensor, chosen: Tensor | None = None) -> RefinerOutput:
+        """Crops of the image and renders [N,3,S,S], float32 RGB in [0, 1], by the same virtual camera.
+
+        chosen: where fine matching shall look instead of at what is most similar, see ``fine.expected_match``.
+        """
         if query.shape != render.shape:
             raise InputError(f"render: wanted the query's shape {list(query.shape)}, got {list(render.shape)}")
         images = torch.cat([query, render])
@@ -83,7 +86,7 @@ class RefinerNet(nn.Module):
         coarse_flow, logits = self._match(decoded[-1], memory, grid)
         fine = None
         if self.config.fine_channels:
-            fine = self._match_finely(maps, tokens, memory, decoded[-1], grid, coarse_flow)
+            fine = self._match_finely(maps, tokens, memory, decoded[-1], grid, coarse_flow, chosen)
         stages = [tokens, *decoded]
         raw = self.dpt([stages[i] for i in self.levels], grid, fine.found if fine else None).float()
         return self._outputs(raw, coarse_flow, logits, fine)
@@ -99,7 +102,10 @@ class RefinerNet(nn.Module):
 
     def export_outputs(self, query: Tensor, render: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The bundle's ``refiner``: flow, scale, certainty, sensitivity."""
-        out = self(query, render)
+        return self.exported(self(query, render))
+
+    def exported(self, out: RefinerOutput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The part of ``out`` that ``export_outputs`` gives."""
         return out.flow, out.scale, out.certainty_logit.sigmoid(), out.sensitivity
 
     def _match(self, decoded: Tensor, memory: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -124,11 +130,13 @@ class RefinerNet(nn.Module):
         decoded: Tensor,
         grid: tuple[int, int],
         coarse_flow: Tensor,
+        chosen: Tensor | None,
     ) -> FineMatch:
+        # Called once per image: FP16's rules (``export.precision``) know the nodes as /features/ and /features_1/.
         of_query, of_render = zip(*(m.chunk(2) for m in maps), strict=True)
         query = self.fine.features(list(of_query), memory, grid, None)
         render = self.fine.features(list(of_render), tokens, grid, decoded)
-        found: FineMatch = self.fine(render, query, coarse_flow, grid[0])
+        found: FineMatch = self.fine(render, query, coarse_flow, grid[0], chosen)
         return found
 
     def _outputs(self, raw: Tensor, coarse_flow: Tensor, logits: Tensor, fine: FineMatch | None) -> RefinerOutput:

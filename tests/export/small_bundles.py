@@ -36,6 +36,15 @@ def small_net(role: str, seed: int = 0, **options) -> Net:
     return build(CONFIGS[role].from_dict(config)).eval()
 
 
+def fine_refiner(seed: int = 0) -> Net:
+    """A refiner with fine matching, of which its dense head is told as after training."""
+    net = small_net("refiner", seed, fine_channels=8)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        net.fine.found.weight.copy_(0.3 * torch.randn(net.fine.found.weight.shape, generator=generator))
+    return net
+
+
 def learn_by_heart(nets: Sequence[Net], pairs: Pairs, steps: int = 150) -> None:
     """Train the coarse network and the refiner on these few pairs until poses come out right."""
     coarse, refiner = (next(net for net in nets if net.role == role) for role in ("coarse", "refiner"))

@@ -12,7 +12,8 @@ from export.networks import RefinerNet, TrunkConfig, build
 from export.networks.config import RefinerNetConfig
 from export.networks.fine import CELL, STEP, FineMatcher, expected_match
 from export.training import train_refiner
-from tests.export.small_nets import TRUNK
+from export.training.task import to_tensors
+from tests.export.small_nets import TRUNK, refiner_batch
 
 SIDE = 64
 THERE = torch.tensor([[x, y] for y in range(0, SIDE, STEP) for x in range(0, SIDE, STEP)], dtype=torch.float32)
@@ -102,6 +103,33 @@ def test_what_is_taught_is_the_labels_flow():
     torch.testing.assert_close(mean[0][inside], position[inside], atol=1e-3, rtol=0)
 
 
+def test_the_loss_adds_fine_matching_to_that_of_the_patches():
+    """Each with the weight of matching, against labels of its own grid."""
+    net = refiner(fine_channels=8)
+    task = train_refiner.RefinerTask.__new__(train_refiner.RefinerTask)
+    task.config = net.config
+    batch = to_tensors(refiner_batch(np.random.default_rng(0), 2, SIDE), torch.device("cpu"))
+    assert batch["visible"].any()
+    with torch.no_grad():
+        losses = task.losses(net.eval(), batch, 0.0)
+        out = net(batch["query"], batch["render"])
+        patches = train_refiner._matching(out.match_logits, batch, 16, 16, 8)
+        cells = train_refiner._matching(out.fine_logits, batch, CELL, STEP, 0)
+    assert cells > 0.1
+    torch.testing.assert_close(losses["matching"], train_refiner.MATCHING_WEIGHT * (patches + cells))
+
+
+def test_similarities_are_not_rounded_under_autocast():
+    matcher = FineMatcher(4, 8, 64, 8).eval()
+    given = (waves(THERE + 1.3)[None], waves(THERE)[None], torch.zeros(1, 2, 4, 4), 4)
+    with torch.no_grad():
+        exact = matcher(*given)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = matcher(*given)
+    assert torch.equal(found.logits, exact.logits)
+    assert torch.equal(found.flow, exact.flow)
+
+
 def test_the_dense_head_loses_nothing_at_first():
     with_it, without = refiner(fine_channels=8).eval(), refiner().eval()
     missing, unexpected = with_it.load_state_dict(without.state_dict(), strict=False)
@@ -119,7 +147,7 @@ def test_the_dense_head_loses_nothing_at_first():
 
 @pytest.mark.parametrize("options", [{"fine_channels": -1}, {"stride": 16}, {"trunk": {"stem": "linear"}}])
 def test_what_cannot_be_built_is_refused(options):
-    with pytest.raises(ConfigError, match="fine_channels"):
+    with pytest.raises(ConfigError, match=r"fine_channels = -1: wanted|; or fine_channels = 0$"):
         refiner(**{"fine_channels": 8, **options})
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from rich.console import Console
@@ -22,7 +23,16 @@ from export.verify import SEED, Pairs, VerificationError, centred, compare, draw
 from export.verify_engines import BATCH, Reference, find_engines, run_all
 from export.verify_poses import Poses
 from export.verify_report import complaints_of, print_report
-from tests.export.small_bundles import ROLES, SIZE, learn_by_heart, save_nets, small_net, spoil, write_bundles
+from tests.export.small_bundles import (
+    ROLES,
+    SIZE,
+    fine_refiner,
+    learn_by_heart,
+    save_nets,
+    small_net,
+    spoil,
+    write_bundles,
+)
 from tests.export.small_nets import coarse_batch
 
 KINDS, TIMES = 4, 5
@@ -107,6 +117,23 @@ def test_a_sound_fp16_bundle_is_judged_by_its_poses(originals, files, pairs):
     assert {r.role: r.bound for r in outputs} == {**dict.fromkeys(OUTPUTS), "selector": 1e-2}
     assert max(r.relative for r in outputs) > 1e-4, "half precision that is no different from single is none"
     assert complaints_of(outputs, poses, allow_few_poses=False) == []
+
+
+def test_a_sound_bundle_with_fine_matching_keeps_every_bound(learnt, pairs, tmp_path):
+    """And a temperature that is a little off does not pass for ties."""
+    nets = [learnt[0][0], fine_refiner(), learnt[0][2]]
+    (tmp_path / "checkpoints").mkdir()
+    files = save_nets(tmp_path / "checkpoints", nets)
+    bundle = write_bundles({"fp32": tmp_path / "fp32"}, nets)["fp32"]
+    assert any("/fine/" in node.name for node in onnx.load(bundle.network("refiner").path).graph.node)
+    outputs, _ = rows_of(bundle, files, pairs)
+    assert [r.complaint for r in outputs if not r.passed] == []
+    with torch.no_grad():
+        nets[1].fine.log_temperature.add_(0.05)
+    (tmp_path / "other").mkdir()
+    outputs, _ = rows_of(bundle, save_nets(tmp_path / "other", nets), pairs)
+    assert "flow" in {r.output for r in outputs if not r.passed}
+    assert {r.role for r in outputs if not r.passed} == {"refiner"}
 
 
 @pytest.mark.parametrize("role", OUTPUTS)

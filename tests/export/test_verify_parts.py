@@ -12,11 +12,12 @@ import torch
 from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
+from export import verify_engines
 from export.networks.refiner import cell_pixels
-from export.poses import refined_step
+from export.poses import refined_step, refined_with_covariance
 from export.training.data import make_stream
 from export.verify_engines import Reference
-from export.verify_outputs import MAX_TIES, Decisions, compare_outputs
+from export.verify_outputs import MAX_TIES, Answers, Decisions, compare_outputs
 from export.verify_poses import (
     CentredBatch,
     Poses,
@@ -26,7 +27,7 @@ from export.verify_poses import (
     pose_shift,
     refined_poses,
 )
-from tests.export.small_bundles import SIZE, small_net
+from tests.export.small_bundles import SIZE, fine_refiner, small_net
 from tests.export.small_nets import refiner_batch
 
 PATCHES = 4
@@ -174,6 +175,95 @@ def test_gaps_are_those_of_the_network(head):
         np.testing.assert_allclose(decisions.match_gap, np.abs(lead), atol=1e-6)
 
 
+def flow_row(given, n=200):
+    """Of a flow of 8 px everywhere that may be 9 in the first column of the first row as well."""
+    wanted = np.full((n, 4), 8.0, np.float32)
+    high = wanted.copy()
+    high[0, 0] = 9.0
+    got = wanted.copy()
+    for at, value in given.items():
+        got[at] = value
+    (found,) = compare_outputs(
+        "engine", "refiner", "fp32", {"flow": wanted}, {"flow": got}, answers=Answers({"flow": wanted}, {"flow": high})
+    )
+    return found
+
+
+@pytest.mark.parametrize("value", [9.0, 8.4, 9.0005])
+def test_a_window_may_be_either_and_what_it_moves_is_counted(value):
+    found = flow_row({(0, 0): value})
+    assert found.passed
+    assert (found.ties, found.relative, found.relative_l2) == (1, 0.0, 0.0)
+
+
+def test_what_agrees_is_no_tie_though_it_could_be():
+    assert flow_row({}).ties == 0
+    assert flow_row({(0, 0): 8.0005}).ties == 0
+
+
+@pytest.mark.parametrize("given", [{(0, 0): 9.1}, {(0, 0): 7.9}, {(0, 1): 8.5}, {(0, 0): np.nan}, {(0, 0): np.inf}])
+def test_what_no_window_accounts_for_fails(given):
+    found = flow_row(given)
+    assert not found.passed
+    assert found.ties == 0
+
+
+def test_many_moved_windows_fail():
+    found = flow_row({(0, 0): 9.0}, n=20)
+    assert not found.passed
+    assert found.complaint.endswith("1 of 80 elements are ties, wanted at most 1%")
+
+
+def test_windows_are_moved_one_by_one_where_two_features_are_as_good():
+    logits = torch.zeros(3, 4, 5)
+    logits[..., 2] = 1.0  # decided, by 1
+    logits[0, 1, 4] = 1.0 - 1e-5
+    logits[2, 3, 0] = 1.0 - 3e-5
+    logits[2, 0, 1] = 1.0 - 2e-5
+    moved = [(rows.tolist(), chosen.tolist()) for rows, chosen in verify_engines._moved_windows(logits, 1e-4)]
+    assert moved == [([0, 2], [[2, 4, 2, 2], [1, 2, 2, 2]]), ([2], [[2, 2, 2, 0]])]
+    assert list(verify_engines._moved_windows(logits, 5e-6)) == []
+
+
+def test_a_network_without_fine_matching_has_one_answer():
+    assert Reference({"refiner": small_net("refiner")}).answers({}) is None
+
+
+def test_an_engine_that_decides_otherwise_at_a_tie_agrees_and_one_that_errs_elsewhere_does_not():
+    """An engine of the same weights whose similarities are rounded otherwise, by more than a real one's."""
+    net = fine_refiner()
+    with torch.no_grad():
+        net.fine.log_prior_power.fill_(-1.0)  # what is similar decides more than it does at first
+    images = np.random.default_rng(0).random((2, 40, 3, SIZE, SIZE), dtype=np.float32)
+    feed = {"query": images[0], "render": images[1]}
+    reference = Reference({"refiner": net})
+    wanted, answers = reference.run("refiner", feed), reference.answers(feed)
+    assert answers is not None
+    free = {name: answers.high[name] > answers.low[name] for name in wanted}
+    assert 0 < free["flow"].any(axis=(1, 2, 3)).sum() < 20, "some are undecided, most are not"
+    with torch.inference_mode():
+        out = net(*map(torch.from_numpy, (feed["query"], feed["render"])))
+        two = out.fine_logits.topk(2, dim=2)
+        gap = (two.values[..., 0] - two.values[..., 1]).flatten()
+        cell = int(gap.argmin())
+        other = two.indices[..., 0].clone().flatten()
+        other[cell] = two.indices[..., 1].flatten()[cell]
+        moved = net.exported(net(torch.from_numpy(feed["query"]), torch.from_numpy(feed["render"]), other.view(40, -1)))
+    given = dict(zip(wanted, (t.numpy() for t in moved), strict=True))
+    sample = cell // out.fine_logits.shape[1]
+    assert np.abs(given["flow"] - wanted["flow"])[sample].max() > 0.1, "a window away"
+    bare = {r.output: r for r in compare_outputs("engine", "refiner", "fp32", wanted, given)}
+    assert not bare["flow"].passed
+    rows = compare_outputs("engine", "refiner", "fp32", wanted, given, answers=answers)
+    assert {r.output for r in rows if r.relative > 1e-4} == set()
+    assert rows[0].ties > 0
+    given["flow"] = given["flow"].copy()
+    decided = int(np.flatnonzero(~free["flow"].any(axis=(1, 2, 3)))[0])
+    given["flow"][decided, 0, 3, 3] += 0.5
+    rows = compare_outputs("engine", "refiner", "fp32", wanted, given, answers=answers)
+    assert next(r for r in rows if r.output == "flow").relative > 1e-2
+
+
 def test_the_shift_of_a_pose_is_the_mean_over_the_points():
     rng = np.random.default_rng(0)
     K = np.array([[400.0, 3.0, 31.5], [0.0, 390.0, 32.0], [0.0, 0.0, 1.0]])
@@ -249,6 +339,12 @@ def test_a_pair_without_weighted_cells_has_no_pose_as_at_run_time(cells, solved)
     poses = refined_poses(batch, outputs, stride=4, radius_px=2.0)
     assert poses.solved.tolist() == [solved, True]
     assert np.isnan(poses.T[0]).all() == (not solved)
+    values = outputs | {"confidence": outputs["certainty"]}
+    T, found, covariance = refined_with_covariance(batch, values, batch.centre, 4, RefineConfig())
+    assert found.tolist() == [solved, True]
+    for of_pose in (T, covariance):
+        assert np.isfinite(of_pose).all(axis=(1, 2)).tolist() == [solved, True]
+        assert np.isnan(of_pose).all(axis=(1, 2)).tolist() == [not solved, False]
     np.testing.assert_allclose(poses.T[1], batch.T_true[1], atol=1e-4)
 
 
