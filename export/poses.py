@@ -66,7 +66,7 @@ def refined_with_covariance(
     T_anchor: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """One iteration of refinement from ``T_init``: poses [N,4,4], NaN where there is none, where there is one, bool
-    [N], and the poses' covariances [N,6,6] (``pnp.base``).
+    [N], and the poses' covariances [N,6,6] (``pnp.base``), NaN where there is no pose.
 
     outputs: ``flow`` [N,2,H,W] and ``scale`` in pixels, ``certainty``, ``sensitivity`` and ``confidence`` (W)
     [N,1,H,W]. centre: of the objects [N,3], metres, object's frame. T_anchor: what the prior is about [N,4,4], in the
@@ -83,7 +83,8 @@ def refined_with_covariance(
     seen = (confidence[:, 0] > 0) & np.isfinite(batch.object_points[:, cells, cells, 0])
     blind = seen.sum(axis=(1, 2)) < LEAST_WEIGHTED
     solved = (np.asarray(result.statistics.status) == PnpStatus.SOLVED) & ~blind
-    return np.where(solved[:, None, None], result.T_camera_object, np.nan), solved, np.asarray(result.covariance)
+    known = solved[:, None, None]
+    return np.where(known, result.T_camera_object, np.nan), solved, np.where(known, result.covariance, np.nan)
 
 
 def flow_poses(

@@ -108,6 +108,30 @@ def test_a_network_that_sees_nothing_more_leaves_the_pose_it_has_got_to(pairs, n
     assert figures["error_after_5"] == pytest.approx(figures["error_after_1"], rel=1e-9)
 
 
+def test_the_outline_stage_is_told_the_covariances_of_its_poses(pairs, net, monkeypatch):
+    made, told = [], []
+    refined, aligned = refiner.refined_with_covariance, refiner.aligned_poses
+
+    def noting(*given):
+        made.append(refined(*given))
+        return made[-1]
+
+    def listening(batch, scenes, T, **named):
+        told.append((T, named["covariance"]))
+        return aligned(batch, scenes, T, **named)
+
+    monkeypatch.setattr(refiner, "refined_with_covariance", noting)
+    monkeypatch.setattr(refiner, "aligned_poses", listening)
+    monkeypatch.setattr(refiner, "_predict", walking(net, 1.0))
+    refiner.evaluate_refiner(net, [pairs], CPU)
+    assert len(told) == len(OutlineConfig().turns(refiner.ITERATIONS))
+    for T, covariance in told:
+        (of,) = [step for step in made if step[2] is covariance]
+        assert of[1].any()
+        np.testing.assert_array_equal(T[of[1]], of[0][of[1]])
+        assert np.isfinite(covariance[of[1]]).all()
+
+
 def test_defaults_are_those_of_the_estimator(pairs, net, monkeypatch):
     asked = []
 
