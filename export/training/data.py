@@ -41,7 +41,7 @@ HALFWAY_SHARE = 0.75
 """Of refiner pairs in training that start nearer to the truth than METHOD's noise; held-out pairs never do."""
 VIEWS = 2
 """Refiner pairs per photograph in training, each from a start pose of its own: photographs cost most. Those after the
-first all start nearer."""
+first all start nearer. Of this module alone: ``device_data`` draws a photograph for each pair."""
 ROLES = ("coarse", "refiner")
 SPLITS = ("train", "heldout")
 DRAWN = ("auto", "cpu", "device")
@@ -95,15 +95,16 @@ class Artist:
         stock = self._stock(block)
         drawn: list[Any] = []
         kept: list[Any] = []
-        for i in range(block * BLOCK, (block + 1) * BLOCK):
+        for j in range(BLOCK):
+            i = block * BLOCK + j
             rng = recipe.generator(0, i)
             if recipe.role == "coarse":
                 drawn.append(pairs.coarse_pair(rng, stock, recipe.size, recipe.hardness_of(i)))
                 continue
-            if recipe.split == "train" and i % VIEWS:
+            if recipe.split == "train" and j % VIEWS:
                 pair, scene = again(rng, kept[-1]), kept[-1]
             else:
-                halfway = 1 - VIEWS * (1 - HALFWAY_SHARE) if recipe.split == "train" else 0.0
+                halfway = _halfway_of_first() if recipe.split == "train" else 0.0
                 pair, scene = refiner_pair(rng, stock, recipe.size, recipe.hardness_of(i), halfway)
             drawn.append(pair)
             kept.append(scene)
@@ -131,6 +132,12 @@ class Artist:
     def _plate(self, lane: int, number: int) -> Array:
         rng = self.recipe.generator(2, lane, number)
         return textures.background(rng, 256, self.recipe.split, self.recipe.photos)
+
+
+def _halfway_of_first() -> float:
+    """Share of photographs' first pairs that start nearer, so that ``HALFWAY_SHARE`` of all pairs do."""
+    photographs = -(-BLOCK // VIEWS)
+    return 1 - (1 - HALFWAY_SHARE) * BLOCK / photographs
 
 
 class Stream:

@@ -10,8 +10,8 @@ from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.render.cpu import CpuRenderer
 from coop_edge.templates.viewpoints import VIEWPOINTS
-from export.training import augment, objects, pairs, pairs_refiner, scenes
-from export.training.data import Recipe, make_stream
+from export.training import augment, data, objects, pairs, pairs_refiner, scenes
+from export.training.data import BLOCK, HALFWAY_SHARE, VIEWS, Recipe, make_stream
 
 SIZE = 48
 T = (SIZE // 16) ** 2
@@ -120,6 +120,40 @@ def test_a_photograph_in_training_is_seen_from_two_start_poses(split):
         for i in range(7)
     ]
     assert same == ([True, False] * 4)[:7] if split == "train" else not any(same)
+
+
+@pytest.mark.parametrize("views", [1, VIEWS, 3, BLOCK])
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_as_many_pairs_start_nearer_however_many_share_a_photograph(split, views, monkeypatch):
+    """All but a photograph's first, and of the firsts as many as are left to draw; no photograph outlives its block."""
+    photographs, firsts, nearer = [], [], []
+
+    def first(rng, stock, size, hardness, halfway):
+        photographs.append(object())
+        firsts.append(len(nearer))
+        nearer.append(rng.random() < halfway)
+        return nearer[-1], photographs[-1]
+
+    def again(rng, record):
+        assert record is photographs[-1]
+        nearer.append(True)
+        return True
+
+    monkeypatch.setattr(pairs_refiner, "refiner_pair", first)
+    monkeypatch.setattr(pairs_refiner, "again", again)
+    monkeypatch.setattr(data, "stack", list)
+    monkeypatch.setattr(data, "VIEWS", views)
+    artist = Recipe("refiner", SIZE, 0, split, None, None, False).artist()
+    monkeypatch.setattr(artist, "_stock", lambda block: None)
+    blocks = 500
+    for block in range(blocks):
+        artist(block)
+    if split == "heldout":
+        assert (len(photographs), sum(nearer)) == (BLOCK * blocks, 0)
+        return
+    assert len(photographs) == blocks * -(-BLOCK // views)
+    assert [i % BLOCK for i in firsts[: len(firsts) // blocks]] == list(range(0, BLOCK, views))
+    assert np.mean(nearer) == pytest.approx(HALFWAY_SHARE, abs=0.03)
 
 
 @pytest.mark.parametrize("change", [{"hardness": 1.5}, {"hardness": -0.1}, {"hardness": float("nan")}, {"ramp": -1}])
