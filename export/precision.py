@@ -21,6 +21,7 @@ once per direction, and never to and fro.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
@@ -131,21 +132,21 @@ def _cast(graph: Graph, half: set[int]) -> None:
 
 
 def _store_in_half(graph: Graph) -> None:
-    """Weights of products in FP32 become FP16 constants and a cast; those that FP16 cannot hold stay as they are."""
+    """Weights of products in FP32 become FP16 constants and a cast; those that FP16 cannot hold stay as they are.
+
+    Biases stay: they are small, and added to a sum in FP32.
+    """
     nodes: list[NodeProto] = []
     made: dict[str, str] = {}
     for node in graph.nodes:
-        for i, name in enumerate(node.input if node.op_type in PRODUCTS else ()):
-            value = graph.constants.get(name)
-            if value is None or value.dtype != np.float32 or value.size < _STORED:
-                continue
-            if not float(np.abs(value).max()) <= _HALF_MAX:
-                continue
+        name = node.input[1] if node.op_type in PRODUCTS else ""
+        value = graph.constants.get(name)
+        if value is not None and value.dtype == np.float32 and value.size >= _STORED and _fits(value):
             if name not in made:
                 made[name] = f"{name}/fp32"
                 source = _half_constant(graph, name, keep=True)
                 nodes.append(helper.make_node("Cast", [source], [made[name]], f"{name}/Cast", to=TensorProto.FLOAT))
-            set_input(node, i, made[name])
+            set_input(node, 1, made[name])
         nodes.append(node)
     graph.nodes = nodes
 
@@ -159,14 +160,19 @@ def _cast_of(name: str, to_half: bool, made: dict[str, NodeProto], nodes: list[N
     return made[name].output[0]
 
 
+def _fits(value: np.ndarray[Any, Any]) -> bool:
+    """Whether FP16 holds all values; False for NaN too."""
+    return bool(np.abs(value).max(initial=0.0) <= _HALF_MAX)
+
+
 def _half_constant(graph: Graph, name: str, keep: bool) -> str:
     """Name of the FP16 values of a constant; under another name if FP32 nodes read it too."""
     target = f"{name}/fp16" if keep else name
     value = graph.constants[name]
     if value.dtype == np.float16 or (keep and target in graph.constants):
         return target
-    largest = float(np.abs(value).max(initial=0.0))
-    if not largest <= _HALF_MAX:
+    if not _fits(value):
+        largest = float(np.abs(value).max())
         raise InputError(
             f"{graph.name}: {name} holds {largest:g}, FP16 ends at {_HALF_MAX:g}: export it with --precision fp32"
         )

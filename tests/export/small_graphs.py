@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from export import precision
 from export.networks import CONFIGS, build
 from export.onnx_graph import Graph, tensors_of
 from export.precision import to_half
@@ -26,7 +28,7 @@ VARIANTS = {
     "linear-stem": ("coarse", {"trunk": {**WIDE, "stem": "linear"}}),
     "laplace": ("refiner", {"trunk": WIDE}),
     "fine": ("refiner", {"trunk": WIDE, "fine_channels": 8}),
-    "odd-grid": ("refiner", {"trunk": {**WIDE, "image_size": 48}}),
+    "odd-grid": ("refiner", {"trunk": {**WIDE, "image_size": 48}, "fine_channels": 8}),
     "deterministic": ("refiner", {"trunk": WIDE, "flow": "deterministic", "sensitivity": False, "stride": 8}),
     "stride-16": ("refiner", {"trunk": WIDE, "stride": 16}),
     "selector": ("selector", {"trunk": WIDE}),
@@ -39,6 +41,8 @@ GRAPHS_OF_VARIANTS = [
     if name in {"coarse_encoder": _STEMS, "coarse_decoder": _HEADS}.get(role, VARIANTS)
 ]
 """Graphs that differ: encoders do not know of the head, nor decoders of the stem."""
+STORED = 16
+"""Fewest values of a head's weight that is stored in FP16 in these graphs, whose heads are as small as all of them."""
 METHODS = {"coarse_encoder": "encode", "coarse_decoder": "decode"}
 
 
@@ -60,11 +64,12 @@ def small_net(variant: str) -> nn.Module:
 
 
 @cache
-def small_model(variant: str, role: str, precision: str = "fp32") -> onnx.ModelProto:
+def small_model(variant: str, role: str, kind: str = "fp32") -> onnx.ModelProto:
     """The graph of a role, as it is written."""
-    if precision == "fp32":
+    if kind == "fp32":
         return trace(small_net(variant), role).model()
-    return to_half(Graph(small_model(variant, role))).model()
+    with patch.object(precision, "_STORED", STORED):
+        return to_half(Graph(small_model(variant, role))).model()
 
 
 def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -12,10 +13,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from coop_edge.errors import BundleError, InputError
+from export import precision
 from export.onnx_graph import Graph, attribute
 from export.precision import to_half
 from export.trace import trace
-from tests.export.small_graphs import GRAPHS_OF_VARIANTS, feed_of, run, small_model, small_net, types_of
+from tests.export.small_graphs import GRAPHS_OF_VARIANTS, STORED, feed_of, run, small_model, small_net, types_of
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 ALL = pytest.mark.parametrize(("variant", "role"), GRAPHS_OF_VARIANTS)
@@ -70,12 +72,34 @@ def test_no_cast_is_in_vain(variant, role):
     assert not [n.name for n in casts if n.input[0] in made_by_cast]
     assert not [n.name for n in casts if types[n.input[0]] == attribute(n, "to")]
     assert len({(n.input[0], attribute(n, "to")) for n in casts}) == len(casts)
-    constants = {t.name: t for t in model.graph.initializer}
-    stored = [n for n in casts if n.input[0] in constants]
-    assert all(attribute(n, "to") == FLOAT for n in stored)
-    readers = [n.op_type for n in model.graph.node if {c.output[0] for c in stored}.intersection(n.input)]
-    assert set(readers) <= {"MatMul", "Gemm", "Conv"}
-    assert len(readers) >= len(stored)
+    constants = {t.name for t in model.graph.initializer}
+    stored = {n.output[0] for n in casts if n.input[0] in constants}
+    assert all(attribute(n, "to") == FLOAT for n in casts if n.output[0] in stored)
+    reads = [(n.op_type, i) for n in model.graph.node for i, name in enumerate(n.input) if name in stored]
+    assert set(reads) <= {("MatMul", 1), ("Gemm", 1), ("Conv", 1)}
+    assert len(reads) >= len(stored)
+
+
+@ALL
+def test_weights_of_heads_are_stored_in_half_but_for_the_smallest(variant, role):
+    """And all of them that FP32 products read: what is left in FP32 are biases and few numbers."""
+    model, types = half_graph(variant, role)
+    values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    source = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Cast"}
+    products = [n for n in model.graph.node if n.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose")]
+    singles = [n for n in products if types[n.output[0]] == FLOAT]
+    plain = [values[n.input[1]] for n in singles if n.input[1] in values]
+    assert all(value.size < STORED for value in plain)
+    stored = {source[n.input[1]]: n for n in singles if source.get(n.input[1]) in values}
+    assert all(values[name].dtype == np.float16 for name in stored)
+    assert all(values[name].dtype == np.float32 for n in singles for name in n.input[2:])
+    names = {re.sub(r"^onnx::|/fp16$|\.weight.*$", "", name) for name in stored}
+    wanted = {"coarse_encoder": set(), "coarse_decoder": set(), "refiner": {"dpt.head.0"}, "selector": set()}[role]
+    if role == "refiner" and small_net(variant).config.fine_channels:
+        wanted = wanted | {"fine.found"}
+        assert {n.op_type for n in stored.values()} >= {"Conv"}
+    assert names >= wanted
+    assert bool(stored) == (role != "coarse_encoder")
 
 
 @pytest.mark.parametrize(("variant", "role"), [("hybrid", "coarse_encoder"), ("laplace", "refiner")])
@@ -114,7 +138,7 @@ def test_weights_are_stored_in_half(variant, role):
     shrunk = [t for t in model.graph.initializer if t.data_type == HALF and len(t.dims) > 1]
     assert shrunk
     for tensor in shrunk:
-        given = numpy_helper.to_array(single[tensor.name])
+        given = numpy_helper.to_array(single[tensor.name.removesuffix("/fp16")])
         np.testing.assert_array_equal(numpy_helper.to_array(tensor), given.astype(np.float16), err_msg=tensor.name)
 
 
@@ -132,7 +156,7 @@ def test_outputs_stay_close_to_fp32_and_are_not_the_same(variant, role):
             continue
         scale = max(float(np.sqrt(np.mean(wanted.astype(float) ** 2))), 1e-6)
         same = half["index"] == single["index"] if "index" in single else ...
-        if variant == "fine" and name == "flow":  # likewise between two windows
+        if small_net(variant).config.__dict__.get("fine_channels") and name == "flow":  # likewise between two windows
             assert (np.abs(given - wanted) < 0.02 * scale).mean() > 0.9
             continue
         differences[name] = np.abs(given - wanted)[same].max() / scale
@@ -162,10 +186,14 @@ def test_a_weight_that_is_not_a_number_is_named():
 
 
 def test_a_large_weight_of_a_head_is_kept():
-    net = spoilt("hybrid", "matcher.query.weight", 1e5)
-    model = to_half(trace(net, "coarse_decoder")).model()
-    weight = next(t for t in model.graph.initializer if t.name == "matcher.query.weight")
-    assert numpy_helper.to_array(weight).max() == 1e5
+    """As it is in FP32; one that FP16 can hold is not."""
+    for value, kind in ((1e5, FLOAT), (5e4, HALF)):
+        net = spoilt("hybrid", "matcher.query.weight", value)
+        with patch.object(precision, "_STORED", STORED):
+            model = to_half(trace(net, "coarse_decoder")).model()
+        named = [t for t in model.graph.initializer if t.name.startswith("matcher.query.weight")]
+        assert [t.data_type for t in named] == [kind]
+        assert numpy_helper.to_array(named[0]).max() == (np.float16(value) if kind == HALF else value)
 
 
 def test_weights_of_heads_are_stored_in_half_and_computed_with_in_single():
