@@ -123,8 +123,8 @@ def expected_match(logits: Tensor, there: Tensor, chosen: Tensor | None = None) 
     # Sums, not matrix products: autocast would round positions to a fraction of a pixel.
     x = (probability * there[:, 0]).sum(dim=2, keepdim=True)
     y = (probability * there[:, 1]).sum(dim=2, keepdim=True)
-    square = (there[:, 0] - x.detach()) ** 2 + (there[:, 1] - y.detach()) ** 2
-    spread = ((probability * square).sum(dim=2, keepdim=True) + 1e-6).sqrt()
+    dx, dy = there[:, 0] - x.detach(), there[:, 1] - y.detach()
+    spread = ((probability * (dx * dx + dy * dy)).sum(dim=2, keepdim=True) + 1e-6).sqrt()
     return torch.cat([x, y], dim=2), share, spread
 
 
