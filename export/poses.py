@@ -51,19 +51,6 @@ def refined_step(
     stride: int,
     config: RefineConfig,
     T_anchor: Array | None = None,
-) -> tuple[Array, Array]:
-    """``refined_with_covariance`` without the covariances: poses [N,4,4] and where there is one, bool [N]."""
-    T, solved, _ = refined_with_covariance(batch, outputs, centre, stride, config, T_anchor)
-    return T, solved
-
-
-def refined_with_covariance(
-    batch: RefinerBatch,
-    outputs: Mapping[str, Array],
-    centre: Array,
-    stride: int,
-    config: RefineConfig,
-    T_anchor: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """One iteration of refinement from ``T_init``: poses [N,4,4], NaN where there is none, where there is one, bool
     [N], and the poses' covariances [N,6,6] (``pnp.base``), NaN where there is no pose.

@@ -111,7 +111,8 @@ def refined_poses(batch: CentredBatch, outputs: Mapping[str, Array], *, stride: 
     W = certainty sensitivity (1 - exp(-R / scale))."""
     values = {name: outputs[name].astype(np.float64) for name in ("flow", "scale", "certainty", "sensitivity")}
     values["confidence"] = values["certainty"] * values["sensitivity"] * -np.expm1(-radius_px / values["scale"])
-    return Poses(*refined_step(batch, values, batch.centre, stride, RefineConfig()))
+    T, solved, _ = refined_step(batch, values, batch.centre, stride, RefineConfig())
+    return Poses(T, solved)
 
 
 def model_points(batch: CoarseBatch | RefinerBatch) -> Array:

@@ -14,7 +14,7 @@ from scipy import stats
 from coop_edge.config import OutlineConfig, RefineConfig
 from export.networks import RefinerNet, SelectorNet
 from export.networks.refiner import cell_pixels
-from export.poses import refined_with_covariance
+from export.poses import refined_step
 from export.training.batch import RefinerBatch
 from export.training.evaluate_outline import aligned_poses
 from export.training.pairs_refiner import centres_of
@@ -89,7 +89,7 @@ def _steps(
     anchor, centre = batch.T_init, centres_of(scenes)
     while True:
         outputs = _predict(net, batch, device)
-        T, solved, covariance = refined_with_covariance(batch, outputs, centre, net.config.stride, config, anchor)
+        T, solved, covariance = refined_step(batch, outputs, centre, net.config.stride, config, anchor)
         T = np.where(solved[:, None, None], T, batch.T_init)
         yield _Step(batch, outputs, T, covariance)
         before, batch = batch, rerender(batch, scenes, T)

@@ -14,7 +14,7 @@ from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from export import verify_engines
 from export.networks.refiner import cell_pixels
-from export.poses import refined_step, refined_with_covariance
+from export.poses import refined_step
 from export.training.data import make_stream
 from export.verify_engines import Reference
 from export.verify_outputs import MAX_TIES, Answers, Decisions, compare_outputs
@@ -325,7 +325,7 @@ def test_weak_evidence_is_held_at_the_start_as_the_estimator_holds_it():
     np.testing.assert_allclose(poses.T, batch.T_init, atol=1e-4)
     values = outputs | {"confidence": outputs["certainty"]}
     free = RefineConfig(prior_sideways=0, prior_depth=0, prior_rotation=0)
-    T, solved = refined_step(batch, values, batch.centre, 4, free)
+    T, solved, _ = refined_step(batch, values, batch.centre, 4, free)
     assert solved.all()
     np.testing.assert_allclose(T, batch.T_true, atol=1e-4)
 
@@ -340,7 +340,7 @@ def test_a_pair_without_weighted_cells_has_no_pose_as_at_run_time(cells, solved)
     assert poses.solved.tolist() == [solved, True]
     assert np.isnan(poses.T[0]).all() == (not solved)
     values = outputs | {"confidence": outputs["certainty"]}
-    T, found, covariance = refined_with_covariance(batch, values, batch.centre, 4, RefineConfig())
+    T, found, covariance = refined_step(batch, values, batch.centre, 4, RefineConfig())
     assert found.tolist() == [solved, True]
     for of_pose in (T, covariance):
         assert np.isfinite(of_pose).all(axis=(1, 2)).tolist() == [solved, True]
