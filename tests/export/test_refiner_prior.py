@@ -110,7 +110,7 @@ def test_a_network_that_sees_nothing_more_leaves_the_pose_it_has_got_to(pairs, n
 
 def test_the_outline_stage_is_told_the_covariances_of_its_poses(pairs, net, monkeypatch):
     made, told = [], []
-    refined, aligned = refiner.refined_with_covariance, refiner.aligned_poses
+    refined, aligned = refiner.refined_step, refiner.aligned_poses
 
     def noting(*given):
         made.append(refined(*given))
@@ -120,7 +120,7 @@ def test_the_outline_stage_is_told_the_covariances_of_its_poses(pairs, net, monk
         told.append((T, named["covariance"]))
         return aligned(batch, scenes, T, **named)
 
-    monkeypatch.setattr(refiner, "refined_with_covariance", noting)
+    monkeypatch.setattr(refiner, "refined_step", noting)
     monkeypatch.setattr(refiner, "aligned_poses", listening)
     monkeypatch.setattr(refiner, "_predict", walking(net, 1.0))
     refiner.evaluate_refiner(net, [pairs], CPU)
