@@ -84,7 +84,7 @@ def plot(path: Path, title: str, metrics: Table, evaluations: Table, shown: Sequ
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(13, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name in [c for c in _columns(metrics) if c.startswith("loss")]:
         left.plot(metrics.column("samples"), metrics.column(name), label=name.removeprefix("loss_"), linewidth=1)
@@ -95,7 +95,7 @@ def plot(path: Path, title: str, metrics: Table, evaluations: Table, shown: Sequ
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
         if axes.lines:
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(title)
     data = io.BytesIO()
     FigureCanvasAgg(figure).print_png(data)

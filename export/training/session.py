@@ -34,7 +34,8 @@ SHOWN = (
     "error_before",
     "error_after_1",
     "error_after_5",
-    "certainty_accuracy",
+    "easy_error_after_5",
+    "error_aligned",
     "rank_correlation",
 )
 
