@@ -34,7 +34,7 @@ TRUNK = {"image_size": 32, "stem_channels": 8, "encoder_dim": 16, "encoder_depth
          "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}  # fmt: skip
 NETS = {
     "coarse": {"trunk": TRUNK, "match_dim": 8},
-    "refiner": {"trunk": TRUNK, "match_dim": 8, "dpt_channels": 8, "radius_px": 0.5},
+    "refiner": {"trunk": TRUNK, "match_dim": 8, "dpt_channels": 8, "fine_channels": 8, "radius_px": 0.5},
 }
 QUICK = {"size": "xs", "device": "cpu", "batch_size": 2, "workers": 0, "threads": 1, "evaluate_samples": 0,
          "precision": "float32", "max_steps": 2}  # fmt: skip

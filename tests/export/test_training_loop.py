@@ -50,7 +50,8 @@ def steady(monkeypatch):
 
 
 def plan(role, folder, steps, **options):
-    return Plan(role, {**QUICK, "max_steps": steps, **options}, NET[role], out=folder)
+    net = {**NET[role], "fine_channels": 8} if role == "refiner" else NET[role]
+    return Plan(role, {**QUICK, "max_steps": steps, **options}, net, out=folder)
 
 
 def again(role, folder, steps, **options):

@@ -9,7 +9,7 @@ import pytest
 
 import coop_edge.pipeline as pipeline
 from coop_edge import ConfigError, PoseEstimate
-from coop_edge.config import CoarseConfig, EstimatorConfig, RefineConfig
+from coop_edge.config import CoarseConfig, EstimatorConfig, OutlineConfig, RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.pnp.base import PnpStatus
 from coop_edge.pnp.cpu import CpuPnpSolver
@@ -177,7 +177,9 @@ def anchors(monkeypatch):
 
 @pytest.mark.parametrize("survivors", [1, 4])
 def test_the_estimator_anchors_at_the_coarse_pose_also_after_the_choice_of_survivors(two, tmp_path, anchors, survivors):
-    config = EstimatorConfig(coarse=CoarseConfig(hypotheses=3), refine=RefineConfig(survivors=survivors))
+    config = EstimatorConfig(
+        coarse=CoarseConfig(hypotheses=3), refine=RefineConfig(survivors=survivors), outline=OutlineConfig(rounds=1)
+    )
     with knowing(tmp_path, two, config=config) as (estimator, _):
         anchors.clear()
         results = estimator.estimate(two.image, two.camera, two.detections())
