@@ -173,8 +173,8 @@ class OutlineConfig(Config):
     track_iterations: int = 3
     """The same while tracking."""
     rounds: int = 2
-    """Refinement and alignment take turns so often, sharing the refiner's iterations: from the right depth the network
-    sees more, rotation above all. 1 aligns once, at the end, as tracking always does."""
+    """Refinement and alignment take turns so often, sharing the refiner's iterations; every turn costs the time of an
+    alignment. 1 aligns once, at the end, as tracking always does."""
     lines: int = 160
     """Search lines across an outline, at most; more are slower and hardly better."""
     information: float = 0.15

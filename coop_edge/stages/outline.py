@@ -1,9 +1,9 @@
-"""Alignment of refined poses with the object's outline in the image: where depth is decided.
+"""Alignment of refined poses with the object's outline in the image, for their depth above all.
 
-A network that compares patches of 16 pixels tells a pose to a few pixels; along the line of sight that is a tenth of a
-diameter and more, as a percent of scale is half a pixel. The outline tells it much better, wherever it stands out from
-the background. So the refined pose is the start and, as a Gaussian, the prior of a few Gauss-Newton steps on the
-distances between the rendered outline and the edge that colours show (see ``outline_lines``). Ours, not Co-op's.
+A network that tells where things are to a few pixels leaves a pose off along the line of sight, as a percent of scale
+is half a pixel. The outline tells it better, wherever it stands out from the background. So the refined pose is the
+start and, as a Gaussian, the prior of a few Gauss-Newton steps on the distances between the rendered outline and the
+edge that colours show (see ``outline_lines``). Ours, not Co-op's.
 
 A line counts by its posterior variance and by how clear the edge is: a hidden or missed outline says little. The
 aligned pose is taken only if the object stands out along enough of its outline (``OutlineConfig.min_share``) and better

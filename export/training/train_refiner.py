@@ -65,10 +65,10 @@ class RefinerTask(Task):
 
     def _matching(self, out: RefinerOutput, batch: dict[str, Tensor]) -> Tensor:
         patch = self.config.trunk.patch_size
-        loss = _matching(out.match_logits, batch, patch, patch, patch // 2)
+        loss = _matching_on_grid(out.match_logits, batch, patch, patch, patch // 2)
         if out.fine_logits is None:
             return loss
-        return loss + _matching(out.fine_logits, batch, CELL, STEP, 0)
+        return loss + _matching_on_grid(out.fine_logits, batch, CELL, STEP, 0)
 
     @staticmethod
     def _pose(
@@ -118,8 +118,9 @@ class SelectorTask(RefinerTask):
         return evaluate_selector(net, self._held_out(1.0), device)
 
 
-def _matching(logits: Tensor, batch: dict[str, Tensor], cell: int, step: int, first: int) -> Tensor:
-    """Of the pixels in the middle of cells, against candidates on the pixels first, first + step, ... of both axes."""
+def _matching_on_grid(logits: Tensor, batch: dict[str, Tensor], cell: int, step: int, first: int) -> Tensor:
+    """``matching_loss`` of the pixels in the middle of cells, whose sides have ``cell`` pixels, against candidates on
+    the pixels first, first + step, ... of both axes. logits [N,(S/cell)^2,(S/step)^2]."""
     centres = cell_pixels(cell)
     side = batch["flow"].shape[2] // step
     here = cell_centres(cell, batch["flow"][:, :, centres, centres])

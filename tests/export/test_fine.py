@@ -94,7 +94,7 @@ def test_what_is_taught_is_the_labels_flow():
     best = (hats + 1e-12).log()[None]
 
     def loss(logits):
-        return train_refiner._matching(logits, batch, CELL, STEP, 0).item()
+        return train_refiner._matching_on_grid(logits, batch, CELL, STEP, 0).item()
 
     noise = torch.randn(best.shape, generator=generator)
     assert loss(best) < min(loss(best + 0.1 * noise), loss(best.roll(1, dims=2)), loss(0.9 * best))
@@ -113,8 +113,8 @@ def test_the_loss_adds_fine_matching_to_that_of_the_patches():
     with torch.no_grad():
         losses = task.losses(net.eval(), batch, 0.0)
         out = net(batch["query"], batch["render"])
-        patches = train_refiner._matching(out.match_logits, batch, 16, 16, 8)
-        cells = train_refiner._matching(out.fine_logits, batch, CELL, STEP, 0)
+        patches = train_refiner._matching_on_grid(out.match_logits, batch, 16, 16, 8)
+        cells = train_refiner._matching_on_grid(out.fine_logits, batch, CELL, STEP, 0)
     assert cells > 0.1
     torch.testing.assert_close(losses["matching"], train_refiner.MATCHING_WEIGHT * (patches + cells))
 
@@ -169,7 +169,7 @@ def test_it_learns_a_shift_of_a_few_pixels():
         out = net(query, render)
         batch = {"flow": flow, "visible": torch.ones(8, SIDE, SIDE, dtype=torch.bool)}
         optimiser.zero_grad()
-        train_refiner._matching(out.fine_logits, batch, CELL, STEP, 0).backward()
+        train_refiner._matching_on_grid(out.fine_logits, batch, CELL, STEP, 0).backward()
         optimiser.step()
         errors.append((out.flow - flow[:, :, ::STEP, ::STEP])[:, :, inner, inner].abs().median().item())
     first, last = (sum(e) / len(e) for e in (errors[:5], errors[-10:]))
