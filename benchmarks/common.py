@@ -1,45 +1,17 @@
-"""What every benchmark shares: the machine in words, timing by percentiles, whole-or-nothing JSON, a table."""
+"""What every benchmark shares: timing by percentiles, package versions, atomic JSON files, tables."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-
-def hardware() -> dict[str, Any]:
-    """CPU model, usable cores, system, Python and the load of the last minute, as plain data for a result file.
-
-    ``load_1min`` counts this process too; well above its own threads, the neighbours were in the figures.
-    """
-    model = ""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.lower().startswith(("model name", "hardware")):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass  # not Linux: platform's own answer below
-    return {
-        "cpu": model or platform.processor() or platform.machine(),
-        "cores": available_cores(),
-        "machine": platform.machine(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-    }
-
-
-def available_cores() -> int:
-    """Cores this process may run on (less than the machine's in a container with an affinity mask)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from coop_edge.base.files import atomic_write
 
 
 def versions(*distributions: str) -> dict[str, str | None]:
@@ -71,16 +43,10 @@ def time_ms(fn: Callable[[], object], *, repeats: int = 50, warmup: int = 3) -> 
 
 def write_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
     """Write ``data`` to ``path`` atomically: a reader sees the old file or the new one, never half of one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # allow_nan=False: NaN is not JSON, and a figure that is NaN is a fault of the benchmark.
     text = json.dumps(data, indent=2, allow_nan=False) + "\n"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        file.write(text.encode())
 
 
 def print_table(title: str, rows: Iterable[Sequence[object]], columns: Sequence[str] | None = None) -> None:

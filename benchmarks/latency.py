@@ -12,8 +12,9 @@ import sys
 
 from rich.console import Console
 
-from benchmarks.common import hardware, print_table, versions, write_json
-from coop_edge.cli_bench import table
+from benchmarks.common import print_table, versions, write_json
+from coop_edge.base.hardware import hardware
+from coop_edge.cli.bench import table
 from coop_edge.errors import CoopEdgeError
 from coop_edge.latency import measure
 

@@ -12,9 +12,10 @@ import argparse
 
 import numpy as np
 
-from benchmarks.common import hardware, print_table, versions, write_json
+from benchmarks.common import print_table, versions, write_json
 from benchmarks.pnp_peers import opencv_ransac, poselib_ransac
 from benchmarks.pnp_problems import PnpProblems, make_problems, pose_errors
+from coop_edge.base.hardware import hardware
 from coop_edge.config import RansacConfig
 from coop_edge.pnp.cpu import CpuPnpSolver
 

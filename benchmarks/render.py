@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import available_cores, hardware, print_table, time_ms, versions, write_json
+from benchmarks.common import print_table, time_ms, versions, write_json
 from benchmarks.meshes import look_at_views, textured_sphere
+from coop_edge.base.hardware import available_cores, hardware
 from coop_edge.errors import BackendUnavailable
 from coop_edge.mesh import Mesh
 from coop_edge.render import CpuRenderer, Open3dRenderer

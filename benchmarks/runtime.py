@@ -30,14 +30,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import available_cores, hardware, print_table, versions, write_json
+from benchmarks.common import print_table, versions, write_json
+from coop_edge.base.hardware import available_cores, hardware
 from coop_edge.errors import InputError
 from coop_edge.runtime.bundle import ROLES, Bundle
 from coop_edge.runtime.onnx import OnnxRunner
-from export.checkpoint import Provenance, save_network
 from export.networks import SIZES, build, preset
-from export.onnx import export_bundle
-from export.verify_engines import Reference
+from export.onnx.bundle import export_bundle
+from export.train.checkpoint import Provenance, save_network
+from export.verify.engines import Reference
 
 BATCHES = (1, 8, 42)
 SECONDS = 8.0

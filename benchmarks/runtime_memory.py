@@ -66,7 +66,7 @@ def load_pytorch(bundle: Bundle, checkpoints: list[str], threads: int, stack: Ex
     """Networks of all roles."""
     import torch
 
-    from export.verify_engines import Reference
+    from export.verify.engines import Reference
 
     torch.set_num_threads(threads)
     reference = Reference.of(bundle, checkpoints)
@@ -89,7 +89,7 @@ def main() -> None:
     else:
         import torch  # noqa: F401
 
-        import export.verify_engines  # noqa: F401
+        import export.verify.engines  # noqa: F401
     imported = resident_mb()
     bundle = Bundle.load(folder, check_hashes=False)
     reset_peak()

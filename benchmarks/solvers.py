@@ -26,9 +26,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.common import available_cores, hardware, print_table, time_ms, versions, write_json
+from benchmarks.common import print_table, time_ms, versions, write_json
 from benchmarks.pnp_peers import opencv_ransac, opencv_refine_lm, poselib_ransac
 from benchmarks.pnp_problems import PnpProblems, make_problems, perturbed, pose_errors
+from coop_edge.base.hardware import available_cores, hardware
 from coop_edge.config import LmConfig, RansacConfig
 from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.pnp.ransac import ROUND

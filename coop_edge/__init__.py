@@ -32,8 +32,8 @@ _HOME = {
     "Mesh": "mesh",
     "Symmetries": "mesh",
     "TemplateSet": "templates",
-    "OverlayItem": "overlay",
-    "draw_overlay": "overlay",
+    "OverlayItem": "visual.overlay",
+    "draw_overlay": "visual.overlay",
     "Backend": "backend",
 }
 
@@ -57,13 +57,13 @@ if TYPE_CHECKING:
     from coop_edge.estimator import Estimator as Estimator
     from coop_edge.mesh import Mesh as Mesh
     from coop_edge.mesh import Symmetries as Symmetries
-    from coop_edge.overlay import OverlayItem as OverlayItem
-    from coop_edge.overlay import draw_overlay as draw_overlay
     from coop_edge.templates import TemplateSet as TemplateSet
     from coop_edge.types import Camera as Camera
     from coop_edge.types import Detection as Detection
     from coop_edge.types import PoseEstimate as PoseEstimate
     from coop_edge.types import StageTimes as StageTimes
+    from coop_edge.visual.overlay import OverlayItem as OverlayItem
+    from coop_edge.visual.overlay import draw_overlay as draw_overlay
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from coop_edge.config_base import Config as Config
+from coop_edge.base.options import Config as Config
 
 MINIMAL_SOLVERS = ("p3p", "epnp")
 ROBUST_LOSSES = ("none", "huber", "cauchy")

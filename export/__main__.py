@@ -1,6 +1,6 @@
 """`python -m export`."""
 
-from export.cli import main
+from export.cli.main import main
 
 if __name__ == "__main__":
     main()

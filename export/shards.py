@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from coop_edge.base.files import atomic_write
 from coop_edge.errors import InputError
-from coop_edge.files import atomic_write
 
 LIMIT = 15 << 20
 """Bytes of a shard at most."""

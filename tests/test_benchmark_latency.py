@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from benchmarks import latency as benchmark
 from coop_edge import Estimator, InputError
-from coop_edge.cli import app
+from coop_edge.cli.main import app
 from coop_edge.latency import CASES, FEWEST, Case, NetworkClock, measure, memory, percentiles
 from tests.runtime.networks import tiny_bundle
 

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.demo_scene import layout, sensor
-from benchmarks.demo_scene.__main__ import description
-from benchmarks.demo_scene.agreement import agreement, our_coverage
-from benchmarks.demo_scene.files import MESHES, write_meshes
+from benchmarks.datasets.demo_scene import layout, sensor
+from benchmarks.datasets.demo_scene.__main__ import description
+from benchmarks.datasets.demo_scene.agreement import agreement, our_coverage
+from benchmarks.datasets.demo_scene.files import MESHES, write_meshes
 from coop_edge.demo import load_scene
 from coop_edge.geometry import camera as pinhole
 from coop_edge.geometry import se3

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ablations.plan import QUESTIONS, VARIANTS, Question
-from coop_edge.files import atomic_write
+from coop_edge.base.files import atomic_write
 
 Run = dict[str, Any]
 

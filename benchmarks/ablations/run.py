@@ -102,9 +102,9 @@ def ranking_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
     """How a coarse network ranks templates: figures of hard queries, and with ``easy_`` those of easy ones."""
     import torch
 
-    from export.checkpoint import load_network
     from export.networks import CoarseNet
-    from export.training.evaluate_templates import evaluate_ranking
+    from export.train.checkpoint import load_network
+    from export.train.evaluate_templates import evaluate_ranking
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -127,9 +127,9 @@ def free_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
     import torch
 
     from coop_edge.config import RefineConfig
-    from export.checkpoint import load_network
     from export.networks import RefinerNet
-    from export.training.evaluate_refiner import evaluate_refiner
+    from export.train.checkpoint import load_network
+    from export.train.evaluate_refiner import evaluate_refiner
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -147,9 +147,9 @@ def free_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
 @functools.lru_cache(maxsize=2)
 def _refiner_pairs(size: int, hardness: float, samples: int, pack: Path | None) -> list[Any]:
     """The held-out pairs of the training's own evaluation, with their scenes."""
-    from export.training.data import make_stream
-    from export.training.task import EVALUATION_SEED
-    from export.training.train_refiner import BATCH
+    from export.data.data import make_stream
+    from export.train.refiner import BATCH
+    from export.train.task import EVALUATION_SEED
 
     options = {"batch_size": BATCH, "workers": 0, "seed": EVALUATION_SEED, "split": "heldout", "keep_scenes": True}
     with make_stream("refiner", size, **options, hardness=hardness, pack=pack) as stream:
@@ -158,8 +158,8 @@ def _refiner_pairs(size: int, hardness: float, samples: int, pack: Path | None) 
 
 @functools.lru_cache(maxsize=2)
 def _ranking(size: int, hardness: float, queries: int, pack: Path | None) -> Any:
-    from export.training.evaluate_templates import draw_ranking
-    from export.training.task import EVALUATION_SEED
+    from export.train.evaluate_templates import draw_ranking
+    from export.train.task import EVALUATION_SEED
 
     count = -(-queries // QUERIES_PER_OBJECT)
     return draw_ranking(size, queries=queries, count=count, hardness=hardness, seed=EVALUATION_SEED, pack=pack)

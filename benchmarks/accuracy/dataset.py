@@ -21,7 +21,7 @@ from benchmarks.accuracy.files import find_picture, nearest_rotation, numbers, r
 from benchmarks.accuracy.models import Model, read_models
 from benchmarks.accuracy.records import Box, ImageKey, Target, Truth
 from coop_edge import Camera
-from coop_edge.cli_inputs import read_image
+from coop_edge.cli.inputs import read_image
 from coop_edge.errors import InputError, quoted
 from coop_edge.geometry import se3
 

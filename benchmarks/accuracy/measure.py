@@ -23,7 +23,8 @@ from benchmarks.accuracy.reliability import check_correct, new_figure, of_evalua
 from benchmarks.accuracy.results import ImageResult, Row, read_rows, write_rows
 from benchmarks.accuracy.run import run, share_cores
 from benchmarks.accuracy.summary import summary
-from benchmarks.common import hardware, versions, write_json
+from benchmarks.common import versions, write_json
+from coop_edge.base.hardware import hardware
 from coop_edge.errors import InputError
 from coop_edge.runtime.bundle import Bundle
 

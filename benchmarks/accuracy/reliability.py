@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import rankdata
 
+from coop_edge.base.files import atomic_write
 from coop_edge.errors import BackendUnavailable, CoopEdgeError, InputError
-from coop_edge.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from benchmarks.accuracy.records import Box, ImageKey
 from benchmarks.accuracy.reliability import Reliability, of_evaluation
 from benchmarks.accuracy.results import ImageResult
 from benchmarks.accuracy.summary import summary as summarise
-from coop_edge.files import atomic_write
+from coop_edge.base.files import atomic_write
 
 WORST = 24
 TYPICAL = 12

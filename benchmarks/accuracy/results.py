@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy.files import nearest_rotation, numbers
+from coop_edge.base.files import atomic_write
 from coop_edge.errors import InputError
-from coop_edge.files import atomic_write
 from coop_edge.geometry import se3
 
 COLUMNS = ("scene_id", "im_id", "obj_id", "score", "R", "t", "time")

@@ -17,7 +17,7 @@ from benchmarks.accuracy.journal import Journal
 from benchmarks.accuracy.methods import Method, MethodOptions
 from benchmarks.accuracy.records import Box, ImageKey
 from benchmarks.accuracy.results import Failure, ImageResult, Row
-from benchmarks.common import available_cores
+from coop_edge.base.hardware import available_cores
 from coop_edge.errors import EngineError, InputError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")

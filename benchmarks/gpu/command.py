@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import hardware, print_table, versions, write_json
+from benchmarks.common import print_table, versions, write_json
+from coop_edge.base.hardware import hardware
 from coop_edge.errors import BackendUnavailable
 from coop_edge.kernels.device import CupyDevice
 

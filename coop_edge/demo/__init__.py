@@ -1,7 +1,7 @@
 """The sample scene of `make demo`: a picture of three objects on a table, where they are, and their meshes.
 
-Path-traced with Mitsuba 3 (not with our own renderers) by ``python -m benchmarks.demo_scene``; every mesh is in a
-format and a unit of its own (OBJ in mm, PLY in cm, GLB in m).
+Path-traced with Mitsuba 3 (not with our own renderers) by ``python -m benchmarks.datasets.demo_scene``; every mesh is
+in a format and a unit of its own (OBJ in mm, PLY in cm, GLB in m).
 """
 
 from __future__ import annotations

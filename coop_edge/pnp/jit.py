@@ -1,4 +1,4 @@
-"""How the CPU solvers are compiled; see ``coop_edge.jit``."""
+"""How the CPU solvers are compiled; see ``coop_edge.base.jit``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from coop_edge.jit import jit, stamp_of
+from coop_edge.base.jit import jit, stamp_of
 
 F = TypeVar("F", bound=Callable[..., object])
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from coop_edge.jit import jit, stamp_of
+from coop_edge.base.jit import jit, stamp_of
 from coop_edge.render.base import NEAR
 
 Array = np.ndarray[Any, Any]

@@ -19,8 +19,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from coop_edge.base.files import atomic_write
 from coop_edge.errors import EngineError, InputError
-from coop_edge.files import atomic_write
 from coop_edge.runtime import tensorrt_api
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.runtime.network import ROLES, Network

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from coop_edge.base.files import atomic_write
 from coop_edge.errors import BundleError, InputError
-from coop_edge.files import atomic_write
 from coop_edge.runtime.base import TensorSpec
 from coop_edge.runtime.catalog import available, find
 from coop_edge.runtime.manifest import SCHEMA, manifest_text, read_manifest

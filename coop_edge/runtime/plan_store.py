@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coop_edge.base.files import atomic_write
 from coop_edge.errors import EngineError
-from coop_edge.files import atomic_write
 from coop_edge.runtime.plan import PlanInfo, plan_folders, plan_stem, sidecar_of
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from coop_edge.base.files import atomic_write
 from coop_edge.errors import BundleError, InputError
-from coop_edge.files import atomic_write
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.templates.template_set import TemplateSet
 from coop_edge.templates.viewpoints import VERSION

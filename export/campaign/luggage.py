@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import Tensor
 
+from coop_edge.base.files import atomic_write
 from coop_edge.errors import InputError
-from coop_edge.files import atomic_write
-from export.checkpoint import Provenance, read_metadata, save_sharded
 from export.networks import Net
 from export.shards import halved, networks_in, shards_of, split
-from export.training.report import write_report
+from export.train.checkpoint import Provenance, read_metadata, save_sharded
+from export.train.report import write_report
 
 SCHEMA = 1
 LOG, PICTURE = "campaign.json", "matches.jpg"

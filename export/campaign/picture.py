@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from export.data.batch import CoarseBatch, stack, take
+from export.data.pictures import write_pairs
 from export.networks import CoarseNet
-from export.training.batch import CoarseBatch, stack, take
-from export.training.options import TrainOptions
-from export.training.pictures import write_pairs
-from export.training.task import to_tensors
-from export.training.train_coarse import CoarseTask
+from export.train.coarse import CoarseTask
+from export.train.options import TrainOptions
+from export.train.task import to_tensors
 
 PAIRS = 4
 """Of the picture; two rows each."""

@@ -23,18 +23,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import available_cores
+from coop_edge.base.hardware import available_cores
 from coop_edge.errors import ConfigError, InputError
 from export.campaign.luggage import Luggage
 from export.campaign.picture import write_matches
-from export.checkpoint import Provenance, code_version, load_network, parameters_of, start_from
+from export.data.data import make_stream
 from export.networks import CoarseNet, Net, RefinerNet, build, preset
-from export.provenance import hardware_name
-from export.training.data import make_stream
-from export.training.distributed import Group, pick_device
-from export.training.loop import Counters, StreamMaker, Trainer
-from export.training.options import TrainOptions
-from export.training.session import TASKS
+from export.onnx.provenance import hardware_name
+from export.train.checkpoint import Provenance, code_version, load_network, parameters_of, start_from
+from export.train.distributed import Group, pick_device
+from export.train.loop import Counters, StreamMaker, Trainer
+from export.train.options import TrainOptions
+from export.train.session import TASKS
 
 ROLES = ("coarse", "refiner")
 WARMUP = 0.05

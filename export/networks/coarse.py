@@ -25,7 +25,7 @@ class CoarseOutput(NamedTuple):
 class CoarseNet(nn.Module):
     """``encode`` each image once, ``decode`` each pair.
 
-    Pixels follow ``export.training.batch``: match x = 16 (column + 1/2 + U_x) - 1/2.
+    Pixels follow ``export.data.batch``: match x = 16 (column + 1/2 + U_x) - 1/2.
     """
 
     role = "coarse"

@@ -132,7 +132,7 @@ class RefinerNet(nn.Module):
         coarse_flow: Tensor,
         chosen: Tensor | None,
     ) -> FineMatch:
-        # Called once per image: FP16's rules (``export.precision``) know the nodes as /features/ and /features_1/.
+        # Called once per image: FP16's rules (``export.onnx.precision``) know the nodes as /features/ and /features_1/.
         of_query, of_render = zip(*(m.chunk(2) for m in maps), strict=True)
         query = self.fine.features(list(of_query), memory, grid, None)
         render = self.fine.features(list(of_render), tokens, grid, decoded)

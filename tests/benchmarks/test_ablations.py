@@ -66,7 +66,7 @@ def go(tmp_path, *arguments, only=("head",)):
 
 def test_every_variant_trains_what_its_name_says(tmp_path, init):
     """By the training's own parser: the options exist, the samples are equal, and variants differ in one thing."""
-    typer_app = pytest.importorskip("export.cli", reason="python -m export needs typer").app
+    typer_app = pytest.importorskip("export.cli.main", reason="python -m export needs typer").app
     import typer
 
     settings = Settings(init, coarse_steps=7, refiner_steps=5, batch_size=3)
@@ -268,8 +268,8 @@ def test_one_real_run_from_the_command_to_the_table(tmp_path, monkeypatch):
 def test_a_refiner_is_also_judged_without_the_prior(tmp_path, init):
     """Its figures have their names, and a change of the sensitivity changes the pose."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra export)")
-    from export.checkpoint import Provenance, save_network
     from export.networks import CONFIGS, build
+    from export.train.checkpoint import Provenance, save_network
     from tests.export.small_nets import NET
 
     torch.manual_seed(0)

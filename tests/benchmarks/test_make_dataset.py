@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import trimesh
 
-from benchmarks.make_dataset import __main__ as command
-from benchmarks.make_dataset import arrange as arranging
-from benchmarks.make_dataset.__main__ import main, mitsuba, parse
-from benchmarks.make_dataset.bop import BopWriter
-from benchmarks.make_dataset.models import model_path
-from benchmarks.make_dataset.truth import Truth, bounding_box, check, gt_info
+from benchmarks.datasets.make_dataset import __main__ as command
+from benchmarks.datasets.make_dataset import arrange as arranging
+from benchmarks.datasets.make_dataset.__main__ import main, mitsuba, parse
+from benchmarks.datasets.make_dataset.bop import BopWriter
+from benchmarks.datasets.make_dataset.models import model_path
+from benchmarks.datasets.make_dataset.truth import Truth, bounding_box, check, gt_info
 from coop_edge.errors import InputError
 from coop_edge.geometry import camera as pinhole
 from coop_edge.geometry import se3

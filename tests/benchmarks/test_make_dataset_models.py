@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import trimesh
 
-from benchmarks.make_dataset import assets
-from benchmarks.make_dataset.models import model_info, write_models, write_ply
-from benchmarks.make_dataset.readme import write_readme
-from benchmarks.make_dataset.symmetry import find_symmetries
+from benchmarks.datasets.make_dataset import assets
+from benchmarks.datasets.make_dataset.models import model_info, write_models, write_ply
+from benchmarks.datasets.make_dataset.readme import write_readme
+from benchmarks.datasets.make_dataset.symmetry import find_symmetries
 from coop_edge.errors import InputError
 from coop_edge.mesh import Mesh, Symmetries
-from export.training.packs import PackWriter
-from export.training.textures import is_held_out
+from export.data.packs import PackWriter
+from export.data.textures import is_held_out
 from tests.benchmarks.solids import SIDES, box, colored, textured_box
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from benchmarks.make_dataset.arrange import arrange
-from benchmarks.make_dataset.settle import CELL, Body, Table, _support
+from benchmarks.datasets.make_dataset.arrange import arrange
+from benchmarks.datasets.make_dataset.settle import CELL, Body, Table, _support
 from coop_edge.geometry import se3
 from tests.benchmarks.solids import SIDES, box, colored
 

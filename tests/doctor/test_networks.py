@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from coop_edge.cli import app
+from coop_edge.cli.main import app
 from coop_edge.doctor import assemble, networks
 from coop_edge.doctor.isolate import Outcome, here
 from coop_edge.runtime import bundle as bundle_module

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.training import loop
-from export.training.session import Plan, train
+from export.train import loop
+from export.train.session import Plan, train
 from tests.export.small_nets import NET, Repeated, coarse_batch
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from export.training import objects, textures
-from export.training.device_objects import Limits
-from export.training.device_scenes import ITEMS, Items, Scenes
-from export.training.device_stock import Stock
-from export.training.objects import TrainingObject
-from export.training.scenes import Scene, centre_of
+from export.data import objects, textures
+from export.data.device_objects import Limits
+from export.data.device_scenes import ITEMS, Items, Scenes
+from export.data.device_stock import Stock
+from export.data.objects import TrainingObject
+from export.data.scenes import Scene, centre_of
 
 SMALL = Limits(vertices=3000, faces=5000, texels=4 * 256 * 256, textures=8)
 CPU = torch.device("cpu")

@@ -13,16 +13,16 @@ from onnx import numpy_helper
 from torch.nn import functional
 
 from coop_edge.runtime.bundle import Bundle, Network, sha256_of, write_manifest
-from export.checkpoint import Provenance, save_network
-from export.losses import certainty_loss, laplace_nll
+from export.data.pairs import TEMPLATE
 from export.networks import CONFIGS, Net, build
 from export.networks.refiner import cell_pixels
-from export.onnx_graph import Graph
-from export.precision import to_half
-from export.trace import GRAPHS, specs_of, trace
-from export.training.pairs import TEMPLATE
-from export.training.task import to_tensors
-from export.verify import Pairs
+from export.onnx.graph import Graph
+from export.onnx.precision import to_half
+from export.onnx.trace import GRAPHS, specs_of, trace
+from export.train.checkpoint import Provenance, save_network
+from export.train.losses import certainty_loss, laplace_nll
+from export.train.task import to_tensors
+from export.verify.bundle import Pairs
 from tests.export.small_nets import NET, TRUNK
 
 SIZE = 64

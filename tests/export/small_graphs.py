@@ -11,11 +11,11 @@ import onnxruntime
 import torch
 from torch import nn
 
-from export import precision
 from export.networks import CONFIGS, build
-from export.onnx_graph import Graph, tensors_of
-from export.precision import to_half
-from export.trace import GRAPHS, trace
+from export.onnx import precision
+from export.onnx.graph import Graph, tensors_of
+from export.onnx.precision import to_half
+from export.onnx.trace import GRAPHS, trace
 from tests.export.small_nets import NET, TRUNK
 
 SIZE = 64

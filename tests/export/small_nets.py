@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from coop_edge.geometry import se3
-from export.training.batch import PATCH, CoarseBatch, RefinerBatch
+from export.data.batch import PATCH, CoarseBatch, RefinerBatch
 
 TRUNK = {
     "image_size": 32,

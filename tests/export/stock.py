@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.training import objects, pairs
-from export.training.textures import background
+from export.data import objects, pairs
+from export.data.textures import background
 
 
 def make_stock() -> pairs.Stock:

@@ -9,9 +9,9 @@ import pytest
 from benchmarks.meshes import grey_box
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import crop_camera
-from export.training import augment, objects, scenes, scenes_light, textures
-from export.training.objects import TrainingObject
-from export.training.scenes import BASE_K, Item, Scene
+from export.data import augment, objects, scenes, scenes_light, textures
+from export.data.objects import TrainingObject
+from export.data.scenes import BASE_K, Item, Scene
 
 
 def test_camera_gives_bytes_and_repeats_itself():

@@ -21,13 +21,13 @@ from export.campaign import trip as trip_module
 from export.campaign.luggage import LOG, MOST_FILES, PICTURE, Luggage
 from export.campaign.picture import predicted
 from export.campaign.trip import Trip, run_trip
-from export.checkpoint import load_network, read_metadata
 from export.networks import preset
 from export.shards import networks_in
-from export.training import loop
-from export.training.options import TrainOptions
-from export.training.train_coarse import CoarseTask
-from export.training.watch import TrainingDivergedError
+from export.train import loop
+from export.train.checkpoint import load_network, read_metadata
+from export.train.coarse import CoarseTask
+from export.train.options import TrainOptions
+from export.train.watch import TrainingDivergedError
 from tests.export.small_nets import Repeated, coarse_batch
 
 TRUNK = {"image_size": 32, "stem_channels": 8, "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2,
@@ -256,9 +256,9 @@ class TestWrongUse:
 
 def test_the_edge_model_keeps_its_bounds():
     """At most 15 M parameters a network, and with both, log and picture no more files than may be carried."""
-    from export.checkpoint import parameters_of
     from export.networks import build
     from export.shards import halved, split
+    from export.train.checkpoint import parameters_of
 
     count = 2
     for role in ("coarse", "refiner"):

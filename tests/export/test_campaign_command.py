@@ -16,8 +16,9 @@ import typer
 from typer.testing import CliRunner
 
 from coop_edge.runtime.bundle import Bundle
-from export import cli, verify
 from export.campaign.luggage import LOG, PICTURE
+from export.cli import main as cli
+from export.verify import bundle as verify
 
 assert torch  # the conftest leaves files out by this import
 

@@ -10,9 +10,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from coop_edge.errors import ConfigError, InputError
-from export import checkpoint
-from export.checkpoint import Provenance, load_network, load_state, read_metadata, save_network, save_state, start_from
 from export.networks import CONFIGS, build
+from export.train import checkpoint
+from export.train.checkpoint import (
+    Provenance,
+    load_network,
+    load_state,
+    read_metadata,
+    save_network,
+    save_state,
+    start_from,
+)
 from tests.export.small_nets import NET, TRUNK
 
 PROVENANCE = Provenance(step=7, samples=112, seed=3, minutes=1.5, code="0.1 abc", data="procedural objects")

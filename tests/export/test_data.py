@@ -13,9 +13,9 @@ from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from coop_edge.templates.viewpoints import VIEWPOINTS
-from export.training import objects, pairs, pairs_refiner, scenes, textures
-from export.training.batch import PATCH, CoarseBatch, RefinerBatch
-from export.training.data import BLOCK, LANES, make_stream
+from export.data import objects, pairs, pairs_refiner, scenes, textures
+from export.data.batch import PATCH, CoarseBatch, RefinerBatch
+from export.data.data import BLOCK, LANES, make_stream
 
 SIZE = 48
 T = (SIZE // PATCH) ** 2

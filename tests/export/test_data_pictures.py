@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from coop_edge.errors import InputError
-from export.training.batch import PATCH, CoarseBatch, RefinerBatch
-from export.training.pictures import ZOOM, write_pairs
+from export.data.batch import PATCH, CoarseBatch, RefinerBatch
+from export.data.pictures import ZOOM, write_pairs
 
 SIZE = 64
 T = (SIZE // PATCH) ** 2

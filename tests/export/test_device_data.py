@@ -16,19 +16,20 @@ from typer.testing import CliRunner
 
 from coop_edge.errors import BackendUnavailable, InputError
 from coop_edge.geometry import se3
-from export.cli import app
-from export.training import data, device_data, throughput
-from export.training.batch import PATCH, CoarseBatch, RefinerBatch, on_host
-from export.training.data import Recipe, make_stream
-from export.training.device_data import DeviceStream
-from export.training.device_geometry import Draw
-from export.training.device_objects import Delivery, Limits, ObjectRecipe
-from export.training.device_pairs import STAGES, Drawer
-from export.training.device_render import KernelRasterizer
-from export.training.device_stock import Stock
-from export.training.objects import MODEL_POINTS
-from export.training.session import Plan, train
-from export.training.task import to_tensors
+from export.cli.main import app
+from export.data import data, device_data
+from export.data.batch import PATCH, CoarseBatch, RefinerBatch, on_host
+from export.data.data import Recipe, make_stream
+from export.data.device_data import DeviceStream
+from export.data.device_geometry import Draw
+from export.data.device_objects import Delivery, Limits, ObjectRecipe
+from export.data.device_pairs import STAGES, Drawer
+from export.data.device_render import KernelRasterizer
+from export.data.device_stock import Stock
+from export.data.objects import MODEL_POINTS
+from export.train import throughput
+from export.train.session import Plan, train
+from export.train.task import to_tensors
 from tests.cuda_host.host_device import HostDevice
 from tests.export.device_cases import CPU, SMALL, stock_of, things
 from tests.export.small_nets import NET
@@ -180,7 +181,7 @@ def test_a_run_trains_on_pairs_of_the_device(role, tmp_path):
 
 
 def test_a_step_that_is_not_finite_keeps_its_pairs(tmp_path):
-    from export.training.watch import TrainingDivergedError
+    from export.train.watch import TrainingDivergedError
 
     def poisoned(*args, **options):
         s = make_stream(*args, **options)
@@ -215,7 +216,7 @@ def test_profile_prints_every_stage(drawn, monkeypatch):
 
 
 def small(plan: Plan):
-    from export.training.session import network_of
+    from export.train.session import network_of
 
     return network_of(replace(plan, net={**plan.net, **NET[plan.role]}))
 
@@ -249,8 +250,8 @@ def test_drawing_needs_neither_trimesh_nor_scikit_image():
     script = """if True:
         import sys
         sys.modules.update(dict.fromkeys(("trimesh", "skimage", "open3d"), None))  # importing them fails
-        from export.training import device_data
-        from export.training.data import make_stream
+        from export.data import device_data
+        from export.data.data import make_stream
         device_data.FIRST = 2
         with make_stream("coarse", 32, batch_size=2, workers=0, seed=0, data="device") as stream:
             print(len(next(stream).query))

@@ -8,15 +8,15 @@ import torch
 
 from coop_edge.geometry import se3
 from coop_edge.render.base import object_points
-from export.training import augment, pairs, pairs_refiner, scenes
-from export.training.batch import PATCH
-from export.training.device_geometry import project
-from export.training.device_labels import coarse_labels, match_labels, point_map, visible_in
-from export.training.device_pairs import Drawer, object_crops
-from export.training.device_photo import Looks
-from export.training.device_render import HostRasterizer, KernelRasterizer, Lights, Rasterizer
-from export.training.device_scenes import look
-from export.training.device_stock import Stock
+from export.data import augment, pairs, pairs_refiner, scenes
+from export.data.batch import PATCH
+from export.data.device_geometry import project
+from export.data.device_labels import coarse_labels, match_labels, point_map, visible_in
+from export.data.device_pairs import Drawer, object_crops
+from export.data.device_photo import Looks
+from export.data.device_render import HostRasterizer, KernelRasterizer, Lights, Rasterizer
+from export.data.device_scenes import look
+from export.data.device_stock import Stock
 from tests.cuda_host.host_device import HostDevice
 from tests.export.device_cases import as_tensors, stock_of, tensors, things
 

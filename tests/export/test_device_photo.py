@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from export.training import augment, scenes, scenes_light
-from export.training.device_geometry import Draw
-from export.training.device_jpeg import jpeg
-from export.training.device_light import LIGHTS, Lighting, photograph
-from export.training.device_photo import (
+from export.data import augment, scenes, scenes_light
+from export.data.device_geometry import Draw
+from export.data.device_jpeg import jpeg
+from export.data.device_light import LIGHTS, Lighting, photograph
+from export.data.device_photo import (
     backdrops,
     blur_matrix,
     camera,
@@ -23,8 +23,8 @@ from export.training.device_photo import (
     motion_kernels,
     resolution_matrix,
 )
-from export.training.device_render import HostRasterizer
-from export.training.device_scenes import look
+from export.data.device_render import HostRasterizer
+from export.data.device_scenes import look
 from tests.export.device_cases import CPU, as_tensors, stock_of, tensors, things
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from export.training.device_geometry import Draw, camera_matrix, from_rt, random_rotation, rotate
-from export.training.device_render import HostRasterizer, KernelRasterizer, Layers, Lights, rasterizer
-from export.training.device_stock import Stock
+from export.data.device_geometry import Draw, camera_matrix, from_rt, random_rotation, rotate
+from export.data.device_render import HostRasterizer, KernelRasterizer, Layers, Lights, rasterizer
+from export.data.device_stock import Stock
 from tests.cuda_host.host_device import HostDevice
 from tests.export.device_cases import CPU, stock_of, things
 

@@ -11,9 +11,9 @@ import torch
 
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import crop_camera as numpy_crop_camera
-from export.training import augment, pairs, pairs_refiner, scenes
-from export.training.batch import PATCH
-from export.training.device_geometry import (
+from export.data import augment, pairs, pairs_refiner, scenes
+from export.data.batch import PATCH
+from export.data.device_geometry import (
     Draw,
     crop_camera,
     inverse_camera,
@@ -21,10 +21,10 @@ from export.training.device_geometry import (
     rays,
     so3_exp,
 )
-from export.training.device_labels import coarse_labels
-from export.training.device_pairs import Drawer, start_poses
-from export.training.device_render import HostRasterizer
-from export.training.device_scenes import amodal_box, centres, crops, draw_scenes, inside, pixel_grid
+from export.data.device_labels import coarse_labels
+from export.data.device_pairs import Drawer, start_poses
+from export.data.device_render import HostRasterizer
+from export.data.device_scenes import amodal_box, centres, crops, draw_scenes, inside, pixel_grid
 from tests.export.device_cases import CPU, as_tensors, stock_of, tensors, things
 
 SIZE = 48
@@ -108,7 +108,7 @@ def batch(stock) -> Sample:
 
 def _probe_camera(scene, stock):
     """K and size of the probe, for a camera that is not turned: targets lie on the axis, so their boxes do nearly."""
-    from export.training.device_scenes import FOCAL
+    from export.data.device_scenes import FOCAL
 
     _, K = crop_camera(FOCAL, amodal_box(scene.items, stock), scenes._PROBE, 1.02)
     return K, scenes._PROBE

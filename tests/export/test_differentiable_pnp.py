@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 from coop_edge.config import LmConfig
 from coop_edge.geometry import se3
 from coop_edge.pnp import weighted_lm
-from export.differentiable_pnp import hat, limit_gradient, so3_exp, solve_pnp
+from export.train.differentiable_pnp import hat, limit_gradient, so3_exp, solve_pnp
 
 
 def problem(rng, batch=3, points=40, noise_px=0.0, perturb=1.0):

@@ -7,10 +7,10 @@ import pytest
 
 from coop_edge.config import OutlineConfig
 from coop_edge.geometry import se3
-from export.training.batch import take
-from export.training.data import make_stream
-from export.training.evaluate_outline import aligned_poses
-from export.training.evaluate_refiner import pose_error
+from export.data.batch import take
+from export.data.data import make_stream
+from export.train.evaluate_outline import aligned_poses
+from export.train.evaluate_refiner import pose_error
 
 
 @pytest.fixture(scope="module")

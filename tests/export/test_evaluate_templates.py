@@ -11,9 +11,10 @@ import torch
 from coop_edge.geometry import se3
 from coop_edge.templates.template_set import template_camera
 from coop_edge.templates.viewpoints import VIEWPOINTS
+from export.data import objects
+from export.data.scenes import Item
 from export.networks import CONFIGS, build
-from export.training import objects
-from export.training.evaluate_templates import (
+from export.train.evaluate_templates import (
     FAR,
     NEAR,
     area_under_curve,
@@ -21,7 +22,6 @@ from export.training.evaluate_templates import (
     evaluate_ranking,
     view_angles,
 )
-from export.training.scenes import Item
 from tests.export.small_nets import NET
 
 CPU = torch.device("cpu")

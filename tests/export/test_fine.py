@@ -11,8 +11,8 @@ from coop_edge.errors import ConfigError
 from export.networks import RefinerNet, TrunkConfig, build
 from export.networks.config import RefinerNetConfig
 from export.networks.fine import CELL, STEP, FineMatcher, expected_match
-from export.training import train_refiner
-from export.training.task import to_tensors
+from export.train import refiner as train_refiner
+from export.train.task import to_tensors
 from tests.export.small_nets import TRUNK, refiner_batch
 
 SIDE = 64

@@ -16,10 +16,10 @@ from coop_edge.geometry.crop import crop_camera
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.render.cpu import CpuRenderer
 from coop_edge.templates.template_set import template_camera
-from export.training import labels, objects, pairs, scenes
-from export.training.batch import PATCH, stack
-from export.training.objects import TrainingObject
-from export.training.scenes import BASE_K, Item, Scene
+from export.data import labels, objects, pairs, scenes
+from export.data.batch import PATCH, stack
+from export.data.objects import TrainingObject
+from export.data.scenes import BASE_K, Item, Scene
 from tests.export.raycast import first_hit, seen_by_camera
 from tests.export.stock import make_stock
 

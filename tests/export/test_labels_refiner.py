@@ -11,11 +11,11 @@ from benchmarks.meshes import grey_box
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from coop_edge.render.base import Shading
-from export.training import augment, labels, pairs_refiner
-from export.training.batch import stack
-from export.training.objects import TrainingObject
-from export.training.rerender import rerender
-from export.training.scenes import Item, Scene
+from export.data import augment, labels, pairs_refiner
+from export.data.batch import stack
+from export.data.objects import TrainingObject
+from export.data.rerender import rerender
+from export.data.scenes import Item, Scene
 from tests.export.raycast import first_hit, seen_by_camera
 from tests.export.stock import make_stock
 

@@ -11,8 +11,9 @@ from scipy import stats
 
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
-from export.differentiable_pnp import PnpSolution
-from export.losses import (
+from export.networks.coarse import CoarseOutput
+from export.train.differentiable_pnp import PnpSolution
+from export.train.losses import (
     POSE_LIMIT,
     certainty_loss,
     class_loss,
@@ -25,7 +26,6 @@ from export.losses import (
     pose_loss,
     score_loss,
 )
-from export.networks.coarse import CoarseOutput
 
 
 def rand(*shape, seed=0):

@@ -14,10 +14,10 @@ from coop_edge.errors import BundleError, InputError
 from coop_edge.runtime.base import TensorSpec
 from coop_edge.runtime.network import Network, sha256_of
 from coop_edge.runtime.onnx import OnnxRunner
-from export.graph_checks import checked
-from export.onnx_graph import tensors_of
-from export.simplify import simplify
-from export.trace import specs_of, trace
+from export.onnx.checks import checked
+from export.onnx.graph import tensors_of
+from export.onnx.simplify import simplify
+from export.onnx.trace import specs_of, trace
 from tests.export.small_graphs import (
     GRAPHS_OF_VARIANTS,
     SIZE,

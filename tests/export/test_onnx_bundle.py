@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 from coop_edge.errors import BundleError, ConfigError, InputError
 from coop_edge.runtime.bundle import MANIFEST, Bundle
 from coop_edge.runtime.onnx import OnnxRunner
-from export import cli, onnx, verify
-from export.checkpoint import Provenance, save_network
+from export.cli import main as cli
 from export.networks import CONFIGS, build
-from export.onnx import export_bundle, find_sources
-from export.onnx_graph import Graph
+from export.onnx import bundle as onnx
+from export.onnx.bundle import export_bundle, find_sources
+from export.onnx.graph import Graph
+from export.train.checkpoint import Provenance, save_network
+from export.verify import bundle as verify
 from tests.export.small_graphs import WIDE, feed_of, small_model, small_net, torch_outputs
 from tests.export.small_nets import NET
 
@@ -248,7 +250,7 @@ def test_force_replaces_nothing_but_bundles(target, checkpoints, tmp_path):
 
 def test_a_kill_in_the_middle_leaves_no_bundle(checkpoints, tmp_path):
     script = (
-        "import os, signal, sys; from export.onnx import export_bundle\n"
+        "import os, signal, sys; from export.onnx.bundle import export_bundle\n"
         "die = lambda role: os.kill(os.getpid(), signal.SIGKILL) if role == 'refiner' else None\n"
         "export_bundle([sys.argv[1]], 'tiny', 'fp32', sys.argv[2], progress=die)"
     )

@@ -17,11 +17,11 @@ from benchmarks.meshes import colored_torus, grey_box, textured_sphere
 from coop_edge.errors import InputError, MeshError
 from coop_edge.render.cpu import CpuRenderer
 from coop_edge.templates.template_set import template_camera
-from export.training import assets, sources, textures
-from export.training.assets import Source, build_pack
-from export.training.assets_vrml import read_vrml
-from export.training.data import make_stream
-from export.training.packs import Pack, PackWriter
+from export.data import assets, sources, textures
+from export.data.assets import Source, build_pack
+from export.data.assets_vrml import read_vrml
+from export.data.data import make_stream
+from export.data.packs import Pack, PackWriter
 
 VRML = """#VRML V2.0 utf8
 # a comment with Transform in it

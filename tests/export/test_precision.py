@@ -13,10 +13,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from coop_edge.errors import BundleError, InputError
-from export import precision
-from export.onnx_graph import Graph, attribute
-from export.precision import to_half
-from export.trace import trace
+from export.onnx import precision
+from export.onnx.graph import Graph, attribute
+from export.onnx.precision import to_half
+from export.onnx.trace import trace
 from tests.export.small_graphs import GRAPHS_OF_VARIANTS, STORED, feed_of, run, small_model, small_net, types_of
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16

@@ -17,11 +17,11 @@ import coop_edge
 from benchmarks.meshes import grey_box
 from coop_edge.errors import InputError
 from coop_edge.runtime.bundle import Bundle
-from export import provenance
-from export.checkpoint import Provenance, read_metadata, save_network
-from export.onnx import export_bundle
-from export.provenance import completed, hardware_name, licences_of, pack_licences
-from export.training.packs import PackWriter
+from export.data.packs import PackWriter
+from export.onnx import provenance
+from export.onnx.bundle import export_bundle
+from export.onnx.provenance import completed, hardware_name, licences_of, pack_licences
+from export.train.checkpoint import Provenance, read_metadata, save_network
 from tests.export.small_graphs import small_net
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ def test_old_files_become_a_bundle_that_says_what_it_is_told(old_files):
 
 
 def code_version(folder, **environment):
-    command = [sys.executable, "-c", "from export.provenance import code_version; print(code_version())"]
+    command = [sys.executable, "-c", "from export.onnx.provenance import code_version; print(code_version())"]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin", **environment}
     )

@@ -10,8 +10,8 @@ from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.render.cpu import CpuRenderer
 from coop_edge.templates.viewpoints import VIEWPOINTS
-from export.training import augment, data, objects, pairs, pairs_refiner, scenes
-from export.training.data import BLOCK, HALFWAY_SHARE, VIEWS, Recipe, make_stream
+from export.data import augment, data, objects, pairs, pairs_refiner, scenes
+from export.data.data import BLOCK, HALFWAY_SHARE, VIEWS, Recipe, make_stream
 
 SIZE = 48
 T = (SIZE // 16) ** 2

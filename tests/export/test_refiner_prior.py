@@ -9,12 +9,12 @@ import torch
 from coop_edge.config import OutlineConfig, RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.stages.prior import pose_prior
-from export import poses
+from export.data.data import make_stream
+from export.data.rerender import rerender
 from export.networks import CONFIGS, build
-from export.training import evaluate_refiner as refiner
-from export.training.data import make_stream
-from export.training.rerender import rerender
-from export.training.task import EVALUATION_SEED
+from export.train import evaluate_refiner as refiner
+from export.train import poses
+from export.train.task import EVALUATION_SEED
 from tests.export.small_nets import NET
 
 CPU = torch.device("cpu")

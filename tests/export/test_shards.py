@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from coop_edge.base.files import atomic_write
 from coop_edge.errors import InputError
-from coop_edge.files import atomic_write
 from export import shards
-from export.checkpoint import Provenance, load_network, read_metadata, save_network, save_sharded, start_from
 from export.networks import CONFIGS, build
-from export.onnx import find_sources
+from export.onnx.bundle import find_sources
+from export.train.checkpoint import Provenance, load_network, read_metadata, save_network, save_sharded, start_from
 from tests.export.small_nets import NET
 
 PROVENANCE = Provenance(step=7, samples=112, seed=3, code="0.1 abc", data="x", licences={"x": "CC0"}, hardware="a CPU")

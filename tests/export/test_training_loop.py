@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from coop_edge.draw import write_image
 from coop_edge.errors import ConfigError, InputError
-from export.checkpoint import load_network, load_state
-from export.training import loop
-from export.training.optimiser import Ema, adamw, learning_rate
-from export.training.report import Table
-from export.training.session import Plan, train
-from export.training.watch import TrainingDivergedError
+from coop_edge.visual.draw import write_image
+from export.train import loop
+from export.train.checkpoint import load_network, load_state
+from export.train.optimiser import Ema, adamw, learning_rate
+from export.train.report import Table
+from export.train.session import Plan, train
+from export.train.watch import TrainingDivergedError
 from tests.export.small_nets import NET, Repeated
 
 QUICK = {
@@ -81,7 +81,7 @@ def test_a_few_pairs_are_learnt_by_heart(role, part, factor, net, tmp_path):
 
 @pytest.mark.usefixtures("steady")
 def test_the_pose_loss_falls_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("export.training.train_refiner.POSE_RAMP", (-1.0, -0.5))
+    monkeypatch.setattr("export.train.refiner.POSE_RAMP", (-1.0, -0.5))
     train(plan("refiner", tmp_path, 120), streams=Repeated)
     pose = Table(tmp_path / "metrics.csv", 1 << 40).column("loss_pose")
     # Zero stands for a batch without a solved problem, as most are until there is a flow.

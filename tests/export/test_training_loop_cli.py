@@ -7,8 +7,8 @@ import torch
 import trimesh
 from typer.testing import CliRunner
 
-from export.checkpoint import load_state
-from export.cli import app
+from export.cli.main import app
+from export.train.checkpoint import load_state
 
 
 def run(*arguments):

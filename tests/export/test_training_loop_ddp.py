@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from export.checkpoint import load_state
+from export.train.checkpoint import load_state
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from coop_edge.stages.matches import template_pixels
+from export.data.batch import PATCH
+from export.data.data import make_stream
 from export.networks import CONFIGS, CoarseOutput, build
-from export.training import evaluate_refiner as refiner
-from export.training.batch import PATCH
-from export.training.data import make_stream
-from export.training.evaluate_coarse import evaluate_coarse
-from export.training.task import EVALUATION_SEED, to_tensors
+from export.train import evaluate_refiner as refiner
+from export.train.evaluate_coarse import evaluate_coarse
+from export.train.task import EVALUATION_SEED, to_tensors
 from tests.export.small_nets import NET, refiner_batch
 
 CPU = torch.device("cpu")

@@ -15,14 +15,24 @@ from typer.testing import CliRunner
 
 from coop_edge.errors import InputError
 from coop_edge.runtime.bundle import Bundle
-from export import verify, verify_engines
-from export.cli import app
-from export.training.batch import stack, take
-from export.training.data import make_stream
-from export.verify import SEED, Pairs, VerificationError, centred, compare, draw_pairs, verify_bundle, write_report
-from export.verify_engines import BATCH, Reference, find_engines, run_all
-from export.verify_poses import Poses
-from export.verify_report import complaints_of, print_report
+from export.cli.main import app
+from export.data.batch import stack, take
+from export.data.data import make_stream
+from export.verify import bundle as verify
+from export.verify import engines as verify_engines
+from export.verify.bundle import (
+    SEED,
+    Pairs,
+    VerificationError,
+    centred,
+    compare,
+    draw_pairs,
+    verify_bundle,
+    write_report,
+)
+from export.verify.engines import BATCH, Reference, find_engines, run_all
+from export.verify.poses import Poses
+from export.verify.report import complaints_of, print_report
 from tests.export.small_bundles import (
     ROLES,
     SIZE,

@@ -12,13 +12,13 @@ import torch
 from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
-from export import verify_engines
+from export.data.data import make_stream
 from export.networks.refiner import cell_pixels
-from export.poses import refined_step
-from export.training.data import make_stream
-from export.verify_engines import Reference
-from export.verify_outputs import MAX_TIES, Answers, Decisions, compare_outputs
-from export.verify_poses import (
+from export.train.poses import refined_step
+from export.verify import engines as verify_engines
+from export.verify.engines import Reference
+from export.verify.outputs import MAX_TIES, Answers, Decisions, compare_outputs
+from export.verify.poses import (
     CentredBatch,
     Poses,
     coarse_poses,

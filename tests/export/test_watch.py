@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.training.watch import TrainingDivergedError, Watch
+from export.train.watch import TrainingDivergedError, Watch
 from tests.export.small_nets import refiner_batch
 
 

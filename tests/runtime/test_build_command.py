@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from coop_edge.cli import app
+from coop_edge.cli.main import app
 from tests.runtime.folders import entries
 
 

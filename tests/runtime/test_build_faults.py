@@ -99,7 +99,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(own_bundle, trt, monkeypatch, c
             raise OSError(code, os.strerror(code))
         real(handle)
 
-    monkeypatch.setattr("coop_edge.files.os.fsync", full)
+    monkeypatch.setattr("coop_edge.base.files.os.fsync", full)
     options = BuildOptions(max_batch={"refiner": 4}, timing_cache=None)
     with pytest.raises(EngineError, match=r"the disk is full \(\d+ MB free, the plan has 1 MB.*make room there"):
         build_plans(own_bundle, roles=["refiner"], options=options)
@@ -115,7 +115,7 @@ def test_a_full_disk_takes_the_old_sidecar_with_it(own_bundle, trt, monkeypatch)
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("coop_edge.files.os.fsync", full)
+    monkeypatch.setattr("coop_edge.base.files.os.fsync", full)
     with pytest.raises(EngineError, match="the disk is full"):
         build_plans(
             own_bundle, roles=["refiner"], options=BuildOptions(max_batch={"refiner": 4}, timing_cache=None, force=True)
@@ -216,7 +216,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import pytest
-from coop_edge import files
+from coop_edge.base import files
 from coop_edge.runtime.build import BuildOptions, build_plans
 from coop_edge.runtime.bundle import Bundle
 from tests.runtime.fake_tensorrt import install

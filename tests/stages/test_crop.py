@@ -12,8 +12,8 @@ from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from coop_edge.stages.crop import crop_detections, in_sight, pose_crop, samples_per_side, warp_cpu
 from coop_edge.types import Camera, Detection
-from export.training.pairs_refiner import object_crop
-from export.training.scenes import BASE_K
+from export.data.pairs_refiner import object_crop
+from export.data.scenes import BASE_K
 from tests.stages.scene import CAMERA, at
 
 

@@ -1,0 +1,1 @@
+"""The command ``coop-edge``: one module per command."""

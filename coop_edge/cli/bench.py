@@ -1,0 +1,68 @@
+"""The command `coop-edge bench`: how fast the installed engines are on this machine, in short."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from coop_edge.cli.estimate import DeviceName, DeviceOption, JsonOption, Threads
+from coop_edge.errors import BundleError
+
+
+def bench(
+    engines: Annotated[
+        list[str] | None, typer.Option(help="Name or folder of a bundle; may be given several times. Default: all.")
+    ] = None,
+    device: DeviceOption = DeviceName.auto,
+    threads: Threads = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Calls timed per case.")] = 20,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Stop repeating a case after this time.")] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Time the installed engines on the demo's scene: registering one object, five hypotheses, eight, tracking."""
+    from coop_edge.latency import measure
+    from coop_edge.runtime.bundle import available
+
+    wanted: list[str | Path] = [*engines] if engines else [*available()]
+    if not wanted:
+        raise BundleError("no engines are installed; give a bundle's folder with --engines")
+    reports = [measure(each, device=device.value, threads=threads, repeats=repeats, seconds=seconds) for each in wanted]
+    if as_json:
+        typer.echo(json.dumps(reports))
+        return
+    for report in reports:
+        _print(report)
+
+
+def _print(report: dict[str, Any]) -> None:
+    console, backend, cold = Console(), report["backend"], report["cold"]
+    line = f"{report['engines']} {report['version']} on {backend['name']} ({backend['reason']})"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(table(report))
+    peak = report["memory"]["peak_mb"]
+    memory = "" if peak is None else f"; memory of this process at its peak {peak:.0f} MB"
+    console.print(
+        f"opened in {cold['load_s']:.2f} s, an object registered in {cold['object_s']:.2f} s, first call "
+        f"{cold['first_call_ms']:.0f} ms{memory}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def table(report: dict[str, Any]) -> Table:
+    """One row per case of ``latency.measure``, milliseconds."""
+    stages = list(next(iter(report["cases"].values()))["stages"])
+    out = Table("ms", "p50", "p90", "p99", *stages, "networks", "share", "found", "calls")
+    for column in out.columns[1:]:
+        column.justify = "right"
+    for name, case in report["cases"].items():
+        network = case["network"]
+        values = [*case["ms"].values(), *(case["stages"][stage]["p50"] for stage in stages), network["ms"]]
+        numbers = [f"{value:.1f}" for value in values]
+        out.add_row(name, *numbers, f"{network['share']:.0%}", f"{case['found']} of {case['of']}", str(case["n"]))
+    return out

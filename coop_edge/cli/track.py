@@ -1,0 +1,184 @@
+"""The command `coop-edge track`: poses through a video. Exit codes: 0 all found in the last frame, 1 something was
+lost, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+from rich.console import Console
+
+from coop_edge.cli.estimate import DeviceName, DeviceOption, Engines, Hypotheses, Templates, Threads
+from coop_edge.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from coop_edge.cli.frames import Frame
+    from coop_edge.estimator import Estimator
+    from coop_edge.mesh import Mesh
+    from coop_edge.render.base import Renderer
+    from coop_edge.types import Camera, Detection, PoseEstimate
+
+
+class Tracked(NamedTuple):
+    """One frame and what was found in it. detections: where each object was looked for, None where it was followed."""
+
+    name: str
+    image: NDArray[np.uint8]
+    results: list[PoseEstimate]
+    detections: list[Detection | None]
+    ms: float
+
+
+def track(
+    source: Annotated[Path, typer.Argument(metavar="VIDEO|FOLDER", help="Video, or folder of pictures.")],
+    camera: Annotated[str, typer.Option(help="FX,FY,CX,CY in pixels, or a JSON file with K or fx, fy, cx, cy.")],
+    object_: Annotated[list[str], typer.Option("--object", help="NAME=MESH:UNIT; may be given several times.")],
+    detections: Annotated[
+        Path, typer.Option(help='Of the first frame: JSON list of {"object": NAME, "bbox": [x, y, width, height]}.')
+    ],
+    overlay: Annotated[Path | None, typer.Option(help="Folder for the frames with the poses drawn over them.")] = None,
+    reregister: Annotated[
+        bool, typer.Option("--reregister", help="Look again, in every frame, for what is lost, where it was last seen.")
+    ] = False,
+    templates: Templates = None,
+    engines: Engines = "coop-xs",
+    device: DeviceOption = DeviceName.auto,
+    threads: Threads = 0,
+    hypotheses: Hypotheses = 1,
+    iterations: Annotated[int, typer.Option(min=0, max=100, help="Renders per hypothesis in the first frame.")] = 5,
+    track_iterations: Annotated[int, typer.Option(min=1, max=100, help="Renders per object in later frames.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per frame and line.")] = False,
+) -> None:
+    """Follow objects through a video: estimated in the first frame, tracked from there. One line per frame.
+
+    Exit code 0: all found in the last frame, 1: something was lost, 2: wrong use.
+    """
+    from coop_edge.cli import inputs
+    from coop_edge.cli.frames import open_frames
+    from coop_edge.estimator import Estimator
+
+    if overlay is not None and overlay.resolve() == source.resolve():
+        raise InputError(f"--overlay: {overlay} is the folder of the frames themselves; give another one")
+    objects = inputs.parse_objects(object_)
+    files = inputs.parse_templates(templates or [], [each.name for each in objects])
+    wanted = inputs.read_detections(detections)
+    frames = open_frames(source)
+    name, picture = next(frames)
+    intrinsics = inputs.read_camera(camera, picture)
+    config = {
+        "coarse": {"hypotheses": hypotheses},
+        "refine": {"iterations": iterations, "track_iterations": track_iterations},
+    }
+    found = True
+    with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
+        for each in objects:
+            estimator.add_object(each.name, each.mesh, unit=each.unit, templates=files.get(each.name))
+        estimator.warmup()
+        renderer = functools.cache(functools.partial(estimator.backend.renderer, threads=threads))
+        for frame in follow(estimator, intrinsics, (name, picture), frames, wanted, reregister=reregister):
+            _print(frame, as_json)
+            if overlay is not None:
+                _draw(overlay / _picture_name(frame.name), frame, estimator, intrinsics, renderer)
+            found = all(result.success for result in frame.results)
+    raise typer.Exit(0 if found else 1)
+
+
+def follow(
+    estimator: Estimator,
+    camera: Camera,
+    first: Frame,
+    frames: Iterator[Frame],
+    detections: Sequence[Detection],
+    *,
+    reregister: bool = False,
+) -> Iterator[Tracked]:
+    """Estimate the detections in the ``first`` frame, and track them through the others, in order.
+
+    reregister: estimate what is lost anew in each frame, in the box around its last pose; what was never found, where
+    it was detected in the first frame. Raises InputError that names the frame, EngineError.
+    """
+    name, image = first
+    start = time.perf_counter()
+    results = estimator.estimate(image, camera, detections)
+    yield Tracked(name, image, results, list(detections), _since(start))
+    places = list(detections)
+    for name, image in frames:
+        start = time.perf_counter()
+        if reregister:
+            places = [_place(estimator, camera, *pair) for pair in zip(results, places, strict=True)]
+        try:
+            results = estimator.track(image, camera, results)
+        except InputError as error:
+            raise InputError(f"frame {name}: {error}") from None
+        lost = [i for i, result in enumerate(results) if reregister and not result.success]
+        if lost:
+            again = estimator.estimate(image, camera, [places[i] for i in lost])
+            for i, result in zip(lost, again, strict=True):
+                if result.success:  # otherwise the reason stays that of the loss
+                    results[i] = result
+        looked = [places[i] if i in lost else None for i in range(len(results))]
+        yield Tracked(name, image, results, looked, _since(start))
+
+
+def _place(estimator: Estimator, camera: Camera, result: PoseEstimate, before: Detection) -> Detection:
+    """The box around an object's pose, as far as it is in the image; ``before`` where there is no pose or no box."""
+    import numpy as np
+
+    from coop_edge.geometry import se3
+    from coop_edge.geometry.camera import project
+    from coop_edge.types import Detection
+
+    if result.T_camera_object is None:
+        return before
+    mesh = estimator.objects[result.object]
+    points = se3.transform(result.T_camera_object, mesh.vertices.astype(np.float64) + mesh.centre)
+    if points[:, 2].min() <= 0:  # reaches behind the camera: no box holds its image
+        return before
+    pixels = project(camera.K, points) + 0.5  # from the centres of pixels to columns and rows
+    low = np.clip(pixels.min(axis=0), 0.0, camera.size)
+    size = np.clip(pixels.max(axis=0), 0.0, camera.size) - low
+    if size.min() < 1.0:
+        return before
+    return Detection(result.object, (float(low[0]), float(low[1]), float(size[0]), float(size[1])))
+
+
+def _draw(
+    path: Path, frame: Tracked, estimator: Estimator, camera: Camera, renderer: Callable[[Mesh], Renderer]
+) -> None:
+    from coop_edge.visual.draw import write_image
+    from coop_edge.visual.overlay import OverlayItem, draw_overlay
+
+    meshes = estimator.objects
+    items = [
+        OverlayItem(result, meshes[result.object], detection)
+        for result, detection in zip(frame.results, frame.detections, strict=True)
+    ]
+    write_image(path, draw_overlay(frame.image, camera, items, renderer=renderer))
+
+
+def _picture_name(frame: str) -> str:
+    """The frame's own name where such a picture can be written: two frames never share one."""
+    return frame if Path(frame).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp") else f"{frame}.png"
+
+
+def _print(frame: Tracked, as_json: bool) -> None:
+    if as_json:
+        results = [result.to_dict() for result in frame.results]
+        typer.echo(json.dumps({"frame": frame.name, "ms": round(frame.ms, 3), "results": results}))
+        return
+    texts = [f"{each.object} {each.score:.3f} {each.reason or 'found'}" for each in frame.results]
+    line = f"{frame.name}  {'; '.join(texts) or 'no detections'}  {frame.ms:.1f} ms"
+    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _since(start: float) -> float:
+    return 1e3 * (time.perf_counter() - start)

@@ -1,0 +1,1 @@
+"""Pictures for people: poses drawn over an image, contact sheets, text labels."""

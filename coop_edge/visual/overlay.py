@@ -1,0 +1,253 @@
+"""Poses drawn over the image: outline of the rendered silhouette, axes, 3-D box, name and score.
+
+Everything is placed at sub-pixel positions in the agreed convention (the centre of the top-left pixel is (0, 0)), drawn
+anti-aliased, and scaled with the image. What lies behind the camera is clipped at the renderers' near plane.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coop_edge.errors import InputError
+from coop_edge.geometry import se3
+from coop_edge.mesh.mesh import Mesh
+from coop_edge.render.base import NEAR, Renderer
+from coop_edge.types import Camera, Detection, PoseEstimate
+from coop_edge.visual.labels import Labels
+
+Image = NDArray[np.uint8]
+Array = NDArray[np.float64]
+Color = tuple[int, int, int]
+
+COLORS: tuple[Color, ...] = (
+    (255, 196, 0),
+    (0, 214, 255),
+    (255, 92, 214),
+    (124, 255, 78),
+    (255, 128, 64),
+    (170, 150, 255),
+)
+"""One per item, in turn."""
+AXES: tuple[Color, ...] = ((255, 64, 56), (64, 220, 70), (70, 120, 255))
+"""x, y, z."""
+FAILED: Color = (255, 70, 70)
+
+_SHIFT = 4  # OpenCV draws at 1/16 pixel
+_DIMMED = 0.35
+# The corners of a box are numbered by bits: x + 2 y + 4 z. An edge, and the (axis, side) of the two faces it bounds.
+_EDGES = tuple(
+    (low, low | 1 << axis, tuple((other, low >> other & 1) for other in range(3) if other != axis))
+    for axis in range(3)
+    for low in range(8)
+    if not low >> axis & 1
+)
+
+
+@dataclass(frozen=True, eq=False)
+class OverlayItem:
+    """One thing to draw. mesh: needed where the estimate is a success. detection: its box is drawn where it is not."""
+
+    estimate: PoseEstimate
+    mesh: Mesh | None = None
+    detection: Detection | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.estimate, PoseEstimate):
+            raise InputError(f"OverlayItem.estimate: wanted a PoseEstimate, got {type(self.estimate).__name__}")
+        if self.estimate.success and not isinstance(self.mesh, Mesh):
+            raise InputError(f"OverlayItem {self.name!r}: a successful estimate wants its mesh (Mesh.load)")
+
+    @property
+    def name(self) -> str:
+        """The object's name, as far as anyone knows it."""
+        named = self.estimate.object or (self.detection.object if self.detection else "")
+        return named or (self.mesh.name if self.mesh else "") or "object"
+
+
+def draw_overlay(
+    image: ArrayLike, camera: Camera, items: Sequence[OverlayItem], *, renderer: Callable[[Mesh], Renderer]
+) -> Image:
+    """A copy of the image with the items drawn over it.
+
+    image: RGB uint8 [height,width,3] of ``camera``. items: any number, none included; later ones are drawn on top.
+    renderer: what makes a renderer of a mesh, ``Backend.pick(...).renderer`` or a Renderer class.
+    A success shows the outline of the rendered silhouette, the bounding box (edges that it hides itself dimmed), the
+    object's axes (x red, y green, z blue; half a diameter long) and its score. A failure shows the box of its
+    detection, broken, and the reason. Raises InputError.
+    """
+    picture = np.array(image, order="C")
+    camera.check_image(picture)
+    unit = math.sqrt(camera.width * camera.height / (640.0 * 480.0))  # 1 at VGA
+    canvas = Canvas(picture, camera.K, unit)
+    labels = Labels(camera.width, camera.height, unit)
+    for i, item in enumerate(items):
+        if item.estimate.success:
+            assert item.mesh is not None
+            color = COLORS[i % len(COLORS)]
+            extent = _draw_success(canvas, camera, item.estimate, item.mesh, renderer(item.mesh), color)
+            labels.add(f"{item.name}  {item.estimate.score:.2f}", extent, color)
+        else:
+            box = _draw_failure(canvas, item.detection)
+            labels.add(f"{item.name}: {item.estimate.reason}", box, FAILED)
+    labels.draw(canvas.image)
+    return canvas.image
+
+
+class Canvas:
+    """An image that lines and contours are drawn on. Coordinates are pixels, or camera points in metres."""
+
+    def __init__(self, image: Image, K: ArrayLike, unit: float) -> None:
+        self.image = image
+        self.K = np.asarray(K, np.float64)
+        self.unit = unit
+
+    def width(self, at_vga: float) -> int:
+        """Line width in pixels of one that is ``at_vga`` wide in an image of 640 x 480."""
+        return max(1, round(at_vga * self.unit))
+
+    def segment(self, start: Array, end: Array, color: Color, at_vga: float, opacity: float = 1.0) -> None:
+        """A straight line between two camera points, clipped at the near plane and at the image."""
+        pixels = project_segment(self.K, start, end)
+        if pixels is not None:
+            self.polyline(pixels, color, at_vga, opacity)
+
+    def polyline(self, pixels: Array, color: Color, at_vga: float, opacity: float = 1.0) -> None:
+        """Straight lines between pixels [N,2]."""
+        width = self.width(at_vga)
+        height, across = self.image.shape[:2]
+        kept = clip_segments(pixels, (across, height), margin=2.0 * width)
+        if not kept:
+            return
+        fixed = [np.rint(s * (1 << _SHIFT)).astype(np.int32) for s in kept]
+        if opacity >= 1.0:
+            cv2.polylines(self.image, fixed, False, color, width, cv2.LINE_AA, _SHIFT)
+            return
+        ends = np.concatenate(kept)
+        low = np.clip(np.floor(ends.min(axis=0)).astype(int) - width - 1, 0, (across, height))
+        high = np.clip(np.ceil(ends.max(axis=0)).astype(int) + width + 2, low, (across, height))
+        under = self.image[low[1] : high[1], low[0] : high[0]]
+        if under.size == 0:
+            return
+        layer = under.copy()
+        inside = [(s - low * (1 << _SHIFT)).astype(np.int32) for s in fixed]
+        cv2.polylines(layer, inside, False, color, width, cv2.LINE_AA, _SHIFT)
+        under[:] = cv2.addWeighted(layer, opacity, under, 1.0 - opacity, 0.0)
+
+    def outline(self, mask: NDArray[np.bool_], color: Color, at_vga: float) -> None:
+        """The boundary of a silhouette, holes included, along its outermost pixels."""
+        found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        fixed = [np.rint(contour.astype(np.float64) * (1 << _SHIFT)).astype(np.int32) for contour in found]
+        if fixed:
+            cv2.polylines(self.image, fixed, True, color, self.width(at_vga), cv2.LINE_AA, _SHIFT)
+
+
+def project_segment(K: Array, start: Array, end: Array) -> Array | None:
+    """Pixels [2,2] of a line between two camera points [3], cut at the near plane; None if it is all behind it."""
+    a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
+    if a[2] < NEAR and b[2] < NEAR:
+        return None
+    if min(a[2], b[2]) < NEAR:
+        cut = a + (b - a) * ((NEAR - a[2]) / (b[2] - a[2]))
+        a, b = (cut, b) if a[2] < NEAR else (a, cut)
+    homogeneous = np.stack([a, b]) @ K.T
+    pixels: Array = homogeneous[:, :2] / np.stack([a, b])[:, 2:]
+    return pixels
+
+
+def clip_segments(pixels: Array, size: tuple[int, int], margin: float) -> list[Array]:
+    """What of a polyline [N,2] lies in the image, as segments [2,2]: projections can lie too far out for OpenCV.
+
+    size: (width, height); margin: pixels around it that still count (Liang and Barsky, A new concept and method for
+    line clipping, 1984).
+    """
+    points = np.asarray(pixels, np.float64)
+    kept = []
+    for a, b in itertools.pairwise(points):
+        first, last = 0.0, 1.0
+        for k in range(2):
+            low, high, step = -margin - a[k], size[k] - 1 + margin - a[k], b[k] - a[k]
+            if step == 0.0:
+                if low > 0.0 or high < 0.0:
+                    last = -1.0
+                continue
+            enter, leave = sorted((low / step, high / step))
+            first, last = max(first, enter), min(last, leave)
+        if first <= last:
+            kept.append(np.stack([a + first * (b - a), a + last * (b - a)]))
+    return kept
+
+
+def box_corners(mesh: Mesh) -> Array:
+    """Corners [8,3] of the mesh's bounding box in the object's own frame, numbered by bits: x + 2 y + 4 z."""
+    low = mesh.vertices.min(axis=0) + mesh.centre
+    high = mesh.vertices.max(axis=0) + mesh.centre
+    bits = (np.arange(8)[:, None] >> np.arange(3)) & 1
+    return np.where(bits == 1, high, low)
+
+
+def visible_faces(corners: Array, T_camera_object: Array) -> NDArray[np.bool_]:
+    """Which faces of the box [axis, side] turn to the camera, bool [3,2]; none if the camera is inside."""
+    eye = se3.transform(se3.invert(T_camera_object), np.zeros((1, 3)))[0]
+    return np.stack([eye < corners[0], eye > corners[7]], axis=1)
+
+
+def _draw_success(
+    canvas: Canvas, camera: Camera, estimate: PoseEstimate, mesh: Mesh, renderer: Renderer, color: Color
+) -> tuple[float, float, float, float] | None:
+    """Draw one pose; (left, top, right, bottom) of its silhouette in the image, or None if nothing of it is there."""
+    T = np.asarray(estimate.T_camera_object, np.float64)
+    mask = _host(renderer.render(T[None], camera.K, (camera.height, camera.width)).mask)[0]
+    corners = box_corners(mesh)
+    seen = visible_faces(corners, T)
+    points = se3.transform(T, corners)
+    edges = [(points[i], points[j], any(seen[axis, side] for axis, side in faces)) for i, j, faces in _EDGES]
+    for start, end, _ in (e for e in edges if not e[2]):
+        canvas.segment(start, end, color, 1.0, opacity=_DIMMED)
+    canvas.outline(mask, (0, 0, 0), 3.4)
+    canvas.outline(mask, color, 1.8)
+    for start, end, _ in (e for e in edges if e[2]):
+        canvas.segment(start, end, color, 1.0, opacity=0.8)
+    for start, end, axis_color in axis_segments(T, mesh.diameter / 2.0):
+        canvas.segment(start, end, (0, 0, 0), 4.2, opacity=0.6)
+        canvas.segment(start, end, axis_color, 2.6)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
+
+
+def axis_segments(T_camera_object: ArrayLike, length: float) -> Iterable[tuple[Array, Array, Color]]:
+    """The object's axes as camera points (start [3], end [3]) with their colours; those that point away come first."""
+    T = np.asarray(T_camera_object, np.float64)
+    for k in np.argsort(-T[2, :3], kind="stable"):
+        yield T[:3, 3], T[:3, 3] + length * T[:3, k], AXES[k]
+
+
+def _draw_failure(canvas: Canvas, detection: Detection | None) -> tuple[float, float, float, float] | None:
+    """The detection's box in broken lines; its (left, top, right, bottom), or None without one."""
+    if detection is None or detection.bbox is None:
+        return None
+    x, y, w, h = detection.bbox
+    left, top, right, bottom = x, y, x + w - 1.0, y + h - 1.0
+    ring = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)])
+    dash = 9.0 * canvas.unit
+    # Of a side only what is in the image is cut into dashes: boxes may be as large as they like.
+    for start, end in clip_segments(ring, canvas.image.shape[1::-1], margin=4.0 * canvas.width(3.0)):
+        n = max(1, round(float(np.linalg.norm(end - start)) / dash)) | 1  # odd: both ends of a side are drawn
+        for k in range(0, n, 2):
+            piece = np.stack([start + (end - start) * (k + s) / n for s in (0, 1)])
+            canvas.polyline(piece, (0, 0, 0), 3.0, opacity=0.6)
+            canvas.polyline(piece, FAILED, 1.8)
+    return left, top, right, bottom
+
+
+def _host(array: Any) -> NDArray[np.bool_]:
+    return np.asarray(array if isinstance(array, np.ndarray) else array.get(), np.bool_)

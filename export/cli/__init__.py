@@ -1,0 +1,1 @@
+"""The command ``python -m export``: one module per group of commands."""

@@ -1,0 +1,1 @@
+"""Training data: objects, scenes and pairs rendered on the fly."""

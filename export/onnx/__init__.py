@@ -1,0 +1,1 @@
+"""From checkpoints to a model bundle: tracing, simplification, FP16, manifest."""

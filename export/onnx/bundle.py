@@ -1,0 +1,231 @@
+"""Checkpoints -> a model bundle: one ONNX graph per role and the manifest, or nothing at all."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from coop_edge.base.files import atomic_write
+from coop_edge.errors import BundleError, InputError
+from coop_edge.runtime.bundle import (
+    MANIFEST,
+    PRECISIONS,
+    Bundle,
+    Network,
+    sha256_of,
+    write_manifest,
+)
+from export.data.pairs import TEMPLATE
+from export.networks import Net
+from export.onnx.checks import checked
+from export.onnx.precision import to_half
+from export.onnx.provenance import Provenance, completed
+from export.onnx.trace import GRAPHS, specs_of, trace
+from export.shards import digest_of, networks_in
+from export.train.checkpoint import Checkpoint, load_network, read_metadata
+
+Verify = Callable[[Path], Mapping[str, Any]]
+_WANTED = ("coarse", "refiner")
+_OPTIONAL = ("selector",)
+_MADE_OF_GRAPHS = (".onnx", ".plan", ".json", ".engine")
+"""Files that belong to the graphs of a bundle; a bundle that takes its place leaves them behind."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that becomes part of a bundle."""
+
+    path: Path
+    info: Checkpoint
+
+
+def export_bundle(
+    checkpoints: Sequence[str | Path],
+    name: str,
+    precision: str,
+    out: str | Path,
+    *,
+    version: str = "1.0.0",
+    licence: str = "Apache-2.0",
+    force: bool = False,
+    verify: Verify | None = None,
+    progress: Callable[[str], None] | None = None,
+    unstated: Provenance | None = None,
+) -> Bundle:
+    """Write the bundle ``out`` from network files, or folders of them: one coarse, one refiner, maybe a selector.
+
+    precision: "fp32", or "fp16" by the rules of ``export.onnx.precision``. version, licence: of the weights. force:
+    replace the bundle that is there; its notes (files that are neither graphs, plans nor manifests) stay. verify: called
+    with the folder of the finished bundle before it gets its name; what it returns is kept in the manifest, and an exception
+    from it means that nothing is written. progress: called with the role that is being exported. unstated: licences,
+    hardware and commit (``code``) of networks whose files do not say theirs, as those of earlier versions.
+
+    Everything is written beside ``out`` and moved at the end. Raises InputError (roles missing, doubled or of sizes
+    that cannot go together, a weight that FP16 cannot hold, ``out`` exists), ConfigError (a checkpoint of a newer
+    version), BundleError (a check failed), OSError.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: wanted one of {', '.join(PRECISIONS)}, got {precision!r}")
+    sources = find_sources(checkpoints)
+    out = Path(out)
+    _check_target(out, force)
+    nets = [load_network(source.path, role)[0] for role, source in sources.items()]
+    trunk = sources["coarse"].info.config.trunk
+    plan = Bundle(  # checked before the graphs are made, which takes a while
+        folder=out,
+        name=name,
+        version=version,
+        licence=licence,
+        training={role: _training(source, unstated or Provenance()) for role, source in sources.items()},
+        input_size=trunk.image_size,
+        patch_size=trunk.patch_size,
+        radius_px=sources["refiner"].info.config.radius_px,
+        template=TEMPLATE,
+        networks={role: _planned(net, role, precision, out) for net in nets for role in GRAPHS[net.role]},
+    )
+    with _beside(out) as folder:
+        bundle = replace(plan, folder=folder, networks=_write_graphs(nets, precision, folder, progress))
+        write_manifest(bundle)
+        if verify is not None:
+            bundle = replace(bundle, verification=dict(verify(folder)))
+            write_manifest(bundle)
+        _move(folder, out)
+    return Bundle.load(out)
+
+
+def find_sources(checkpoints: Sequence[str | Path]) -> dict[str, Source]:
+    """The checkpoints by role, as their files say; ``checkpoints`` are network files or folders that hold some.
+
+    Raises InputError: no file, roles missing or doubled, crops or patches of different sizes. ConfigError: a file of a
+    newer version.
+    """
+    found: dict[str, Source] = {}
+    for path in [file for given in checkpoints for file in _files(Path(given))]:
+        source = Source(path, read_metadata(path))
+        other = found.setdefault(source.info.role, source)
+        if other.path.resolve() != path.resolve():
+            raise InputError(
+                f"two {source.info.role} checkpoints: {other.path} and {path}; wanted one per role "
+                f"({', '.join(_WANTED)}, and {', '.join(_OPTIONAL)} if there is one)"
+            )
+    if missing := [role for role in _WANTED if role not in found]:
+        given = ", ".join(f"{s.path} ({role})" for role, s in found.items()) or "none"
+        raise InputError(f"no {' and no '.join(missing)} checkpoint; given: {given}; a bundle needs {_WANTED}")
+    coarse = found["coarse"]
+    for role, source in found.items():
+        for option, what in (("image_size", "crops"), ("patch_size", "patches")):
+            wanted, given = (getattr(s.info.config.trunk, option) for s in (coarse, source))
+            if wanted != given:
+                raise InputError(
+                    f"{source.path} ({role}) works on {what} of {given} px, {coarse.path} (coarse) on {wanted} px; "
+                    "one bundle has one size: train them with the same --size"
+                )
+    return {role: found[role] for role in GRAPHS if role in found}
+
+
+def _files(given: Path) -> list[Path]:
+    if not given.is_dir():
+        return [given]
+    if files := networks_in(given):
+        return files
+    raise InputError(f"checkpoint {given}: a folder without a .safetensors file; wanted one that training wrote")
+
+
+def _planned(net: Net, role: str, precision: str, folder: Path) -> Network:
+    """A graph that is not there yet."""
+    return Network(role, folder / f"{role}.onnx", "0" * 64, precision, *specs_of(net, role))
+
+
+def _write_graphs(
+    nets: Sequence[Net], precision: str, folder: Path, progress: Callable[[str], None] | None
+) -> dict[str, Network]:
+    networks = {}
+    owners = {role: net for net in nets for role in GRAPHS[net.role]}
+    for role, net in owners.items():
+        if progress is not None:
+            progress(role)
+        graph = trace(net, role)
+        if precision == "fp16":
+            graph = to_half(graph)
+        planned = _planned(net, role, precision, folder)
+        model = checked(graph.model(), role, planned.inputs, planned.outputs, precision)
+        with atomic_write(planned.path) as file:
+            file.write(model.SerializeToString(deterministic=True))
+        networks[role] = replace(planned, sha256=sha256_of(planned.path))
+    return networks
+
+
+def _training(source: Source, unstated: Provenance) -> dict[str, Any]:
+    """Where the weights of a checkpoint come from, as plain data."""
+    p = completed(source.info.provenance, unstated)
+    return {
+        "data": p.data,
+        "licences": dict(p.licences),
+        "samples": p.samples,
+        "commit": p.code,
+        "steps": p.step,
+        "seed": p.seed,
+        "minutes": round(p.minutes, 2),
+        "hardware": p.hardware,
+        "checkpoint_sha256": digest_of(source.path),
+        "network": source.info.config.to_dict(),
+    }
+
+
+def _check_target(out: Path, force: bool) -> None:
+    if not out.exists() and not out.is_symlink():
+        return
+    if not force:
+        raise InputError(f"{out} exists; give --force to replace the bundle, or another name")
+    if out.is_symlink() or not (out / MANIFEST).is_file():
+        raise InputError(f"{out} is not a bundle (a folder with {MANIFEST}): it is not replaced, not even with --force")
+    if folders := sorted(p.name for p in out.iterdir() if p.is_dir()):
+        raise InputError(f"{out} holds folders ({', '.join(folders)}), which no bundle has: it is not replaced")
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A new folder beside ``out``, gone at the end if it is still there."""
+    folder = out.with_name(f".{out.name[:40]}.{uuid4().hex[:8]}.tmp")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write: {error.strerror}", str(out)) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(folder: Path, out: Path) -> None:
+    """Give the folder its name. A bundle of that name steps aside for the moment between two renames, and comes back
+    if the second fails."""
+    if not out.exists():
+        _rename(folder, out)
+        return
+    for note in out.iterdir():
+        if note.suffix not in _MADE_OF_GRAPHS:
+            shutil.copy2(note, folder / note.name)
+    old = folder.with_suffix(".old")
+    _rename(out, old)
+    try:
+        _rename(folder, out)
+    except BaseException:
+        old.rename(out)
+        raise
+    shutil.rmtree(old)
+
+
+def _rename(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise BundleError(f"{target}: appeared while the bundle was being written; it is left as it is") from error
+        raise

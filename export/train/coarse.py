@@ -1,0 +1,48 @@
+"""Training of the coarse network."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from export.data.batch import CoarseBatch
+from export.networks import CoarseNet, Net
+from export.train.evaluate_coarse import evaluate_coarse
+from export.train.losses import coarse_loss
+from export.train.task import Task
+
+BATCH = 32
+"""Pairs that an evaluation decodes at once."""
+
+
+class CoarseTask(Task):
+    """Cross-entropy over the template's patches and *no match*, L1 on the offset (Co-op, stage 1).
+
+    Figures named ``easy_...`` are those of pairs of hardness 0: whole objects, colours as modelled, nearest template.
+    """
+
+    role = "coarse"
+    stream_role = "coarse"
+    key_metric = "class_accuracy"
+
+    def losses(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        out = model(batch["query"], batch["template"], batch["match_index"])
+        labelled = None if self.options.no_match else batch["on_target"]
+        return coarse_loss(out, batch["match_index"], batch["offset"], labelled)
+
+    def evaluate(self, net: Net, device: torch.device) -> dict[str, float]:
+        assert isinstance(net, CoarseNet)
+        figures = evaluate_coarse(net, self._held_out[0], device)
+        easy = evaluate_coarse(net, self._held_out[1], device)
+        return figures | {f"easy_{name}": value for name, value in easy.items()}
+
+    @cached_property
+    def _held_out(self) -> list[list[CoarseBatch]]:
+        """Pairs as hard as they get, and easy ones; drawn once, the same at every evaluation."""
+        drawn = []
+        for hardness in (1.0, 0.0):
+            with self.held_out_stream(BATCH, hardness=hardness) as stream:
+                drawn.append([next(stream) for _ in range(-(-self.options.evaluate_samples // BATCH))])
+        return drawn

@@ -1,0 +1,142 @@
+"""Where the time of training goes: pairs per second of each stage, on the machine at hand."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from export.data.data import make_stream
+from export.data.device_data import DeviceStream
+from export.data.device_pairs import STAGES
+from export.networks import build
+from export.train.distributed import pick_device
+from export.train.optimiser import Ema, adamw
+from export.train.options import TrainOptions, uses_bfloat16
+from export.train.session import TASKS, Plan, network_of
+from export.train.task import to_tensors
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Seconds per stage over ``pairs`` pairs, in the order of a step; ``wall`` from the first to the last."""
+
+    pairs: int
+    wall: float
+    seconds: dict[str, float]
+
+    @property
+    def per_second(self) -> dict[str, float]:
+        """Pairs per second of each stage, as if it were alone."""
+        return {name: self.pairs / s if s > 0 else float("inf") for name, s in self.seconds.items()}
+
+    @property
+    def total(self) -> float:
+        """Pairs per second of it all."""
+        return self.pairs / self.wall
+
+    def table(self) -> str:
+        """A line per stage, the slowest marked."""
+        slowest = max(self.seconds, key=lambda name: self.seconds[name])
+        whole = max(sum(self.seconds.values()), 1e-12)
+        lines = [f"{'stage':<10} {'pairs/s':>10} {'share':>7}"]
+        for name, rate in self.per_second.items():
+            share = 100 * self.seconds[name] / whole
+            lines.append(f"{name:<10} {rate:>10.1f} {share:>6.1f}%" + ("  slowest" if name == slowest else ""))
+        return "\n".join([*lines, f"{'all':<10} {self.total:>10.1f}"])
+
+
+class StageClock:
+    """Time between marks, by name. On a GPU marks are events on its stream: nothing waits before ``seconds``."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._gpu = device.type == "cuda"
+        self._marks: list[tuple[str, float | torch.cuda.Event]] = []
+
+    def mark(self, stage: str) -> None:
+        """What was done since the last mark was this stage; the first mark starts the clock."""
+        now: float | torch.cuda.Event
+        if self._gpu:
+            now = torch.cuda.Event(enable_timing=True)
+            now.record()
+        else:
+            now = time.perf_counter()
+        self._marks.append((stage, now))
+
+    def seconds(self) -> dict[str, float]:
+        """Of each stage, since the clock was started."""
+        if self._gpu:
+            torch.cuda.synchronize()
+        total: dict[str, float] = {}
+        for (_, before), (stage, after) in pairwise(self._marks):
+            if isinstance(before, float) and isinstance(after, float):
+                passed = after - before
+            else:
+                passed = before.elapsed_time(after) / 1000.0  # type: ignore[union-attr,arg-type]
+            total[stage] = total.get(stage, 0.0) + passed
+        return total
+
+
+def measure(plan: Plan, seconds: float) -> Throughput:
+    """Train a network of a plan that is thrown away, for ``seconds`` after three steps to warm up.
+
+    Stages: ``device_pairs.STAGES`` where the device draws; "waiting" for pairs that workers draw, and their upload;
+    "forward" (with the losses), "backward", "update". Raises as ``session.train`` does.
+    """
+    options, config = network_of(plan)
+    device = pick_device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    net = build(config).to(device).train()
+    task = TASKS[plan.role](config, options)
+    step = _Step(net, task, options, device)
+    with make_stream(
+        task.stream_role, config.trunk.image_size, batch_size=options.batch_size, workers=options.workers,
+        seed=options.seed, device=str(device), data=options.data, hardness=options.hardness, **task.stream_options(),
+    ) as stream:  # fmt: skip
+        for _ in range(3):
+            step.run(next(stream), StageClock(device))
+        clock = StageClock(device)
+        if isinstance(stream, DeviceStream):
+            stream.watch(clock.mark)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        began, steps = time.perf_counter(), 0
+        clock.mark("start")
+        while time.perf_counter() - began < seconds or not steps:
+            step.run(next(stream), clock)
+            steps += 1
+            if device.type == "cuda" and steps % 20 == 0:
+                torch.cuda.synchronize()  # as the trainer's looks do
+        spent = clock.seconds()
+        wall = time.perf_counter() - began
+    order = [*STAGES, "waiting", "forward", "backward", "update"]
+    return Throughput(steps * options.batch_size, wall, {name: spent[name] for name in order if name in spent})
+
+
+class _Step:
+    """The trainer's step without its looks."""
+
+    def __init__(self, net: nn.Module, task: object, options: TrainOptions, device: torch.device) -> None:
+        self._net, self._task, self._options, self._device = net, task, options, device
+        self._optimiser, self._ema = adamw(net), Ema(net, options.ema_decay)
+        self._model = torch.compile(net) if options.compile else net
+        self._bfloat16 = uses_bfloat16(options.precision, device)
+
+    def run(self, batch: object, clock: StageClock) -> None:
+        tensors = to_tensors(batch, self._device)
+        clock.mark("waiting")
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+            parts = self._task.losses(self._model, tensors, 1.0)  # type: ignore[attr-defined]
+        loss = torch.stack(list(parts.values())).sum()
+        clock.mark("forward")
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._net.parameters(), self._options.clip)
+        clock.mark("backward")
+        self._optimiser.step()
+        self._ema.update(self._net)
+        clock.mark("update")

@@ -1,1 +1,0 @@
-"""Training: objects, scenes and pairs rendered on the fly, and the loop over them."""

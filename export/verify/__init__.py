@@ -1,0 +1,1 @@
+"""Compares a bundle with the PyTorch checkpoints it was exported from."""

@@ -1,0 +1,179 @@
+"""The command line as a user meets it: results, pictures, exit codes, errors in one readable line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from coop_edge.cli.main import app
+from coop_edge.templates import TemplateSet
+
+ROOT = Path(__file__).parents[2]
+MUG = str(ROOT / "docs/examples/mug/mug.obj")
+runner = CliRunner()
+
+
+def invoke(*arguments: object):
+    return runner.invoke(app, [*map(str, arguments)])
+
+
+def test_onboard_writes_templates_and_a_contact_sheet(tmp_path):
+    out, sheet = tmp_path / "mug.npz", tmp_path / "sheet.png"
+    result = invoke(
+        *("onboard", MUG, "--unit", "m", "-o", out, "--size", 64),
+        *("--renderer", "cpu", "--contact-sheet", sheet, "--json"),
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    templates = TemplateSet.load(out)
+    assert templates.rgb.shape == (42, 64, 64, 3)
+    assert report["hash"] == templates.hash
+    assert report["diameter_m"] == pytest.approx(templates.diameter, abs=1e-6)
+    picture = cv2.imread(str(sheet))
+    assert picture.shape[1] >= 7 * 64
+    assert (picture.max(axis=2) > 60).mean() > 0.1
+
+
+@pytest.mark.open3d
+def test_onboard_renders_with_open3d_by_default(tmp_path):
+    result = invoke("onboard", MUG, "--unit", "m", "-o", tmp_path / "a.npz", "--size", 48, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["renderer"] == "open3d"
+    invoke("onboard", MUG, "--unit", "m", "-o", tmp_path / "b.npz", "--size", 48, "--renderer", "cpu")
+    a, b = (TemplateSet.load(tmp_path / name) for name in ("a.npz", "b.npz"))
+    assert (a.masks & b.masks).sum() / (a.masks | b.masks).sum() > 0.99
+    assert np.abs(a.rgb.astype(int) - b.rgb).mean() < 1.0
+
+
+def test_onboard_takes_symmetries_from_bop(tmp_path):
+    info = tmp_path / "models_info.json"
+    info.write_text(
+        json.dumps({"7": {"diameter": 120.0, "symmetries_continuous": [{"axis": [0, 0, 1], "offset": [0, 0, 0]}]}})
+    )
+    common = ["onboard", MUG, "--unit", "m", "-o", tmp_path / "mug.npz", "--size", 32, "--renderer", "cpu"]
+    assert invoke(*common, "--models-info", info, "--object-id", 7).exit_code == 0
+    assert len(TemplateSet.load(tmp_path / "mug.npz").symmetries.continuous) == 1
+    result = invoke(*common, "--models-info", info, "--object-id", 8)
+    assert result.exit_code == 2
+    assert "has no object 8 (it has 7)" in result.output
+
+
+def test_render_writes_colour_depth_and_points(tmp_path):
+    out = tmp_path / "view.png"
+    result = invoke("render", MUG, "--unit", "m", "-o", out, "--size", 96, "--view", 8)
+    assert result.exit_code == 0, result.output
+    assert "diameter_m" in result.stdout
+    picture = cv2.imread(str(out))
+    assert picture.shape[0] == 96
+    assert picture.shape[1] >= 3 * 96
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Missing option '--unit'"),
+        (["--unit", "furlong"], "furlong"),
+        (["--unit", "mm"], "with unit='m' it would be 0.1231 m"),
+        (["--unit", "m", "--albedo", "red"], "wanted R,G,B"),
+        (["--unit", "m", "--supersample", "2"], "wanted 1, 3 or 5"),
+        (["--unit", "m", "--view", "42"], "--view"),
+        (["--unit", "m", "--size", "3"], "--size"),
+        (["--unit", "m", "--renderer", "vulkan"], "vulkan"),
+        (["--unit", "m", "-o", "picture.tiff3"], "wanted a suffix among"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("render", MUG, "-o", "out.png", *arguments)
+    assert result.exit_code == 2
+    assert says in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("missing.obj", None, "no such file"),
+        ("empty.ply", b"", "MeshError"),
+        ("mesh.xyz", b"1 2 3", "MeshError"),
+    ],
+)
+def test_unusable_meshes(name, content, says, tmp_path):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    result = invoke("onboard", path, "--unit", "m", "-o", tmp_path / "out.npz", "--renderer", "cpu")
+    assert result.exit_code == 2
+    assert says in result.output
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_max_faces_simplifies_and_says_so(tmp_path):
+    pytest.importorskip("fast_simplification")
+    result = invoke("render", MUG, "--unit", "m", "-o", tmp_path / "a.png", "--size", 32, "--max-faces", 500, "--json")
+    report = json.loads(result.stdout)
+    assert report["faces"] <= 500
+    assert any("simplified from 2388" in note for note in report["notes"])
+
+
+def test_nothing_is_written_when_one_output_cannot_be(tmp_path):
+    common = ["onboard", MUG, "--unit", "m", "--renderer", "cpu", "--size", 16]
+    result = invoke(*common, "-o", tmp_path / "a.npz", "--contact-sheet", tmp_path / "a.gif")
+    assert result.exit_code == 2
+    assert "wanted a suffix among" in result.output
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "folder.npz").mkdir()
+    result = invoke(*common, "-o", tmp_path / "folder.npz")
+    assert result.exit_code == 2
+    assert "folder.npz" in result.output
+    assert "cannot write: it is a folder" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "holds a list"),
+        ("{", "is not JSON"),
+        ('{"1": 3}', "wanted a mapping"),
+        ('{"1": {"symmetries_discrete": 1}}', "symmetries_discrete"),
+    ],
+)
+def test_unusable_models_info(text, says, tmp_path):
+    (tmp_path / "info.json").write_text(text)
+    common = ["onboard", MUG, "--unit", "m", "-o", tmp_path / "mug.npz", "--size", 16, "--renderer", "cpu"]
+    result = invoke(*common, "--models-info", tmp_path / "info.json", "--object-id", 1)
+    assert result.exit_code == 2
+    assert says in result.output
+
+
+def test_a_view_of_nothing_writes_nothing(tmp_path):
+    (tmp_path / "flat.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    result = invoke(
+        "render", tmp_path / "flat.obj", "--unit", "m", "-o", tmp_path / "a.png", "--size", 32, "--view", 17
+    )
+    assert result.exit_code == 2
+    assert "choose another --view" in result.output
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_debug_shows_the_trace(tmp_path):
+    with pytest.raises(Exception, match="no such file"):
+        runner.invoke(app, ["--debug", "render", "missing.obj", "--unit", "m", "-o", "x.png"], catch_exceptions=False)
+
+
+def test_the_installed_command_starts():
+    result = subprocess.run(
+        [Path(sys.executable).parent / "coop-edge", "--version"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("coop-edge ")
+    module = [sys.executable, "-m", "coop_edge", "--version"]
+    assert subprocess.run(module, capture_output=True, text=True, check=True).stdout == result.stdout
+    assert invoke("--help").exit_code == 0

@@ -1,0 +1,329 @@
+"""`coop-edge track`: what is followed, what is lost and stays so, frames of videos and folders, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from coop_edge import Detection, Estimator, InputError, PoseEstimate, TemplateSet
+from coop_edge.cli.frames import open_frames
+from coop_edge.cli.main import app
+from coop_edge.cli.track import _place, follow
+from coop_edge.mesh import Mesh
+from tests.estimators import AS_REFINED, SMALL, error_px, knowing, show
+from tests.runtime.networks import tiny_bundle
+from tests.stages.scene import Placed, Scene, at, colored_box
+
+MUG = Path(__file__).parents[2] / "docs/examples/mug/mug.obj"
+T_MUG = at(0.0, 0.0, 0.5, (0.3, 0.2, 0.1))
+FOUND = PoseEstimate(True, T_camera_object=T_MUG, score=0.8, n_inliers=40, object="mug")
+FAILED = PoseEstimate(False, "coarse: nothing there", object="mug")
+LOST = PoseEstimate(False, "lost: it went away", object="mug")
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    """RGB [48,64,3], each of a colour of its own."""
+    return [np.full((48, 64, 3), (200, 20 * i, 0), np.uint8) for i in range(count)]
+
+
+def write_video(path: Path, count: int) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for picture in pictures(count):
+        writer.write(picture[..., ::-1])
+    writer.release()
+    return path
+
+
+def write_folder(path: Path, count: int) -> Path:
+    path.mkdir()
+    for i, picture in enumerate(pictures(count)):
+        cv2.imwrite(str(path / f"{i}.png"), picture[..., ::-1])
+    return path
+
+
+class TestFrames:
+    def test_a_video_in_red_green_and_blue(self, tmp_path):
+        frames = list(open_frames(write_video(tmp_path / "video.avi", 5)))
+        assert [name for name, _ in frames] == ["000000", "000001", "000002", "000003", "000004"]
+        for (_, image), written in zip(frames, pictures(5), strict=True):
+            assert image.dtype == np.uint8
+            assert image.flags.c_contiguous
+            np.testing.assert_allclose(image.astype(int), written, atol=4)  # JPEG
+
+    def test_a_folder_in_the_order_of_its_numbers(self, tmp_path):
+        folder = write_folder(tmp_path / "frames", 11)
+        (folder / "notes.txt").write_text("no picture")
+        (folder / ".0.png").write_text("hidden")
+        frames = list(open_frames(folder))
+        assert [name for name, _ in frames] == [f"{i}.png" for i in range(11)]
+        for (_, image), written in zip(frames, pictures(11), strict=True):
+            np.testing.assert_array_equal(image, written)
+
+    def test_a_video_that_breaks_off_is_not_passed_over_in_silence(self, tmp_path, monkeypatch, caplog):
+        path, left = write_video(tmp_path / "video.avi", 5), [True, True, False]
+        capture = cv2.VideoCapture(str(path))
+
+        class Broken:
+            """OpenCV's, which says the same at the end and where it cannot go on."""
+
+            def __getattr__(self, name):
+                return getattr(capture, name)
+
+            def read(self):
+                return capture.read() if left.pop(0) else (False, None)
+
+        monkeypatch.setattr(cv2, "VideoCapture", lambda name: Broken())
+        assert len(list(open_frames(path))) == 2
+        assert "only 2 of its 5 frames could be read" in caplog.text
+        assert not capture.isOpened()
+
+    def test_nothing_to_read(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "text.avi").write_text("hello")
+        for name, says in (
+            ("nowhere.avi", "nowhere.avi: no such video or folder"),
+            ("empty", "empty: no pictures in this folder"),
+            ("text.avi", "text.avi: not a video that OpenCV reads"),
+        ):
+            with pytest.raises(InputError, match=says):
+                open_frames(tmp_path / name)
+
+    def test_a_picture_that_cannot_be_read_comes_when_it_comes(self, tmp_path):
+        folder = write_folder(tmp_path / "frames", 2)
+        (folder / "1.png").write_text("hello")
+        frames = open_frames(folder)
+        next(frames)
+        with pytest.raises(InputError, match=r"1\.png: not an image that OpenCV reads"):
+            next(frames)
+
+
+HIDDEN = (3, 4)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """A cube that moves and is hidden for two frames, and a bar that stands still."""
+    meshes = (
+        colored_box((0.1, 0.1, 0.1), name="cube"),
+        colored_box((0.16, 0.06, 0.05), name="bar", seed=1),
+        colored_box((0.3, 0.3, 0.01), name="board", seed=2),
+    )
+    scenes = []
+    for k in range(8):
+        placed = [Placed(0, at(-0.1 + 0.006 * k, 0.03, 0.7, (0.5, 0.7, -0.3))), Placed(1, at(0.18, -0.1, 0.8))]
+        if k in HIDDEN:
+            placed.append(Placed(2, at(-0.06, 0.02, 0.45)))
+        scenes.append(Scene(meshes, tuple(placed), SMALL))
+    return scenes
+
+
+class TestFollow:
+    """With networks that know the truth."""
+
+    def run(self, scenes, folder, **options):
+        with knowing(folder, scenes[0], config=AS_REFINED) as (estimator, oracle):
+
+            def frames():
+                for k, scene in enumerate(scenes[1:], 1):
+                    show(oracle, scene)
+                    yield str(k), scene.image
+
+            first = ("0", scenes[0].image)
+            return list(follow(estimator, SMALL, first, frames(), scenes[0].detections(), **options))
+
+    def test_what_is_lost_stays_lost(self, scenes, tmp_path):
+        tracked = self.run(scenes, tmp_path)
+        assert [frame.name for frame in tracked] == [str(k) for k in range(8)]
+        for k, frame in enumerate(tracked):
+            cube, bar = frame.results
+            assert bar.success
+            assert error_px(bar, scenes[k], 1) < 0.3
+            assert cube.success == (k < HIDDEN[0]), (k, cube.reason)
+            assert frame.detections == ([None, None] if k else frame.detections)
+            assert frame.ms > 0
+
+    def test_it_is_found_again_if_asked_for(self, scenes, tmp_path):
+        tracked = self.run(scenes, tmp_path, reregister=True)
+        for k, frame in enumerate(tracked):
+            cube, bar = frame.results
+            assert bar.success
+            assert frame.detections[1] is None or k == 0  # only what is lost is looked for
+            assert (frame.detections[0] is not None) == (k in (0, *HIDDEN, HIDDEN[-1] + 1))
+            if k in HIDDEN:
+                assert cube.reason.startswith("lost: ")
+            else:
+                assert cube.success, (k, cube.reason)
+                assert error_px(cube, scenes[k], 0) < 0.3
+
+    def test_it_is_looked_for_where_it_was_last_seen(self, scenes, tmp_path):
+        scene = scenes[2]
+        before = Detection("cube", (1.0, 2.0, 3.0, 4.0))
+        with knowing(tmp_path, scene) as (estimator, _):
+
+            def place(T):
+                return _place(estimator, SMALL, PoseEstimate(True, T_camera_object=T, object="cube"), before)
+
+            np.testing.assert_allclose(place(scene.placed[0].T).bbox, scene.box(0))
+            x, y, w, h = place(at(-0.4, 0.0, 0.7)).bbox  # half outside
+            assert (x, y >= 0, x + w <= 320, y + h <= 240) == (0.0, True, True, True)
+            for T in (at(5.0, 0.0, 0.7), at(0.0, 0.0, 0.05)):  # beside the image, around the camera
+                assert place(T) is before
+            failed = PoseEstimate(False, "lost", object="cube")
+            assert _place(estimator, SMALL, failed, before) is before
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_bundle(tmp_path_factory.mktemp("tiny"), selector=False)
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory):
+    path = tmp_path_factory.mktemp("templates") / "mug.npz"
+    TemplateSet.render(Mesh.load(MUG, unit="m"), 32, supersample=1).save(path)
+    return path
+
+
+@pytest.fixture
+def options(tmp_path, folder, templates):
+    """All but the frames; later options take the place of earlier ones."""
+    (tmp_path / "found.json").write_text(json.dumps([{"object": "mug", "bbox": [20, 10, 20, 20]}]))
+    return [
+        *("--camera", "60,60,31.5,23.5", "--engines", folder, "--device", "cpu", "--threads", 1),
+        *("--object", f"mug={MUG}:m", "--templates", f"mug={templates}", "--detections", tmp_path / "found.json"),
+    ]
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Let the Estimator answer the first frame, the others in turn, and what is looked for again."""
+
+    def answer_with(first, *others, again=()):
+        calls, first_call, left, found = [], [True], list(others), list(again)
+
+        def estimate(self, image, camera, detections):
+            if first_call:
+                first_call.clear()
+                calls.append(("first", self, image, [d.bbox for d in detections]))
+                return list(first)
+            calls.append(("again", self, image, [d.bbox for d in detections]))
+            return [found.pop(0) for _ in detections]
+
+        def track(self, image, camera, results):
+            calls.append(("track", self, image, list(results)))
+            return list(left.pop(0))
+
+        monkeypatch.setattr(Estimator, "estimate", estimate)
+        monkeypatch.setattr(Estimator, "track", track)
+        monkeypatch.setattr(Estimator, "warmup", lambda self: {})
+        return calls
+
+    return answer_with
+
+
+class TestCommand:
+    def test_random_networks_lose_everything_and_say_so(self, options, tmp_path):
+        result = invoke("track", write_video(tmp_path / "video.avi", 3), *options, "--json")
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
+        assert [line["frame"] for line in lines] == ["000000", "000001", "000002"]
+        assert all(line["ms"] > 0 for line in lines)
+        assert all([each["object"] for each in line["results"]] == ["mug"] for line in lines)
+        assert result.exit_code == (0 if lines[-1]["results"][0]["success"] else 1)
+
+    @pytest.mark.parametrize(
+        ("frames", "code"),
+        [
+            ([[]], 0),
+            ([[FOUND]], 0),
+            ([[FAILED]], 1),
+            ([[FOUND], [FOUND], [FOUND]], 0),
+            ([[FOUND], [FOUND], [LOST]], 1),
+            ([[FAILED, FOUND], [LOST, FOUND]], 1),
+        ],
+    )
+    def test_a_line_per_frame_and_exit_codes(self, options, tmp_path, answer, frames, code):
+        answer(*frames)
+        boxes = [{"object": "mug", "bbox": [20, 10, 20, 20]}] * len(frames[0])
+        (tmp_path / "found.json").write_text(json.dumps(boxes))
+        result = invoke("track", write_folder(tmp_path / "frames", len(frames)), *options)
+        assert result.exit_code == code, result.output
+        lines = result.stdout.splitlines()
+        assert [line.split("  ")[0] for line in lines] == [f"{i}.png" for i in range(len(frames))]
+        for line, results in zip(lines, frames, strict=True):
+            assert line.endswith(" ms")
+            assert line.count("mug 0.800 found") == sum(each.success for each in results)
+            assert all(each.reason in line for each in results)
+            assert ("no detections" in line) == (not results)
+
+    def test_files_and_options_arrive(self, options, tmp_path, answer):
+        calls = answer([FOUND], [FOUND])
+        frames, out = write_folder(tmp_path / "frames", 2), tmp_path / "out"
+        more = ["--hypotheses", 3, "--iterations", 4, "--track-iterations", 7, "--overlay", out]
+        result = invoke("track", frames, *options, *more)
+        assert result.exit_code == 0, result.output
+        (_, estimator, first, boxes), (_, _, second, before) = calls
+        assert estimator.config.coarse.hypotheses == 3
+        assert (estimator.config.refine.iterations, estimator.config.refine.track_iterations) == (4, 7)
+        assert boxes == [(20, 10, 20, 20)]
+        assert before == [FOUND]
+        np.testing.assert_array_equal([first, second], pictures(2))
+        assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png"]
+        for i, picture in enumerate(pictures(2)):
+            drawn = cv2.imread(str(out / f"{i}.png"))[..., ::-1]
+            assert drawn.shape == picture.shape
+            assert (drawn != picture).any()
+            np.testing.assert_array_equal(cv2.imread(str(frames / f"{i}.png"))[..., ::-1], picture)
+
+    def test_nothing_is_looked_for_again_unless_asked_for(self, options, tmp_path, answer):
+        frames = write_video(tmp_path / "video.avi", 4)
+        calls = answer([FAILED], [LOST], [LOST], [LOST])
+        assert invoke("track", frames, *options).exit_code == 1
+        assert [what for what, *_ in calls if what == "again"] == []
+        # Looked for in vain, found, followed.
+        calls = answer([FAILED], [LOST], [LOST], [FOUND], again=[FAILED, FOUND])
+        result = invoke("track", frames, *options, "--reregister", "--json", "--overlay", tmp_path / "out")
+        assert result.exit_code == 0, result.output
+        assert [boxes for what, *_, boxes in calls if what == "again" and boxes] == [[(20, 10, 20, 20)]] * 2
+        said = [json.loads(line)["results"][0]["reason"] for line in result.stdout.splitlines()]
+        assert said == ["coarse: nothing there", "lost: it went away", "", ""]
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{i:06d}.png" for i in range(4)]
+
+    @pytest.mark.parametrize(
+        ("more", "says"),
+        [
+            (["--camera", "60,60,31.5"], "--camera: wanted FX,FY,CX,CY or a JSON file"),
+            (["--object", "mug"], "--object: wanted NAME=MESH:UNIT"),
+            (["--detections", "nowhere.json"], "--detections: wanted a JSON file, got 'nowhere.json'"),
+            (["--engines", "coop-nowhere"], "no bundle 'coop-nowhere'"),
+            (["--track-iterations", "0"], "--track-iterations"),
+            (["--overlay", "frames"], "is the folder of the frames themselves"),
+        ],
+    )
+    def test_wrong_use_is_one_line_and_exit_code_2(self, options, tmp_path, monkeypatch, more, says):
+        monkeypatch.chdir(tmp_path)
+        write_folder(tmp_path / "frames", 1)
+        result = invoke("track", "frames", *options, *more)
+        assert result.exit_code == 2, result.output
+        assert says in result.output
+        assert "Traceback" not in result.output
+
+    def test_frames_that_are_none(self, options, tmp_path):
+        result = invoke("track", tmp_path / "nowhere.avi", *options)
+        assert result.exit_code == 2
+        assert "nowhere.avi: no such video or folder" in result.output
+
+    def test_a_frame_of_another_size(self, options, tmp_path):
+        frames = write_folder(tmp_path / "frames", 2)
+        cv2.imwrite(str(frames / "1.png"), np.zeros((40, 64, 3), np.uint8))
+        result = invoke("track", frames, *options)
+        assert result.exit_code == 2
+        assert "frame 1.png: image: wanted RGB [48,64,3], got [40, 64, 3]" in result.output
