@@ -61,10 +61,11 @@ def export_bundle(
     """Write the bundle ``out`` from network files, or folders of them: one coarse, one refiner, maybe a selector.
 
     precision: "fp32", or "fp16" by the rules of ``export.onnx.precision``. version, licence: of the weights. force:
-    replace the bundle that is there; its notes (files that are neither graphs, plans nor manifests) stay. verify: called
-    with the folder of the finished bundle before it gets its name; what it returns is kept in the manifest, and an exception
-    from it means that nothing is written. progress: called with the role that is being exported. unstated: licences,
-    hardware and commit (``code``) of networks whose files do not say theirs, as those of earlier versions.
+    replace the bundle that is there; its notes (files that are neither graphs, plans nor manifests) stay. verify:
+    called with the folder of the finished bundle before it gets its name; what it returns is kept in the manifest, and
+    an exception from it means that nothing is written. progress: called with the role that is being exported.
+    unstated: licences, hardware and commit (``code``) of networks whose files do not say theirs, as those of earlier
+    versions.
 
     Everything is written beside ``out`` and moved at the end. Raises InputError (roles missing, doubled or of sizes
     that cannot go together, a weight that FP16 cannot hold, ``out`` exists), ConfigError (a checkpoint of a newer
