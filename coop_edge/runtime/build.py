@@ -26,7 +26,8 @@ from coop_edge.errors import EngineError, InputError
 from coop_edge.runtime import tensorrt_api
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.runtime.network import ROLES, Network
-from coop_edge.runtime.plan import PlanInfo, Target, cache_folder, check_plan, plan_folders, plan_name, sidecar_of
+from coop_edge.runtime.plan import PlanInfo, Target, cache_folder, plan_folders, plan_name, sidecar_of
+from coop_edge.runtime.plan_lookup import LoadedPlan, read_plan
 from coop_edge.runtime.plan_store import exclusive, writable_folder, write_plan
 from coop_edge.runtime.tensorrt_api import TensorRt
 from coop_edge.runtime.tensorrt_callbacks import Progress
@@ -133,12 +134,12 @@ def _build_plan(
         if info is not None and (waited or not options.force):
             log.info("%s: is there and fits", path)
             return BuiltPlan(network.role, path, info, reused=True)
-        info, plan = _make(api, bundle, network, target, batch, options, progress)
-        write_plan(path, plan, info)
-    log.info("%s: built in %.1f s", path, info.build_seconds)
+        plan = _make(api, bundle, network, target, path, batch, options, progress)
+        write_plan(plan)
+    log.info("%s: built in %.1f s", path, plan.info.build_seconds)
     if folder.resolve() not in [place.resolve() for place in plan_folders(network)]:
         log.warning("%s: is not looked for in that folder; put it, with its .json, beside %s", path, network.path)
-    return BuiltPlan(network.role, path, info, reused=False)
+    return BuiltPlan(network.role, path, plan.info, reused=False)
 
 
 def _fitting(
@@ -147,7 +148,7 @@ def _fitting(
     if not path.is_file() or not sidecar_of(path).is_file():
         return None
     try:
-        info = check_plan(path, network, target)
+        info = read_plan(path, network, target).info
     except EngineError as error:
         log.warning("built again: %s", error)
         return None
@@ -161,11 +162,12 @@ def _make(
     bundle: Bundle,
     network: Network,
     target: Target,
+    path: Path,
     batch: tuple[int, int, int],
     options: BuildOptions,
     progress: Progress | None,
-) -> tuple[PlanInfo, bytes]:
-    """A verified plan and its sidecar, in memory."""
+) -> LoadedPlan:
+    """Build a plan that is to lie at ``path``, and verify it in memory."""
     onnx, start, cache = _graph(network), time.perf_counter(), _timing_cache_path(options, target)
     built = api.build(
         onnx,
@@ -194,16 +196,18 @@ def _make(
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         build_seconds=round(seconds, 3),
     )
-    return dataclasses.replace(info, verification=_verify(bundle, network, info, built.plan, options)), built.plan
+    plan = LoadedPlan(path, info, built.plan)
+    verified = dataclasses.replace(info, verification=_verify(bundle, network, plan, options))
+    return dataclasses.replace(plan, info=verified)
 
 
-def _verify(bundle: Bundle, network: Network, info: PlanInfo, plan: bytes, options: BuildOptions) -> dict[str, Any]:
+def _verify(bundle: Bundle, network: Network, plan: LoadedPlan, options: BuildOptions) -> dict[str, Any]:
     if options.sm is not None:
         return {"against": None, "reason": f"built for SM {options.sm} without running it"}
     from coop_edge.runtime.plan_check import verify
     from coop_edge.runtime.tensorrt import TensorRtRunner
 
-    with TensorRtRunner((info, plan), network) as runner:
+    with TensorRtRunner(plan, network) as runner:
         return verify(runner, bundle, network.role)
 
 

@@ -11,14 +11,12 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from coop_edge.base.files import atomic_write
 from coop_edge.errors import EngineError
-from coop_edge.runtime.plan import PlanInfo, plan_folders, plan_stem, sidecar_of
-
-if TYPE_CHECKING:
-    from coop_edge.runtime.network import Network
+from coop_edge.runtime.network import Network
+from coop_edge.runtime.plan import plan_folders, plan_stem, sidecar_of
+from coop_edge.runtime.plan_lookup import LoadedPlan
 
 log = logging.getLogger("coop_edge")
 
@@ -67,18 +65,19 @@ def exclusive(folder: Path, network: Network) -> Iterator[bool]:
             os.close(handle)
 
 
-def write_plan(path: Path, plan: bytes, info: PlanInfo) -> None:
+def write_plan(plan: LoadedPlan) -> None:
     """Write a plan and its sidecar; only a plan with a sidecar counts, so that is removed first and written last.
 
     Raises EngineError if the disk is full or the folder read-only; nothing half-written remains then.
     """
-    with _storage(path.parent, len(plan)):
+    path = plan.path
+    with _storage(path.parent, len(plan.data)):
         sidecar_of(path).unlink(missing_ok=True)
         try:
             with atomic_write(path) as file:
-                file.write(plan)
+                file.write(plan.data)
             with atomic_write(sidecar_of(path)) as file:
-                file.write(info.to_json())
+                file.write(plan.info.to_json())
         except OSError:
             path.unlink(missing_ok=True)
             raise

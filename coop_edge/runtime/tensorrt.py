@@ -14,7 +14,8 @@ from coop_edge.kernels.device import CupyDevice
 from coop_edge.runtime import tensorrt_api
 from coop_edge.runtime.base import Array, Runner, TensorSpec
 from coop_edge.runtime.network import Network
-from coop_edge.runtime.plan import PlanInfo, Target, read_info, read_plan, rebuild_command
+from coop_edge.runtime.plan import Target, rebuild_command
+from coop_edge.runtime.plan_lookup import LoadedPlan, read_info, read_plan
 from coop_edge.runtime.tensorrt_api import EngineTensor, TensorRt
 
 log = logging.getLogger("coop_edge")
@@ -28,10 +29,10 @@ class TensorRtRunner(Runner):
     """Runs a plan with the TensorRT, or TensorRT for RTX, that it was built with.
 
     plan: its path; the sidecar beside it is read at once (``info``, ``max_batch``), the plan itself when the runner
-    opens, after all checks of ``plan.check_plan``. Or sidecar and bytes of a plan that is not stored yet. label: what
-    errors call it. cuda_graph: capture a CUDA graph for each N after its first run and launch that from then on; inputs
-    are then copied into the runner's own memory first. It helps where launching kernels takes longer than running
-    them, at small N.
+    opens, with all checks of ``read_plan``. Or a plan that has been read, whose bytes are let go of when the runner
+    opens. label: what errors call it. cuda_graph: capture a CUDA graph for each N after its first run and launch that
+    from then on; inputs are then copied into the runner's own memory first. It helps where launching kernels takes
+    longer than running them, at small N.
 
     On the device that is current in CuPy when it opens. Activations, outputs and copies of inputs are CuPy memory, one
     block each, which grows to the largest N seen; outputs of runs of the same N are the same arrays. A run on another
@@ -40,17 +41,14 @@ class TensorRtRunner(Runner):
 
     device = "cuda"
 
-    def __init__(
-        self, plan: Path | tuple[PlanInfo, bytes], network: Network, *, cuda_graph: bool = False, label: str = ""
-    ) -> None:
+    def __init__(self, plan: Path | LoadedPlan, network: Network, *, cuda_graph: bool = False, label: str = "") -> None:
         super().__init__(label or f"{network.path.parent.name}/{network.role}", network.inputs, network.outputs)
         self.network, self.cuda_graph = network, cuda_graph
-        self._memory: bytes | None = None
-        if isinstance(plan, tuple):
-            self.plan, (self.info, self._memory) = network.path.with_suffix(".plan"), plan
+        self._loaded: LoadedPlan | None = None
+        if isinstance(plan, LoadedPlan):
+            self.plan, self.info, self._loaded = plan.path, plan.info, plan
         else:
-            self.plan = Path(plan)
-            self.info = read_info(self.plan, network)
+            self.plan, self.info = plan, read_info(plan, network)
         self.max_batch = self.info.batch[2]
         self._clear()
 
@@ -74,10 +72,9 @@ class TensorRtRunner(Runner):
         device = CupyDevice()
         self._cupy, self._device_id = device.xp, device.id
         self._api = api = tensorrt_api.load("tensorrt_rtx" if self.info.flavour == "rtx" else "tensorrt")
-        data = self._memory
-        if data is None:
-            data = read_plan(self.plan, self.network, Target.here(api))[1]
-        self._runtime, self._engine = api.deserialize(data, self.label)
+        loaded, self._loaded = self._loaded, None  # the engine has a copy of its own
+        loaded = loaded or read_plan(self.plan, self.network, Target.here(api))
+        self._runtime, self._engine = api.deserialize(loaded.data, self.label)
         self._check_tensors(api.tensors(self._engine))
         self._take_activations(int(self._engine.device_memory_size_v2))
         if self.cuda_graph:

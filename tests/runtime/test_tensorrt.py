@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from coop_edge.backend import Backend, probe_networks
 from coop_edge.errors import BackendUnavailable, EngineError, InputError
 from coop_edge.runtime import tensorrt_api
 from coop_edge.runtime.build import BuildOptions, build_plans
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.runtime.onnx import OnnxRunner
 from coop_edge.runtime.plan import sidecar_of
+from coop_edge.runtime.plan_lookup import LoadedPlan
 from coop_edge.runtime.plan_store import write_plan
 from coop_edge.runtime.tensorrt import TensorRtRunner
 from tests.runtime.fake_tensorrt import install
@@ -314,13 +318,13 @@ def test_a_plan_whose_inside_is_of_another_graph_is_refused(place):
     data = other.path.read_bytes()
     runner = TensorRtRunner(plan, bundle.network("refiner"))
     lying = dataclasses.replace(runner.info, plan_bytes=len(data), plan_sha256=hashlib.sha256(data).hexdigest())
-    write_plan(plan, data, lying)
+    write_plan(LoadedPlan(plan, lying, data))
     with pytest.raises(EngineError, match=r"wanted query .*flow .*, has query .*score .*coop-edge build"):
         TensorRtRunner(plan, bundle.network("refiner")).open()
     smaller = dataclasses.replace(runner.info, batch=(1, 1, LARGEST - 1))
     (again,) = build_plans(bundle, roles=["refiner"], options=dataclasses.replace(OPTIONS, force=True))
     data = again.path.read_bytes()
-    write_plan(plan, data, dataclasses.replace(again.info, batch=smaller.batch))
+    write_plan(LoadedPlan(plan, dataclasses.replace(again.info, batch=smaller.batch), data))
     with pytest.raises(EngineError, match=r"the sidecar says at most N = 5, the plan 6"):
         TensorRtRunner(plan, bundle.network("refiner")).open()
 
@@ -333,6 +337,24 @@ def test_a_damaged_plan_never_reaches_tensorrt(place):
     with pytest.raises(EngineError, match=r"damaged: SHA-256 .*coop-edge build"):
         TensorRtRunner(plan, bundle.network("refiner")).open()
     assert trt.count("deserialize_cuda_engine") == 0
+
+
+def test_from_the_choice_of_a_device_to_the_open_runner_a_plan_is_read_and_hashed_once(place, monkeypatch):
+    trt, _, bundle, plan = place
+    data, reads, hashed = plan.read_bytes(), [], []
+    read, sha256 = Path.read_bytes, hashlib.sha256
+    monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self) or read(self))
+    monkeypatch.setattr(hashlib, "sha256", lambda given=b"": hashed.append(given) or sha256(given))
+    only = SimpleNamespace(name="tiny", networks={"refiner": bundle.network("refiner")})
+    assert probe_networks(only) is None
+    assert (reads.count(plan), hashed.count(data)) == (0, 0)
+    runner = Backend("cuda", "asked for").runner(bundle, "refiner", engine="tensorrt")
+    with runner:
+        assert (reads.count(plan), hashed.count(data)) == (1, 1)
+        assert trt.count("deserialize_cuda_engine") == 1
+    assert runner._loaded is None, "the engine has its own copy"
+    with runner:  # opened again
+        assert (reads.count(plan), hashed.count(data)) == (2, 2)
 
 
 def test_a_missing_tensorrt_or_sidecar_is_named(place, monkeypatch):
