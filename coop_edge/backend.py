@@ -258,7 +258,7 @@ def probe_cuda() -> str | None:
 
 def probe_onnxruntime(device: str) -> str | None:
     """None if ONNX Runtime runs a network on ``device`` ("cpu", "cuda"), else what is missing and how to get it."""
-    from coop_edge.runtime.onnx import probe
+    from coop_edge.runtime.onnx_session import probe
 
     return probe(device)
 

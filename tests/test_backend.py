@@ -15,7 +15,8 @@ from coop_edge.backend import Backend, probe_networks, probe_onnxruntime, probe_
 from coop_edge.errors import BackendUnavailable, BundleError, EngineError, InputError
 from coop_edge.runtime import tensorrt_api
 from coop_edge.runtime.bundle import Bundle
-from coop_edge.runtime.onnx import CPU, CUDA, OnnxRunner
+from coop_edge.runtime.onnx import OnnxRunner
+from coop_edge.runtime.onnx_session import CPU, CUDA
 from coop_edge.runtime.plan import Target
 from coop_edge.runtime.plan_store import write_plan
 from tests.runtime.fake_cuda import FakeCupy, FakeOnnxRuntime

@@ -80,6 +80,16 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def read_graph(network: Network) -> bytes:
+    """Read a graph once and compare those very bytes with the manifest's SHA-256. Raises BundleError."""
+    try:
+        graph = network.path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{network.path}: cannot be read: {error.strerror or error}; {REMEDY}") from error
+    check_hash(network, hashlib.sha256(graph).hexdigest())
+    return graph
+
+
 def check_hash(network: Network, found: str) -> None:
     """Raise BundleError unless ``found`` is the SHA-256 that the manifest gives for the graph."""
     if found != network.sha256:

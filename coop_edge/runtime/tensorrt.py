@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coop_edge.errors import CoopEdgeError, EngineError, InputError, quoted
+from coop_edge.errors import CoopEdgeError, EngineError, quoted
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.runtime import tensorrt_api
-from coop_edge.runtime.base import Array, Runner, TensorSpec
+from coop_edge.runtime.base import Array, Runner
 from coop_edge.runtime.network import Network
 from coop_edge.runtime.plan import Target, rebuild_command
 from coop_edge.runtime.plan_lookup import LoadedPlan, read_info, read_plan
 from coop_edge.runtime.tensorrt_api import EngineTensor, TensorRt
+from coop_edge.runtime.tensorrt_context import BoundContext, CapturedRun
 
 log = logging.getLogger("coop_edge")
 
@@ -54,8 +53,8 @@ class TensorRtRunner(Runner):
 
     def _clear(self) -> None:
         # In the order in which things must go: what was captured, the contexts, the engine, the runtime, the memory.
-        self._graphs: dict[int, _Captured] = {}
-        self._bound: _Bound | None = None
+        self._graphs: dict[int, CapturedRun] = {}
+        self._bound: BoundContext | None = None
         self._engine: Any = None
         self._runtime: Any = None
         self._activations: Any = None
@@ -63,14 +62,14 @@ class TensorRtRunner(Runner):
         self._reading: dict[str, Array] = {}
         self._api: TensorRt | None = None
         self._cupy: Any = None
-        self._device_id = 0
+        self.device_id = None
         self._capture_stream: Any = None
         self._done: Any = None
         self._last_stream: Any = None  # itself, so that no other stream gets its handle meanwhile
 
     def _load(self) -> None:
         device = CupyDevice()
-        self._cupy, self._device_id = device.xp, device.id
+        self._cupy, self.device_id = device.xp, device.id
         self._api = api = tensorrt_api.load("tensorrt_rtx" if self.info.flavour == "rtx" else "tensorrt")
         loaded, self._loaded = self._loaded, None  # the engine has a copy of its own
         loaded = loaded or read_plan(self.plan, self.network, Target.here(api))
@@ -105,25 +104,10 @@ class TensorRtRunner(Runner):
         self._runtime = None
         self._clear()
 
-    def _check_device(self, name: str, array: Array) -> None:
-        cupy = sys.modules.get("cupy")  # what has never been imported has made no array
-        if cupy is None or not isinstance(array, cupy.ndarray):
-            given = f"{type(array).__module__}.{type(array).__name__}"
-            raise InputError(f"{self.label}: {name}: wanted a cupy.ndarray, got a {given}")
-        if self._open and array.device.id != self._device_id:
-            raise InputError(
-                f"{self.label}: {name}: wanted an array on CUDA device {self._device_id}, where the network is, got "
-                f"one on device {array.device.id}"
-            )
-
-    def _empty(self, spec: TensorSpec) -> Array:
-        with self._cupy.cuda.Device(self._device_id):
-            return self._cupy.empty((0, *_static(spec)), dtype=spec.dtype)
-
     def _run(self, feed: Mapping[str, Array], batch: int, stream: Any) -> dict[str, Array]:
         cuda = self._cupy.cuda
         try:
-            with cuda.Device(self._device_id):
+            with cuda.Device(self.device_id):
                 caller = cuda.get_current_stream() if stream is None else stream
                 with caller:  # memory that is taken here belongs to the caller's order
                     if self._last_stream.ptr != caller.ptr:
@@ -136,11 +120,10 @@ class TensorRtRunner(Runner):
         except CoopEdgeError:
             raise
         except Exception as error:  # CuPy's kinds (out of memory, a failed device) have no base of their own
-            raise self._failed(f"the run failed on N = {batch}: {quoted(error)}") from error
+            raise self._tensorrt.error(self.label, f"the run failed on N = {batch}: {quoted(error)}") from error
 
     def _queue(self, feed: Mapping[str, Array], batch: int, stream: Any) -> dict[str, Array]:
-        assert self._api is not None
-        self._api.logger.errors.clear()  # what was said before is not about this run
+        self._tensorrt.logger.errors.clear()  # what was said before is not about this run
         self._make_room(batch, stream)
         outputs = {name: self._buffers[name][:batch] for name in self.outputs}
         inputs = {name: self._readable(name, feed[name], batch) for name in self.inputs}
@@ -155,7 +138,8 @@ class TensorRtRunner(Runner):
             bound = self._new_bound()
             bound.bind(arrays, batch)
             bound.enqueue(stream.ptr)  # what is done once per shape, and may not be captured, is done here
-            self._graphs[batch] = _Captured(bound, self._capture(bound, batch, stream))
+            stream.synchronize()
+            self._graphs[batch] = bound.capture(self._capture_stream)
         return outputs
 
     def _make_room(self, batch: int, stream: Any) -> None:
@@ -169,9 +153,7 @@ class TensorRtRunner(Runner):
         if small:
             self._graphs.clear()
             wanted = {**self.outputs, **(self.inputs if self.cuda_graph else {})}
-            self._buffers = {
-                name: self._cupy.empty((batch, *_static(spec)), dtype=spec.dtype) for name, spec in wanted.items()
-            }
+            self._buffers = {name: self._empty(spec, batch) for name, spec in wanted.items()}
 
     def _readable(self, name: str, array: Array, batch: int) -> Array:
         """``array`` itself where TensorRT can read it in place, else a copy."""
@@ -182,36 +164,16 @@ class TensorRtRunner(Runner):
         array = self._cupy.ascontiguousarray(array)
         return array if array.data.ptr % _ALIGNMENT == 0 else array.copy()
 
-    def _new_bound(self) -> _Bound:
-        assert self._api is not None
-        context = self._api.context(self._engine, self.label, for_capture=self.cuda_graph)
+    def _new_bound(self) -> BoundContext:
+        context = self._tensorrt.context(self._engine, self.label, for_capture=self.cuda_graph)
         context.set_device_memory(self._activations.data.ptr, self._activations.nbytes)
-        return _Bound(context, self)
+        return BoundContext(self._tensorrt, context, self.label, tuple(self.inputs))
 
-    def _capture(self, bound: _Bound, batch: int, stream: Any) -> Any:
-        """The CUDA graph of a run that has just been done once."""
+    @property
+    def _tensorrt(self) -> TensorRt:
+        """The TensorRT of an open runner."""
         assert self._api is not None
-        stream.synchronize()
-        side, queued, reason = self._capture_stream, False, "TensorRT reports a failure"
-        if not self._api.capturable(bound.context, side.ptr):
-            self._refuse_graph(batch, "TensorRT says that this network cannot be captured")
-        try:
-            side.begin_capture()
-            try:
-                queued = bound.context.execute_async_v3(side.ptr)
-            finally:
-                graph = side.end_capture()
-        except Exception as error:  # CuPy's CUDARuntimeError has no base of its own
-            queued, reason = False, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        if not queued:
-            self._refuse_graph(batch, reason)
-        return graph
-
-    def _refuse_graph(self, batch: int, reason: str) -> None:
-        said = "; ".join(self._api.logger.errors) if self._api is not None else ""
-        raise EngineError(
-            f"{self.label}: no CUDA graph for N = {batch}: {reason}{said and f' ({said})'}; use cuda_graph=False"
-        )
+        return self._api
 
     def _check_tensors(self, found: list[EngineTensor]) -> None:
         """The engine's inputs and outputs are those of the bundle; a plan of something else is refused."""
@@ -227,48 +189,3 @@ class TensorRtRunner(Runner):
             raise EngineError(
                 f"{self.plan}: the sidecar says at most N = {self.max_batch}, the plan {largest}; {again}"
             )
-
-    def _failed(self, what: str) -> EngineError:
-        said = "; ".join(self._api.logger.errors) if self._api is not None else ""
-        return EngineError(f"{self.label}: {what}" + (f"; TensorRT says: {said}" if said else ""))
-
-
-class _Bound:
-    """An execution context and what it is bound to, so that it is told only what has changed."""
-
-    def __init__(self, context: Any, runner: TensorRtRunner) -> None:
-        self.context = context
-        self._runner = runner
-        self._batch: int | None = None
-        self._addresses: dict[str, int] = {}
-
-    def bind(self, arrays: Mapping[str, Array], batch: int) -> None:
-        if batch != self._batch:
-            self._batch = None
-            for name in self._runner.inputs:
-                shape = tuple(int(n) for n in arrays[name].shape)
-                if not self.context.set_input_shape(name, shape):
-                    raise self._runner._failed(f"TensorRT does not take the shape {list(shape)} for {name}")
-            self._batch = batch
-        for name, array in arrays.items():
-            address = int(array.data.ptr)
-            if self._addresses.get(name) != address:
-                if not self.context.set_tensor_address(name, address):
-                    raise self._runner._failed(f"TensorRT does not take the address {address:#x} for {name}")
-                self._addresses[name] = address
-
-    def enqueue(self, stream: int) -> None:
-        if not self.context.execute_async_v3(stream):
-            raise self._runner._failed(f"the run failed on N = {self._batch}")
-
-
-@dataclass(frozen=True)
-class _Captured:
-    """A CUDA graph and the context it was captured from: TensorRT wants a context of its own for each."""
-
-    bound: _Bound
-    graph: Any
-
-
-def _static(spec: TensorSpec) -> tuple[int, ...]:
-    return tuple(n for n in spec.shape if n is not None)

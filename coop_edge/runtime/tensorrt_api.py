@@ -125,7 +125,7 @@ class TensorRt:
         definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(definition, self.logger)
         if not parser.parse(onnx):
-            self._fail(what, "the graph cannot be parsed", "; ".join(map(_parser_error, _errors_of(parser))))
+            raise self.error(what, "the graph cannot be parsed", "; ".join(map(_parser_error, _errors_of(parser))))
         config = builder.create_builder_config()
         shapes = self._add_profile(what, builder, definition, config, batch)
         if workspace_mb is not None:
@@ -139,7 +139,7 @@ class TensorRt:
         if self.logger.raised is not None:
             raise self.logger.raised
         if memory is None:
-            self._fail(what, "the build was stopped" if monitor.stopped else "TensorRT could not build it")
+            raise self.error(what, "the build was stopped" if monitor.stopped else "TensorRT could not build it")
         return Built(bytes(memory), shapes, None if cache is None else bytes(cache.serialize()))
 
     def deserialize(self, plan: bytes, what: str) -> tuple[Any, Any]:
@@ -148,7 +148,7 @@ class TensorRt:
         runtime = self._made(what, self.trt.Runtime)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            self._fail(what, "TensorRT does not load this plan")
+            raise self.error(what, "TensorRT does not load this plan")
         return runtime, engine
 
     def tensors(self, engine: Any) -> list[EngineTensor]:
@@ -179,7 +179,7 @@ class TensorRt:
             how = settings
         context = engine.create_execution_context(how)
         if context is None:
-            self._fail(what, "TensorRT could not create an execution context")
+            raise self.error(what, "TensorRT could not create an execution context")
         return context
 
     def capturable(self, context: Any, stream: int) -> bool:
@@ -191,7 +191,9 @@ class TensorRt:
         try:
             return kind(self.logger)
         except TypeError as error:
-            self._fail(what, f"TensorRT {self.version} does not start (no GPU, or its driver is too old)", str(error))
+            raise self.error(
+                what, f"TensorRT {self.version} does not start (no GPU, or its driver is too old)", str(error)
+            ) from None
 
     def _add_profile(
         self, what: str, builder: Any, definition: Any, config: Any, batch: tuple[int, int, int]
@@ -200,7 +202,7 @@ class TensorRt:
         for tensor in (definition.get_input(i) for i in range(definition.num_inputs)):
             shape = [int(n) for n in tensor.shape]
             if not shape or shape[0] != -1 or -1 in shape[1:]:
-                self._fail(what, f"input {tensor.name}: wanted a dynamic first axis and no other, found {shape}")
+                raise self.error(what, f"input {tensor.name}: wanted a dynamic first axis and no other, found {shape}")
             shapes[tensor.name] = [[n, *shape[1:]] for n in batch]
             profile.set_shape(tensor.name, *(tuple(wanted) for wanted in shapes[tensor.name]))
         config.add_optimization_profile(profile)
@@ -210,7 +212,7 @@ class TensorRt:
         trt = self.trt
         if self.flavour != "rtx":
             if targets:
-                self._fail(what, f"TensorRT builds for the GPU it runs on, not for SM {', '.join(targets)}")
+                raise self.error(what, f"TensorRT builds for the GPU it runs on, not for SM {', '.join(targets)}")
             return
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # without it a stream cannot be captured
         config.num_compute_capabilities = len(targets) or 1
@@ -218,9 +220,9 @@ class TensorRt:
         for index, target in enumerate([f"SM{sm}" for sm in targets] or ["CURRENT"]):
             if target not in known:
                 there = ", ".join(name for name in known if name.startswith("SM"))
-                self._fail(what, f"TensorRT for RTX {self.version} does not build for {target}; it knows {there}")
+                raise self.error(what, f"TensorRT for RTX {self.version} does not build for {target}; it knows {there}")
             if not config.set_compute_capability(known[target], index):
-                self._fail(what, f"TensorRT for RTX does not take the target {target}")
+                raise self.error(what, f"TensorRT for RTX does not take the target {target}")
 
     def _set_timing_cache(self, what: str, config: Any, content: bytes | None) -> Any:
         if content is None or self.flavour == "rtx":
@@ -232,9 +234,10 @@ class TensorRt:
             log.warning("%s: the timing cache is not of this TensorRT and GPU, or damaged; starting a new one", what)
         return None
 
-    def _fail(self, what: str, why: str, detail: str = "") -> Any:
+    def error(self, what: str, why: str, detail: str = "") -> EngineError:
+        """Return the error that says why ``what`` failed, with TensorRT's own words."""
         said = "; ".join(filter(None, (detail, *self.logger.errors)))
-        raise EngineError(f"{what}: {why}" + (f"; TensorRT says: {said}" if said else ""))
+        return EngineError(f"{what}: {why}" + (f"; TensorRT says: {said}" if said else ""))
 
 
 def _errors_of(parser: Any) -> list[Any]:

@@ -286,7 +286,7 @@ def test_feeds_are_checked(place):
     _, cupy, bundle, plan = place
     arrays, given = feed(cupy, 2)
     with TensorRtRunner(plan, bundle.network("refiner")) as runner:
-        with pytest.raises(InputError, match=r"query: wanted a cupy.ndarray, got a numpy.ndarray"):
+        with pytest.raises(InputError, match=r"query: wanted a cupy.ndarray for device 'cuda', got a numpy.ndarray"):
             runner.run({**given, "query": arrays["query"]})
         with pytest.raises(InputError, match=r"N = 7 is above the engine's largest batch, 6; split it"):
             runner.run(feed(cupy, LARGEST + 1)[1])

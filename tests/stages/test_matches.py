@@ -39,6 +39,8 @@ class Affine(OracleRunner):
             [*outputs, TensorSpec("offset", (None, T, 2))],
         )
 
+    def _check_device(self, name, array): ...  # a test may say that this is on a GPU
+
     def one(self, feed):
         value = feed["query"][0, 0] + feed["template"][0, 0]
         return {"probability": np.full(T, value / 100), "index": np.full(T, value), "offset": np.full((T, 2), 0.25)}
