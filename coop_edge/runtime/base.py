@@ -20,7 +20,7 @@ R = TypeVar("R", bound="Runner")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, shape (None = the batch axis, always the first) and NumPy dtype name of a graph's input or output."""
+    """Describes a graph's input or output: name, shape (None = the batch axis, always the first), NumPy dtype name."""
 
     name: str
     shape: tuple[int | None, ...]

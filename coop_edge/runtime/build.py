@@ -1,4 +1,4 @@
-"""Plans from a bundle's graphs, on the device that will run them: ``coop-edge build``. ``estimate`` never builds.
+"""Builds plans from a bundle's graphs on the device that will run them: ``coop-edge build``; ``estimate`` never does.
 
 A graph gets one optimisation profile: N from 1, tuned for ``opt``, up to ``max``. The defaults follow the pipeline. A
 detection is encoded alone, and the 42 templates of an object at once, but only when it is registered. The decoder is
@@ -52,12 +52,12 @@ class BuiltPlan:
 class BuildOptions:
     """How plans are built.
 
-    opt_batch, max_batch: N by role; what is not named keeps ``OPT_BATCH`` and ``MAX_BATCH``. workspace_mb: limit on
-    TensorRT's scratch memory. tf32: let FP32 products round to TF32 (10 bits); off, so that FP32 is FP32. timing_cache:
-    file of measured kernel timings, which makes a second build quicker; "auto" keeps one per TensorRT and SM in the
-    user's cache, None does without. folder: where plans go; None: beside the graphs or in the cache, where runners look
-    for them (``plan.plan_folders``). sm: build for that GPU ("86") instead of the current one; TensorRT for RTX alone
-    can, and such plans are not verified. force: build again what is there and fits.
+    opt_batch, max_batch: N by role; a role that is not named keeps ``OPT_BATCH`` and ``MAX_BATCH``. workspace_mb: limit
+    on TensorRT's scratch memory. tf32: let FP32 products round to TF32 (10 bits); off, so that FP32 is FP32.
+    timing_cache: file of measured kernel timings, which makes a second build quicker; "auto" keeps one per TensorRT and
+    SM in the user's cache, None does without. folder: where plans go; None: beside the graphs or in the cache, where
+    runners look for them (``plan.plan_folders``). sm: build for that GPU ("86") instead of the current one; TensorRT
+    for RTX alone can, and such plans are not verified. force: build again what is there and fits.
     """
 
     opt_batch: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -78,7 +78,7 @@ class BuildOptions:
             raise InputError(f"workspace_mb: wanted megabytes, at least 1, got {self.workspace_mb!r}")
 
     def batch(self, role: str) -> tuple[int, int, int]:
-        """Smallest, optimal and largest N of a role. Raises InputError if a given optimum is above the largest."""
+        """Return the smallest, optimal and largest N of a role. Raises InputError on an optimum above the largest."""
         largest = self.max_batch.get(role, MAX_BATCH[role])
         best = self.opt_batch.get(role, min(OPT_BATCH[role], largest))
         if best > largest:

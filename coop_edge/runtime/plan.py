@@ -41,7 +41,7 @@ class Target:
 
     @classmethod
     def here(cls, api: TensorRt, *, sm: str | None = None) -> Target:
-        """The current CUDA device with ``api``, or the SM that is given (no GPU is looked at then).
+        """Return the current CUDA device with ``api``, or the SM that is given (no GPU is looked at then).
 
         Raises BackendUnavailable if CuPy or the GPU does not answer.
         """
@@ -117,33 +117,33 @@ class PlanInfo:
 
 
 def plan_name(network: Network, target: Target) -> str:
-    """File name of the plan of ``network`` for ``target``."""
+    """Return the file name of the plan of ``network`` for ``target``."""
     return f"{plan_stem(network)}-{target.flavour}{target.version}-sm{target.sm}.plan"
 
 
 def plan_stem(network: Network) -> str:
-    """What the names of all plans of one graph begin with."""
+    """Return what the names of all plans of one graph begin with."""
     return f"{network.role}-{network.sha256[:8]}"
 
 
 def sidecar_of(plan: Path) -> Path:
-    """The path of a plan's sidecar."""
+    """Return the path of a plan's sidecar."""
     return plan.with_suffix(".json")
 
 
 def plan_folders(network: Network) -> tuple[Path, Path]:
-    """Where plans of ``network`` may lie, in the order of search: beside the graph, and in the user's cache."""
+    """Return where plans of ``network`` may lie, in the order of search: beside the graph, and in the user's cache."""
     return network.path.parent, cache_folder() / "plans" / network.path.resolve().parent.name
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/coop_edge``, else ``~/.cache/coop_edge``. A relative XDG_CACHE_HOME does not count."""
+    """Return ``$XDG_CACHE_HOME/coop_edge``, else ``~/.cache/coop_edge``. A relative XDG_CACHE_HOME does not count."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (given if given.is_absolute() else Path.home() / ".cache") / "coop_edge"
 
 
 def rebuild_command(network: Network) -> str:
-    """The command that builds the plans of the network's bundle again."""
+    """Return the command that builds the plans of the network's bundle again."""
     return f"coop-edge build {shlex.quote(str(network.path.parent))}"
 
 

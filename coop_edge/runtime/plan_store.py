@@ -1,4 +1,4 @@
-"""Where plans are written: the folder, the lock that keeps two builds apart, plan and sidecar whole or not at all."""
+"""Writes plans: chooses the folder, keeps two builds apart, stores plan and sidecar whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def writable_folder(network: Network, folder: Path | None = None) -> Path:
-    """The folder that new plans of ``network`` go to: ``folder``, else the first of ``plan_folders`` one can write to.
+    """Return the folder for new plans of ``network``: ``folder``, else the first of ``plan_folders`` one can write to.
 
     It is made if missing. Raises EngineError that says why none will do.
     """
@@ -47,7 +47,7 @@ def writable_folder(network: Network, folder: Path | None = None) -> Path:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, network: Network) -> Iterator[bool]:
-    """One process at a time builds the plans of a graph in ``folder``; True if another one had to be waited for.
+    """Let one process at a time build the plans of a graph in ``folder``; gives True if it had to wait for another.
 
     The kernel frees the lock when its holder ends, however it ends. What a killed build left half-written is removed.
     """
@@ -84,9 +84,9 @@ def write_plan(plan: LoadedPlan) -> None:
 
 
 def _acquire(path: Path) -> tuple[int, bool]:
-    """An open, locked file at ``path`` and whether it was held before.
+    """Open and lock a file at ``path``; return its handle and whether another process held it.
 
-    Its holder removes the file, so whoever waited may hold a lock on a file that has no name any more: then once again.
+    The holder removes the file, so whoever waited may hold a lock on a file that has no name any more, and tries again.
     """
     waited = False
     while True:

@@ -1,4 +1,4 @@
-"""Networks on TensorRT: plans that ``coop-edge build`` made, run on the caller's CUDA stream with CuPy memory."""
+"""Runs plans that ``coop-edge build`` made with TensorRT, on the caller's CUDA stream, in CuPy memory."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class TensorRtRunner(Runner):
 
     plan: its path; the sidecar beside it is read at once (``info``, ``max_batch``), the plan itself when the runner
     opens, with all checks of ``read_plan``. Or a plan that has been read, whose bytes are let go of when the runner
-    opens. label: what errors call it. cuda_graph: capture a CUDA graph for each N after its first run and launch that
-    from then on; inputs are then copied into the runner's own memory first. It helps where launching kernels takes
-    longer than running them, at small N.
+    opens. label: the runner's name in errors. cuda_graph: capture a CUDA graph for each N after its first run and
+    launch that from then on; inputs are then copied into the runner's own memory first. It helps where launching
+    kernels takes longer than running them, at small N.
 
-    On the device that is current in CuPy when it opens. Activations, outputs and copies of inputs are CuPy memory, one
-    block each, which grows to the largest N seen; outputs of runs of the same N are the same arrays. A run on another
-    stream than the last one starts after that has ended.
+    It runs on the device that is current in CuPy when it opens. Activations, outputs and copies of inputs are CuPy
+    memory, one block each, which grows to the largest N seen; outputs of runs of the same N are the same arrays. A run
+    on another stream than the last one starts after that has ended.
     """
 
     device = "cuda"
@@ -143,7 +143,7 @@ class TensorRtRunner(Runner):
         return outputs
 
     def _make_room(self, batch: int, stream: Any) -> None:
-        """Buffers for N = ``batch``. Graphs hold addresses, so they go when a buffer moves."""
+        """Take buffers for N = ``batch``. Graphs hold addresses, so they go when a buffer moves."""
         small = not self._buffers or any(len(buffer) < batch for buffer in self._buffers.values())
         full = batch not in self._graphs and len(self._graphs) >= _MAX_GRAPHS
         if self._buffers and (small or full):
@@ -156,7 +156,7 @@ class TensorRtRunner(Runner):
             self._buffers = {name: self._empty(spec, batch) for name, spec in wanted.items()}
 
     def _readable(self, name: str, array: Array, batch: int) -> Array:
-        """``array`` itself where TensorRT can read it in place, else a copy."""
+        """Return ``array`` itself where TensorRT can read it in place, else a copy."""
         if self.cuda_graph:
             staged = self._buffers[name][:batch]
             staged[...] = array
@@ -176,7 +176,7 @@ class TensorRtRunner(Runner):
         return self._api
 
     def _check_tensors(self, found: list[EngineTensor]) -> None:
-        """The engine's inputs and outputs are those of the bundle; a plan of something else is refused."""
+        """Raise EngineError unless the engine's inputs and outputs are those of the bundle."""
         wanted = [(True, spec) for spec in self.inputs.values()] + [(False, spec) for spec in self.outputs.values()]
         has = {(t.is_input, t.name, tuple(None if n == -1 else n for n in t.shape), t.dtype) for t in found}
         needs = {(is_input, spec.name, spec.shape, spec.dtype) for is_input, spec in wanted}

@@ -1,4 +1,4 @@
-"""The installed TensorRT, 10.3 to 11.x, or TensorRT for RTX: found here, and their differences settled here.
+"""Finds the installed TensorRT, 10.3 to 11.x, or TensorRT for RTX, and settles their differences.
 
 | | 10.x | 11.x | RTX 1.x |
 |---|---|---|---|
@@ -57,7 +57,7 @@ class EngineTensor:
 
 
 def load(name: str | None = None) -> TensorRt:
-    """TensorRT by the name of its module, or the first of ``MODULES`` that can be used.
+    """Load TensorRT by the name of its module, or the first of ``MODULES`` that can be used.
 
     Raises BackendUnavailable if it is not installed, does not load, or is older than 10.3; EngineError on another name.
     """
@@ -67,7 +67,7 @@ def load(name: str | None = None) -> TensorRt:
 
 
 def installed(names: Sequence[str] = MODULES) -> Iterator[TensorRt]:
-    """Each of ``names`` that can be used, imported when it is its turn. Raises BackendUnavailable if none can."""
+    """Yield each of ``names`` that can be used, imported when it is its turn. Raises BackendUnavailable if none can."""
     found, failures = False, []
     for name in names:
         try:
@@ -84,7 +84,7 @@ def installed(names: Sequence[str] = MODULES) -> Iterator[TensorRt]:
 
 @cache
 def _of_module(module: Any) -> TensorRt:
-    """One for all: TensorRT keeps the first logger of a process for as long as anything made with any logger lives."""
+    """Make one TensorRt per module: a process keeps its first logger for as long as anything made with one lives."""
     return TensorRt(module)
 
 
@@ -143,7 +143,7 @@ class TensorRt:
         return Built(bytes(memory), shapes, None if cache is None else bytes(cache.serialize()))
 
     def deserialize(self, plan: bytes, what: str) -> tuple[Any, Any]:
-        """IRuntime and ICudaEngine of a plan that was checked before. Raises EngineError."""
+        """Return IRuntime and ICudaEngine of a plan that was checked before. Raises EngineError."""
         self.logger.restart()
         runtime = self._made(what, self.trt.Runtime)
         engine = runtime.deserialize_cuda_engine(plan)
@@ -152,7 +152,7 @@ class TensorRt:
         return runtime, engine
 
     def tensors(self, engine: Any) -> list[EngineTensor]:
-        """Inputs and outputs of an engine."""
+        """Return the inputs and outputs of an engine."""
         found = []
         for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
             is_input = engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT
@@ -163,7 +163,7 @@ class TensorRt:
         return found
 
     def context(self, engine: Any, what: str, *, for_capture: bool = False) -> Any:
-        """An IExecutionContext whose activation memory the caller gives (``set_device_memory``). Raises EngineError.
+        """Make an IExecutionContext; the caller gives its memory (``set_device_memory``). Raises EngineError.
 
         for_capture: RTX then compiles the kernels of a shape at its first run, and not in the background, where a CUDA
         graph would have captured the slower ones that stand in for them.
@@ -183,11 +183,11 @@ class TensorRt:
         return context
 
     def capturable(self, context: Any, stream: int) -> bool:
-        """False if TensorRT says that this context cannot be captured. Only RTX can tell; elsewhere one tries."""
+        """Return False if TensorRT says that a context cannot be captured. Only RTX can tell; elsewhere one tries."""
         return bool(context.is_stream_capturable(stream)) if self.flavour == "rtx" else True
 
     def _made(self, what: str, kind: Any) -> Any:
-        """A Builder or a Runtime; without a driver their constructors return nothing, which pybind11 reports so."""
+        """Make a Builder or a Runtime. Without a driver their constructors return nothing; pybind11 says TypeError."""
         try:
             return kind(self.logger)
         except TypeError as error:
