@@ -125,7 +125,7 @@ def fresh_process(*arguments: str) -> dict[str, float]:
 
 
 def measure(bundles: Mapping[str, Bundle], checkpoints: list[Path], options: argparse.Namespace) -> dict[str, Any]:
-    """All figures as plain data; ``bundles`` by precision."""
+    """Measure all figures, as plain data; ``bundles`` by precision."""
     torch.set_num_threads(options.threads)
     first = next(iter(bundles.values()))
     try:
@@ -156,7 +156,7 @@ def measure(bundles: Mapping[str, Bundle], checkpoints: list[Path], options: arg
 
 
 def rows(result: dict[str, Any]) -> list[tuple[object, ...]]:
-    """The runs as lines of a table."""
+    """Return the runs as lines of a table."""
     names = [name for name in result["runs"][0] if isinstance(result["runs"][0][name], dict)]
     lines = []
     for figures in result["runs"]:
@@ -167,7 +167,7 @@ def rows(result: dict[str, Any]) -> list[tuple[object, ...]]:
 
 
 def slower(result: dict[str, Any]) -> list[str]:
-    """Runs in which ONNX Runtime took longer than eager PyTorch."""
+    """Return the runs in which ONNX Runtime took longer than eager PyTorch."""
     return [
         f"{figures['role']}, batch {figures['batch']}, {LABELS[name]}: {figures[name]['ratio']:.2f}"
         for figures in result["runs"]
@@ -177,13 +177,13 @@ def slower(result: dict[str, Any]) -> list[str]:
 
 
 def process_rows(result: dict[str, Any]) -> list[tuple[object, ...]]:
-    """Load time and memory as lines of a table."""
+    """Return load time and memory as lines of a table."""
     keys = ("load_ms", "loaded_mb", "peak_growth_mb", "import_mb")
     return [(LABELS[name], *(figures[key] for key in keys)) for name, figures in result["processes"].items()]
 
 
 def bundles_of(options: argparse.Namespace, folder: Path, checkpoints: list[Path]) -> dict[str, Bundle]:
-    """By precision: the given bundle alone, or the checkpoints' in both precisions, written into ``folder``."""
+    """Return bundles by precision: the given one alone, or the checkpoints' in both, written into ``folder``."""
     if options.bundle:
         bundle = Bundle.load(options.bundle)
         return {bundle.network("refiner").precision: bundle}
