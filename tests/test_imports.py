@@ -34,12 +34,10 @@ MAY_IMPORT = {
     "demo": FOUNDATION,
     "backend": FOUNDATION | {"mesh", "render", "pnp", "kernels", "runtime"},
     "doctor": FOUNDATION | {"backend", "runtime"},
-    "profiling": {"types"},
-    "pipeline": FOUNDATION | {"mesh", "render", "pnp", "runtime", "stages", "profiling"},
+    "pipeline": FOUNDATION | {"mesh", "render", "pnp", "runtime", "stages"},
     "registry": FOUNDATION | {"backend", "mesh", "render", "templates", "runtime", "stages"},
     "estimator": FOUNDATION | {"backend", "mesh", "templates", "runtime", "stages", "pipeline", "registry"},
     "cli": {"*"},
-    "latency": FOUNDATION | {"backend", "demo", "estimator", "runtime"},
     "__main__": {"*"},
     "__init__": {"*"},
 }
