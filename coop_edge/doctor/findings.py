@@ -100,7 +100,7 @@ class Findings:
         build = self.onnxruntime_build
         return self._keep(build, "onnxruntime") if self.facts("onnxruntime") else self.bring(status, build)
 
-    def bring_onnxruntime_cuda(self, status: Status) -> str:
+    def bring_gpu_build(self, status: Status) -> str:
         """Install ONNX Runtime with CUDA, in the place of any build without; "" where its wheel does not run."""
         if self.onnxruntime_build != "onnxruntime-gpu":
             return ""
@@ -135,7 +135,7 @@ class Findings:
         build = self.build(status, self.usable[0]) if self.usable else "coop-edge build NAME"
         if self.tensorrt_works:
             return build
-        if onnxruntime := self.bring_onnxruntime_cuda(status):
+        if onnxruntime := self.bring_gpu_build(status):
             return onnxruntime
         tensorrt = self.bring_tensorrt(status)
         return f"{tensorrt} && {build}" if tensorrt else ""

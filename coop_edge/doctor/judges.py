@@ -76,15 +76,14 @@ def cupy_cache(facts: Facts, findings: Findings) -> Judged:
 
 
 def version(version: str, _: Findings) -> Judged:
-    return Judged("ok", version, {"version": version})
+    return Judged("ok", version)
 
 
 def open3d(version: str, findings: Findings) -> Judged:
     """Found among the distributions; only ``examine(deep=True)`` imports it."""
-    problem, data = findings["open3d"].problem, {"version": version}
-    if problem:
-        return Judged("broken", f"{version}: {problem}", data)
-    return Judged("ok", version if findings.facts("open3d") else f"{version} (not imported; --deep does)", data)
+    if problem := findings["open3d"].problem:
+        return Judged("broken", f"{version}: {problem}")
+    return Judged("ok", version if findings.facts("open3d") else f"{version} (not imported; --deep does)")
 
 
 def gpu(facts: Facts, _: Findings) -> Judged:

@@ -1,4 +1,4 @@
-"""Latency: what is measured and how it is said, with tiny networks. How fast anything is, no test says."""
+"""`coop-edge bench` and `benchmarks.latency`: what is measured and how it is said. No test says how fast anything is."""
 
 from __future__ import annotations
 
