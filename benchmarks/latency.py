@@ -1,4 +1,4 @@
-"""Time of ``Estimator`` calls: ``python -m benchmarks.latency --device cpu|cuda --engines NAME --json FILE``.
+"""Measures how long ``Estimator`` calls take: ``python -m benchmarks.latency --device cpu|cuda --engines NAME``.
 
 On the scene of the demo (640 x 480): a process' first call, then percentiles per stage and in all for one object with
 one hypothesis and with five, for eight detections, and for tracking; the share of the networks, and the peak memory.
@@ -15,8 +15,8 @@ from rich.console import Console
 from benchmarks.common import print_table, versions, write_json
 from coop_edge.base.hardware import hardware
 from coop_edge.cli.bench import table
+from coop_edge.cli.latency import measure
 from coop_edge.errors import CoopEdgeError
-from coop_edge.latency import measure
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -26,8 +26,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0 = all cores")
     parser.add_argument("--repeats", type=int, default=100, help="calls timed per case (default 100)")
     parser.add_argument("--seconds", type=float, default=120.0, help="stop repeating a case after this time")
-    parser.add_argument("--iterations", type=int, default=5, help="renders per hypothesis")
-    parser.add_argument("--track-iterations", type=int, default=2, help="renders per tracked object")
+    parser.add_argument("--iterations", type=int, help="refine.iterations: renders per hypothesis")
+    parser.add_argument("--track-iterations", type=int, help="refine.track_iterations: renders per tracked object")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any option of EstimatorConfig; repeatable"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
     return parser.parse_args(arguments)
 
@@ -35,6 +38,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """0, or 2 with one line on standard error."""
     options = parse(arguments)
+    flags = {"refine.iterations": options.iterations, "refine.track_iterations": options.track_iterations}
+    given = [f"{name}={value}" for name, value in flags.items() if value is not None]
     try:
         result = measure(
             options.engines,
@@ -42,8 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             threads=options.threads,
             repeats=options.repeats,
             seconds=options.seconds,
-            iterations=options.iterations,
-            track_iterations=options.track_iterations,
+            settings=[*given, *options.set],
         )
     except CoopEdgeError as error:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)

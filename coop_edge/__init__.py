@@ -10,32 +10,34 @@ from typing import TYPE_CHECKING, Any
 
 from coop_edge.base.version import __version__
 
-_HOME = {
-    "Estimator": "estimator",
-    "Camera": "types",
-    "Detection": "types",
-    "PoseEstimate": "types",
-    "StageTimes": "types",
-    "EstimatorConfig": "config",
-    "CoarseConfig": "config",
-    "RansacConfig": "config",
-    "RefineConfig": "config",
-    "SelectConfig": "config",
-    "LmConfig": "config",
-    "CoopEdgeError": "errors",
-    "InputError": "errors",
-    "MeshError": "errors",
-    "ConfigError": "errors",
-    "BundleError": "errors",
-    "EngineError": "errors",
-    "BackendUnavailable": "errors",
-    "Mesh": "mesh",
-    "Symmetries": "mesh",
-    "TemplateSet": "templates",
-    "OverlayItem": "visual.overlay",
-    "draw_overlay": "visual.overlay",
-    "Backend": "backend",
+_PUBLIC = {
+    "backend": ("Backend",),
+    "config": (
+        "CoarseConfig",
+        "EstimatorConfig",
+        "LmConfig",
+        "OutlineConfig",
+        "RansacConfig",
+        "RefineConfig",
+        "SelectConfig",
+    ),
+    "errors": (
+        "BackendUnavailable",
+        "BundleError",
+        "ConfigError",
+        "CoopEdgeError",
+        "EngineError",
+        "InputError",
+        "MeshError",
+    ),
+    "estimator": ("Estimator",),
+    "mesh": ("Mesh", "Symmetries"),
+    "templates": ("TemplateSet",),
+    "types": ("Camera", "Detection", "PoseEstimate", "StageTimes"),
+    "visual.overlay": ("OverlayItem", "draw_overlay"),
 }
+"""Module -> its public names. The imports below tell type checkers the same; a test keeps the two equal."""
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = ["__version__", *_HOME]
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from coop_edge.config import CoarseConfig as CoarseConfig
     from coop_edge.config import EstimatorConfig as EstimatorConfig
     from coop_edge.config import LmConfig as LmConfig
+    from coop_edge.config import OutlineConfig as OutlineConfig
     from coop_edge.config import RansacConfig as RansacConfig
     from coop_edge.config import RefineConfig as RefineConfig
     from coop_edge.config import SelectConfig as SelectConfig

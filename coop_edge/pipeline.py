@@ -13,10 +13,10 @@ from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.ops.base import Array, Operations
 from coop_edge.pnp.base import PnpSolver
-from coop_edge.profiling import StageClock
 from coop_edge.render.base import Renderer
 from coop_edge.runtime.base import Runner
 from coop_edge.runtime.bundle import Bundle
+from coop_edge.stages.clock import StageClock
 from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel

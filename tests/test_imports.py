@@ -38,12 +38,10 @@ MAY_IMPORT = {
     "demo": FOUNDATION,
     "backend": FOUNDATION | {"mesh", "ops", "render", "pnp", "kernels", "runtime"},
     "doctor": FOUNDATION | {"backend", "runtime"},
-    "profiling": {"types"},
-    "pipeline": FOUNDATION | {"mesh", "ops", "render", "pnp", "runtime", "stages", "profiling"},
+    "pipeline": FOUNDATION | {"mesh", "ops", "render", "pnp", "runtime", "stages"},
     "registry": FOUNDATION | {"backend", "mesh", "ops", "render", "templates", "runtime", "stages"},
     "estimator": FOUNDATION | {"backend", "mesh", "templates", "runtime", "stages", "pipeline", "registry"},
     "cli": {"*"},
-    "latency": FOUNDATION | {"backend", "demo", "estimator", "runtime"},
     "__main__": {"*"},
     "__init__": {"*"},
 }
@@ -241,3 +239,25 @@ def test_every_public_name_resolves_and_a_wrong_one_says_what_exists():
     assert set(coop_edge.__all__) <= set(dir(coop_edge))
     with pytest.raises(AttributeError, match=r"it offers: .*Camera"):
         coop_edge.Kamera  # noqa: B018
+
+
+def test_type_checkers_are_told_the_same_public_names():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    told = [
+        node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module.startswith("coop_edge.")
+    ]
+    names = {(alias.name, alias.asname, node.module) for node in told for alias in node.names}
+    assert names == {(name, name, f"coop_edge.{home}") for name, home in coop_edge._HOME.items()}
+    assert len(coop_edge.__all__) == len(set(coop_edge.__all__))
+
+
+def test_every_option_class_is_public():
+    from coop_edge import config
+    from coop_edge.base.options import Config
+
+    options = {
+        name
+        for name, value in vars(config).items()
+        if isinstance(value, type) and issubclass(value, Config) and value is not Config
+    }
+    assert {"EstimatorConfig", "OutlineConfig", "LmConfig"} <= options <= set(coop_edge.__all__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
@@ -12,6 +11,7 @@ from benchmarks.accuracy.measure import measure
 from benchmarks.accuracy.methods import METHODS, MethodOptions
 from benchmarks.accuracy.reliability import CORRECT_HELP, RIGHT
 from benchmarks.accuracy.tables import print_tables
+from coop_edge.config import EstimatorConfig
 from coop_edge.errors import ConfigError, CoopEdgeError, InputError
 
 _ONLY_OURS = ("engines", "iterations", "stage", "set", "device")
@@ -40,7 +40,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hypotheses", type=int, metavar="K", help="templates per detection (default 1; baselines 5)")
     parser.add_argument("--iterations", type=int, metavar="I", help="renders per hypothesis (default 5)")
     parser.add_argument("--stage", choices=("coarse", "refined"), help="coarse: no refinement (default refined)")
-    parser.add_argument("--set", action="append", metavar="A.B=VALUE", help="another option of EstimatorConfig")
+    parser.add_argument(
+        "--set", action="append", metavar="NAME=VALUE", help="any option of EstimatorConfig; repeatable"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument("--seed", type=int, metavar="N", help="of all that is drawn at random (default 0)")
     parser.add_argument("--poses", metavar="CSV", help="score the poses of this file instead of running a method")
@@ -98,26 +100,13 @@ def method_options(options: argparse.Namespace) -> MethodOptions | None:
 
 
 def _config(options: argparse.Namespace) -> dict[str, Any]:
-    config: dict[str, Any] = {}
-    for text in options.set or ():
-        name, equals, value = text.partition("=")
-        *sections, last = name.split(".")
-        if not equals or not all((*sections, last)):
-            raise ConfigError(f"--set: wanted NAME=VALUE such as coarse.min_inliers=8, got {text!r}")
-        inner = config
-        for section in sections:
-            inner = inner.setdefault(section, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"--set {text}: {section} has been given a value itself")
-        try:
-            inner[last] = json.loads(value)
-        except ValueError:
-            inner[last] = value
-    iterations = 0 if options.stage == "coarse" else options.iterations
+    """Options of EstimatorConfig as nested plain data, of the flags that stand for one and of ``--set``."""
     if options.stage == "coarse" and options.iterations:
         raise ConfigError(f"--iterations {options.iterations}: --stage coarse does none; leave one of the two out")
-    if iterations is not None:
-        if "iterations" in config.get("refine", {}):
-            raise ConfigError("--set refine.iterations: given by --iterations or --stage too; leave one of the two out")
-        config.setdefault("refine", {})["iterations"] = iterations
-    return config
+    flags = {
+        "coarse.hypotheses": options.hypotheses,
+        "refine.iterations": 0 if options.stage == "coarse" else options.iterations,
+        "ransac.seed": options.seed,
+    }
+    given = [f"{name}={value}" for name, value in flags.items() if value is not None]
+    return EstimatorConfig.parse([*given, *(options.set or [])])

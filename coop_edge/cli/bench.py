@@ -1,4 +1,4 @@
-"""The command `coop-edge bench`: how fast the installed engines are on this machine, in short."""
+"""The command `coop-edge bench`: how fast the installed engines are on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from coop_edge.cli.estimate import DeviceName, DeviceOption, JsonOption, Threads
+from coop_edge.cli import options
+from coop_edge.cli.output import print_what_ran
 from coop_edge.errors import BundleError
 
 
@@ -18,20 +19,31 @@ def bench(
     engines: Annotated[
         list[str] | None, typer.Option(help="Name or folder of a bundle; may be given several times. Default: all.")
     ] = None,
-    device: DeviceOption = DeviceName.auto,
-    threads: Threads = 0,
+    device: options.Device = options.DeviceName.auto,
+    threads: options.Threads = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Calls timed per case.")] = 20,
     seconds: Annotated[float, typer.Option(min=0.0, help="Stop repeating a case after this time.")] = 10.0,
-    as_json: JsonOption = False,
+    settings: options.Settings = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Time the installed engines on the demo's scene: registering one object, five hypotheses, eight, tracking."""
-    from coop_edge.latency import measure
+    """Time the installed engines on the demo's scene: one object, five hypotheses, eight objects, tracking."""
+    from coop_edge.cli.latency import measure
     from coop_edge.runtime.bundle import available
 
     wanted: list[str | Path] = [*engines] if engines else [*available()]
     if not wanted:
         raise BundleError("no engines are installed; give a bundle's folder with --engines")
-    reports = [measure(each, device=device.value, threads=threads, repeats=repeats, seconds=seconds) for each in wanted]
+    reports = [
+        measure(
+            each,
+            device=device.value,
+            threads=threads,
+            repeats=repeats,
+            seconds=seconds,
+            settings=settings or (),
+        )
+        for each in wanted
+    ]
     if as_json:
         typer.echo(json.dumps(reports))
         return
@@ -40,9 +52,8 @@ def bench(
 
 
 def _print(report: dict[str, Any]) -> None:
-    console, backend, cold = Console(), report["backend"], report["cold"]
-    line = f"{report['engines']} {report['version']} on {backend['name']} ({backend['reason']})"
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console, cold = Console(), report["cold"]
+    print_what_ran(report)
     console.print(table(report))
     peak = report["memory"]["peak_mb"]
     memory = "" if peak is None else f"; memory of this process at its peak {peak:.0f} MB"
@@ -55,7 +66,7 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """One row per case of ``latency.measure``, milliseconds."""
+    """Make a table of what ``latency.measure`` returns: a row per case, milliseconds."""
     stages = list(next(iter(report["cases"].values()))["stages"])
     out = Table("ms", "p50", "p90", "p99", *stages, "networks", "share", "found", "calls")
     for column in out.columns[1:]:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from coop_edge.cli.options import Json
 from coop_edge.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from coop_edge.runtime.build import BuiltPlan
 
 _BATCH_HELP = "N for every role, or ROLE=N; may be given several times."
@@ -36,7 +38,7 @@ def build(
     ] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="File of kernel timings; default: in the cache.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Build again what is there and fits.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Build the TensorRT plans of a bundle on the device that will run them, and verify them."""
     from coop_edge.runtime.build import BuildOptions, build_plans
@@ -63,7 +65,7 @@ def build(
 
 
 def _batches(option: str, given: list[str] | None, roles: list[str]) -> dict[str, int]:
-    """ "N" counts for every role, "ROLE=N" for one and before it."""
+    """Read batches by role: "N" counts for every role; "ROLE=N", for one, takes precedence."""
     batches: dict[str, int] = {}
     for text in sorted(given or [], key=lambda text: "=" in text):
         role, _, number = text.rpartition("=")
@@ -105,6 +107,8 @@ def _table(plans: list[BuiltPlan]) -> Table:
 
 @contextmanager
 def _progress() -> Iterator[BuildProgress]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     console = Console(stderr=True)
     bars = Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal)
@@ -113,7 +117,7 @@ def _progress() -> Iterator[BuildProgress]:
 
 
 class BuildProgress:
-    """TensorRT's phases as nested bars of rich, which is safe to call from several threads."""
+    """Shows TensorRT's phases as nested bars of rich, which is safe to call from several threads."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.errors import InputError, quoted
 from coop_edge.types import Camera, Detection
+
+if TYPE_CHECKING:
+    from coop_edge.estimator import Estimator
 
 _PINHOLE = ("fx", "fy", "cx", "cy")
 _CAMERA_KEYS = ("K", "cam_K", *_PINHOLE, "width", "height", "distortion")
@@ -20,15 +23,19 @@ _DETECTION_KEYS = ("object", "bbox", "mask", "score")
 
 
 class ObjectArgument(NamedTuple):
-    """One ``--object``."""
+    """One ``--object``, with its file of ``--templates`` if there is one."""
 
     name: str
     mesh: Path
     unit: str
+    templates: Path | None = None
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB uint8 [h,w,3], as the sensor saw it: an orientation tag would not fit the intrinsics. Raises InputError."""
+    """Read a picture as RGB uint8 [h,w,3]. Raises InputError.
+
+    An orientation tag is not applied: the intrinsics are of the image as the sensor saw it.
+    """
     import cv2
 
     if not path.is_file():
@@ -46,7 +53,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:
-    """A camera from ``FX,FY,CX,CY`` or from a JSON file; its size is the image's where the file does not say it.
+    """Read a camera from ``FX,FY,CX,CY`` or from a JSON file; its size is the image's where the file does not say it.
 
     The file holds K (3 x 3 or 9 numbers, row by row; BOP's name cam_K too) or fx, fy, cx, cy; and may hold width,
     height and distortion. What else BOP writes there (depth_scale, the camera's place) is skipped. Raises InputError.
@@ -75,32 +82,42 @@ def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:
     return camera
 
 
-def parse_objects(arguments: Sequence[str]) -> list[ObjectArgument]:
-    """Of ``NAME=MESH:UNIT``. Raises InputError."""
-    objects = [_object(text) for text in arguments]
-    names = [each.name for each in objects]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"--object: there is an object {twice[0]!r} already; wanted each name once")
-    return objects
+def parse_objects(arguments: Sequence[str], templates: Sequence[str] = ()) -> list[ObjectArgument]:
+    """Read arguments of the form ``NAME=MESH:UNIT``, and the ``NAME=TEMPLATES.npz`` of some of them. Raises InputError.
 
-
-def parse_templates(arguments: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
-    """Of ``NAME=TEMPLATES.npz``, each of an object among ``names``. Raises InputError."""
-    found: dict[str, Path] = {}
+    Meshes and templates are not opened yet.
+    """
+    objects: dict[str, ObjectArgument] = {}
     for text in arguments:
+        name, _, rest = text.partition("=")
+        mesh, _, unit = rest.rpartition(":")
+        if not (name and mesh and unit):
+            raise InputError(f"--object: wanted NAME=MESH:UNIT, such as cup=cup.ply:mm, got {text!r}")
+        if name in objects:
+            raise InputError(f"--object: there is an object {name!r} already; wanted each name once")
+        objects[name] = ObjectArgument(name, Path(mesh), unit)
+    for text in templates:
         name, _, path = text.partition("=")
-        if name not in names or not path:
-            known = ", ".join(names)
+        if name not in objects or not path:
+            known = ", ".join(objects)
             raise InputError(f"--templates: wanted NAME=TEMPLATES.npz with NAME one of {known}, got {text!r}")
-        if name in found:
-            raise InputError(f"--templates: wanted one file for {name!r}, got {str(found[name])!r} and {path!r}")
-        found[name] = Path(path)
-    return found
+        if (before := objects[name].templates) is not None:
+            raise InputError(f"--templates: wanted one file for {name!r}, got {str(before)!r} and {path!r}")
+        objects[name] = objects[name]._replace(templates=Path(path))
+    return list(objects.values())
+
+
+def add_objects(estimator: Estimator, objects: Sequence[ObjectArgument]) -> None:
+    """Register the objects. Raises what ``Estimator.add_object`` raises."""
+    for each in objects:
+        estimator.add_object(each.name, each.mesh, unit=each.unit, templates=each.templates)
 
 
 def read_detections(path: Path) -> list[Detection]:
-    """Of a JSON list of {"object", "bbox" and/or "mask", "score"}; a mask is a picture, its path relative to the file's
-    folder, and what is not black in it is the object. Raises InputError that says which entry."""
+    """Read a JSON list of {"object", "bbox" and/or "mask", "score"}. Raises InputError that says which entry is wrong.
+
+    A mask is a picture, its path relative to the file's folder; what is not black in it is the object.
+    """
     entries = _read_json(path, "--detections: wanted a JSON file")
     if not isinstance(entries, list):
         raise InputError(f'{path}: wanted a JSON list of {{"object": ..., "bbox": [x, y, width, height]}}')
@@ -111,14 +128,6 @@ def read_detections(path: Path) -> list[Detection]:
         except InputError as error:
             raise InputError(f"{path}: detection {i}: {error}") from None
     return detections
-
-
-def _object(text: str) -> ObjectArgument:
-    name, _, rest = text.partition("=")
-    mesh, _, unit = rest.rpartition(":")
-    if not (name and mesh and unit):
-        raise InputError(f"--object: wanted NAME=MESH:UNIT, such as cup=cup.ply:mm, got {text!r}")
-    return ObjectArgument(name, Path(mesh), unit)
 
 
 def _detection(path: Path, entry: Any) -> Detection:

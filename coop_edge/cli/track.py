@@ -1,20 +1,18 @@
-"""The command `coop-edge track`: poses through a video. Exit codes: 0 all found in the last frame, 1 something was
-lost, 2 wrong use.
-"""
+"""The command `coop-edge track`: poses through a video."""
 
 from __future__ import annotations
 
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
-from rich.console import Console
 
-from coop_edge.cli.estimate import DeviceName, DeviceOption, Engines, Hypotheses, Templates, Threads
+from coop_edge.cli import options
+from coop_edge.cli.output import draw_poses, print_line
 from coop_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
     from coop_edge.cli.frames import Frame
     from coop_edge.estimator import Estimator
-    from coop_edge.mesh import Mesh
-    from coop_edge.render.base import Renderer
     from coop_edge.types import Camera, Detection, PoseEstimate
 
 
@@ -40,27 +36,28 @@ class Tracked(NamedTuple):
 
 def track(
     source: Annotated[Path, typer.Argument(metavar="VIDEO|FOLDER", help="Video, or folder of pictures.")],
-    camera: Annotated[str, typer.Option(help="FX,FY,CX,CY in pixels, or a JSON file with K or fx, fy, cx, cy.")],
-    object_: Annotated[list[str], typer.Option("--object", help="NAME=MESH:UNIT; may be given several times.")],
+    camera: options.Camera,
+    object_: options.Objects,
     detections: Annotated[
-        Path, typer.Option(help='Of the first frame: JSON list of {"object": NAME, "bbox": [x, y, width, height]}.')
+        Path, typer.Option(help='Of the first frame: JSON list of {"object": NAME, "bbox": \\[x, y, width, height]}.')
     ],
     overlay: Annotated[Path | None, typer.Option(help="Folder for the frames with the poses drawn over them.")] = None,
     reregister: Annotated[
         bool, typer.Option("--reregister", help="Look again, in every frame, for what is lost, where it was last seen.")
     ] = False,
-    templates: Templates = None,
-    engines: Engines = "coop-xs",
-    device: DeviceOption = DeviceName.auto,
-    threads: Threads = 0,
-    hypotheses: Hypotheses = 1,
-    iterations: Annotated[int, typer.Option(min=0, max=100, help="Renders per hypothesis in the first frame.")] = 5,
-    track_iterations: Annotated[int, typer.Option(min=1, max=100, help="Renders per object in later frames.")] = 2,
+    templates: options.Templates = None,
+    engines: options.Engines = "coop-xs",
+    device: options.Device = options.DeviceName.auto,
+    threads: options.Threads = 0,
+    hypotheses: options.Hypotheses = None,
+    iterations: options.Iterations = None,
+    track_iterations: options.TrackIterations = None,
+    settings: options.Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per frame and line.")] = False,
 ) -> None:
     """Follow objects through a video: estimated in the first frame, tracked from there. One line per frame.
 
-    Exit code 0: all found in the last frame, 1: something was lost, 2: wrong use.
+    Exit code 1: something is lost in the last frame.
     """
     from coop_edge.cli import inputs
     from coop_edge.cli.frames import open_frames
@@ -68,26 +65,28 @@ def track(
 
     if overlay is not None and overlay.resolve() == source.resolve():
         raise InputError(f"--overlay: {overlay} is the folder of the frames themselves; give another one")
-    objects = inputs.parse_objects(object_)
-    files = inputs.parse_templates(templates or [], [each.name for each in objects])
+    flags = {
+        "coarse.hypotheses": hypotheses,
+        "refine.iterations": iterations,
+        "refine.track_iterations": track_iterations,
+    }
+    config = options.configured(settings, flags)
+    objects = inputs.parse_objects(object_, templates or [])
     wanted = inputs.read_detections(detections)
     frames = open_frames(source)
     name, picture = next(frames)
     intrinsics = inputs.read_camera(camera, picture)
-    config = {
-        "coarse": {"hypotheses": hypotheses},
-        "refine": {"iterations": iterations, "track_iterations": track_iterations},
-    }
     found = True
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
-        for each in objects:
-            estimator.add_object(each.name, each.mesh, unit=each.unit, templates=files.get(each.name))
+        inputs.add_objects(estimator, objects)
         estimator.warmup()
         renderer = functools.cache(functools.partial(estimator.backend.renderer, threads=threads))
         for frame in follow(estimator, intrinsics, (name, picture), frames, wanted, reregister=reregister):
             _print(frame, as_json)
             if overlay is not None:
-                _draw(overlay / _picture_name(frame.name), frame, estimator, intrinsics, renderer)
+                path = overlay / _picture_name(frame.name)
+                looked = (estimator, frame.results, frame.detections)
+                draw_poses(path, frame.image, intrinsics, *looked, renderer=renderer)
             found = all(result.success for result in frame.results)
     raise typer.Exit(0 if found else 1)
 
@@ -151,20 +150,6 @@ def _place(estimator: Estimator, camera: Camera, result: PoseEstimate, before: D
     return Detection(result.object, (float(low[0]), float(low[1]), float(size[0]), float(size[1])))
 
 
-def _draw(
-    path: Path, frame: Tracked, estimator: Estimator, camera: Camera, renderer: Callable[[Mesh], Renderer]
-) -> None:
-    from coop_edge.visual.draw import write_image
-    from coop_edge.visual.overlay import OverlayItem, draw_overlay
-
-    meshes = estimator.objects
-    items = [
-        OverlayItem(result, meshes[result.object], detection)
-        for result, detection in zip(frame.results, frame.detections, strict=True)
-    ]
-    write_image(path, draw_overlay(frame.image, camera, items, renderer=renderer))
-
-
 def _picture_name(frame: str) -> str:
     """The frame's own name where such a picture can be written: two frames never share one."""
     return frame if Path(frame).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp") else f"{frame}.png"
@@ -176,8 +161,7 @@ def _print(frame: Tracked, as_json: bool) -> None:
         typer.echo(json.dumps({"frame": frame.name, "ms": round(frame.ms, 3), "results": results}))
         return
     texts = [f"{each.object} {each.score:.3f} {each.reason or 'found'}" for each in frame.results]
-    line = f"{frame.name}  {'; '.join(texts) or 'no detections'}  {frame.ms:.1f} ms"
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    print_line(f"{frame.name}  {'; '.join(texts) or 'no detections'}  {frame.ms:.1f} ms")
 
 
 def _since(start: float) -> float:

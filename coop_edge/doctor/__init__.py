@@ -1,8 +1,8 @@
 """What is on this machine, what is missing, and whether an Estimator could run: the command ``coop-edge doctor``.
 
-Every probe is isolated: what loads native libraries runs in a child process with a time limit, so an import that
-raises, crashes or hangs becomes a row with the status "broken", and the report goes on. Probes measure, ``judge*``
-turn measurements into rows, ``verdict`` sums up, ``assemble`` does all of it, ``table`` prints.
+Probes (``machine``, ``libraries``, ``networks``) return plain data. What loads native libraries runs in a child process
+with a time limit (``isolate``), so an import that raises, crashes or hangs becomes a row with the status "broken", and
+the report goes on. ``checks`` makes the rows, ``report`` the verdict, ``assemble`` does all of it, ``table`` prints.
 
 ``Report.to_dict`` is what ``coop-edge doctor --json`` prints, schema 1:
 

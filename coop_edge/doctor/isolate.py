@@ -1,7 +1,7 @@
-"""Runs a probe so that nothing it does can hurt the report: an exception, a crash or a hang becomes one readable line.
+"""Runs a probe so that an exception, a crash or a hang becomes one readable line.
 
-Probes that load native libraries run in a child process. A driver that hangs, a wheel with instructions this processor
-does not have, two packages that overwrote each other's libraries: they take the child down, and the report says so.
+Probes that load native libraries run in a child process. A driver that hangs, a wheel with instructions that this
+processor lacks, two packages that overwrote each other's libraries: they take the child down, not the report.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CHILD = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a probe found (``facts``, plain data), or why it found nothing (``problem``).
+    """What a probe found (``facts``, plain data), or why it found nothing (``problem``); neither: not installed.
 
     said: what libraries wrote to standard error or output meanwhile.
     """
@@ -51,15 +51,10 @@ def here(probe: Callable[[], Facts]) -> Outcome:
 
 def in_child(place: str, *, timeout_s: float = TIMEOUT_S) -> Outcome:
     """Run the probe ``"package.module:function"`` in a fresh interpreter with this one's search path."""
-    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), place]
+    command, pipe = [sys.executable, "-c", _CHILD, json.dumps(sys.path), place], subprocess.PIPE
     try:
         process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
+            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, errors="replace"
         )
     except OSError as error:
         return Outcome(problem=f"no process to look in could be started: {quoted(error)}")
@@ -78,7 +73,7 @@ def in_child(place: str, *, timeout_s: float = TIMEOUT_S) -> Outcome:
 
 
 def child(place: str) -> None:
-    """What runs in the child: the answer goes to standard output, all that libraries print goes elsewhere."""
+    """Run the probe in the child: its answer goes to standard output, all that libraries print to standard error."""
     answer = os.dup(1)
     os.dup2(2, 1)
     module, _, name = place.partition(":")
@@ -101,8 +96,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _ending(code: int, said: str) -> str:
-    last = (said.strip().splitlines() or [""])[-1]
+    how = f"ended with exit code {code}"
     if code < 0:
         with suppress(ValueError):
-            return f"crashed with {signal.Signals(-code).name}" + (f": {last}" if last else "")
-    return f"ended with exit code {code}" + (f": {last}" if last else "")
+            how = f"crashed with {signal.Signals(-code).name}"
+    last = (said.strip().splitlines() or [""])[-1]
+    return f"{how}: {last}" if last else how

@@ -7,21 +7,32 @@ from typing import TYPE_CHECKING
 
 from coop_edge.doctor.isolate import Facts
 from coop_edge.doctor.machine import storage
-from coop_edge.errors import quoted
+from coop_edge.errors import BackendUnavailable, EngineError, quoted
 
 if TYPE_CHECKING:
     from coop_edge.runtime.bundle import Bundle, Network
     from coop_edge.runtime.plan import Target
 
 
-def bundles() -> Facts:
-    """All installed bundles, read and with their hashes compared, and the state of their plans."""
-    return _look(run=False)
+def bundles(*, load: bool = False) -> Facts:
+    """Read all installed bundles, compare their hashes, and look at their plans.
+
+    load: also load every graph with the CPU's runner (seconds).
+    """
+    from coop_edge.runtime.bundle import available
+
+    folders = available()
+    here, why = targets() if folders else ([], "")
+    return {
+        "target": " or ".join(map(str, here)) or None,
+        "no_target": why,
+        "bundles": [_bundle(folder, here, load) for folder in folders],
+    }
 
 
-def bundles_deep() -> Facts:
-    """As ``bundles``; every graph is also loaded by the CPU's runner (seconds)."""
-    return _look(run=True)
+def bundles_loaded() -> Facts:
+    """As ``bundles``, with every graph loaded."""
+    return bundles(load=True)
 
 
 def targets() -> tuple[list[Target], str]:
@@ -35,31 +46,23 @@ def targets() -> tuple[list[Target], str]:
         return [], quoted(error)
 
 
-def _look(run: bool) -> Facts:
-    from coop_edge.runtime.bundle import available
-
-    folders = available()
-    here, why = targets() if folders else ([], "")
-    return {
-        "target": " or ".join(map(str, here)) or None,
-        "no_target": why,
-        "bundles": [_bundle(folder, here, run) for folder in folders],
-    }
-
-
-def _bundle(folder: Path, here: list[Target], run: bool) -> Facts:
+def _bundle(folder: Path, here: list[Target], load: bool) -> Facts:
     from coop_edge.runtime.bundle import Bundle
+    from coop_edge.runtime.plan import plan_folders
 
     facts: Facts = {"name": folder.name, "folder": str(folder), "fails": None, "roles": [], "plans": []}
     try:
         bundle = Bundle.load(folder)
+        networks = bundle.networks.values()
         facts |= {"version": bundle.version, "licence": bundle.licence, "input_size": bundle.input_size}
-        facts["precisions"] = sorted({network.precision for network in bundle.networks.values()})
-        facts["graph_bytes"] = sum(network.path.stat().st_size for network in bundle.networks.values())
+        facts["precisions"] = sorted({network.precision for network in networks})
+        facts["graph_bytes"] = sum(network.path.stat().st_size for network in networks)
         facts["roles"] = list(bundle.networks)
-        facts["plans"] = [plan for network in bundle.networks.values() for plan in _plans(network, here)]
-        facts["storage"] = _plan_storage(bundle)
-        if run:
+        facts["plans"] = [plan for network in networks for plan in _plans(network, here)]
+        # Plans would be written beside the graphs, else into the user's cache.
+        places = [storage(folder) for folder in plan_folders(bundle.network("refiner"))]
+        facts["storage"] = next((place for place in places if place["writable"]), places[0])
+        if load:
             facts["loaded"] = _load_all(bundle)
     except Exception as error:  # one bundle that cannot be read leaves the others to be looked at
         facts["fails"] = quoted(error)
@@ -68,7 +71,6 @@ def _bundle(folder: Path, here: list[Target], run: bool) -> Facts:
 
 def _plans(network: Network, here: list[Target]) -> list[Facts]:
     """Every plan of a role: ``fits`` is None where nothing here could run any, ``why`` says what does not fit."""
-    from coop_edge.errors import EngineError
     from coop_edge.runtime.plan import plan_folders
     from coop_edge.runtime.plan_lookup import read_plan
 
@@ -86,18 +88,9 @@ def _plans(network: Network, here: list[Target]) -> list[Facts]:
     return found
 
 
-def _plan_storage(bundle: Bundle) -> Facts:
-    """Where plans of the bundle would be written: beside its graphs, else in the user's cache."""
-    from coop_edge.runtime.plan import plan_folders
-
-    places = [storage(folder) for folder in plan_folders(bundle.network("refiner"))]
-    return next((place for place in places if place["writable"]), places[0])
-
-
 def _load_all(bundle: Bundle) -> bool:
     """Whether every graph loads; False where there is no ONNX Runtime to load them, which is not the bundle's fault."""
     from coop_edge.backend import Backend
-    from coop_edge.errors import BackendUnavailable
 
     backend = Backend("cpu", "to load every graph")  # not picked: that would ask for Numba, which is not needed here
     try:

@@ -1,17 +1,21 @@
-"""What the doctor says: rows, and whether an Estimator could run, as plain data."""
+"""What the doctor says: rows, and from them the verdict whether an Estimator could run, as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 SCHEMA = 1
 """Of the JSON; raised when a key changes its meaning or goes away, not when one is added."""
-
 Status = Literal["ok", "missing", "broken", "optional"]
 GROUPS = ("machine", "packages", "cuda", "networks")
 DEVICES = ("cpu", "cuda")
+AGAIN = "--force-reinstall"
+NO_BUNDLE = (
+    "bring a model bundle: reinstall coop-edge from a checkout whose engines/ has one, or export one there "
+    "(python -m export onnx --help)"
+)
 
 
 @dataclass(frozen=True)
@@ -34,45 +38,55 @@ class Row:
     fix: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, all keys always there."""
-        return {
-            "name": self.name,
-            "group": self.group,
-            "status": self.status,
-            "found": self.found,
-            "purpose": self.purpose,
-            "required_for": list(self.required_for),
-            "fix": self.fix,
-            "data": dict(self.data),
-        }
-
 
 @dataclass(frozen=True)
 class Report:
-    """All rows and the verdict.
-
-    blocked_by: per device, the names of the rows that keep an Estimator from running there; none = it could run.
-    next_steps: the shortest way to a first device that can, one command or sentence each; empty when one can already.
-    """
+    """All rows and the verdict. installer: the command before the names of packages, as ``findings.pip`` returns it."""
 
     version: str
     rows: tuple[Row, ...]
-    blocked_by: Mapping[str, tuple[str, ...]]
-    next_steps: tuple[str, ...]
+    installer: str
+
+    @property
+    def blocked_by(self) -> dict[str, tuple[str, ...]]:
+        """Per device, the names of the rows that keep an Estimator from running there; none: it could run."""
+        return {device: tuple(row.name for row in self._blockers(device)) for device in DEVICES}
 
     @property
     def ready(self) -> bool:
         """Whether an Estimator could run on some device of this machine."""
-        return any(not names for names in self.blocked_by.values())
+        return not all(self.blocked_by.values())
+
+    @property
+    def next_steps(self) -> tuple[str, ...]:
+        """The shortest way to a first device that is ready, one command or sentence each; empty when one is."""
+        ways = []
+        for blockers in map(self._blockers, DEVICES):
+            if not any(row.name == "gpu" for row in blockers):  # no command brings a GPU
+                steps = self._steps(blockers)
+                ways.append((len(steps), len(blockers), steps))
+        return min(ways)[2]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; see the package's docstring."""
+        """Return plain data; see the package's docstring."""
         return {
             "schema": SCHEMA,
             "coop_edge": self.version,
             "ready": self.ready,
             "devices": {d: {"ready": not names, "blocked_by": list(names)} for d, names in self.blocked_by.items()},
             "next_steps": list(self.next_steps),
-            "rows": [row.to_dict() for row in self.rows],
+            "rows": [asdict(row) | {"required_for": list(row.required_for)} for row in self.rows],
         }
+
+    def _blockers(self, device: str) -> list[Row]:
+        return [row for row in self.rows if device in row.required_for and row.status != "ok"]
+
+    def _steps(self, blockers: list[Row]) -> tuple[str, ...]:
+        """What brings each of them; what pip installs, in one command."""
+        commands: dict[str, list[str]] = {}
+        for row in blockers:
+            step = row.fix or (NO_BUNDLE if row.name == "bundles" else f"{row.name}: {row.found}")
+            starts = (f"{self.installer} {AGAIN} ", f"{self.installer} ", step)
+            start = step if "&&" in step else next(start for start in starts if step.startswith(start))
+            commands.setdefault(start, []).extend(step.removeprefix(start).split())
+        return tuple(start + " ".join(dict.fromkeys(names)) for start, names in commands.items())

@@ -1,1 +1,1 @@
-"""Pictures for people: poses drawn over an image, contact sheets, text labels."""
+"""Draws pictures for people: poses over an image, contact sheets, text labels."""

@@ -1,4 +1,4 @@
-"""Pictures for people: contact sheets, one render side by side, and writing them. RGB uint8 [h,w,3] throughout."""
+"""Makes and writes pictures: contact sheets, the maps of a render side by side. RGB uint8 [h,w,3] throughout."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ _FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def contact_sheet(images: Any, columns: int = 7, labels: Sequence[str] | bool = True) -> Image:
-    """Images in rows, from left to right.
+    """Lay images out in rows, from left to right.
 
-    images: uint8 [N,h,w,3]; N = 0 gives an empty sheet of one cell's width, or [1,1,3] without a size.
-    columns: images a row; fewer if there are fewer images.
-    labels: one text per image; True numbers them from 0, False leaves them bare.
+    Args:
+        images: uint8 [N,h,w,3]; N = 0 gives an empty sheet of one cell's width, or [1,1,3] without a size.
+        columns: images a row; fewer if there are fewer images.
+        labels: one text per image; True numbers them from 0, False leaves them bare.
+
     Raises InputError.
     """
     stack = np.asarray(images)
@@ -50,7 +52,7 @@ def contact_sheet(images: Any, columns: int = 7, labels: Sequence[str] | bool = 
 
 
 def put_label(image: Image, text: str) -> Image:
-    """A copy with ``text`` in its top left corner, light on a dark rim so that it can be read on anything."""
+    """Return a copy with ``text`` in its top left corner, light on a dark rim so that it can be read on anything."""
     out = np.ascontiguousarray(image).copy()
     if text:
         scale = max(0.35, image.shape[0] / 500.0)
@@ -61,7 +63,7 @@ def put_label(image: Image, text: str) -> Image:
 
 
 def depth_image(depth: Any) -> Image:
-    """Depth [h,w] (0 = nothing) as grey: near is bright, over the range that occurs; nothing is black."""
+    """Show depth [h,w] (metres, 0 = nothing) as grey: near is bright, over the range that occurs; nothing is black."""
     values = np.asarray(depth, np.float64)
     seen = values > 0
     out = np.zeros((*values.shape, 3), np.uint8)
@@ -73,7 +75,7 @@ def depth_image(depth: Any) -> Image:
 
 
 def points_image(points: Any) -> Image:
-    """Object points [h,w,3] (NaN = nothing) as colours: x, y, z over the range that occurs as red, green, blue."""
+    """Show object points [h,w,3] (metres, NaN = nothing) as colours: x, y, z over their ranges as red, green, blue."""
     values = np.asarray(points, np.float64)
     seen = np.isfinite(values).all(axis=-1)
     out = np.zeros(values.shape, np.uint8)
@@ -84,7 +86,7 @@ def points_image(points: Any) -> Image:
 
 
 def side_by_side(result: RenderResult, index: int = 0) -> Image:
-    """One view of a render: colour, depth and object points in a row, [h, 3w + gaps, 3]."""
+    """Lay out one view of a render: colour, depth and object points in a row, [h, 3w + gaps, 3]. Raises InputError."""
     host = [a if isinstance(a, np.ndarray) else a.get() for a in (result.rgb, result.depth, result.object_points())]
     n = len(host[0])
     if not -n <= index < n:
@@ -94,7 +96,7 @@ def side_by_side(result: RenderResult, index: int = 0) -> Image:
 
 
 def check_suffix(path: str | os.PathLike[str]) -> str:
-    """The suffix of a picture's path, in lower case; InputError if ``write_image`` cannot write such a file."""
+    """Return the suffix of a picture's path, in lower case. InputError if ``write_image`` does not write such."""
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
         raise InputError(f"{path}: wanted a suffix among {', '.join(_FORMATS)}, got {suffix!r}")

@@ -1,4 +1,4 @@
-"""Short texts beside what they name: on a dark plate, inside the image, and where they can be, not over one another."""
+"""Places short texts beside what they name: on a dark plate, inside the image, and not over one another if possible."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Extent = tuple[float, float, float, float]
+"""Left, top, right and bottom, pixels."""
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class Labels:
-    """Collects labels of an image of ``width`` x ``height``, then draws them all on top. ``unit`` is 1 at VGA."""
+    """Collects labels of an image of ``width`` x ``height``, then draws them all on top.
+
+    unit: size of the labels; 1 suits an image of 640 x 480.
+    """
 
     def __init__(self, width: int, height: int, unit: float) -> None:
         self._size = (width, height)
@@ -23,11 +27,11 @@ class Labels:
 
     @property
     def plates(self) -> list[tuple[int, int, int, int]]:
-        """(left, top, width, height) of every label so far."""
+        """Return (left, top, width, height) of every label so far, pixels."""
         return [plate for plate, _, _ in self._placed]
 
     def add(self, text: str, extent: Extent | None, color: tuple[int, int, int]) -> None:
-        """Place ``text`` at what has the ``extent`` (left, top, right, bottom); at the image's foot if it has none."""
+        """Place ``text`` beside what has this extent, or at the image's foot if it has none."""
         text = self._fitting(_ascii(text))
         (w, h), below = cv2.getTextSize(text, _FONT, self._scale, self._thickness)
         bar = self._pad
@@ -36,7 +40,7 @@ class Labels:
         self._placed.append((self._place(width, height, extent), text, color))
 
     def _fitting(self, text: str) -> str:
-        """As much of the text as the image is wide."""
+        """Return as much of the text as the image is wide."""
         room = self._size[0] - 3 * self._pad
 
         def fits(candidate: str) -> bool:
@@ -69,7 +73,7 @@ class Labels:
         return left, top, width, height
 
     def draw(self, image: NDArray[np.uint8]) -> None:
-        """Onto the image: a dark plate with a bar in the item's colour, and light text on it."""
+        """Draw the labels onto the image: a dark plate with a bar in the item's colour, and light text on it."""
         for (x, y, w, h), text, color in self._placed:
             patch = image[y : y + h, x : x + w]
             patch[:] = np.rint(0.22 * patch.astype(np.float32) + 0.78 * np.array((18, 20, 24), np.float32))
@@ -80,7 +84,7 @@ class Labels:
 
 
 def _ascii(text: str) -> str:
-    """OpenCV 4's fonts know no others; a line break would be drawn as a question mark too."""
+    """Keep what OpenCV 4's fonts know: ASCII without line breaks."""
     return " ".join(text.split()).encode("ascii", "replace").decode()
 
 

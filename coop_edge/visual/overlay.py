@@ -1,4 +1,4 @@
-"""Poses drawn over the image: outline of the rendered silhouette, axes, 3-D box, name and score.
+"""Draws poses over an image: outline of the rendered silhouette, axes, 3-D box, name and score.
 
 Everything is placed at sub-pixel positions in the agreed convention (the centre of the top-left pixel is (0, 0)), drawn
 anti-aliased, and scaled with the image. What lies behind the camera is clipped at the renderers' near plane.
@@ -21,7 +21,7 @@ from coop_edge.geometry import se3
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.render.base import NEAR, Renderer
 from coop_edge.types import Camera, Detection, PoseEstimate
-from coop_edge.visual.labels import Labels
+from coop_edge.visual.labels import Extent, Labels
 
 Image = NDArray[np.uint8]
 Array = NDArray[np.float64]
@@ -35,9 +35,9 @@ COLORS: tuple[Color, ...] = (
     (255, 128, 64),
     (170, 150, 255),
 )
-"""One per item, in turn."""
+"""Of the items, in turn."""
 AXES: tuple[Color, ...] = ((255, 64, 56), (64, 220, 70), (70, 120, 255))
-"""x, y, z."""
+"""Of the x, y and z axis."""
 FAILED: Color = (255, 70, 70)
 
 _SHIFT = 4  # OpenCV draws at 1/16 pixel
@@ -53,7 +53,7 @@ _EDGES = tuple(
 
 @dataclass(frozen=True, eq=False)
 class OverlayItem:
-    """One thing to draw. mesh: needed where the estimate is a success. detection: its box is drawn where it is not."""
+    """One pose to draw. mesh: needed if the estimate is a success. detection: its box is drawn if it is not."""
 
     estimate: PoseEstimate
     mesh: Mesh | None = None
@@ -67,7 +67,7 @@ class OverlayItem:
 
     @property
     def name(self) -> str:
-        """The object's name, as far as anyone knows it."""
+        """Return the object's name: of the estimate, else of the detection, else of the mesh."""
         named = self.estimate.object or (self.detection.object if self.detection else "")
         return named or (self.mesh.name if self.mesh else "") or "object"
 
@@ -75,10 +75,13 @@ class OverlayItem:
 def draw_overlay(
     image: ArrayLike, camera: Camera, items: Sequence[OverlayItem], *, renderer: Callable[[Mesh], Renderer]
 ) -> Image:
-    """A copy of the image with the items drawn over it.
+    """Return a copy of the image, RGB uint8 [height,width,3], with the items drawn over it.
 
-    image: RGB uint8 [height,width,3] of ``camera``. items: any number, none included; later ones are drawn on top.
-    renderer: what makes a renderer of a mesh, ``Backend.pick(...).renderer`` or a Renderer class.
+    Args:
+        image: RGB uint8 [height,width,3] of ``camera``.
+        items: any number, none included; later ones are drawn on top.
+        renderer: makes the renderer of a mesh: ``Backend.pick(...).renderer``, or a Renderer class.
+
     A success shows the outline of the rendered silhouette, the bounding box (edges that it hides itself dimmed), the
     object's axes (x red, y green, z blue; half a diameter long) and its score. A failure shows the box of its
     detection, broken, and the reason. Raises InputError.
@@ -102,7 +105,7 @@ def draw_overlay(
 
 
 class Canvas:
-    """An image that lines and contours are drawn on. Coordinates are pixels, or camera points in metres."""
+    """Draws lines and contours on an image. Coordinates: pixels, or camera points in metres. unit: 1 at 640 x 480."""
 
     def __init__(self, image: Image, K: ArrayLike, unit: float) -> None:
         self.image = image
@@ -110,17 +113,17 @@ class Canvas:
         self.unit = unit
 
     def width(self, at_vga: float) -> int:
-        """Line width in pixels of one that is ``at_vga`` wide in an image of 640 x 480."""
+        """Return the width in pixels of a line that is ``at_vga`` wide in an image of 640 x 480."""
         return max(1, round(at_vga * self.unit))
 
     def segment(self, start: Array, end: Array, color: Color, at_vga: float, opacity: float = 1.0) -> None:
-        """A straight line between two camera points, clipped at the near plane and at the image."""
+        """Draw a straight line between two camera points [3], metres, clipped at the near plane and at the image."""
         pixels = project_segment(self.K, start, end)
         if pixels is not None:
             self.polyline(pixels, color, at_vga, opacity)
 
     def polyline(self, pixels: Array, color: Color, at_vga: float, opacity: float = 1.0) -> None:
-        """Straight lines between pixels [N,2]."""
+        """Draw straight lines between pixels [N,2]."""
         width = self.width(at_vga)
         height, across = self.image.shape[:2]
         kept = clip_segments(pixels, (across, height), margin=2.0 * width)
@@ -142,7 +145,7 @@ class Canvas:
         under[:] = cv2.addWeighted(layer, opacity, under, 1.0 - opacity, 0.0)
 
     def outline(self, mask: NDArray[np.bool_], color: Color, at_vga: float) -> None:
-        """The boundary of a silhouette, holes included, along its outermost pixels."""
+        """Draw the boundary of a silhouette, holes included, along its outermost pixels."""
         found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         fixed = [np.rint(contour.astype(np.float64) * (1 << _SHIFT)).astype(np.int32) for contour in found]
         if fixed:
@@ -150,7 +153,7 @@ class Canvas:
 
 
 def project_segment(K: Array, start: Array, end: Array) -> Array | None:
-    """Pixels [2,2] of a line between two camera points [3], cut at the near plane; None if it is all behind it."""
+    """Project a line between two camera points [3], metres, to pixels [2,2]; None if all is behind the near plane."""
     a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
     if a[2] < NEAR and b[2] < NEAR:
         return None
@@ -163,7 +166,7 @@ def project_segment(K: Array, start: Array, end: Array) -> Array | None:
 
 
 def clip_segments(pixels: Array, size: tuple[int, int], margin: float) -> list[Array]:
-    """What of a polyline [N,2] lies in the image, as segments [2,2]: projections can lie too far out for OpenCV.
+    """Keep what of a polyline [N,2] lies in the image, as segments [2,2]: OpenCV fails on points that are too far out.
 
     size: (width, height); margin: pixels around it that still count (Liang and Barsky, A new concept and method for
     line clipping, 1984).
@@ -186,7 +189,7 @@ def clip_segments(pixels: Array, size: tuple[int, int], margin: float) -> list[A
 
 
 def box_corners(mesh: Mesh) -> Array:
-    """Corners [8,3] of the mesh's bounding box in the object's own frame, numbered by bits: x + 2 y + 4 z."""
+    """Return the corners [8,3] of the mesh's bounding box, metres in the object's frame, numbered x + 2 y + 4 z."""
     low = mesh.vertices.min(axis=0) + mesh.centre
     high = mesh.vertices.max(axis=0) + mesh.centre
     bits = (np.arange(8)[:, None] >> np.arange(3)) & 1
@@ -194,15 +197,15 @@ def box_corners(mesh: Mesh) -> Array:
 
 
 def visible_faces(corners: Array, T_camera_object: Array) -> NDArray[np.bool_]:
-    """Which faces of the box [axis, side] turn to the camera, bool [3,2]; none if the camera is inside."""
+    """Say which faces of the box [axis, side] turn to the camera, bool [3,2]; none if the camera is inside."""
     eye = se3.transform(se3.invert(T_camera_object), np.zeros((1, 3)))[0]
     return np.stack([eye < corners[0], eye > corners[7]], axis=1)
 
 
 def _draw_success(
     canvas: Canvas, camera: Camera, estimate: PoseEstimate, mesh: Mesh, renderer: Renderer, color: Color
-) -> tuple[float, float, float, float] | None:
-    """Draw one pose; (left, top, right, bottom) of its silhouette in the image, or None if nothing of it is there."""
+) -> Extent | None:
+    """Draw one pose. Returns the extent of its silhouette in the image, or None if nothing of it is there."""
     T = np.asarray(estimate.T_camera_object, np.float64)
     mask = _host(renderer.render(T[None], camera.K, (camera.height, camera.width)).mask)[0]
     corners = box_corners(mesh)
@@ -225,14 +228,14 @@ def _draw_success(
 
 
 def axis_segments(T_camera_object: ArrayLike, length: float) -> Iterable[tuple[Array, Array, Color]]:
-    """The object's axes as camera points (start [3], end [3]) with their colours; those that point away come first."""
+    """Yield the object's axes as camera points (start [3], end [3]) and colour; those that point away come first."""
     T = np.asarray(T_camera_object, np.float64)
     for k in np.argsort(-T[2, :3], kind="stable"):
         yield T[:3, 3], T[:3, 3] + length * T[:3, k], AXES[k]
 
 
-def _draw_failure(canvas: Canvas, detection: Detection | None) -> tuple[float, float, float, float] | None:
-    """The detection's box in broken lines; its (left, top, right, bottom), or None without one."""
+def _draw_failure(canvas: Canvas, detection: Detection | None) -> Extent | None:
+    """Draw the detection's box in broken lines. Returns its extent, or None without one."""
     if detection is None or detection.bbox is None:
         return None
     x, y, w, h = detection.bbox

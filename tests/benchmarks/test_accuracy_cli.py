@@ -192,14 +192,14 @@ def test_baselines_take_five_templates():
         (["--csv", "a.csv", "--method", "sift", "--iterations", "3"], "--iterations: only for --method ours"),
         (["--csv", "a.csv", "--method", "sift", "--stage", "coarse"], "--stage: only for --method ours"),
         (["--csv", "a.csv", "--stage", "coarse", "--iterations", "3"], "--iterations 3: --stage coarse does none"),
-        (["--csv", "a.csv", "--set", "coarse"], "--set: wanted NAME=VALUE"),
+        (["--csv", "a.csv", "--set", "coarse"], "setting 'coarse': wanted NAME=VALUE"),
         (["--csv", "a.csv", "--set", "coarse.margins=2"], "has no option 'margins'; did you mean 'margin'"),
-        (["--csv", "a.csv", "--set", "coarse=2", "--set", "coarse.margin=2"], "coarse has been given a value itself"),
-        (["--csv", "a.csv", "--set", "coarse=2"], "coarse"),
+        (["--csv", "a.csv", "--set", "coarse=2"], "coarse is a group of options; set one of coarse.hypotheses"),
+        (["--csv", "a.csv", "--set", "coarse.margin=wide"], "wanted a number, got 'wide'"),
         (["--csv", "a.csv", "--hypotheses", "0"], "hypotheses = 0: wanted an integer in [1, 42]"),
         (
             ["--csv", "a.csv", "--iterations", "2", "--set", "refine.iterations=3"],
-            "given by --iterations or --stage too",
+            "refine.iterations has been given already, as 2",
         ),
     ],
 )

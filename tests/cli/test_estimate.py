@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from coop_edge import Estimator, InputError, PoseEstimate, TemplateSet
+from coop_edge import CoarseConfig, Estimator, EstimatorConfig, InputError, PoseEstimate, TemplateSet
 from coop_edge.cli.inputs import read_camera, read_detections, read_image
 from coop_edge.cli.main import app
 from coop_edge.demo import load_scene
@@ -113,6 +113,15 @@ class TestEstimate:
         np.testing.assert_allclose(json.loads(result.stdout)["results"][0]["T_camera_object"], T_MUG)
         assert (cv2.imread(str(files / "out.png")) != cv2.imread(str(files / "image.png"))).any()
 
+    def test_any_option_can_be_set(self, command, answer):
+        asked = answer(FOUND)
+        assert invoke(*command, "--hypotheses", 2).exit_code == 0
+        result = invoke(*command, "--set", "refine.lm.loss=huber", "--set", "outline.iterations=0", "--hypotheses", 2)
+        assert result.exit_code == 0, result.output
+        plain, config = (estimator.config for estimator, *_ in asked)
+        assert plain == EstimatorConfig(coarse=CoarseConfig(hypotheses=2))
+        assert config == plain.updated(["refine.lm.loss=huber", "outline.iterations=0"]) != plain
+
     @pytest.mark.parametrize(
         ("options", "says"),
         [
@@ -144,7 +153,11 @@ class TestEstimate:
             (["--overlay", "out.gif2"], "wanted a suffix among"),
             (["--engines", "coop-nowhere"], "no bundle 'coop-nowhere'"),
             (["--device", "npu"], "npu"),
-            (["--hypotheses", "43"], "--hypotheses"),
+            (["--hypotheses", "43"], "CoarseConfig.hypotheses = 43: wanted an integer in [1, 42]"),
+            (["--hypotheses", "few"], "--hypotheses"),
+            (["--set", "refine.iteration=3"], "RefineConfig has no option 'iteration'; did you mean 'iterations'?"),
+            (["--set", "refine.iterations"], "setting 'refine.iterations': wanted NAME=VALUE"),
+            (["--iterations", 4, "--set", "refine.iterations=3"], "refine.iterations has been given already, as 4"),
         ],
     )
     def test_wrong_use_is_one_line_and_exit_code_2(self, command, options, says):
@@ -338,6 +351,14 @@ class TestDemo:
         assert result.exit_code == 1, result.output
         assert "milliseconds: crop" in result.stdout
         assert "Traceback" not in result.output
+
+    def test_any_option_can_be_set(self, demo, answer):
+        asked = answer(*self.results())
+        assert invoke(*demo, "--set", "coarse.hypotheses=3").exit_code == 0
+        assert asked[0][0].config == EstimatorConfig(coarse=CoarseConfig(hypotheses=3))
+        result = invoke(*demo, "--set", "hypotheses=3")
+        assert result.exit_code == 2
+        assert "no option 'hypotheses'; did you mean 'coarse.hypotheses'" in result.output
 
     def test_engines_that_are_not_there(self, demo):
         result = invoke(*demo, "--engines", "coop-nowhere")

@@ -268,11 +268,13 @@ class TestCommand:
         calls = answer([FOUND], [FOUND])
         frames, out = write_folder(tmp_path / "frames", 2), tmp_path / "out"
         more = ["--hypotheses", 3, "--iterations", 4, "--track-iterations", 7, "--overlay", out]
+        more += ["--set", "select.min_score=0.25"]
         result = invoke("track", frames, *options, *more)
         assert result.exit_code == 0, result.output
         (_, estimator, first, boxes), (_, _, second, before) = calls
         assert estimator.config.coarse.hypotheses == 3
         assert (estimator.config.refine.iterations, estimator.config.refine.track_iterations) == (4, 7)
+        assert estimator.config.select.min_score == 0.25
         assert boxes == [(20, 10, 20, 20)]
         assert before == [FOUND]
         np.testing.assert_array_equal([first, second], pictures(2))
@@ -304,7 +306,10 @@ class TestCommand:
             (["--object", "mug"], "--object: wanted NAME=MESH:UNIT"),
             (["--detections", "nowhere.json"], "--detections: wanted a JSON file, got 'nowhere.json'"),
             (["--engines", "coop-nowhere"], "no bundle 'coop-nowhere'"),
-            (["--track-iterations", "0"], "--track-iterations"),
+            (["--track-iterations", "0"], "RefineConfig.track_iterations = 0: wanted an integer in [1, 100]"),
+            (["--track-iterations", "2.5"], "--track-iterations"),
+            (["--set", "refine.track_iterations=few"], "wanted an integer, got 'few'"),
+            (["--set", "tracking=1"], "EstimatorConfig has no option 'tracking' (options: coarse, outline, "),
             (["--overlay", "frames"], "is the folder of the frames themselves"),
         ],
     )

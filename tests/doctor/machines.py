@@ -8,7 +8,7 @@ from typing import Any
 from coop_edge.doctor.isolate import Outcome
 
 ABSENT = Outcome()
-"""Of a package that is not installed."""
+"""Of a package that is not installed, and of Open3D where nobody asked for a deep look."""
 JETSON = {"model": "NVIDIA Jetson AGX Orin Developer Kit", "l4t": "36.4.3", "jetpack": 6}
 NO_CUDA = "CUDAExecutionProvider was asked for, the session runs on CPUExecutionProvider"
 SPACE = {"folder": "/home/a/cache", "writable": True, "free_bytes": 50_000_000_000}
@@ -45,11 +45,10 @@ _PLAIN: dict[str, dict[str, Any]] = {
     "distributions": {"families": {"onnxruntime": {"onnxruntime": "1.22.0"}}, "versions": {"open3d": "0.19.0"}},
     "system_tensorrt": {"folder": None},
     "cupy_storage": SPACE,
-    "numba_storage": SPACE,
     "numpy": {"version": "2.2.0"},
     "opencv": {"version": "4.11.0"},
     "trimesh": {"version": "4.7.0", "scipy": "1.15.0", "pillow": "11.0.0"},
-    "numba": {"version": "0.61.0", "llvmlite": "0.44.0", "cache_folder": "/home/a/cache"},
+    "numba": {"version": "0.61.0", "llvmlite": "0.44.0", "cache_folder": "/home/a/cache", "storage": SPACE},
     "onnxruntime": {
         "version": "1.22.0",
         "listed": ["CPUExecutionProvider"],
@@ -64,7 +63,7 @@ _PLAIN: dict[str, dict[str, Any]] = {
 def plain(**changes: Outcome) -> dict[str, Outcome]:
     """A desktop without a GPU on which everything that the CPU needs works."""
     outcomes = {name: Outcome(facts=copy.deepcopy(facts)) for name, facts in _PLAIN.items()}
-    return {**outcomes, "cupy": ABSENT, **changes}
+    return {**outcomes, "cupy": ABSENT, "open3d": ABSENT, **changes}
 
 
 def with_gpu(**changes: Outcome) -> dict[str, Outcome]:

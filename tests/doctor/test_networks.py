@@ -74,12 +74,12 @@ def test_only_a_deep_look_finds_a_graph_that_no_runner_loads(engines):
     new = replace(refiner, sha256=hashlib.sha256(b"no graph").hexdigest())
     write_manifest(replace(bundle, networks={**bundle.networks, "refiner": new}))
     assert only(networks.bundles())["fails"] is None
-    assert "refiner" in only(networks.bundles_deep())["fails"]
+    assert "refiner" in only(networks.bundles_loaded())["fails"]
 
 
 def test_a_deep_look_loads_every_graph(engines):
     tiny_bundle(engines / "tiny")
-    facts = only(networks.bundles_deep())
+    facts = only(networks.bundles_loaded())
     assert (facts["fails"], facts["loaded"]) == (None, True)
 
 
@@ -87,7 +87,7 @@ def test_a_deep_look_loads_every_graph(engines):
 def test_a_deep_look_does_not_blame_a_bundle_for_a_package_that_is_missing(engines, monkeypatch, package):
     tiny_bundle(engines / "tiny")
     monkeypatch.setitem(sys.modules, package, None)
-    facts = only(networks.bundles_deep())
+    facts = only(networks.bundles_loaded())
     assert (facts["fails"], facts["loaded"]) == (None, package == "numba")
 
 

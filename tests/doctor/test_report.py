@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 import coop_edge.doctor
-from coop_edge.doctor import Report, assemble
+from coop_edge.doctor import Report, assemble, findings
 from coop_edge.doctor.isolate import Outcome
 from coop_edge.doctor.report import GROUPS
 from coop_edge.doctor.table import show
-from tests.doctor.machines import ABSENT, BUNDLE, NO_CUDA, changed, orin, plain, planned, with_gpu
+from tests.doctor.machines import ABSENT, BUNDLE, NO_CUDA, SPACE, changed, orin, plain, planned, with_gpu
 
 PIP = "python -m pip install"
 
@@ -22,8 +22,8 @@ PIP = "python -m pip install"
 @pytest.fixture(autouse=True)
 def _same_everywhere(monkeypatch):
     """Advice does not depend on the machine the tests run on."""
-    monkeypatch.setattr(assemble, "pip", lambda: PIP)
-    monkeypatch.setattr(assemble, "_TOOLKITS", ())
+    monkeypatch.setattr(findings, "pip", lambda: PIP)
+    monkeypatch.setattr(findings, "TOOLKITS", ())
     monkeypatch.delenv("CUDA_PATH", raising=False)
 
 
@@ -36,6 +36,8 @@ def bundles(*found: dict, **more) -> dict[str, Outcome]:
     return changed("bundles", bundles=list(found), **more)
 
 
+FULL = {**SPACE, "free_bytes": 1000}
+NOWHERE = {"folder": None, "writable": False, "free_bytes": 0}
 BROKEN = {"name": "torn", "folder": "/opt/engines/torn", "fails": "BundleError: not JSON", "roles": [], "plans": []}
 BOTH_ORT = {"onnxruntime": {"onnxruntime": "1.22.0", "onnxruntime-gpu": "1.22.0"}}
 CASES = {  # machine, devices that are ready, statuses of some rows
@@ -92,12 +94,20 @@ CASES = {  # machine, devices that are ready, statuses of some rows
     "the GPU probe hangs": (with_gpu(gpu=Outcome(problem="gave no answer within 90 s")), {"cpu"}, {"gpu": "broken"}),
     "an old Python": (plain(**changed("python", supported=False)), set(), {"python": "broken"}),
     "a cache that is read-only": (
-        plain(**changed("numba_storage", writable=False)),
+        plain(**changed("numba", storage={**SPACE, "writable": False})),
         {"cpu"},
         {"numba_cache": "broken", "cupy_cache": "optional"},
     ),
-    "a full disk": (plain(**changed("numba_storage", free_bytes=1000)), {"cpu"}, {"numba_cache": "broken"}),
-    "nowhere to keep code": (plain(**changed("numba", cache_folder=None)), {"cpu"}, {"numba_cache": "broken"}),
+    "a full disk": (
+        plain(**changed("numba", storage={**SPACE, "free_bytes": 1000})),
+        {"cpu"},
+        {"numba_cache": "broken"},
+    ),
+    "nowhere to keep code": (
+        plain(**changed("numba", cache_folder=None, storage=NOWHERE)),
+        {"cpu"},
+        {"numba_cache": "broken"},
+    ),
 }
 
 
@@ -137,8 +147,31 @@ def test_the_json_has_the_same_keys_on_every_machine(case):
     assert [name for name in names if ":" not in name] == [name.strip() for name in documented.split(",")]
 
 
+@pytest.mark.parametrize(
+    ("outcome", "status", "found"),
+    [
+        (ABSENT, "ok", "0.19.0 (not imported; --deep does)"),
+        (Outcome(facts={"version": "0.19.0"}), "ok", "0.19.0"),
+        (Outcome(problem="crashed with SIGILL"), "broken", "0.19.0: crashed with SIGILL"),
+    ],
+)
+def test_open3d_is_imported_by_a_deep_look_alone(outcome, status, found):
+    looked = row(assemble.report(plain(open3d=outcome)), "open3d")
+    assert (looked.status, looked.found) == (status, found)
+
+
+def test_of_a_probe_that_failed_nothing_else_is_made_up():
+    failed = Outcome(problem="ValueError: no")
+    report = assemble.report(with_gpu(distributions=failed, numba=failed, system=failed))
+    for name in ("conflicts", "numba", "system"):
+        assert (row(report, name).status, row(report, name).found) == ("broken", "ValueError: no")
+    for name in ("open3d", "numba_cache", "jetson"):
+        assert row(report, name).status == "optional"
+        assert row(report, name).found.startswith("unknown: ")
+
+
 def test_a_report_stands_when_every_probe_fails():
-    outcomes = {name: Outcome(problem=f"ValueError: {name}") for name in with_gpu()}
+    outcomes = {name: Outcome(problem=f"ValueError: {name}") for name in with_gpu() if name != "open3d"}
     report = assemble.report(outcomes)
     assert not report.ready
     assert {r.status for r in report.rows if r.name in outcomes} == {"broken"}

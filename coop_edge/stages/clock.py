@@ -1,4 +1,4 @@
-"""Times of the stages of one call."""
+"""Measures how long each stage of one call takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coop_edge.types import StageTimes
 
 
 class StageClock:
-    """Wall time per stage; a stage that is entered again adds up.
+    """Adds up wall time per stage, in milliseconds.
 
         clock = StageClock()
         with clock("crop"): ...
@@ -31,5 +31,5 @@ class StageClock:
             self._ms[stage] = self._ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)
 
     def times(self) -> StageTimes:
-        """What was measured so far; 0 for a stage that was not entered."""
+        """Return what was measured so far; 0 for a stage that was not entered."""
         return StageTimes(**{f"{stage}_ms": ms for stage, ms in self._ms.items()})

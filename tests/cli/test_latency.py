@@ -1,4 +1,4 @@
-"""Latency: what is measured and how it is said, with tiny networks. How fast anything is, no test says."""
+"""`coop-edge bench` and `benchmarks.latency`: what is measured and how it is said, never how fast anything is."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import latency as benchmark
-from coop_edge import Estimator, InputError
+from coop_edge import ConfigError, EngineError, Estimator, InputError
+from coop_edge.cli.latency import CASES, FEWEST, Case, NetworkClock, TimedRunner, measure, memory, percentiles
 from coop_edge.cli.main import app
-from coop_edge.latency import CASES, FEWEST, Case, NetworkClock, measure, memory, percentiles
+from coop_edge.runtime.base import Runner, TensorSpec
 from tests.runtime.networks import tiny_bundle
 
 STAGES = ["crop", "coarse", "refine", "outline", "select"]
-QUICK = {"device": "cpu", "threads": 1, "repeats": 4, "iterations": 2}
+QUICK = {"device": "cpu", "threads": 1, "repeats": 4, "settings": ["refine.iterations=2", "outline.iterations=1"]}
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,7 @@ def test_every_case_calls_what_it_says(report, calls):
         assert len(made) == 1 + 4 + FEWEST + (told[0] == "estimate" and case.detections == 1)
     assert all(config.refine.stop_px == config.refine.stop_diameter == 0.0 for _, config, _ in calls)
     assert all((config.refine.iterations, config.refine.track_iterations) == (2, 2) for _, config, _ in calls)
+    assert all(config.outline.iterations == 1 for _, config, _ in calls)
     # The first call of each Estimator comes before it is warm.
     kinds = [kind for kind, *_ in calls]
     assert kinds[:2] == ["estimate", "warmup"]
@@ -80,6 +82,9 @@ def test_figures_fit_together(report):
     assert all(value > 0 for value in report["cold"].values())
     assert report["backend"] == {"name": "cpu", "reason": "asked for"}
     assert (report["engines"], report["input_size"]) == ("tiny", 32)
+    refine = {"iterations": 2, "track_iterations": 2, "stop_px": 0.0, "stop_diameter": 0.0}
+    settings = {"threads": 1, "image": [640, 480], "refine": refine, "set": QUICK["settings"]}
+    assert report["settings"] == settings
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
@@ -110,22 +115,80 @@ def test_memory_knows_of_what_was_held_for_a_moment():
     assert before + 32 < memory()["peak_mb"] < before + 256
 
 
-def test_networks_are_timed_only_while_counted(monkeypatch):
-    now = iter(range(100))
-    monkeypatch.setattr("coop_edge.latency.time", types.SimpleNamespace(perf_counter=lambda: next(now)))
-    clock = NetworkClock()
-    runners = {
-        role: clock.watch(role, types.SimpleNamespace(device="cpu", run=lambda feed, stream=None: feed))
-        for role in ("refiner", "selector")
-    }
-    assert runners["refiner"].run({"a": 1}) == {"a": 1}
-    assert clock.ms == {}
-    for _ in range(2):
-        with clock.counting() as ms:
-            assert runners["refiner"].run({"a": 1}, None) == {"a": 1}
-            runners["refiner"].run({})
-            runners["selector"].run({})
-        assert ms == {"refiner": 2000.0, "selector": 1000.0}
+@pytest.mark.parametrize("setting", ["coarse.hypotheses=2", "refine.stop_px=1"])
+def test_what_the_cases_fix_cannot_be_set(folder, setting):
+    with pytest.raises(ConfigError, match="has been given already"):
+        measure(folder, **{**QUICK, "settings": [setting]})
+
+
+class FakeRunner(Runner):
+    """Doubles ``x``, and notes what is done to it."""
+
+    device, max_batch = "cpu", 5
+
+    def __init__(self, done):
+        super().__init__("tiny/refiner", [TensorSpec("x", (None, 2))], [TensorSpec("y", (None, 2))])
+        self.done = done
+
+    def _load(self):
+        self.done.append("load")
+
+    def _release(self):
+        self.done.append("release")
+
+    def _run(self, feed, batch, stream):
+        self.done.append(("run", batch, stream))
+        return {"y": 2 * feed["x"]}
+
+    def _check_device(self, name, array):
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{name}: wanted a NumPy array")
+
+    def _empty(self, spec, batch):
+        return np.empty((batch, *spec.shape[1:]), spec.dtype)
+
+
+class TestTimedRunner:
+    """It is a runner like the one it times."""
+
+    X = np.ones((3, 2), np.float32)
+
+    @pytest.fixture
+    def parts(self):
+        done = []
+        inner, clock = FakeRunner(done), NetworkClock()
+        return TimedRunner(inner, "refiner", clock, lambda: done.append("wait")), clock, done
+
+    def test_runs_are_timed_only_while_counted(self, parts, monkeypatch):
+        runner, clock, done = parts
+        now = iter(range(100))
+        monkeypatch.setattr("coop_edge.cli.latency.time", types.SimpleNamespace(perf_counter=lambda: next(now)))
+        other = TimedRunner(FakeRunner([]), "selector", clock, lambda: None)
+        with runner, other:
+            np.testing.assert_array_equal(runner.run({"x": self.X}, "a stream")["y"], 2 * self.X)
+            assert clock.ms == {}
+            assert done == ["load", ("run", 3, "a stream")]
+            for _ in range(2):
+                with clock.counting() as ms:
+                    runner.run({"x": self.X})
+                    runner.run({"x": self.X})
+                    other.run({"x": self.X})
+                assert ms == {"refiner": 2000.0, "selector": 1000.0}
+            assert done[2:5] == ["wait", ("run", 3, None), "wait"]
+        assert done[-1] == "release"
+
+    def test_it_has_the_contract_of_what_it_times(self, parts):
+        runner, _, done = parts
+        assert (runner.label, runner.device, runner.max_batch) == ("tiny/refiner", "cpu", 5)
+        assert (list(runner.inputs), list(runner.outputs)) == (["x"], ["y"])
+        with pytest.raises(EngineError, match="tiny/refiner is closed"):
+            runner.run({"x": self.X})
+        with runner:
+            assert runner.run({"x": self.X[:0]})["y"].shape == (0, 2)
+            for wrong in ({"x": self.X[:, :1]}, {"x": np.ones((6, 2), np.float32)}, {}):
+                with pytest.raises(InputError):
+                    runner.run(wrong)
+        assert done == ["load", "release"]
 
 
 class TestProgram:
@@ -133,16 +196,25 @@ class TestProgram:
         monkeypatch.setenv("COLUMNS", "200")
         out = tmp_path / "latency.json"
         options = ["--engines", folder, "--device", "cpu", "--threads", 1, "--repeats", 1, "--seconds", 0]
-        assert benchmark.main([*map(str, options), "--iterations", "1", "--json", str(out)]) == 0
+        more = ["--iterations", "1", "--set", "outline.iterations=0", "--json", str(out)]
+        assert benchmark.main([*map(str, options), *more]) == 0
         result = json.loads(out.read_text())
         assert result["benchmark"] == "latency"
         assert result["settings"]["refine"]["iterations"] == 1
+        assert result["settings"]["set"] == ["refine.iterations=1", "outline.iterations=0"]
+        assert all(
+            case["stages"]["outline"]["p99"] == 0 for name, case in result["cases"].items() if "track" not in name
+        )
         assert result["hardware"]["cores"] >= 1
         assert result["versions"]["numpy"] == np.__version__
         printed = capsys.readouterr().out
         for case in CASES:
             assert case.name in printed
         assert "first_call_ms" in printed
+
+    def test_an_option_that_is_not_there(self, folder, capsys):
+        assert benchmark.main(["--engines", str(folder), "--device", "cpu", "--set", "refine.iteration=1"]) == 2
+        assert "error: ConfigError: RefineConfig has no option 'iteration'; did you mean" in capsys.readouterr().err
 
     def test_engines_that_are_not_there(self, capsys):
         assert benchmark.main(["--engines", "coop-nowhere"]) == 2
@@ -162,9 +234,11 @@ class TestBench:
         assert "memory of this process at its peak" in result.stdout
 
     def test_as_json_of_the_engines_named(self, folder):
-        result = CliRunner().invoke(app, ["bench", "--engines", str(folder), *self.OPTIONS, "--json"])
+        more = ["--engines", str(folder), "--set", "refine.iterations=1", "--json"]
+        result = CliRunner().invoke(app, ["bench", *self.OPTIONS, *more])
         assert result.exit_code == 0, result.output
         (report,) = json.loads(result.stdout)
+        assert report["settings"]["refine"]["iterations"] == 1
         assert list(report["cases"]) == [case.name for case in CASES]
 
     def test_none_installed(self, monkeypatch):

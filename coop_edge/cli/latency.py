@@ -6,6 +6,7 @@ detection that is not found leaves early and costs less: ``found`` says how many
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.backend import Backend
+from coop_edge.backend import Backend, probe_networks
 from coop_edge.config import EstimatorConfig
 from coop_edge.demo import DemoScene, load_scene
 from coop_edge.errors import InputError
 from coop_edge.estimator import Estimator
-from coop_edge.runtime.base import Runner
+from coop_edge.runtime.base import Runner, TensorSpec
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.types import Detection, PoseEstimate, StageTimes
 
@@ -48,37 +49,67 @@ CASES = (
 
 
 class NetworkClock:
-    """Milliseconds in networks by role; counts only inside ``counting``."""
+    """Adds up milliseconds in networks by role, inside ``counting`` only."""
 
     def __init__(self) -> None:
         self.ms: dict[str, float] = {}
-        self._counts = False
+        self.counts = False
 
     @contextmanager
     def counting(self) -> Iterator[dict[str, float]]:
-        """From zero on; yields what is being counted."""
-        self.ms, self._counts = {}, True
+        """Count from zero on; yields what is being counted."""
+        self.ms, self.counts = {}, True
         try:
             yield self.ms
         finally:
-            self._counts = False
+            self.counts = False
 
-    def watch(self, role: str, runner: Runner) -> Runner:
-        """``runner`` itself, from now on with its runs timed; on a GPU each of them is then waited for."""
-        run = runner.run
 
-        def timed(feed: Mapping[str, Any], stream: Any = None) -> dict[str, Any]:
-            if not self._counts:
-                return run(feed, stream)
-            _wait(runner.device)
-            start = time.perf_counter()
-            outputs = run(feed, stream)
-            _wait(runner.device)
-            self.ms[role] = self.ms.get(role, 0.0) + 1e3 * (time.perf_counter() - start)
-            return outputs
+class TimedRunner(Runner):
+    """Runs the network of another runner, and tells a clock how long that takes.
 
-        runner.run = timed  # type: ignore[method-assign]
-        return runner
+    While the clock counts, each run on a GPU is waited for, before and after.
+    """
+
+    def __init__(self, runner: Runner, role: str, clock: NetworkClock, wait: Callable[[], None]) -> None:
+        """runner: not opened yet; opens and closes with this one. wait: until what is queued on the device is done."""
+        super().__init__(runner.label, [*runner.inputs.values()], [*runner.outputs.values()])
+        self.device, self.max_batch = runner.device, runner.max_batch
+        self._runner, self._role, self._clock, self._wait = runner, role, clock, wait
+
+    def _run(self, feed: Mapping[str, Any], batch: int, stream: Any) -> dict[str, Any]:
+        if not self._clock.counts:
+            return self._runner.run(feed, stream)
+        self._wait()
+        start = time.perf_counter()
+        outputs = self._runner.run(feed, stream)
+        self._wait()
+        ms = self._clock.ms
+        ms[self._role] = ms.get(self._role, 0.0) + 1e3 * (time.perf_counter() - start)
+        return outputs
+
+    def _load(self) -> None:
+        self._runner.open()
+
+    def _release(self) -> None:
+        self._runner.close()
+
+    def _check_device(self, name: str, array: Any) -> None:
+        self._runner._check_device(name, array)
+
+    def _empty(self, spec: TensorSpec, batch: int) -> Any:
+        return self._runner._empty(spec, batch)
+
+
+@dataclass(frozen=True)
+class TimedBackend(Backend):
+    """A backend whose runners tell ``clock`` how long they take."""
+
+    clock: NetworkClock
+
+    def runner(self, bundle: Bundle, role: str, **options: Any) -> Runner:
+        """See ``Backend.runner``."""
+        return TimedRunner(super().runner(bundle, role, **options), role, self.clock, self.operations().wait)
 
 
 def measure(
@@ -88,27 +119,34 @@ def measure(
     threads: int = 0,
     repeats: int = 100,
     seconds: float = 120.0,
-    iterations: int = 5,
-    track_iterations: int = 2,
+    settings: Sequence[str] = (),
     cases: Sequence[Case] = CASES,
 ) -> dict[str, Any]:
-    """Figures of one bundle as plain data; milliseconds, MiB.
+    """Measure one bundle. Returns figures as plain data: milliseconds, MiB.
 
-    engines: name or folder. repeats: calls timed per case; fewer, but ``FEWEST``, where ``seconds`` are over before.
     "cold" is of the first Estimator: its opening ("load_s"), an object's registration ("object_s") and its first call
-    without ``warmup``. That is cold only in a process that has not run another one. Raises what ``Estimator`` raises.
+    without ``warmup``. That is cold only in a process that has not run another one.
+
+    Args:
+        engines: name or folder of a bundle.
+        device, threads: as of ``Estimator.from_engines``.
+        repeats: calls timed per case; fewer where ``seconds`` are over before, but at least ``FEWEST``.
+        settings: options of the Estimator, as ``Config.updated`` takes them; not those that are fixed here, the number
+            of hypotheses and when refinement stops.
+
+    Raises InputError, and what ``Estimator.from_engines`` raises.
     """
     if not cases or repeats < 1:
         raise InputError(f"wanted at least one case and one call, got {len(cases)} and {repeats}")
     scene, bundle = load_scene(), Bundle.load(engines)
     out: dict[str, Any] = {"engines": bundle.name, "version": bundle.version, "input_size": bundle.input_size}
-    refine = {"iterations": iterations, "track_iterations": track_iterations, "stop_px": 0.0, "stop_diameter": 0.0}
     figures: dict[str, Any] = {}
     for hypotheses in dict.fromkeys(case.hypotheses for case in cases):
-        config = EstimatorConfig.from_dict({"coarse": {"hypotheses": hypotheses}, "refine": refine})
+        fixed = [f"coarse.hypotheses={hypotheses}", "refine.stop_px=0", "refine.stop_diameter=0"]
+        config = EstimatorConfig().updated([*fixed, *settings])
         clock = NetworkClock()
         start = time.perf_counter()
-        with _opened(engines, device, config, threads, clock) as estimator:
+        with _open(engines, device, config, threads, clock) as estimator:
             cold = _cold(estimator, scene, time.perf_counter() - start)
             out.setdefault("cold", cold)
             out.setdefault("backend", {"name": estimator.backend.name, "reason": estimator.backend.reason})
@@ -116,8 +154,10 @@ def measure(
             for case in cases:
                 if case.hypotheses == hypotheses:
                     figures[case.name] = _case(estimator, scene, case, clock, repeats, seconds)
-    settings = {"threads": threads, "image": list(scene.camera.size), "refine": refine}
-    return out | {"settings": settings, "cases": {case.name: figures[case.name] for case in cases}, "memory": memory()}
+    names = ("iterations", "track_iterations", "stop_px", "stop_diameter")
+    refine = {name: getattr(config.refine, name) for name in names}
+    used = {"threads": threads, "image": list(scene.camera.size), "refine": refine, "set": list(settings)}
+    return out | {"settings": used, "cases": {case.name: figures[case.name] for case in cases}, "memory": memory()}
 
 
 def memory() -> dict[str, float | None]:
@@ -134,18 +174,11 @@ def memory() -> dict[str, float | None]:
     return {"peak_mb": None if peak is None else round(peak, 1)}
 
 
-def _opened(engines: str | Path, device: str, config: EstimatorConfig, threads: int, clock: NetworkClock) -> Estimator:
-    """An Estimator whose networks ``clock`` watches."""
-
-    class Watched(Backend):
-        def runner(self, bundle: Bundle, role: str, **options: Any) -> Runner:
-            return clock.watch(role, super().runner(bundle, role, **options))
-
-    class WatchedEstimator(Estimator):
-        def __init__(self, bundle: Bundle, backend: Backend, config: EstimatorConfig, threads: int) -> None:
-            super().__init__(bundle, Watched(backend.name, backend.reason), config, threads)
-
-    return WatchedEstimator.from_engines(engines, device=device, config=config, threads=threads)
+def _open(engines: str | Path, device: str, config: EstimatorConfig, threads: int, clock: NetworkClock) -> Estimator:
+    """Make an Estimator whose networks ``clock`` times."""
+    bundle = Bundle.load(engines, check_hashes=False)
+    picked = Backend.pick(device, probe=functools.partial(probe_networks, bundle))
+    return Estimator(bundle, TimedBackend(picked.name, picked.reason, clock), config, threads)
 
 
 def _cold(estimator: Estimator, scene: DemoScene, load_s: float) -> dict[str, float]:
@@ -220,10 +253,3 @@ def _time_ms(call: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     answer = call()
     return 1e3 * (time.perf_counter() - start), answer
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        import cupy
-
-        cupy.cuda.get_current_stream().synchronize()

@@ -1,0 +1,83 @@
+"""The command `coop-edge demo`: the poses of the sample scene, compared with the truth."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from coop_edge.cli import options
+from coop_edge.cli.output import draw_poses, print_poses, what_ran
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from coop_edge.mesh import Mesh
+    from coop_edge.types import PoseEstimate
+
+WRONG = 0.1
+"""Share of the diameter by which a pose may be off on average (ADD; Hinterstoisser et al., ACCV 2012)."""
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write.")] = Path("demo.png"),
+    engines: options.Engines = "coop-xs",
+    device: options.Device = options.DeviceName.auto,
+    threads: options.Threads = 0,
+    settings: options.Settings = None,
+    as_json: options.Json = False,
+) -> None:
+    """Find the objects of the sample scene, and compare with the truth. Exit code 1: one is missing or wrong."""
+    from coop_edge.demo import load_scene
+    from coop_edge.estimator import Estimator
+    from coop_edge.visual.draw import check_suffix
+
+    check_suffix(output)
+    config = options.configured(settings)
+    scene, seconds = load_scene(), {}
+    start = time.perf_counter()
+    with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
+        seconds["load"] = round(time.perf_counter() - start, 3)
+        start = time.perf_counter()
+        for name, (mesh, unit) in scene.meshes.items():
+            estimator.add_object(name, mesh, unit=unit)
+        seconds["objects"] = round(time.perf_counter() - start, 3)
+        seconds["warmup"] = round(sum(estimator.warmup().values()), 3)
+        results = estimator.estimate(scene.image, scene.camera, scene.detections)
+        errors = [_error(result, estimator.objects[result.object], scene.truth[result.object]) for result in results]
+        renderer = estimator.backend.renderer
+        draw_poses(output, scene.image, scene.camera, estimator, results, scene.detections, renderer=renderer)
+        report = {
+            "overlay": str(output),
+            **what_ran(estimator),
+            "seconds": seconds,
+            "results": [result.to_dict() | {"error": error} for result, error in zip(results, errors, strict=True)],
+        }
+    right = all(error is not None and error["diameters"] <= WRONG for error in errors)
+    if as_json:
+        typer.echo(json.dumps(report | {"right": right}))
+    else:
+        print_poses(report, results, errors)
+        bound = f"{WRONG:.0%} of its diameter"
+        Console().print(f"every object within {bound}" if right else f"[bold red]not every object within {bound}[/]")
+    raise typer.Exit(0 if right else 1)
+
+
+def _error(result: PoseEstimate, mesh: Mesh, truth: NDArray[np.float64]) -> dict[str, float] | None:
+    """How far a pose is off: mean distance of the vertices (metres, and over the diameter), and angle in degrees."""
+    import numpy as np
+
+    from coop_edge.geometry import se3
+
+    if result.T_camera_object is None:
+        return None
+    points = mesh.vertices.astype(np.float64) + mesh.centre
+    gap = se3.transform(result.T_camera_object, points) - se3.transform(truth, points)
+    metres = float(np.linalg.norm(gap, axis=1).mean())
+    angle = se3.rotation_angle(result.T_camera_object[:3, :3], truth[:3, :3])
+    return {"metres": metres, "diameters": metres / mesh.diameter, "degrees": float(np.degrees(angle))}

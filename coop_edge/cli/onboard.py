@@ -1,0 +1,92 @@
+"""The command `coop-edge onboard`: the templates of an object, rendered once."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coop_edge.cli import meshes, options
+from coop_edge.cli.output import print_values
+from coop_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from coop_edge.mesh import Symmetries
+
+
+def onboard(
+    mesh: meshes.MeshFile,
+    unit: meshes.UnitOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Template file to write (.npz).")],
+    size: Annotated[int, typer.Option(min=16, max=2048, help="Side of a template, pixels.")] = 224,
+    renderer: Annotated[
+        meshes.RendererName, typer.Option(help="open3d is the offline reference.")
+    ] = meshes.RendererName.open3d,
+    supersample: meshes.Supersample = 3,
+    albedo: meshes.Albedo = None,
+    ignore_colors: meshes.IgnoreColors = False,
+    max_faces: meshes.MaxFaces = 100_000,
+    models_info: Annotated[
+        Path | None, typer.Option(help="BOP models_info.json to take symmetries from; with --object-id.")
+    ] = None,
+    object_id: Annotated[int | None, typer.Option(help="Entry of --models-info.")] = None,
+    contact_sheet: Annotated[Path | None, typer.Option(help="Also write a picture of the 42 templates.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Render the 42 templates of an object, once, and keep them in a file."""
+    from coop_edge.backend import make_renderer
+    from coop_edge.templates import TemplateSet
+    from coop_edge.visual.draw import check_suffix, write_image
+    from coop_edge.visual.draw import contact_sheet as draw_sheet
+
+    if contact_sheet is not None:
+        check_suffix(contact_sheet)
+    symmetries = _symmetries(models_info, object_id)
+    loaded = meshes.load_mesh(mesh, unit, albedo, ignore_colors, max_faces)
+    start = time.perf_counter()
+    templates = TemplateSet.render(
+        loaded,
+        size,
+        renderer=functools.partial(make_renderer, renderer.value),
+        supersample=supersample,
+        symmetries=symmetries,
+    )
+    seconds = time.perf_counter() - start
+    templates.save(output)
+    if contact_sheet is not None:
+        write_image(contact_sheet, draw_sheet(templates.rgb))
+    report = {
+        "templates": str(output),
+        "contact_sheet": str(contact_sheet) if contact_sheet else None,
+        "views": len(templates.rgb),
+        "size": size,
+        "renderer": renderer.value,
+        "render_seconds": round(seconds, 3),
+        **meshes.describe(loaded),
+        "hash": templates.hash,
+    }
+    print_values(report, as_json)
+
+
+def _symmetries(models_info: Path | None, object_id: int | None) -> Symmetries | None:
+    if models_info is None and object_id is None:
+        return None
+    if models_info is None or object_id is None:
+        raise InputError("--models-info and --object-id go together")
+    from coop_edge.mesh import Symmetries
+
+    try:
+        entries = json.loads(models_info.read_text())
+    except ValueError as error:
+        raise InputError(f"--models-info: {models_info} is not JSON: {error}") from None
+    if not isinstance(entries, dict):
+        raise InputError(
+            f"--models-info: {models_info} holds a {type(entries).__name__}; wanted BOP's mapping from object ids"
+        )
+    if str(object_id) not in entries:
+        raise InputError(f"--object-id: {models_info} has no object {object_id} (it has {', '.join(entries)})")
+    return Symmetries.from_bop(entries[str(object_id)])

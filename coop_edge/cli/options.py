@@ -1,0 +1,65 @@
+"""Options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from coop_edge.config import EstimatorConfig
+
+
+class DeviceName(str, Enum):
+    """Devices that a user may choose."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+Engines = Annotated[str, typer.Option(help="Name of an installed bundle of networks, or a bundle's folder.")]
+Device = Annotated[DeviceName, typer.Option(help="Where to run.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")]
+
+Camera = Annotated[str, typer.Option(help="FX,FY,CX,CY in pixels, or a JSON file with K or fx, fy, cx, cy.")]
+Objects = Annotated[list[str], typer.Option("--object", help="NAME=MESH:UNIT; may be given several times.")]
+Templates = Annotated[
+    list[str] | None, typer.Option(help="NAME=TEMPLATES.npz of `coop-edge onboard`; may be given several times.")
+]
+
+# These stand for an option of EstimatorConfig, which has their range and default: see ``configured``.
+Hypotheses = Annotated[
+    int | None, typer.Option(help="Poses refined per detection; 5 find more for more time. Sets coarse.hypotheses.")
+]
+Iterations = Annotated[int | None, typer.Option(help="Renders per hypothesis. Sets refine.iterations.")]
+TrackIterations = Annotated[
+    int | None, typer.Option(help="Renders per object after the first frame. Sets refine.track_iterations.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any option of EstimatorConfig, such as refine.margin=1.3; may be given several times.",
+    ),
+]
+
+
+def configured(settings: list[str] | None, flags: Mapping[str, object] | None = None) -> EstimatorConfig:
+    """Make the Estimator's options of what the command line gives.
+
+    Args:
+        settings: the values of ``--set``.
+        flags: values of flags that stand for an option, by its dotted name; None where a flag was not given.
+
+    Raises ConfigError: no such option or value, or one that is given by a flag and by ``--set``.
+    """
+    from coop_edge.config import EstimatorConfig
+
+    given = [f"{name}={value}" for name, value in (flags or {}).items() if value is not None]
+    return EstimatorConfig().updated([*given, *(settings or [])])
