@@ -56,7 +56,7 @@ IMPLEMENTATIONS = {
     "coop_edge.runtime.onnx",
     "coop_edge.runtime.tensorrt",
 }
-MAY_IMPORT_CUPY = {"coop_edge.backend", "coop_edge.kernels.device", "coop_edge.latency", "coop_edge.runtime.parity"}
+MAY_IMPORT_CUPY = {"coop_edge.backend", "coop_edge.kernels.device", "coop_edge.runtime.plan_check"}
 """Besides the implementations, which ask ``kernels.device`` for it, as every other room does."""
 MODULES = sorted(
     ".".join(("coop_edge", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
