@@ -25,9 +25,9 @@ def decode(
 ) -> Decoded:
     """Match queries with all templates of their objects.
 
-    On a GPU a run holds the pairs of as many whole queries as ``micro_batch`` and the runner's ``max_batch`` allow. On
-    the CPU, where a larger batch takes more time per pair, it holds the pairs of one query. A query with more pairs
-    than are allowed is split, and shares no run.
+    Where larger batches pay (``Runner.gains_from_batches``) a run holds the pairs of as many whole queries as
+    ``micro_batch`` and the runner's ``max_batch`` allow, elsewhere those of one query. A query with more pairs than are
+    allowed is split, and shares no run.
 
     Args:
         runner: open ``coarse_decoder``.
@@ -49,7 +49,7 @@ def decode(
         xp.zeros((n, views, count, 2), np.float32),
     )
     allowed = micro_batch if runner.max_batch is None else min(micro_batch, runner.max_batch)
-    whole = max(1, allowed // max(views, 1)) if runner.device == "cuda" else 1
+    whole = max(1, allowed // max(views, 1)) if runner.gains_from_batches else 1
     for first in range(0, n, whole):
         rows = range(first, min(first + whole, n))
         query = xp.repeat(tokens[rows.start : rows.stop], views, axis=0)
