@@ -35,6 +35,10 @@ class CropCamera:
     def __len__(self) -> int:
         return len(self.K)
 
+    def take(self, rows: NDArray[np.integer]) -> CropCamera:
+        """Return the cameras at ``rows``."""
+        return CropCamera(self.K[rows], self.R_crop_camera[rows], self.H[rows], self.size)
+
     def to_crop(self, T_camera_object: ArrayLike) -> Array:
         """Poses in the real camera [N,4,4] -> in the virtual cameras [N,4,4]."""
         return se3.compose(se3.from_rt(self.R_crop_camera, np.zeros(3)), T_camera_object)

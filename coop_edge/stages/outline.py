@@ -23,7 +23,7 @@ from coop_edge.config import OutlineConfig
 from coop_edge.geometry import se3
 from coop_edge.stages.objects import ObjectModel, centres_and_diameters
 from coop_edge.stages.outline_lines import CONTRAST_SPAN, Lines, find_edges, find_lines, object_probability
-from coop_edge.stages.pairs import PairMaker, Pairs
+from coop_edge.stages.pairs import ImagePairMaker, Pairs
 
 Floats = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ class Fit:
 
 
 def align(
-    maker: PairMaker,
+    maker: ImagePairMaker,
     T_camera_object: Floats,
     object_index: NDArray[np.integer],
     config: OutlineConfig,
@@ -102,7 +102,7 @@ def align(
     return Aligned(T, spread, better, share)
 
 
-def _fits(maker: PairMaker, pairs: Pairs, index: NDArray[np.int64], config: OutlineConfig) -> list[Fit | None]:
+def _fits(maker: ImagePairMaker, pairs: Pairs, index: NDArray[np.int64], config: OutlineConfig) -> list[Fit | None]:
     query, depth = pairs.ops.to_host_together(pairs.query, pairs.depth)
     centre, diameter = centres_and_diameters(maker.objects, index)
     images = np.rint(np.moveaxis(query, 1, -1) * 255).astype(np.uint8)
@@ -195,7 +195,7 @@ def _about_centre(R: Floats, T: Floats, centre: Floats) -> tuple[Floats, Floats]
     return R @ T[:3, :3], R @ (T[:3, :3] @ centre + T[:3, 3])
 
 
-def _in_image(maker: PairMaker, pairs: Pairs, row: int, lines: Lines) -> NDArray[np.bool_]:
+def _in_image(maker: ImagePairMaker, pairs: Pairs, row: int, lines: Lines) -> NDArray[np.bool_]:
     """Which lines have both sides of the outline in the image, bool [P]."""
     inside = np.ones(len(lines.centre), np.bool_)
     inverse = np.linalg.inv(pairs.crop.H[row])
