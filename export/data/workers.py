@@ -1,4 +1,4 @@
-"""Worker processes that draw blocks ahead of need, and hand them over in order."""
+"""Worker processes that compute blocks ahead of need, and hand them over in order."""
 
 from __future__ import annotations
 
@@ -8,53 +8,51 @@ import signal
 import threading
 import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+Compute = Callable[[int], Any]
+"""A block from its number."""
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Blocks(ABC):
-    """Blocks first, first + 1, ... of a recipe: what ``recipe.artist()`` draws when it is called with a number."""
+    """Blocks first, first + 1, ..., each a function of its number."""
 
     @abstractmethod
     def next(self) -> Any:
         """The next block; waits for it."""
 
     @abstractmethod
-    def ready(self) -> bool:
-        """Whether ``next`` would not wait for another process."""
-
-    @abstractmethod
     def close(self) -> None:
-        """End what draws them. May be called more than once."""
+        """End what computes them. May be called more than once."""
 
 
 class InProcess(Blocks):
-    """Draws when asked."""
+    """Computes a block when it is asked for."""
 
-    def __init__(self, recipe: Any, first: int) -> None:
-        self._draw = recipe.artist()
+    def __init__(self, compute: Compute, first: int) -> None:
+        self._compute = compute
         self._block = first
 
     def next(self) -> Any:
         self._block += 1
-        return self._draw(self._block - 1)
-
-    def ready(self) -> bool:
-        return True
+        return self._compute(self._block - 1)
 
     def close(self) -> None:
         pass
 
 
 class Workers(Blocks):
-    """``count`` processes; block b goes to process (b mod lanes) mod count, at most ``ahead`` blocks before its turn.
+    """``count`` processes, each of which calls ``make`` once, and what it gives with the numbers of blocks.
 
-    A thread of this process empties the pipes, so that a worker never waits for the training step.
+    Block b goes to process (b mod lanes) mod count, at most ``ahead`` blocks before its turn. A thread of this process
+    empties the pipes, so that a worker never waits for the training step.
     """
 
-    def __init__(self, recipe: Any, count: int, first: int, ahead: int, lanes: int) -> None:
+    def __init__(self, make: Callable[[], Compute], count: int, first: int, ahead: int, lanes: int) -> None:
         self._lanes, self._ahead = lanes, ahead
         self._next, self._sent = first, first
         self._ready: dict[int, Any] = {}
@@ -69,7 +67,7 @@ class Workers(Blocks):
         try:
             for k in range(count):
                 here, there = context.Pipe()
-                process = context.Process(target=_work, args=(there, recipe), name=f"data worker {k}", daemon=True)
+                process = context.Process(target=_work, args=(there, make), name=f"data worker {k}", daemon=True)
                 process.start()
                 there.close()
                 self._pipes.append(here)
@@ -83,10 +81,6 @@ class Workers(Blocks):
         self._thread = threading.Thread(target=self._receive, name="data receiver", daemon=True)
         self._order()
         self._thread.start()
-
-    def ready(self) -> bool:
-        with self._changed:
-            return self._next in self._ready or self._failure is not None or self._closed
 
     def next(self) -> Any:
         with self._changed:
@@ -150,7 +144,7 @@ class Workers(Blocks):
         )
 
 
-def _work(pipe: Connection, recipe: Any) -> None:
+def _work(pipe: Connection, make: Callable[[], Compute]) -> None:
     """A worker's life: block numbers in; (block, result, None) or (block, None, traceback) out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes us
     block = -1
@@ -158,10 +152,10 @@ def _work(pipe: Connection, recipe: Any) -> None:
         import cv2
 
         cv2.setNumThreads(1)
-        draw = recipe.artist()
+        compute = make()
         while True:
             block = pipe.recv()
-            pipe.send((block, draw(block), None))
+            pipe.send((block, compute(block), None))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
     except Exception:

@@ -1,8 +1,8 @@
-"""What JPEG does to pictures, as tensors: baseline coding, 4:2:0, without the entropy coder, which loses nothing.
+"""What JPEG does to pictures: by OpenCV's codec on a CPU, as tensors on a GPU.
 
-ITU-T T.81 (1992), annexes A and K, with the colour conversion of JFIF 1.02; qualities scale the tables of annex K as
-the Independent JPEG Group's library does. Channels are taken in the order blue, green, red, as ``augment`` hands RGB to
-OpenCV.
+As tensors: baseline coding, 4:2:0, without the entropy coder, which loses nothing. ITU-T T.81 (1992), annexes A and K,
+with the colour conversion of JFIF 1.02; qualities scale the tables of annex K as the Independent JPEG Group's library
+does. The order of channels is the codec's, blue, green, red, though pictures are RGB: no network is to rely on either.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import cv2
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,6 +30,20 @@ _TO_YCC = ((0.114, 0.587, 0.299), (0.5, -0.331264, -0.168736), (-0.081312, -0.41
 
 
 def jpeg(picture: Tensor, quality: Tensor) -> Tensor:
+    """Pictures uint8 [N,n,n,3] after coding at qualities int64 [N] in 1..100."""
+    if picture.is_cuda:
+        coded = jpeg_of_tensors(picture.permute(0, 3, 1, 2).float(), quality)
+        return coded.to(torch.uint8).permute(0, 2, 3, 1)
+    out = torch.empty_like(picture)
+    for i, q in enumerate(quality.tolist()):
+        done, code = cv2.imencode(".jpg", picture[i].numpy(), [cv2.IMWRITE_JPEG_QUALITY, q])
+        if not done:
+            raise RuntimeError("OpenCV cannot encode JPEG here")
+        out[i] = torch.from_numpy(cv2.imdecode(code, cv2.IMREAD_COLOR))
+    return out
+
+
+def jpeg_of_tensors(picture: Tensor, quality: Tensor) -> Tensor:
     """Pictures [N,3,n,n] of grey levels 0..255 (whole numbers, float32) after coding at qualities [N] in 1..100."""
     if not len(picture):
         return picture
