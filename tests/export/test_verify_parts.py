@@ -184,7 +184,7 @@ def flow_row(given, n=200):
     for at, value in given.items():
         got[at] = value
     (found,) = compare_outputs(
-        "engine", "refiner", "fp32", {"flow": wanted}, {"flow": got}, answers=Answers({"flow": wanted}, {"flow": high})
+        "engine", "refiner", "fp32", {"flow": wanted}, {"flow": got}, Answers({"flow": wanted}, {"flow": high})
     )
     return found
 
@@ -254,13 +254,13 @@ def test_an_engine_that_decides_otherwise_at_a_tie_agrees_and_one_that_errs_else
     assert np.abs(given["flow"] - wanted["flow"])[sample].max() > 0.1, "a window away"
     bare = {r.output: r for r in compare_outputs("engine", "refiner", "fp32", wanted, given)}
     assert not bare["flow"].passed
-    rows = compare_outputs("engine", "refiner", "fp32", wanted, given, answers=answers)
+    rows = compare_outputs("engine", "refiner", "fp32", wanted, given, answers)
     assert {r.output for r in rows if r.relative > 1e-4} == set()
     assert rows[0].ties > 0
     given["flow"] = given["flow"].copy()
     decided = int(np.flatnonzero(~free["flow"].any(axis=(1, 2, 3)))[0])
     given["flow"][decided, 0, 3, 3] += 0.5
-    rows = compare_outputs("engine", "refiner", "fp32", wanted, given, answers=answers)
+    rows = compare_outputs("engine", "refiner", "fp32", wanted, given, answers)
     assert next(r for r in rows if r.output == "flow").relative > 1e-2
 
 
