@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from export.train.session import Plan, train
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
@@ -28,7 +29,6 @@ from export.data.device_render import KernelRasterizer
 from export.data.device_stock import Stock
 from export.data.objects import MODEL_POINTS
 from export.train import throughput
-from export.train.session import Plan, train
 from export.train.task import to_tensors
 from tests.cuda_host.host_device import HostDevice
 from tests.export.device_cases import CPU, SMALL, stock_of, things
