@@ -60,21 +60,20 @@ def pairs(
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Number of pairs.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the pairs.")] = 0,
     heldout: Annotated[bool, typer.Option("--heldout", help="Draw pairs of held-out objects.")] = False,
-    data: Annotated[str, typer.Option(help="Who draws them: one by one (cpu), or whole batches (device).")] = "cpu",
-    device: Annotated[str, typer.Option(help="Where: cpu, or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where they are drawn: cpu, or cuda.")] = "cpu",
     pack: Pack = None,
     photos: Annotated[Path | None, typer.Option(help="Folder of photographs.")] = None,
 ) -> None:
     """Draw training pairs with their labels into a picture, to look at."""
     from export.data.batch import on_host
-    from export.data.data import make_stream
     from export.data.pictures import write_pairs
+    from export.data.stream import make_stream
     from export.train.distributed import pick_device
 
     split = "heldout" if heldout else "train"
     with wrong_use_said(), make_stream(
         role.value, size, batch_size=count, workers=0, seed=seed, split=split, pack=pack, photos=photos,
-        device=str(pick_device(device)), data=data,
+        device=str(pick_device(device)),
     ) as stream:  # fmt: skip
         write_pairs(output, on_host(next(stream)), count)
     typer.echo(output)

@@ -105,11 +105,8 @@ def _head_light(n: int, k: int, like: Tensor) -> Lighting:
     )  # fmt: skip
 
 
-def photograph(
-    stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Lighting, background: Tensor
-) -> Tensor:
-    """Linear images float32 [N,3,n,n] of views of even size n, over linear backgrounds [N,3,n,n]; 0 outside the edge.
-    """
+def photograph(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Lighting, background: Tensor) -> Tensor:
+    """Linear images float32 [N,3,n,n] of views of even size n, over linear backgrounds [N,3,n,n]; 0 outside the edge."""
     n = views.seen.item.shape[-1]
     light, dark = _light(stock, scene, views, lighting)
     solid = (views.seen.item >= 0)[:, None]

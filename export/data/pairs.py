@@ -210,9 +210,7 @@ class PairGenerator:
             return pictured & inside(scene.edge, R, K, row, uv[0], uv[1])
 
         depth = torch.where(now.item == 0, now.depth, 0.0)
-        flow, visible, points = flow_labels(
-            stock, slot, seen, init, true, K, depth, TOLERANCE * scene.diameter, within
-        )
+        flow, visible, points = flow_labels(stock, slot, seen, init, true, K, depth, TOLERANCE * scene.diameter, within)
         self.done("labels")
         return RefinerBatch(
             query=query,

@@ -66,7 +66,8 @@ class Lights:
 
 
 class StockRenderer(ABC):
-    """Draws objects of one stock. slots: int64 [V], -1: an empty view. T_camera_object [V,4,4] and K [V,3,3] float64."""
+    """Draws objects of one stock. Views are given by slots int64 [V] (-1: an empty view), T_camera_object [V,4,4] and K
+    [V,3,3], float64."""
 
     @abstractmethod
     def unlit(self, slots: Tensor, T: Tensor, K: Tensor, size: int) -> Layers:
@@ -81,9 +82,7 @@ class StockRenderer(ABC):
         layers = self.unlit(slots, T, K, size)
         return torch.where(layers.triangle >= 0, layers.depth, torch.inf)
 
-    def nearest(
-        self, slots: Tensor, T: Tensor, scale: Tensor, K: Tensor, size: int, colors: bool = True
-    ) -> Composite:
+    def nearest(self, slots: Tensor, T: Tensor, scale: Tensor, K: Tensor, size: int, colors: bool = True) -> Composite:
         """Draw N views of k items each and keep the nearest at each pixel, of equal depths the first item's.
 
         slots [N,k]; T [N,k,4,4]; scale [N,k]: depths in the scene over those of T; K [N,3,3]. colors: whether
@@ -147,9 +146,7 @@ class HostRenderer(StockRenderer):
                 depth[i] = self._rasterized(slot, poses[i], cameras[i], size).depth
         return torch.from_numpy(depth)
 
-    def nearest(
-        self, slots: Tensor, T: Tensor, scale: Tensor, K: Tensor, size: int, colors: bool = True
-    ) -> Composite:
+    def nearest(self, slots: Tensor, T: Tensor, scale: Tensor, K: Tensor, size: int, colors: bool = True) -> Composite:
         n, k = slots.shape
         albedo = np.zeros((n, size, size, 3), np.uint8)
         depth = np.full((n, size, size), np.inf, np.float32)

@@ -92,9 +92,7 @@ class Probe:
     visible: Tensor  # bool [N,n,n]: where it is neither hidden nor outside the photograph
 
 
-def look(
-    renderer: StockRenderer, items: Items, R: Tensor, K: Tensor, size: int, colors: bool = True
-) -> SceneViews:
+def look(renderer: StockRenderer, items: Items, R: Tensor, K: Tensor, size: int, colors: bool = True) -> SceneViews:
     """Render all items without light and keep the nearest at each pixel. colors: whether albedo is wanted."""
     T = turned(R[:, None], items.T)
     return SceneViews(renderer.nearest(items.slot, T, items.scale, K, size, colors), R, K)
@@ -125,9 +123,7 @@ def depths_at(views: SceneViews, items: Items, place: int, pixels: Pixels) -> Te
     return pixels.of(views.seen.depth).double() / items.scale[:, place][pixels.row]
 
 
-def draw_scenes(
-    random: Random, stock: ObjectStock, renderer: StockRenderer, hardness: Tensor
-) -> tuple[Scenes, Probe]:
+def draw_scenes(random: Random, stock: ObjectStock, renderer: StockRenderer, hardness: Tensor) -> tuple[Scenes, Probe]:
     """Draw N = len(hardness) scenes: a target at a uniform rotation, with or without objects before and behind it.
 
     hardness [N]: scales the shares of occluders and of cuts, 0 to 1.
@@ -195,9 +191,7 @@ def amodal_box(target: Items, stock: ObjectStock) -> Tensor:
     return torch.cat([low + 0.5, high - low], dim=1)
 
 
-def draw_crops(
-    random: Random, scene: Scenes, probe: Probe, stock: ObjectStock, size: int
-) -> tuple[Tensor, Tensor]:
+def draw_crops(random: Random, scene: Scenes, probe: Probe, stock: ObjectStock, size: int) -> tuple[Tensor, Tensor]:
     """R [N,3,3] and K [N,3,3] of crops as a detector's boxes give them: round what is visible or round all of the
     target, not quite right."""
     n = len(scene)

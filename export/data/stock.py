@@ -28,9 +28,7 @@ class ObjectStock:
     limits: size of a slot. backgrounds: room for them.
     """
 
-    def __init__(
-        self, capacity: int, device: torch.device, limits: Limits | None = None, backgrounds: int = 1
-    ) -> None:
+    def __init__(self, capacity: int, device: torch.device, limits: Limits | None = None, backgrounds: int = 1) -> None:
         if capacity < 1 or backgrounds < 1:
             raise InputError(f"ObjectStock: wanted room for at least 1, got {capacity} objects, {backgrounds} pictures")
         self.limits = limits or Limits()

@@ -156,7 +156,9 @@ class _Lane:
 class Stream:
     """Iterator over batches; also a context manager. ``close`` ends the workers."""
 
-    def __init__(self, options: DataOptions, batch_size: int, workers: int, start: int, device: str, keep: bool) -> None:
+    def __init__(
+        self, options: DataOptions, batch_size: int, workers: int, start: int, device: str, keep: bool
+    ) -> None:
         self.options, self.batch_size, self._keep = options, batch_size, keep
         self.position = start
         """Number of the next sample."""
@@ -275,8 +277,9 @@ def make_stream(
     if keep_scenes and (role != "refiner" or device != "cpu"):
         raise InputError("keep_scenes: wanted role='refiner' and device='cpu'; only those pairs are rendered again")
     labels = (LABELS[role] if split == "train" else 1) if labels is None else labels
-    for name, value, low in (("size", size, PATCH), ("batch_size", batch_size, 1), ("workers", workers, 0),
-                             ("seed", seed, 0), ("start", start, 0), ("ramp", ramp, 0), ("labels", labels, 1)):  # fmt: skip
+    least = {"size": (size, PATCH), "batch_size": (batch_size, 1), "workers": (workers, 0), "seed": (seed, 0),
+             "start": (start, 0), "ramp": (ramp, 0), "labels": (labels, 1)}  # fmt: skip
+    for name, (value, low) in least.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
             raise InputError(f"{name}: wanted an integer of at least {low}, got {value!r}")
     if not 0.0 <= hardness <= 1.0:

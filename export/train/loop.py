@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from export.data.data import make_stream
+from export.data.stream import make_stream
 from export.networks import Net
 from export.train.checkpoint import load_state, parameters_of, save_network, save_state
 from export.train.distributed import Group
@@ -230,7 +230,6 @@ class Trainer:
             ramp=o.ramp,
             hardness=o.hardness,
             device=str(self.group.device),
-            data=o.data,
             **self.task.stream_options(),
         )
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from coop_edge.base.options import Config
-from export.data.data import DRAWN
 from export.networks.config import SIZES, Size
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -56,11 +55,10 @@ class TrainOptions(Config):
     hardness: float = 1.0
     """Hardness of pairs at the end of the ramp, 0 to 1. A small network, or a short run, learns more from less."""
     ramp: int = 60_000
-    """Pairs, per process, over which the hardness rises from 0; 0 = hard from the first (see data.make_stream)."""
-    data: Literal["auto", "cpu", "device"] = "auto"
-    """Who draws pairs: cpu = the workers, device = the device in whole batches, auto = the device if it is a GPU."""
+    """Pairs, per process, over which the hardness rises from 0; 0 = hard from the first (see stream.make_stream)."""
     workers: int = 1
-    """Processes that draw pairs, per process that trains; 0 = draw in between steps."""
+    """Processes that draw pairs, per process that trains; 0 = draw in between steps. A GPU draws pairs itself, and they
+    make its objects."""
 
     checkpoint_minutes: float = 3.0
     """Minutes between checkpoints."""
@@ -86,7 +84,6 @@ class TrainOptions(Config):
         self._flag("no_match")
         self._number("hardness", 0.0, 1.0)
         self._int("ramp", 0, 1 << 40)
-        self._choice("data", DRAWN)
         self._int("workers", 0, 1024)
         self._number("checkpoint_minutes", 1e-3, 1e7)
         self._number("evaluate_minutes", 1e-3, 1e7)

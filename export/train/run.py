@@ -11,7 +11,7 @@ import torch
 
 from coop_edge.base.hardware import hardware
 from coop_edge.errors import ConfigError, InputError
-from export.data.data import make_stream
+from export.data.stream import make_stream
 from export.networks import CONFIGS, NetConfig, build, preset
 from export.train.checkpoint import STATE_FILE, load_network, load_state, parameters_of, start_from
 from export.train.coarse import CoarseTask

@@ -8,9 +8,8 @@ from itertools import pairwise
 
 import torch
 
-from export.data.data import make_stream
-from export.data.device_data import DeviceStream
-from export.data.device_pairs import STAGES
+from export.data.pairs import STAGES
+from export.data.stream import make_stream
 from export.networks import NetConfig, build
 from export.train.distributed import Group, pick_device
 from export.train.learner import Learner
@@ -81,8 +80,8 @@ class StageClock:
 def measure(role: str, options: TrainOptions, config: NetConfig, seconds: float) -> Throughput:
     """Train a network that is thrown away, for ``seconds`` after three steps to warm up.
 
-    Stages: ``device_pairs.STAGES`` where the device draws pairs; "waiting" for pairs that workers draw, and their
-    upload; "forward" (with the losses), "backward", "update". Raises as ``run.start`` does.
+    Stages: ``pairs.STAGES`` where this process draws pairs; "waiting" for pairs that workers draw, and their upload;
+    "forward" (with the losses), "backward", "update". Raises as ``run.start`` does.
     """
     device = pick_device(options.device)
     if options.threads:
@@ -91,13 +90,12 @@ def measure(role: str, options: TrainOptions, config: NetConfig, seconds: float)
     learner = Learner(task, build(config), options, Group(0, 1, device))
     with make_stream(
         task.stream_role, config.trunk.image_size, batch_size=options.batch_size, workers=options.workers,
-        seed=options.seed, device=str(device), data=options.data, hardness=options.hardness, **task.stream_options(),
+        seed=options.seed, device=str(device), hardness=options.hardness, **task.stream_options(),
     ) as stream:  # fmt: skip
         for _ in range(3):
             learner.step(next(stream), 1.0, 0.0)
         clock = StageClock(device)
-        if isinstance(stream, DeviceStream):
-            stream.watch(clock.mark)
+        stream.watch(clock.mark)
         if device.type == "cuda":
             torch.cuda.synchronize()
         began, steps = time.perf_counter(), 0

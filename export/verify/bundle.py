@@ -28,8 +28,8 @@ from coop_edge.errors import CoopEdgeError, InputError
 from coop_edge.runtime.bundle import ROLES, Bundle, write_manifest
 from coop_edge.runtime.parity import Undecided
 from export.data.batch import PATCH, CoarseBatch, stack, take
-from export.data.data import Stream, make_stream
-from export.data.pairs_refiner import centres_of
+from export.data.rerender import centres_of
+from export.data.stream import Stream, make_stream
 from export.verify.engines import Engine, Reference, find_engines, run_all
 from export.verify.outputs import OutputRow, compare_outputs
 from export.verify.poses import MIN_POSES, CentredBatch, PoseRow, Poses, coarse_poses, compare_poses, refined_poses
