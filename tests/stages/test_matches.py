@@ -12,7 +12,7 @@ from coop_edge.stages.arrays import run_batched
 from coop_edge.stages.matches import Decoded, decode, lift, patch_centres, template_pixels
 from coop_edge.stages.objects import ObjectModel, centres_and_diameters
 from coop_edge.templates import TemplateSet
-from export.data import labels
+from tests import label_oracle as labels
 from tests.stages.chain import Chain, templates_of
 from tests.stages.oracles import DIM, OracleRunner
 
