@@ -1,7 +1,7 @@
-"""Attention with 2-D rotary positions, perceptron, encoder block, decoder block.
+"""Defines attention with 2-D rotary positions, the perceptron, and the blocks of encoder and decoder.
 
-Pre-norm transformer blocks (Dosovitskiy et al., ICLR 2021; Weinzaepfel et al., CroCo v2, ICCV 2023). The names of the
-parameters and the order of the operations are those of a CroCo v2 state dict, so that one can be loaded as it is.
+Pre-norm transformer blocks (Dosovitskiy et al., ICLR 2021), with the operations in the order of Weinzaepfel et al.,
+CroCo v2, ICCV 2023.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class ConvStem(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Encoder and decoder; the parameters bear the names of a CroCo v2 state dict."""
+    """Encoder and decoder that all roles share."""
 
     rgb_mean: Tensor
     rgb_std: Tensor

@@ -25,9 +25,7 @@ from export.data.pairs import TEMPLATE
 from export.networks import Net
 from export.onnx.checks import checked
 from export.onnx.precision import to_half
-from export.onnx.provenance import Provenance, completed
 from export.onnx.trace import GRAPHS, specs_of, trace
-from export.shards import digest_of, networks_in
 from export.train.checkpoint import Checkpoint, load_network, read_metadata
 
 Verify = Callable[[Path], Mapping[str, Any]]
@@ -56,7 +54,6 @@ def export_bundle(
     force: bool = False,
     verify: Verify | None = None,
     progress: Callable[[str], None] | None = None,
-    unstated: Provenance | None = None,
 ) -> Bundle:
     """Write the bundle ``out`` from network files, or folders of them: one coarse, one refiner, maybe a selector.
 
@@ -64,8 +61,6 @@ def export_bundle(
     replace the bundle that is there; its notes (files that are neither graphs, plans nor manifests) stay. verify:
     called with the folder of the finished bundle before it gets its name; what it returns is kept in the manifest, and
     an exception from it means that nothing is written. progress: called with the role that is being exported.
-    unstated: licences, hardware and commit (``code``) of networks whose files do not say theirs, as those of earlier
-    versions.
 
     Everything is written beside ``out`` and moved at the end. Raises InputError (roles missing, doubled or of sizes
     that cannot go together, a weight that FP16 cannot hold, ``out`` exists), ConfigError (a checkpoint of a newer
@@ -83,7 +78,7 @@ def export_bundle(
         name=name,
         version=version,
         licence=licence,
-        training={role: _training(source, unstated or Provenance()) for role, source in sources.items()},
+        training={role: _training(source) for role, source in sources.items()},
         input_size=trunk.image_size,
         patch_size=trunk.patch_size,
         radius_px=sources["refiner"].info.config.radius_px,
@@ -133,7 +128,7 @@ def find_sources(checkpoints: Sequence[str | Path]) -> dict[str, Source]:
 def _files(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
-    if files := networks_in(given):
+    if files := sorted(given.glob("*.safetensors")):
         return files
     raise InputError(f"checkpoint {given}: a folder without a .safetensors file; wanted one that training wrote")
 
@@ -162,9 +157,9 @@ def _write_graphs(
     return networks
 
 
-def _training(source: Source, unstated: Provenance) -> dict[str, Any]:
+def _training(source: Source) -> dict[str, Any]:
     """Where the weights of a checkpoint come from, as plain data."""
-    p = completed(source.info.provenance, unstated)
+    p = source.info.provenance
     return {
         "data": p.data,
         "licences": dict(p.licences),
@@ -174,7 +169,7 @@ def _training(source: Source, unstated: Provenance) -> dict[str, Any]:
         "seed": p.seed,
         "minutes": round(p.minutes, 2),
         "hardware": p.hardware,
-        "checkpoint_sha256": digest_of(source.path),
+        "checkpoint_sha256": sha256_of(source.path),
         "network": source.info.config.to_dict(),
     }
 

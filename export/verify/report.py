@@ -54,7 +54,7 @@ def make_report(
             "pose_median_diameters": DIAMETER_BOUND,
             "pose_pairs_at_least": MIN_POSES,
         },
-        "outputs": [_plain(row) | {"passed": row.passed} for row in rows],
+        "outputs": [_plain(row) | {"bound": row.bound, "passed": row.passed} for row in rows],
         "poses": [_plain(row) | {"passed": row.passed(allow_few_poses)} for row in poses],
         "engines_not_compared": dict(engines.absent),
     }
