@@ -113,6 +113,6 @@ def _align(
 ) -> tuple[Refined, NDArray[np.bool_]]:
     """Align poses; what they are judged by stays that of the refined ones."""
     outline = config.outline
-    found = align(maker, refined.T_camera_object, index, outline, outline.iterations, refined.covariance)  # type: ignore[arg-type]
+    found = align(maker, refined.T_camera_object, index, outline, outline.iterations, refined.covariance)
     covariance = np.where(found.aligned[:, None, None], found.covariance, refined.covariance)
     return replace(refined, T_camera_object=found.T_camera_object, covariance=covariance), found.aligned

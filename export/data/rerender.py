@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
+from coop_edge.stages import crop
 from export.data.batch import RefinerBatch, on_host, take
 from export.data.objects import TrainingObject
 from export.data.pairs import PairGenerator, Photographs
@@ -75,8 +76,7 @@ def rerender(batch: RefinerBatch, records: Sequence[PairRecord], T_camera_object
 
     The crop is taken anew, by a virtual camera that looks at the object at its new pose: a homography of the same
     photograph. ``K``, ``T_init`` and ``T_true`` of the result are those of the new cameras; labels are worked out from
-    geometry rendered through them. A pose that no camera can be aimed at (not finite, not a rotation, the object's
-    centre nearer than 0.6 of its diameter, over 45 degrees off the axis or 20 times too far) leaves its pair as it was.
+    geometry rendered through them. A pose that no camera can be aimed at (``in_sight``) leaves its pair as it was.
 
     Raises:
         InputError: shapes do not fit.
@@ -90,7 +90,8 @@ def rerender(batch: RefinerBatch, records: Sequence[PairRecord], T_camera_object
         )
     if n == 0:
         return batch
-    poses = np.stack([_base_pose(batch, i, record, T[i]) for i, record in enumerate(records)])
+    T = np.where(in_sight(batch, records, T)[:, None, None], T, batch.T_init)
+    poses = _base_poses(batch, records, _orthonormal(T))
     order = np.argsort([not record.fine for record in records], kind="stable")  # supersampled ones first
     made = _view_at([records[i] for i in order], poses[order], batch.query_index[order])
     return take(made, np.argsort(order))
@@ -125,27 +126,25 @@ def _photographs(c: dict[str, torch.Tensor]) -> Photographs:
     return Photographs(scene, c["picture"], c["R"], c["K"], Looks(lights, c["looks.matrix"]), c["margin"])
 
 
-def _base_pose(batch: RefinerBatch, i: int, record: PairRecord, T: Array) -> Array:
-    """T [4,4], of pair i's crop, in the scene's base camera; the pair's own start pose where T cannot be."""
-    true = np.asarray(batch.T_true[i], np.float64)
-    turn = se3.from_rt(record.T_true[:3, :3] @ true[:3, :3].T, np.zeros(3))  # this crop -> base camera
-    if np.isfinite(T).all() and np.abs(T[:3, :3] @ T[:3, :3].T - np.eye(3)).max() < 1e-3:
-        pose = turn @ _orthonormal(T)
-        if _in_sight(record, pose):
-            return pose
-    return turn @ np.asarray(batch.T_init[i], np.float64)
+def in_sight(batch: RefinerBatch, records: Sequence[PairRecord], T_camera_object: ArrayLike) -> Array:
+    """Tell which poses [N,4,4] in the cameras of ``batch`` the scenes' cameras can be aimed at, bool [N].
+
+    The rule is the estimator's (``stages.crop.in_sight``); rotations may be off by single precision.
+    """
+    T = np.asarray(T_camera_object, np.float64)
+    off = np.abs(T[:, :3, :3] @ np.swapaxes(T[:, :3, :3], 1, 2) - np.eye(3)).max(axis=(1, 2))
+    seen = crop.in_sight(_base_poses(batch, records, T), centres_of(records), batch.diameter)
+    return np.asarray(seen & (off < 1e-3))
 
 
-def _in_sight(record: PairRecord, pose: Array) -> bool:
-    thing = target_of(record)
-    centre = pose[:3, :3] @ thing.mesh.centre + pose[:3, 3]
-    far = 20.0 * np.linalg.norm(record.T_true[:3, 3])
-    return bool(centre[2] > 0.6 * thing.diameter and np.linalg.norm(centre[:2]) < centre[2] < far)
+def _base_poses(batch: RefinerBatch, records: Sequence[PairRecord], T: Array) -> Array:
+    """Poses [N,4,4] in the cameras of ``batch`` -> in the scenes' base cameras."""
+    true = np.array([record.T_true[:3, :3] for record in records], np.float64).reshape(-1, 3, 3)
+    return se3.compose(se3.from_rt(true @ np.swapaxes(batch.T_true[:, :3, :3], 1, 2), np.zeros(3)), T)
 
 
 def _orthonormal(T: Array) -> Array:
-    """T with its rotation, off by single precision, made exact (Kabsch, 1976)."""
-    U, _, V = np.linalg.svd(T[:3, :3])
-    fixed = T.copy()
-    fixed[:3, :3] = U @ np.diag([1.0, 1.0, np.linalg.det(U @ V)]) @ V
-    return fixed
+    """T [N,4,4] with its rotations, off by single precision, made exact (Kabsch, 1976)."""
+    U, _, V = np.linalg.svd(T[:, :3, :3])
+    U[:, :, 2] *= np.linalg.det(U @ V)[:, None]
+    return se3.from_rt(U @ V, T[:, :3, 3])

@@ -10,12 +10,13 @@ import torch
 
 from coop_edge.geometry.patches import template_pixels
 from export.data.batch import PATCH
-from export.data.data import make_stream
+from export.data.stream import make_stream
 from export.networks import CONFIGS, CoarseOutput, build
 from export.train import evaluate_refiner as refiner
 from export.train.evaluate_coarse import evaluate_coarse
 from export.train.task import EVALUATION_SEED, to_tensors
 from tests.export.small_nets import NET, refiner_batch
+from tests.export.train.knowing import know, small_refiner
 
 CPU = torch.device("cpu")
 
@@ -105,32 +106,14 @@ def test_template_pixels_follow_the_agreement_on_patches():
     assert template_pixels(index, offset, 4, PATCH).tolist() == [[7.5, 7.5], [31.5, 15.5]]
 
 
-def knowing_refiner(net, factor=1.0):
-    """What a network would put out that knows the labels; the flow times ``factor``."""
-    cells = refiner.cell_pixels(net.config.stride)
-
-    def predict(_, batch, device):
-        visible = batch.visible[:, None, cells, cells].astype(float)
-        return {
-            "flow": factor * batch.flow[:, :, cells, cells].astype(float),
-            "scale": np.full(visible.shape, 0.25),
-            "certainty": visible,
-            "sensitivity": np.ones_like(visible),
-            "confidence": visible,
-        }
-
-    return predict
-
-
 @pytest.fixture
 def net():
-    torch.manual_seed(0)
-    return build(CONFIGS["refiner"].from_dict({**NET["refiner"], "radius_px": 2.0})).eval()
+    return small_refiner()
 
 
 def test_a_network_that_knows_the_flow_finds_the_pose_at_once(net, monkeypatch):
     pairs = held_out("refiner", 6, 64, keep_scenes=True)
-    monkeypatch.setattr(refiner, "_predict", knowing_refiner(net))
+    know(monkeypatch, net, pairs[0])
     figures = refiner.evaluate_refiner(net, [pairs], CPU)
     assert figures["flow_epe"] == 0
     assert figures["error_after_1"] < 0.02 * figures["error_before"]
@@ -144,7 +127,7 @@ def test_a_network_that_knows_the_flow_finds_the_pose_at_once(net, monkeypatch):
 def test_half_the_flow_needs_iterations(net, monkeypatch):
     """Rendering again at each new pose halves the error anew: the loop is closed the right way round."""
     pairs = held_out("refiner", 6, 64, keep_scenes=True)
-    monkeypatch.setattr(refiner, "_predict", knowing_refiner(net, 0.5))
+    know(monkeypatch, net, pairs[0], 0.5)
     figures = refiner.evaluate_refiner(net, [pairs], CPU)
     assert 0.3 * figures["error_before"] < figures["error_after_1"] < 0.75 * figures["error_before"]
     assert figures["error_after_5"] < 0.15 * figures["error_before"]

@@ -7,10 +7,11 @@ import pytest
 
 from coop_edge.config import OutlineConfig
 from coop_edge.geometry import se3
+from coop_edge.stages.outline import align
 from export.data.batch import take
-from export.data.data import make_stream
-from export.train.evaluate_outline import aligned_poses
+from export.data.stream import make_stream
 from export.train.evaluate_refiner import pose_error
+from export.train.poses import RerenderedPairs
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +20,17 @@ def drawn():
         return next(stream)
 
 
+def aligned_poses(batch, records, T, iterations=6):
+    found = align(RerenderedPairs(batch, records), T, np.arange(len(T)), OutlineConfig(), iterations)
+    return found.T_camera_object, found.aligned
+
+
 def test_depth_is_found_again(drawn):
     """The truth, but 3 % too far away: whole objects before another colour are put back."""
-    batch, scenes = drawn
+    batch, records = drawn
     T = batch.T_true.copy()
     T[:, :3, 3] *= 1.03
-    found, taken = aligned_poses(batch, scenes, T)
+    found, taken = aligned_poses(batch, records, T)
     assert taken.sum() >= 5
     before, after = pose_error(batch, T)[taken], pose_error(batch, found)[taken]
     assert np.median(after) < np.median(before) / 3
@@ -32,10 +38,10 @@ def test_depth_is_found_again(drawn):
 
 
 def test_each_pair_for_itself_and_none_is_legal(drawn):
-    batch, scenes = drawn
+    batch, records = drawn
     T = batch.T_true @ se3.exp([0.0, 0, 0, 0.05, 0, 0])
-    together, _ = aligned_poses(batch, scenes, T)
-    alone, _ = aligned_poses(take(batch, slice(2, 3)), scenes[2:3], T[2:3])
+    together, _ = aligned_poses(batch, records, T)
+    alone, _ = aligned_poses(take(batch, slice(2, 3)), records[2:3], T[2:3])
     np.testing.assert_array_equal(together[2:3], alone)
     nothing, taken = aligned_poses(take(batch, slice(0, 0)), [], T[:0])
     assert nothing.shape == (0, 4, 4)
@@ -43,7 +49,7 @@ def test_each_pair_for_itself_and_none_is_legal(drawn):
 
 
 def test_without_iterations_poses_stay(drawn):
-    batch, scenes = drawn
-    found, taken = aligned_poses(batch, scenes, batch.T_init, OutlineConfig(iterations=0))
+    batch, records = drawn
+    found, taken = aligned_poses(batch, records, batch.T_init, 0)
     np.testing.assert_array_equal(found, batch.T_init)
     assert not taken.any()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from export.data.data import make_stream
+from export.data.stream import make_stream
 from export.verify.bundle import (
     SEED,
-    Pairs,
+    DrawnPairs,
     centred,
 )
 from tests.export.small_bundles import (
@@ -31,4 +31,4 @@ def easy(role, count):
 
 
 def pairs_of(coarse, refiner):
-    return Pairs(coarse, refiner, len(coarse.query), len(refiner.query))
+    return DrawnPairs(coarse, refiner, len(coarse.query), len(refiner.query))

@@ -11,14 +11,16 @@ import pytest
 from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
-from export.data.data import make_stream
+from coop_edge.pnp.base import PnpStatus
+from coop_edge.stages.refine import refine_step
+from export.data.stream import make_stream
 from export.networks.refiner import cell_pixels
-from export.train.poses import refined_step
+from export.train.poses import SOLVER, pairs_of
 from export.verify.poses import (
     CentredBatch,
     Poses,
-    coarse_poses,
     compare_poses,
+    matched_poses,
     model_points,
     pose_shift,
     refined_poses,
@@ -64,6 +66,12 @@ def sheets(n):
     return CentredBatch(**values, centre=np.zeros((n, 3))), outputs
 
 
+def step(batch, outputs, config):
+    """One step of the refinement from the pairs' start."""
+    pairs = pairs_of(batch, batch.centre)
+    return refine_step(pairs, *pairs.cells(4), outputs, batch.T_init, solver=SOLVER, config=config, radius_px=2.0)
+
+
 @pytest.mark.parametrize("n", [0, 3])
 def test_true_flow_gives_the_true_pose(n):
     batch, outputs = sheets(n)
@@ -86,11 +94,9 @@ def test_weak_evidence_is_held_at_the_start_as_the_estimator_holds_it():
     poses = refined_poses(batch, outputs, stride=4, radius_px=2.0)
     assert poses.solved.all()
     np.testing.assert_allclose(poses.T, batch.T_init, atol=1e-4)
-    values = outputs | {"confidence": outputs["certainty"]}
-    free = RefineConfig(prior_sideways=0, prior_depth=0, prior_rotation=0)
-    T, solved, _ = refined_step(batch, values, batch.centre, 4, free)
-    assert solved.all()
-    np.testing.assert_allclose(T, batch.T_true, atol=1e-4)
+    found = step(batch, outputs, RefineConfig(prior_sideways=0, prior_depth=0, prior_rotation=0))
+    assert (found.status == PnpStatus.SOLVED).all()
+    np.testing.assert_allclose(found.T_crop_object, batch.T_true, atol=1e-4)
 
 
 @pytest.mark.parametrize(("cells", "solved"), [(0, False), (2, False), (3, True)])
@@ -102,12 +108,10 @@ def test_a_pair_without_weighted_cells_has_no_pose_as_at_run_time(cells, solved)
     poses = refined_poses(batch, outputs, stride=4, radius_px=2.0)
     assert poses.solved.tolist() == [solved, True]
     assert np.isnan(poses.T[0]).all() == (not solved)
-    values = outputs | {"confidence": outputs["certainty"]}
-    T, found, covariance = refined_step(batch, values, batch.centre, 4, RefineConfig())
-    assert found.tolist() == [solved, True]
-    for of_pose in (T, covariance):
-        assert np.isfinite(of_pose).all(axis=(1, 2)).tolist() == [solved, True]
-        assert np.isnan(of_pose).all(axis=(1, 2)).tolist() == [not solved, False]
+    found = step(batch, outputs, RefineConfig())
+    assert found.status.tolist() == [PnpStatus.SOLVED if solved else PnpStatus.TOO_FEW_POINTS, PnpStatus.SOLVED]
+    assert np.isfinite(found.covariance[found.status == PnpStatus.SOLVED]).all()
+    assert np.isnan(found.T_camera_object).all(axis=(1, 2)).tolist() == [not solved, False]
     np.testing.assert_allclose(poses.T[1], batch.T_true[1], atol=1e-4)
 
 
@@ -126,7 +130,7 @@ def test_true_matches_give_the_true_pose_and_too_few_none(coarse_batch):
         "index": np.where(matched, coarse_batch.match_index, 0).astype(np.int32),
         "offset": coarse_batch.offset,
     }
-    poses = coarse_poses(coarse_batch, outputs)
+    poses = matched_poses(coarse_batch, outputs)
     enough = matched.sum(axis=1) >= 12
     assert poses.solved[enough].all()
     reference = Poses(coarse_batch.T_query, enough)
@@ -134,7 +138,7 @@ def test_true_matches_give_the_true_pose_and_too_few_none(coarse_batch):
     assert (found.solved, found.right, found.lost) == (enough.sum(), enough.sum(), 0)
     assert found.median_diameters < 0.05, "points are looked up at whole pixels"
     few = {**outputs, "probability": outputs["probability"] * (np.cumsum(matched, axis=1) <= 5)}
-    assert not coarse_poses(coarse_batch, few).solved.any()
+    assert not matched_poses(coarse_batch, few).solved.any()
 
 
 def test_a_lost_pose_is_infinitely_far_and_a_found_one_is_no_gain(coarse_batch):
