@@ -22,7 +22,7 @@ from coop_edge.runtime.bundle import (
     write_manifest,
 )
 from export.data.pairs import TEMPLATE
-from export.networks import Net
+from export.networks import Net, RefinerNetConfig
 from export.onnx.checks import checked
 from export.onnx.precision import to_half
 from export.onnx.trace import GRAPHS, specs_of, trace
@@ -72,7 +72,8 @@ def export_bundle(
     out = Path(out)
     _check_target(out, force)
     nets = [load_network(source.path, role)[0] for role, source in sources.items()]
-    trunk = sources["coarse"].info.config.trunk
+    trunk, refiner = sources["coarse"].info.config.trunk, sources["refiner"].info.config
+    assert isinstance(refiner, RefinerNetConfig)
     plan = Bundle(  # checked before the graphs are made, which takes a while
         folder=out,
         name=name,
@@ -81,7 +82,7 @@ def export_bundle(
         training={role: _training(source) for role, source in sources.items()},
         input_size=trunk.image_size,
         patch_size=trunk.patch_size,
-        radius_px=sources["refiner"].info.config.radius_px,
+        radius_px=refiner.radius_px,
         template=TEMPLATE,
         networks={role: _planned(net, role, precision, out) for net in nets for role in GRAPHS[net.role]},
     )

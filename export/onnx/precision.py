@@ -74,7 +74,7 @@ def _chosen(graph: Graph) -> set[int]:
         if node.op_type in PRODUCTS:
             chosen = bool(_PRODUCT_SCOPES.match(node.name))
         elif node.op_type in ELEMENTWISE:
-            chosen = all(map(is_half, data)) and (_ELEMENTWISE_SCOPES.match(node.name) or _is_bias(node, graph))
+            chosen = all(map(is_half, data)) and bool(_ELEMENTWISE_SCOPES.match(node.name) or _is_bias(node, graph))
         else:  # a sibling that reads the tensor in FP32 has it cast already
             siblings = [n for name in data for n in consumers[name] if n.op_type not in (*PRODUCTS, *MOVES)]
             chosen = node.op_type in MOVES and all(map(is_half, data)) and not siblings

@@ -156,8 +156,9 @@ def _fix_shapes(graph: Graph, probes: tuple[_Probe, _Probe]) -> None:
     for node in graph.nodes:
         if node.op_type not in ("Reshape", "Expand", "Resize"):
             continue
-        given = tuple(p.shapes[node.input[0]] for p in probes)
-        made = tuple(p.shapes[node.output[0]] for p in probes)
+        first, second = (p.shapes for p in probes)
+        given = first[node.input[0]], second[node.input[0]]
+        made = first[node.output[0]], second[node.output[0]]
         if node.op_type == "Resize":
             if len(node.input) > 3 and node.input[3]:
                 factors = [1.0 if a != b else _factor(g, a) for g, a, b in zip(given[0], *made, strict=True)]

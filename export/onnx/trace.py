@@ -27,7 +27,13 @@ from export.onnx.simplify import simplify
 
 GRAPHS = {"coarse": ("coarse_encoder", "coarse_decoder"), "refiner": ("refiner",), "selector": ("selector",)}
 """Roles of the graphs that the network of a checkpoint's role gives."""
-_METHODS = {"coarse_encoder": "encode", "coarse_decoder": "decode"}
+METHODS = {
+    "coarse_encoder": "encode",
+    "coarse_decoder": "decode",
+    "refiner": "export_outputs",
+    "selector": "export_outputs",
+}
+"""Method of the network that each graph computes."""
 _BATCH = 2
 
 Specs = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
@@ -54,7 +60,7 @@ def trace(net: Net, role: str) -> Graph:
     if role not in GRAPHS[net.role]:
         raise InputError(f"a {net.role} network gives the graphs {', '.join(GRAPHS[net.role])}, not {role}")
     inputs, outputs = specs_of(net, role)
-    model = _trace(net.eval(), _METHODS.get(role, "export_outputs"), inputs, outputs)
+    model = _trace(net.eval(), METHODS[role], inputs, outputs)
     graph = simplify(model)
     graph.rename()
     graph.name = role
@@ -79,7 +85,7 @@ def _trace(
         torch.onnx.export(
             net,
             examples,
-            buffer,
+            buffer,  # type: ignore[arg-type]
             input_names=names[0],
             output_names=names[1],
             opset_version=OPSET,
@@ -118,11 +124,11 @@ def _chunks_split() -> Iterator[None]:
     def chunk(g: Any, x: Any, chunks: int, dim: int) -> Any:
         return g.op("Split", x, axis_i=dim, num_outputs_i=chunks, outputs=chunks)
 
-    torch.onnx.register_custom_op_symbolic("prim::ConstantChunk", chunk, OPSET)
+    torch.onnx.register_custom_op_symbolic("prim::ConstantChunk", chunk, OPSET)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.onnx.unregister_custom_op_symbolic("prim::ConstantChunk", OPSET)
+        torch.onnx.unregister_custom_op_symbolic("prim::ConstantChunk", OPSET)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -133,7 +139,7 @@ def _quiet() -> Iterator[None]:
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", UserWarning)
             yield

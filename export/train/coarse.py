@@ -25,7 +25,6 @@ class CoarseTask(Task):
 
     role = "coarse"
     stream_role = "coarse"
-    key_metric = "class_accuracy"
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         out = model(batch["query"], batch["template"], batch["match_index"])

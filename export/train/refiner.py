@@ -36,7 +36,6 @@ class RefinerTask(Task):
 
     role = "refiner"
     stream_role = "refiner"
-    key_metric = "error_after_5"
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         out: RefinerOutput = model(batch["query"], batch["render"])
@@ -104,7 +103,6 @@ class SelectorTask(RefinerTask):
     """The score of a render against exp(-error / 10 % of the diameter)."""
 
     role = "selector"
-    key_metric = "rank_correlation"
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         moved = batch["T_init"] - batch["T_true"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from coop_edge.runtime.base import Runner
 from coop_edge.runtime.bundle import Bundle, specs
 from export.networks import CoarseNet, Net, RefinerNet
 from export.onnx.bundle import find_sources
-from export.onnx.trace import GRAPHS
+from export.onnx.trace import GRAPHS, METHODS
 from export.train.checkpoint import load_network
 from export.verify.outputs import FP32_BOUND, Answers, Decisions
 
@@ -27,15 +28,10 @@ BATCH = 16
 """Samples of a run; the last run of a set is smaller, so that another batch size is met too."""
 MOST_MOVED = 16
 """Windows of a sample that are moved to see what else a refiner may say: those that it is least decided about."""
+GPU_ENGINES: dict[str, Literal["onnx", "tensorrt"]] = {"ONNX Runtime, CUDA": "onnx", "TensorRT": "tensorrt"}
+"""Engines of a GPU by the name the report gives them, as ``Backend.runner`` takes them."""
 NETWORK_OF = {graph: role for role, graphs in GRAPHS.items() for graph in graphs}
 """The checkpoint's role of each of the bundle's roles."""
-METHODS = {
-    "coarse_encoder": "encode",
-    "coarse_decoder": "decode",
-    "refiner": "export_outputs",
-    "selector": "export_outputs",
-}
-"""What a role is in PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +57,11 @@ def find_engines(bundle: Bundle, threads: int) -> Engines:
     found = Engines([Engine("ONNX Runtime, CPU", lambda role: OnnxRunner(bundle.network(role), threads=threads))])
     missing = probe_cuda()
     cuda = Backend("cuda", "verification")
-    for name, engine in (("ONNX Runtime, CUDA", "onnx"), ("TensorRT", "tensorrt")):
+    for name, engine in GPU_ENGINES.items():
         if missing is not None:
             found.absent[name] = missing
             continue
-        candidate = Engine(name, lambda role, engine=engine: cuda.runner(bundle, role, engine=engine))
+        candidate = Engine(name, functools.partial(cuda.runner, bundle, engine=engine))
         try:
             for role in bundle.networks:
                 with candidate.runner(role):
@@ -212,7 +208,10 @@ def _batches(feed: Feed) -> list[dict[str, torch.Tensor]]:
 def _check_sizes(bundle: Bundle, net: Net, path: Path) -> None:
     """Raise InputError unless the checkpoint's sizes are those the manifest states."""
     trunk = net.config.trunk
-    pairs = [("input_size", bundle.input_size, trunk.image_size), ("patch_size", bundle.patch_size, trunk.patch_size)]
+    pairs: list[tuple[str, float, float]] = [
+        ("input_size", bundle.input_size, trunk.image_size),
+        ("patch_size", bundle.patch_size, trunk.patch_size),
+    ]
     if isinstance(net, CoarseNet):
         pairs.append(("dim", bundle.dim, trunk.decoder_dim))
     if isinstance(net, RefinerNet):

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coop_edge.runtime.bundle import Bundle
-from export.train.checkpoint import code_version
+from export.train.provenance import code_version
 from export.verify.engines import Engines
 from export.verify.outputs import FP32_BOUND, MAX_TIES, OutputRow
 from export.verify.poses import DIAMETER_BOUND, MIN_POSES, PX_BOUND, PoseRow
