@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.data.data import make_stream
+from export.data.data import Stream, make_stream
 from export.networks import Net, NetConfig
 from export.train.options import TrainOptions
 
@@ -39,7 +39,7 @@ class Task(ABC):
     def evaluate(self, net: Net, device: torch.device) -> dict[str, float]:
         """Figures on held-out objects; ``net`` is in eval mode. Every figure is finite or left out."""
 
-    def held_out_stream(self, batch_size: int, **options: Any) -> Any:
+    def held_out_stream(self, batch_size: int, **options: Any) -> Stream:
         """Pairs of held-out objects, drawn in this process."""
         return make_stream(
             self.stream_role,

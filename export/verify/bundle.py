@@ -28,7 +28,7 @@ from coop_edge.errors import CoopEdgeError, InputError
 from coop_edge.runtime.bundle import ROLES, Bundle, write_manifest
 from coop_edge.runtime.parity import Undecided
 from export.data.batch import PATCH, CoarseBatch, stack, take
-from export.data.data import make_stream
+from export.data.data import Stream, make_stream
 from export.data.pairs_refiner import centres_of
 from export.verify.engines import Engine, Reference, find_engines, run_all
 from export.verify.outputs import OutputRow, compare_outputs
@@ -145,7 +145,7 @@ def draw_pairs(
     return Pairs(**drawn)
 
 
-def _with_poses(stream: Any, bundle: Bundle, reference: Reference, most: int) -> tuple[Any, int]:
+def _with_poses(stream: Stream, bundle: Bundle, reference: Reference, most: int) -> tuple[Any, int]:
     """The first batch and what is added to it, and how many pairs were drawn."""
     parts = [centred(next(stream))]
     found = int(_reference_poses(bundle, reference, parts[0]).solved.sum())
