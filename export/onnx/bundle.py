@@ -1,4 +1,4 @@
-"""Checkpoints -> a model bundle: one ONNX graph per role and the manifest, or nothing at all."""
+"""Turns checkpoints into a model bundle: one ONNX graph per role and the manifest, or nothing at all."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def export_bundle(
 
 
 def find_sources(checkpoints: Sequence[str | Path]) -> dict[str, Source]:
-    """The checkpoints by role, as their files say; ``checkpoints`` are network files or folders that hold some.
+    """Return the checkpoints by role, as their files say; ``checkpoints`` are network files or folders that hold some.
 
     Raises InputError: no file, roles missing or doubled, crops or patches of different sizes. ConfigError: a file of a
     newer version.
@@ -135,7 +135,7 @@ def _files(given: Path) -> list[Path]:
 
 
 def _planned(net: Net, role: str, precision: str, folder: Path) -> Network:
-    """A graph that is not there yet."""
+    """Describe a graph that is not there yet."""
     return Network(role, folder / f"{role}.onnx", "0" * 64, precision, *specs_of(net, role))
 
 
@@ -159,7 +159,7 @@ def _write_graphs(
 
 
 def _training(source: Source) -> dict[str, Any]:
-    """Where the weights of a checkpoint come from, as plain data."""
+    """State where the weights of a checkpoint come from, as plain data."""
     p = source.info.provenance
     return {
         "data": p.data,
@@ -188,7 +188,7 @@ def _check_target(out: Path, force: bool) -> None:
 
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out``, gone at the end if it is still there."""
+    """Make a folder beside ``out`` that is removed at the end if it is still there."""
     folder = out.with_name(f".{out.name[:40]}.{uuid4().hex[:8]}.tmp")
     try:
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""From a PyTorch network to the ONNX graphs of its roles, FP32: traced, simplified, checked against the bundle's table.
+"""Turns a PyTorch network into the FP32 ONNX graphs of its roles: traced, simplified, declared as the bundle's table.
 
 The legacy exporter (TorchScript) is used: it makes one LayerNormalization node per norm and takes a second a graph.
 """
@@ -40,7 +40,7 @@ Specs = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
 def specs_of(net: Net, role: str) -> Specs:
-    """Inputs and outputs of a role's graph at the size that the network was trained at."""
+    """Return the inputs and outputs of a role's graph at the size that the network was trained at."""
     trunk = net.config.trunk
     return specs(
         role,
@@ -52,7 +52,7 @@ def specs_of(net: Net, role: str) -> Specs:
 
 
 def trace(net: Net, role: str) -> Graph:
-    """The FP32 graph of a role ("coarse_encoder", "coarse_decoder", "refiner", "selector"); only N is dynamic.
+    """Return the FP32 graph of a role ("coarse_encoder", "coarse_decoder", "refiner", "selector"); only N is dynamic.
 
     Inputs and outputs are those of the bundle's table. The network is put into eval mode and traced on the CPU. Raises
     InputError if it cannot have the role, BundleError if the graph depends on N in a way that cannot be exported.
@@ -98,7 +98,7 @@ def _trace(
 
 @contextmanager
 def _forward_is(net: nn.Module, method: str) -> Iterator[None]:
-    """Calls of the network mean another method; calls that this method makes mean ``forward`` as ever.
+    """Let calls of the network mean another method; calls that this method makes mean ``forward`` as ever.
 
     Not a wrapping module: its name would precede those of all nodes and parameters.
     """
@@ -119,7 +119,7 @@ def _forward_is(net: nn.Module, method: str) -> Iterator[None]:
 
 @contextmanager
 def _chunks_split() -> Iterator[None]:
-    """``Tensor.chunk`` as one Split into equal parts, instead of a Slice per part with bounds computed from Shape."""
+    """Export ``Tensor.chunk`` as one Split into equal parts, instead of a Slice per part with bounds from Shape."""
 
     def chunk(g: Any, x: Any, chunks: int, dim: int) -> Any:
         return g.op("Split", x, axis_i=dim, num_outputs_i=chunks, outputs=chunks)
@@ -133,7 +133,7 @@ def _chunks_split() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the notes that sizes become constants, which is wanted here, and that this exporter is the old one."""
+    """Silence the notes that sizes become constants, which is wanted here, and that this exporter is the old one."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
