@@ -112,7 +112,7 @@ def net():
 
 
 def test_a_network_that_knows_the_flow_finds_the_pose_at_once(net, monkeypatch):
-    pairs = held_out("refiner", 6, 64, keep_scenes=True)
+    pairs = held_out("refiner", 24, 64, keep_scenes=True)
     know(monkeypatch, net, pairs[0])
     figures = refiner.evaluate_refiner(net, [pairs], CPU)
     assert figures["flow_epe"] == 0
@@ -126,7 +126,7 @@ def test_a_network_that_knows_the_flow_finds_the_pose_at_once(net, monkeypatch):
 
 def test_half_the_flow_needs_iterations(net, monkeypatch):
     """Rendering again at each new pose halves the error anew: the loop is closed the right way round."""
-    pairs = held_out("refiner", 6, 64, keep_scenes=True)
+    pairs = held_out("refiner", 24, 64, keep_scenes=True)
     know(monkeypatch, net, pairs[0], 0.5)
     figures = refiner.evaluate_refiner(net, [pairs], CPU)
     assert 0.3 * figures["error_before"] < figures["error_after_1"] < 0.75 * figures["error_before"]

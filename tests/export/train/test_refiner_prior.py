@@ -62,7 +62,7 @@ def test_what_is_in_sight_is_what_the_estimator_says(pairs):
     aside[:, 0, 3] += 1.5 * aside[:, 2, 3]
     assert maker.in_sight(aside, index).all()
     assert (maker.make(aside, index).depth > 0).any(axis=(1, 2)).all()
-    for T in (-np.ones((n, 4, 4)), np.full((n, 4, 4), np.nan), batch.T_init @ np.diag([1.0, 1.0, -1.0, 1.0])):
+    for T in (-np.ones((n, 4, 4)), np.full((n, 4, 4), np.nan), batch.T_init @ np.diag([2.0, 2.0, 2.0, 1.0])):
         assert not maker.in_sight(np.where(np.arange(n)[:, None, None] == 1, T, batch.T_init), index)[1]
     away = batch.T_init.copy()
     away[:, 0, 3] += 100 * away[:, 2, 3]
