@@ -53,6 +53,11 @@ class Random:
         return torch.argsort(torch.rand(n, generator=self._generator, device=self.device))
 
 
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether a tensor is on a GPU: where a CPU has a faster way, only a GPU goes this one."""
+    return tensor.is_cuda
+
+
 @dataclass(frozen=True, eq=False)
 class Pixels:
     """P pixels of N square images. Vectors of pixels have shape [3,P]: each component lies in one piece of memory."""
@@ -64,7 +69,7 @@ class Pixels:
 
     def of(self, image: Tensor) -> Tensor:
         """Values [P] of images [N,n,n]."""
-        return image.flatten()[self.row * image[0].numel() + self.index]
+        return image.flatten()[self.row * image.shape[-1] ** 2 + self.index]
 
 
 def selected_pixels(mask: Tensor) -> Pixels:
@@ -74,10 +79,10 @@ def selected_pixels(mask: Tensor) -> Pixels:
     for the pixels must be masked again before it is used.
     """
     n = mask.shape[-1]
-    if mask.device.type == "cpu":
-        flat = mask.flatten().nonzero()[:, 0]
-    else:
+    if on_gpu(mask):
         flat = torch.arange(mask.numel(), device=mask.device)
+    else:
+        flat = mask.flatten().nonzero()[:, 0]
     row = flat // (n * n)
     index = flat - row * (n * n)
     v = index // n

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from export.data.geometry import on_gpu
+
 _LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55), (14, 13, 16, 24, 40, 57, 69, 56),
     (14, 17, 22, 29, 51, 87, 80, 62), (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
@@ -31,7 +33,7 @@ _TO_YCC = ((0.114, 0.587, 0.299), (0.5, -0.331264, -0.168736), (-0.081312, -0.41
 
 def jpeg(picture: Tensor, quality: Tensor) -> Tensor:
     """Pictures uint8 [N,n,n,3] after coding at qualities int64 [N] in 1..100."""
-    if picture.is_cuda:
+    if on_gpu(picture):
         coded = jpeg_of_tensors(picture.permute(0, 3, 1, 2).float(), quality)
         return coded.to(torch.uint8).permute(0, 2, 3, 1)
     out = torch.empty_like(picture)

@@ -106,7 +106,7 @@ def _head_light(n: int, k: int, like: Tensor) -> Lighting:
 
 
 def photograph(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Lighting, background: Tensor) -> Tensor:
-    """Linear images float32 [N,3,n,n] of views of even size n, over linear backgrounds [N,3,n,n]; 0 outside the edge."""
+    """Linear light float32 [N,3,n,n] of views of even size n, over linear backgrounds [N,3,n,n]; 0 beyond the edge."""
     n = views.seen.item.shape[-1]
     light, dark = _light(stock, scene, views, lighting)
     solid = (views.seen.item >= 0)[:, None]
@@ -150,7 +150,7 @@ def _light(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Light
     gleam = gleam * lighting.gloss.float().flatten()[each]
     n, h = item.shape[:2]
     out = torch.zeros((n, 4, h * h), device=item.device)
-    values = torch.cat([diffuse, gleam[None]])
+    values = torch.where(at.of(item) >= 0, torch.cat([diffuse, gleam[None]]), 0.0)
     for channel in range(4):
         out[at.row, channel, at.index] = values[channel]
     return out.view(n, 4, h, h), dark

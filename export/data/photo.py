@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from coop_edge.render.base import Shading
-from export.data.geometry import Random
+from export.data.geometry import Random, on_gpu
 from export.data.jpeg import jpeg
 from export.data.render import Lights
 from export.data.textures import COLOR_BASES, GAMMA
@@ -139,7 +139,7 @@ def softened(image: Tensor, sigma: Tensor, cells: Tensor, largest: float) -> Ten
     """Pictures float32 [N,3,n,n] averaged into ``cells`` [N] a side and interpolated back, then blurred by Gaussians of
     sigma [N] pixels, 0 to ``largest``."""
     size = image.shape[-1]
-    if image.is_cuda:
+    if on_gpu(image):
         soften = blur_matrix(size, sigma, largest) @ resolution_matrix(size, cells)
         return soften[:, None] @ image @ soften.mT[:, None]
     out = torch.empty_like(image)
@@ -210,7 +210,7 @@ def _moved(random: Random, image: Tensor, unit: float, count: int, real: Tensor)
         return image
     kernels = motion_kernels(length, angle, unit * _LONGEST)
     chosen, margin = image[rows], kernels.shape[-1] // 2
-    if image.is_cuda:
+    if on_gpu(image):
         padded = functional.pad(chosen, (margin,) * 4, "replicate").flatten(0, 1)[None]
         each = kernels[:, None].expand(-1, 3, -1, -1).flatten(0, 1)[:, None]
         blurred = functional.conv2d(padded, each, groups=3 * count)[0].view_as(chosen)
@@ -234,6 +234,8 @@ def _noisy(random: Random, image: Tensor, sigma: Tensor) -> Tensor:
 def draw_backdrops(random: Random, backgrounds: Tensor, n: int, size: int) -> Tensor:
     """Pieces of backgrounds [B,3,m,m], each turned, mirrored and enlarged, float32 [n,3,size,size]."""
     m = backgrounds.shape[-1]
+    if n == 0:  # which PyTorch refuses
+        return backgrounds.new_zeros((0, 3, size, size))
     side = (m * random.uniform(0.4, 1.0, n)).floor()
     corner = (random.uniform(0.0, 1.0, n, 2) * (m - side + 1)[:, None]).floor()
     quarter = random.integers(4, n).double() * (math.pi / 2)
@@ -253,7 +255,7 @@ def warped(picture: Tensor, which: Tensor, H: Tensor, size: int) -> Tensor:
     which: int64 [L], of the pictures. H: float64 [L,3,3], crop pixel -> picture pixel.
     """
     n, m = len(H), picture.shape[1]
-    if not picture.is_cuda:
+    if not on_gpu(picture):
         out = torch.empty((n, size, size, 3), dtype=torch.uint8)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         for i, source in enumerate(which.tolist()):

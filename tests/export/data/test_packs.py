@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from export.data.data import make_stream
 
 from benchmarks.meshes import colored_torus, grey_box, textured_sphere
 from coop_edge.errors import InputError, MeshError
@@ -20,7 +21,6 @@ from coop_edge.templates.template_set import template_camera
 from export.data import assets, sources, textures
 from export.data.assets import Source, build_pack
 from export.data.assets_vrml import read_vrml
-from export.data.data import make_stream
 from export.data.packs import Pack, PackWriter
 
 VRML = """#VRML V2.0 utf8

@@ -8,6 +8,7 @@ import signal
 import cv2
 import numpy as np
 import pytest
+from export.data.data import BLOCK, LANES, make_stream
 
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
@@ -15,7 +16,6 @@ from coop_edge.geometry.camera import project
 from coop_edge.templates.viewpoints import VIEWPOINTS
 from export.data import objects, pairs, pairs_refiner, scenes, textures
 from export.data.batch import PATCH, CoarseBatch, RefinerBatch
-from export.data.data import BLOCK, LANES, make_stream
 
 SIZE = 48
 T = (SIZE // PATCH) ** 2
