@@ -1,21 +1,19 @@
-"""The gather kernel against ``matches.lift``, number by number; on the host shim, and on a GPU where there is one."""
+"""The gather kernel against the CPU's lift, number by number; on the host shim, and on a GPU where there is one."""
 
 from __future__ import annotations
-
-import sys
 
 import numpy as np
 import pytest
 
-from coop_edge.errors import InputError
+from coop_edge.geometry.patches import patch_centres
 from coop_edge.kernels.device import address
 from coop_edge.mesh import Symmetries
-from coop_edge.stages.lift_cuda import lift_cuda
-from coop_edge.stages.matches import Decoded, lift, patch_centres
+from coop_edge.ops.base import Decoded
+from coop_edge.ops.cpu import CpuOperations
+from coop_edge.ops.cuda import CudaOperations
 from coop_edge.stages.objects import ObjectModel
 from tests.cuda_host.host_device import HostDevice
 from tests.kernels.devices import device  # noqa: F401
-from tests.runtime.fake_cuda import FakeCupy
 
 PATCH = 8
 
@@ -67,9 +65,9 @@ def on(device, decoded: Decoded, objects):  # noqa: F811
 
 
 def assert_is_the_cpus(device, decoded, chosen, objects, object_index, patch=PATCH, least=0.2):  # noqa: F811
-    wanted = lift(decoded, chosen, objects, object_index, patch, least)
+    wanted = CpuOperations().lift(decoded, chosen, objects, object_index, patch, least)
     there, moved = on(device, decoded, objects)
-    found = lift_cuda(device, there, chosen, moved, object_index, patch, least)
+    found = CudaOperations(device).lift(there, chosen, moved, object_index, patch, least)
     for name, a, b in zip(("points", "valid", "probability"), found, wanted, strict=True):
         host = device.to_numpy(a)
         assert (host.shape, host.dtype) == (b.shape, b.dtype), name
@@ -124,10 +122,10 @@ def test_a_query_does_not_depend_on_its_batch(device):  # noqa: F811
     objects, decoded, index = models(2, 3, 32), answers(4, 3, 16, seed=3), np.array([0, 1, 1, 0])
     chosen = np.array([[0, 2], [1, 1], [2, 0], [0, 1]])
     there, moved = on(device, decoded, objects)
-    together = [device.to_numpy(a) for a in lift_cuda(device, there, chosen, moved, index, PATCH, 0.2)]
+    together = [device.to_numpy(a) for a in CudaOperations(device).lift(there, chosen, moved, index, PATCH, 0.2)]
     for i in range(4):
         one = Decoded(*(a[i : i + 1] for a in there))
-        alone = lift_cuda(device, one, chosen[i : i + 1], moved, index[i : i + 1], PATCH, 0.2)
+        alone = CudaOperations(device).lift(one, chosen[i : i + 1], moved, index[i : i + 1], PATCH, 0.2)
         for a, b in zip(alone, together, strict=True):
             np.testing.assert_array_equal(device.to_numpy(a)[0], b[i])
 
@@ -135,40 +133,13 @@ def test_a_query_does_not_depend_on_its_batch(device):  # noqa: F811
 def test_the_order_of_threads_does_not_matter():
     objects, decoded = models(2, 3, 32), answers(3, 3, 16)
     results = [
-        lift_cuda(HostDevice(reverse=r), decoded, np.array([[0], [2], [1]]), objects, np.array([0, 1, 0]), PATCH, 0.1)
+        CudaOperations(HostDevice(reverse=r)).lift(
+            decoded, np.array([[0], [2], [1]]), objects, np.array([0, 1, 0]), PATCH, 0.1
+        )
         for r in (False, True)
     ]
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("template", [-1, 3])
-def test_refuses_a_template_that_there_is_not(template):
-    with pytest.raises(InputError, match=rf"templates: wanted values in \[0, 3\), got {template}\.\.{template}"):
-        lift_cuda(HostDevice(), answers(1, 3, 16), np.array([[template]]), models(1, 3, 32), np.array([0]), PATCH, 0.2)
-
-
-@pytest.mark.parametrize(
-    ("points", "says"),
-    [
-        (np.zeros((2, 32, 32, 3), np.float32), r"wanted float32 \[3,S,S,3\], got float32 \[2, 32, 32, 3\]"),
-        (np.zeros((3, 32, 16, 3), np.float32), r"got float32 \[3, 32, 16, 3\]"),
-        (np.zeros((3, 32, 32, 3)), r"got float64"),
-        (np.zeros((3, 32, 32, 4), np.float32)[..., :3], "wanted a C-contiguous array"),
-    ],
-)
-def test_refuses_a_map_that_the_kernel_would_misread(points, says):
-    model = ObjectModel("cup", np.zeros(3), 0.1, Symmetries(), points, np.zeros((3, 16, 4), np.float32))
-    with pytest.raises(InputError, match=f"object points of 'cup': .*{says}"):
-        lift_cuda(HostDevice(), answers(1, 3, 16), np.array([[0]]), [model], np.array([0]), PATCH, 0.2)
-
-
-def test_refuses_a_map_on_the_host(monkeypatch):
-    """Its address means nothing to a GPU."""
-    monkeypatch.setitem(sys.modules, "cupy", cupy := FakeCupy())
-    decoded = Decoded(*map(cupy.put, answers(1, 3, 16)))
-    with pytest.raises(InputError, match=r"object points of 'object 0': wanted a .*FakeArray, .* got a numpy\.ndarray"):
-        lift(decoded, np.array([[0]]), models(1, 3, 32), np.array([0]), PATCH, 0.2)
 
 
 def test_address(device):  # noqa: F811
