@@ -11,17 +11,19 @@ same scene at any resolution. ``kernels/outline.cuh`` repeats the numbers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.geometry.crop import CropCamera
-from coop_edge.ops.base import Array, Floats
+from coop_edge.geometry.crop import REFERENCE_SIZE, CropCamera
 
-REFERENCE_SIZE = 128.0
-"""Side of the crop whose pixels the lengths below count."""
+Array = Any
+Floats = NDArray[np.float64]
+
 LINES = 160
 """Search lines across an outline, at most; more are slower and hardly better."""
 LEAST_LINES = 10
@@ -40,7 +42,7 @@ LOGISTIC = 1.6
 BINS = 16
 """Bins of a colour histogram per channel."""
 INSET, RING = 1.5, 20.0
-"""Distances from the outline: nearer pixels are blurred and count for neither histogram; outside, farther ones neither."""
+"""Distances from the outline: nearer pixels are blurred and are not counted, nor are farther ones outside."""
 FLOOR = 1e-5
 """Added to a colour's share of either side: a colour never seen says nothing."""
 
@@ -74,7 +76,7 @@ class Outlines:
     pixels: Array  # float32 [M,L,2] crop pixels (x, y): the edge in the image
     normals: Array  # float32 [M,L,2] unit, outwards
     weights: Array  # float32 [M,L] inverse standard deviations along the normals, 1/px; 0 = says nothing
-    edges: Array  # float32 [M,L,4] shift (px, along the normal, from the outline), its variance, contrast, contrast here
+    edges: Array  # float32 [M,L,4] shift along the normal (px), its variance, contrast there and at the outline
     verdict: Array  # float32 [M,3] number of lines, share where the object stands out, mean contrast at the outline
 
 
@@ -133,4 +135,4 @@ def view_numbers(crop: CropCamera, T_crop_object: Floats, image_size: tuple[int,
     A = R_object_crop @ np.linalg.inv(crop.K)
     b = -R_object_crop @ T_crop_object[:, :3, 3:]
     parts = A, b, np.linalg.inv(crop.H), np.broadcast_to(np.float64(image_size), (len(A), 2))
-    return np.concatenate([part.reshape(len(A), -1) for part in parts], axis=1)
+    return np.concatenate([part.reshape(len(A), math.prod(part.shape[1:])) for part in parts], axis=1)

@@ -86,7 +86,7 @@ def measure(query: Array, depth: Array, views: Array) -> Outlines:
 
 
 def _signed_distance(covered: Array) -> Array:
-    """Pixels to the outline between covered and other pixels, negative inside, float32 [S,S]; not above ``farthest``."""
+    """Pixels to the outline between covered and other pixels, negative inside, float32 [S,S]; ``farthest`` at most."""
     within, without = (
         cv2.distanceTransform(side.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for side in (covered, ~covered)
     )

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from coop_edge.kernels.device import Device
-from coop_edge.ops.base import Array
 from coop_edge.ops.outline import (
     BINS,
     INSET,
     LINES,
     REFERENCE_SIZE,
     RING,
+    Array,
     Outlines,
     farthest,
     step_function,

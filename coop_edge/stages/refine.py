@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
-from coop_edge.geometry.crop import CropCamera
+from coop_edge.geometry.crop import REFERENCE_SIZE, CropCamera
 from coop_edge.ops.base import Array
 from coop_edge.pnp.base import LmResult, PnpSolver, PnpStatus, PosePrior
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.batches import run_batched
-from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.flow import Correspondences, correspondences, in_image, residuals
 from coop_edge.stages.objects import centres_and_diameters
 from coop_edge.stages.pairs import PairMaker, Pairs

@@ -10,9 +10,9 @@ from coop_edge.ops import outline as o
 
 def signed_distance(mask: np.ndarray) -> np.ndarray:
     """Pixels to the outline, negative inside; infinite where there is none."""
-    within, without = (
-        ndimage.distance_transform_edt(side) if not side.all() else np.full(side.shape, np.inf) for side in (mask, ~mask)
-    )
+    if mask.all() or not mask.any():
+        return np.where(mask, -np.inf, np.inf)
+    within, without = (ndimage.distance_transform_edt(side) for side in (mask, ~mask))
     return np.where(mask, 0.5 - within, without - 0.5)
 
 
@@ -23,7 +23,9 @@ def find_lines(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     border[[0, -1]] = border[:, [0, -1]] = False
     y, x = np.nonzero(border)
     distance = np.clip(signed_distance(mask), -o.farthest(len(mask)), o.farthest(len(mask)))
-    blurred = [ndimage.gaussian_filter(distance, o.NORMAL_BLUR * unit, order=k, mode="nearest") for k in ((0, 1), (1, 0))]
+    blurred = [
+        ndimage.gaussian_filter(distance, o.NORMAL_BLUR * unit, order=k, mode="nearest") for k in ((0, 1), (1, 0))
+    ]
     normal = np.stack([g[y, x] for g in blurred], axis=1)
     length = np.linalg.norm(normal, axis=1)
     kept = np.flatnonzero(length > o.LEAST_SLOPE)
@@ -73,7 +75,7 @@ def find_edge(probability: np.ndarray, centre: np.ndarray, normal: np.ndarray) -
 
 
 def measure(query, depth, K, T_crop_object, H, image_size) -> dict[str, np.ndarray] | None:
-    """The lines of one hypothesis, the fields of ``Outlines`` without what is beyond the lines; None without outline."""
+    """The lines of one hypothesis, as the fields of ``Outlines``; None where there is no outline to speak of."""
     unit = len(depth) / o.REFERENCE_SIZE
     pixel, centre, normal = find_lines(depth > 0)
     probability = object_probability(np.rint(255 * np.moveaxis(query, 0, -1)).astype(np.uint8), depth > 0)
