@@ -130,7 +130,7 @@ def _solve(state: _State, pairs: Pairs, found: Correspondences, solver: PnpSolve
     centre, diameter = centres_and_diameters(state.maker.objects, state.object_index[state.active])
     prior = pose_prior(config, pairs.crop.to_crop(state.anchor[state.active]), centre, diameter)
     if prior is not None:
-        prior = PosePrior(*(xp.asarray(a) for a in (prior.T_anchor, prior.centre, prior.sigma)))
+        prior = PosePrior(*map(xp.asarray, prior))
     weight = lm_weights(config, found.weight, found.precision)
     K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
     return solver.weighted_lm(found.points, found.pixels, weight, K, T, config.lm, prior=prior)
