@@ -18,6 +18,9 @@ from coop_edge.geometry import se3
 
 Array = NDArray[np.float64]
 
+REFERENCE_SIZE = 128
+"""Side of the crop whose pixels options and constants count; they grow with the crop."""
+
 
 @dataclass(frozen=True, eq=False)
 class CropCamera:

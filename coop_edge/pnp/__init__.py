@@ -113,13 +113,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from coop_edge.pnp.base import LmResult, LmStop, PnpStatus, PosePrior, RansacResult
+from coop_edge.pnp.base import LineTargets, LmResult, LmStop, PnpStatus, PosePrior, RansacResult
 
 if TYPE_CHECKING:
     from coop_edge.config import LmConfig, RansacConfig
     from coop_edge.pnp.cpu import CpuPnpSolver
 
-__all__ = ["LmResult", "LmStop", "PnpStatus", "PosePrior", "RansacResult", "ransac_epnp", "weighted_lm"]
+__all__ = ["LineTargets", "LmResult", "LmStop", "PnpStatus", "PosePrior", "RansacResult", "ransac_epnp", "weighted_lm"]
 
 _shared: CpuPnpSolver | None = None
 
@@ -155,6 +155,7 @@ def weighted_lm(
     config: LmConfig | None = None,
     *,
     prior: PosePrior | None = None,
+    lines: LineTargets | None = None,
 ) -> LmResult:
     """``PnpSolver.weighted_lm`` on the CPU, NumPy arrays, all cores; see ``pnp.base.PnpSolver``."""
-    return _solver().weighted_lm(points_object, points_image, weights, K, T_init, config, prior=prior)
+    return _solver().weighted_lm(points_object, points_image, weights, K, T_init, config, prior=prior, lines=lines)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class PnpStatus(IntEnum):
     """Why a problem ended as it did; the value is what the kernels write."""
 
     SOLVED = 0
-    TOO_FEW_POINTS = 1  # fewer than 4 valid points (RANSAC) or fewer than 3 weighted ones (LM)
+    TOO_FEW_POINTS = 1  # RANSAC: fewer than 4 valid; LM: fewer than 6 weighted residuals, 2 a point, 1 a line
     NON_FINITE = 2  # NaN or infinity in a valid point, an intrinsic or the start pose
     DEGENERATE = 3  # all valid points coincide or lie on one line, or the normal equations are singular
     NO_HYPOTHESIS = 4  # no sample gave a pose with its points in front of the camera
@@ -65,18 +65,47 @@ class LmStop(IntEnum):
     UNSOLVED = 4  # not run; see status
 
 
-@dataclass(frozen=True)
-class PosePrior:
-    """Where B poses are expected to be: independent Gaussians about an anchor.
+class PosePrior(NamedTuple):
+    """Where B poses are expected to be: a Gaussian about an anchor each.
 
-    With p the place of the object's ``centre`` in camera axes, xi = (p - p_anchor, log(R R_anchor^T)) is taken to have
-    mean 0 and the standard deviations ``sigma``: metres along the camera's x, y, z, then radians about them. Infinity
-    leaves an axis free.
+    With p the place of the object's ``centre`` in camera axes, xi = (p - p_anchor, log(R R_anchor^T)), metres along the
+    camera's x, y, z, then radians about them, has mean 0 and the inverse covariance ``information``. A matrix need not
+    have full rank: what it says nothing about is free.
     """
 
     T_anchor: Array  # [B,4,4] T_camera_object
-    centre: Array  # [B,3] metres, object's frame
-    sigma: Array  # [B,6], positive
+    centre: Array  # [B,3] metres, object frame
+    information: Array  # [B,6,6] symmetric, positive semidefinite
+
+    @staticmethod
+    def from_sigmas(T_anchor: Array, centre: Array, sigma: np.ndarray) -> PosePrior:
+        """The prior with independent components of standard deviations ``sigma`` [B,6], NumPy, in the units of xi.
+
+        Infinity leaves an axis free. Raises InputError on another shape and on what is not positive; NaN is left to
+        the status of the problem.
+        """
+        sigma = np.asarray(sigma)
+        check_batch("sigma", sigma, (6,), 2)
+        wrong = (sigma <= 0).any(axis=1)
+        if wrong.any():
+            raise InputError(
+                "sigma: wanted positive standard deviations, infinite where an axis is free, got "
+                f"{sigma[wrong][0].tolist()}"
+            )
+        inverse = 1.0 / sigma.astype(np.float64)
+        return PosePrior(T_anchor, centre, (inverse * inverse)[:, :, None] * np.eye(6))
+
+
+class LineTargets(NamedTuple):
+    """L lines that B objects show in the image, and the object points that lie on them.
+
+    The residual of a line is weight * normal . (pi(K (R X + t)) - pixel), a number: it tells nothing along the line.
+    """
+
+    points: Array  # [B,L,3] metres, object frame
+    pixels: Array  # [B,L,2] one pixel of each line
+    normals: Array  # [B,L,2] unit vectors across the lines, in the image
+    weights: Array  # [B,L] 1 / pixel, >= 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +150,7 @@ class LmResult:
 
 
 class PnpSolver(Protocol):
-    """What a backend offers. Implementations: ``pnp.cpu.CpuPnpSolver``, ``pnp.cuda.CudaPnpSolver``."""
+    """The operations of a backend. Implementations: ``pnp.cpu.CpuPnpSolver``, ``pnp.cuda.CudaPnpSolver``."""
 
     def ransac_epnp(
         self,
@@ -157,19 +186,27 @@ class PnpSolver(Protocol):
         config: LmConfig = ...,
         *,
         prior: PosePrior | None = None,
+        lines: LineTargets | None = None,
     ) -> LmResult:
         """Poses that minimise sum_p w_p^2 |pi(K (R X_p + t)) - u_p|^2 from T_init (Co-op, stage 2).
 
         points_object [B,P,3] metres; points_image [B,P,2] pixels; weights [B,P] >= 0; K [B,3,3] or [3,3]; T_init
         [B,4,4]. Entries of weight zero may hold anything, NaN included; points behind the camera take no part. The
-        covariance is (J^T W J)^-1 times the residual variance (cost / (2 n - 6)), for xi as defined above.
+        covariance is (J^T W J)^-1 times the residual variance (cost / (residuals - 6)), for xi as defined above.
 
-        prior: adds sum_k (xi_k / sigma_k)^2, which gives the weights a unit: they are inverse standard deviations in
-        pixels, and the covariance is the inverse of the information of both, not scaled. A prior of six finite sigmas
-        needs no points at all: without any the result is the anchor. None: the sum above alone.
+        lines: adds the squares of their residuals (``LineTargets``); weights and participation as for points. P = 0 or
+        L = 0 are legal. A point counts as two residuals, a line as one, and a pose takes six.
 
-        Raises InputError on shapes, dtypes and, on the CPU, on matrices and sigmas that cannot be meant.
+        prior: adds xi^T information xi, which gives the weights a unit: they are inverse standard deviations in pixels,
+        and the covariance is the inverse of the information of all, not scaled. A prior of full rank needs no residuals
+        at all: without any the result is the anchor.
+
+        Raises InputError on shapes, dtypes and, on the CPU, on matrices that cannot be meant.
         """
+        ...
+
+    def close(self) -> None:
+        """Give back threads and memory that are kept between calls; a later call takes them anew. May be repeated."""
         ...
 
 
@@ -214,29 +251,43 @@ def check_substreams(substreams: Array, batch: int) -> None:
 
 
 def check_lm_inputs(
-    points_object: Array, points_image: Array, weights: Array, K: Array, T_init: Array, prior: PosePrior | None
+    points_object: Array,
+    points_image: Array,
+    weights: Array,
+    K: Array,
+    T_init: Array,
+    prior: PosePrior | None,
+    lines: LineTargets | None,
 ) -> int:
     """Check shapes and dtypes of what ``weighted_lm`` is given and return B; contents are not looked at."""
     batch = check_correspondences(points_object, points_image, weights, "weights", K)
     check_batch("weights", weights, (), 2)
-    check_batch("T_init", T_init, (4, 4), 3)
-    if len(T_init) != batch:
-        raise InputError(f"T_init: wanted [{batch},4,4] to go with points_object, got {list(T_init.shape)}")
+    _check_rows("T_init", T_init, (4, 4), batch)
     if prior is not None:
-        check_prior(prior, batch)
+        if not isinstance(prior, PosePrior):
+            raise InputError(f"prior: wanted a PosePrior or None, got {type(prior).__name__}")
+        for name, trailing in (("T_anchor", (4, 4)), ("centre", (3,)), ("information", (6, 6))):
+            _check_rows(f"prior.{name}", getattr(prior, name), trailing, batch)
+    if lines is not None:
+        check_lines(lines, batch)
     return batch
 
 
-def check_prior(prior: PosePrior, batch: int) -> None:
-    """Raise InputError unless the prior's arrays have their shapes and real numbers; contents are not looked at."""
-    if not isinstance(prior, PosePrior):
-        raise InputError(f"prior: wanted a PosePrior or None, got {type(prior).__name__}")
-    for name, trailing in (("T_anchor", (4, 4)), ("centre", (3,)), ("sigma", (6,))):
-        array = getattr(prior, name)
-        check_batch(f"prior.{name}", array, trailing, 1 + len(trailing))
-        if len(array) != batch:
-            wanted = ",".join(map(str, (batch, *trailing)))
-            raise InputError(f"prior.{name}: wanted [{wanted}] to go with points_object, got {list(array.shape)}")
+def check_lines(lines: LineTargets, batch: int) -> None:
+    """Raise InputError unless the lines' arrays have their shapes and real numbers; contents are not looked at."""
+    if not isinstance(lines, LineTargets):
+        raise InputError(f"lines: wanted LineTargets or None, got {type(lines).__name__}")
+    check_batch("lines.points", lines.points, (3,), 3)
+    count = lines.points.shape[1]
+    for name, trailing in (("points", (3,)), ("pixels", (2,)), ("normals", (2,)), ("weights", ())):
+        _check_rows(f"lines.{name}", getattr(lines, name), (count, *trailing), batch)
+
+
+def _check_rows(name: str, array: Array, trailing: tuple[int, ...], batch: int) -> None:
+    check_batch(name, array, trailing, 1 + len(trailing))
+    if len(array) != batch:
+        wanted = ",".join(map(str, (batch, *trailing)))
+        raise InputError(f"{name}: wanted [{wanted}] to go with points_object, got {list(array.shape)}")
 
 
 def broadcast_intrinsics(K: np.ndarray, batch: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from coop_edge.config import LmConfig, RansacConfig
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.pnp.base import (
+    LineTargets,
     LmResult,
     LmStatistics,
     LmStop,
@@ -28,15 +29,29 @@ from coop_edge.pnp.base import (
     check_lm_inputs,
     check_substreams,
 )
-from coop_edge.pnp.lm import solve_lm
-from coop_edge.pnp.normal_equations import LOSSES
-from coop_edge.pnp.ransac import solve_ransac
+from coop_edge.pnp.lm import Schedule, solve_lm
+from coop_edge.pnp.normal_equations import LOSSES, Targets
+from coop_edge.pnp.ransac import Settings, solve_ransac
 
 
-def _schedule(lm: LmConfig) -> np.ndarray:
-    loss, scale = LOSSES[lm.loss], lm.loss_scale_px
-    tolerances = lm.step_tolerance, lm.cost_tolerance
-    return np.array((lm.iterations, lm.damping, lm.damping_up, lm.damping_down, *tolerances, loss, scale), np.float64)
+def _schedule(lm: LmConfig) -> Schedule:
+    damping = float(lm.damping), float(lm.damping_up), float(lm.damping_down)
+    tolerances = float(lm.step_tolerance), float(lm.cost_tolerance)
+    return Schedule(lm.iterations, *damping, *tolerances, LOSSES[lm.loss], float(lm.loss_scale_px))
+
+
+def _settings(config: RansacConfig) -> Settings:
+    return Settings(
+        float(config.threshold_px),
+        config.hypotheses,
+        float(config.confidence),
+        config.minimal == "p3p",
+        config.sample_size,
+        config.refine,
+        config.min_inliers,
+        config.seed,
+        _REFINEMENT,
+    )
 
 
 _REFINEMENT = _schedule(LmConfig())  # of RANSAC's result; part of the algorithm, the same on every backend
@@ -85,25 +100,12 @@ class CpuPnpSolver:
         inliers = np.zeros(valid.shape, np.bool_)
         counts = np.zeros((3, batch), np.int32)  # status, inliers, hypotheses
         figures = np.empty((2, batch))  # score, RMS
+        settings = _settings(config)
 
         def solve(i: int) -> None:
+            given = X[i], u[i], valid[i], intrinsics[i]
             counts[0, i], counts[1, i], counts[2, i], figures[0, i], figures[1, i] = solve_ransac(
-                X[i],
-                u[i],
-                valid[i],
-                intrinsics[i],
-                float(config.threshold_px),
-                config.hypotheses,
-                float(config.confidence),
-                config.minimal == "p3p",
-                config.sample_size,
-                config.refine,
-                config.min_inliers,
-                config.seed,
-                int(substreams[i]),
-                _REFINEMENT,
-                T[i],
-                inliers[i],
+                *given, settings, int(substreams[i]), T[i], inliers[i]
             )
 
         self._each(solve, batch)
@@ -119,42 +121,38 @@ class CpuPnpSolver:
         config: LmConfig | None = None,
         *,
         prior: PosePrior | None = None,
+        lines: LineTargets | None = None,
     ) -> LmResult:
-        """Poses that minimise the weighted reprojection error from T_init; see ``PnpSolver.weighted_lm``.
+        """Poses that minimise the weighted residuals of points and lines from T_init; see ``PnpSolver.weighted_lm``.
 
-        Computes in float64; float32 points are read as they are, without a converted copy of the batch. The rotation
-        part of T_init is taken as it is: it must be one. Raises InputError.
+        Computes in float64; float32 points and lines are read as they are, without a converted copy of the batch. The
+        rotation part of T_init is taken as it is: it must be one. Raises InputError.
         """
-        config = config or LmConfig()
-        batch = check_lm_inputs(points_object, points_image, weights, K, T_init, prior)
-        arrays = (points_object, points_image, weights)
-        dtype = np.float32 if all(a.dtype == np.float32 for a in arrays) else np.float64
-        X, u, w = (_readable(a, dtype) for a in arrays)
+        batch = check_lm_inputs(points_object, points_image, weights, K, T_init, prior, lines)
+        given = (points_object, points_image, weights, *(lines or ()))
+        dtype = np.float32 if all(a.dtype == np.float32 for a in given) else np.float64
+        X, u, w = (_readable(a, dtype) for a in given[:3])
+        no_lines = LineTargets(*(np.empty((batch, 0, *k)) for k in ((3,), (2,), (2,), ())))
+        across, no_normals = (
+            LineTargets(*(_readable(a, dtype) for a in lines or no_lines)),
+            _readable(np.empty((0, 2)), dtype),
+        )
         intrinsics, T_start = _readable(checked_intrinsics(K, batch), np.float64), _readable(T_init, np.float64)
         _check_rotations(T_start, "T_init")
-        T_anchor, centre, sigma = _prior_arrays(prior, batch)
+        anchor, centre, information = _prior_arrays(prior, batch)
+        schedule = _schedule(config or LmConfig())
         T, covariance = np.full((batch, 4, 4), np.nan), np.full((batch, 6, 6), np.nan)
         costs = np.full((3, batch), np.nan)  # initial, final, damping
         counts = np.zeros((3, batch), np.int32)  # status, iterations, stop
 
         def solve(i: int) -> None:
             counts[0, i], costs[0, i], costs[1, i], counts[1, i], costs[2, i], counts[2, i] = solve_lm(
-                X[i],
-                u[i],
-                w[i],
+                Targets(X[i], u[i], no_normals, w[i]),
+                Targets(*(a[i] for a in across)),
+                PosePrior(anchor[i], centre[i], information[i]),
                 intrinsics[i],
                 T_start[i],
-                T_anchor[i],
-                centre[i],
-                sigma[i],
-                config.iterations,
-                float(config.damping),
-                float(config.damping_up),
-                float(config.damping_down),
-                float(config.step_tolerance),
-                float(config.cost_tolerance),
-                LOSSES[config.loss],
-                float(config.loss_scale_px),
+                schedule,
                 T[i],
                 covariance[i],
             )
@@ -210,16 +208,26 @@ def checked_intrinsics(K: Any, batch: int) -> np.ndarray:
 def _prior_arrays(prior: PosePrior | None, batch: int) -> list[np.ndarray]:
     """The prior's arrays as ``solve_lm`` takes them, checked; arrays of rows of size 0 for None."""
     if prior is None:
-        return [_readable(np.empty((batch, *(0,) * axes)), np.float64) for axes in (2, 1, 1)]
-    T_anchor, centre, sigma = (_readable(a, np.float64) for a in (prior.T_anchor, prior.centre, prior.sigma))
+        return [_readable(np.empty((batch, *(0,) * axes)), np.float64) for axes in (2, 1, 2)]
+    T_anchor, centre, information = (_readable(a, np.float64) for a in prior)
     _check_rotations(T_anchor, "prior.T_anchor")
-    wrong = (sigma <= 0).any(axis=1)
+    finite = np.isfinite(information).all(axis=(1, 2))
+    wrong = finite & ~is_information(information)
     if wrong.any():
         raise InputError(
-            "prior.sigma: wanted positive standard deviations, infinite where an axis is free, got "
-            f"{sigma[wrong][0].tolist()}"
+            "prior.information: wanted symmetric matrices without negative eigenvalues, got "
+            f"{information[wrong][0].tolist()}"
         )
-    return [T_anchor, centre, sigma]
+    return [T_anchor, centre, information]
+
+
+def is_information(matrix: np.ndarray) -> np.ndarray:
+    """Whether matrices [B,6,6] are symmetric with a diagonal that bounds the rest, as an information is: bool [B]."""
+    diagonal = np.diagonal(matrix, axis1=1, axis2=2)
+    with np.errstate(invalid="ignore"):
+        bound = np.sqrt(diagonal[:, :, None] * diagonal[:, None]) * (1 + 1e-6)
+        least = np.abs(matrix - np.swapaxes(matrix, 1, 2)) <= 1e-6 * bound
+        return (diagonal >= 0).all(axis=1) & (least & (np.abs(matrix) <= bound)).all(axis=(1, 2))
 
 
 def _check_rotations(T: np.ndarray, name: str) -> None:

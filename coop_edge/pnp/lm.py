@@ -1,34 +1,78 @@
-"""Weighted Levenberg-Marquardt on the reprojection error, one problem; the algorithm is stated in ``coop_edge.pnp``."""
+"""Weighted Levenberg-Marquardt, one problem: points, lines, prior; the algorithm is stated in ``coop_edge.pnp``."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
+from coop_edge.pnp.base import PosePrior
 from coop_edge.pnp.jit import compiled
-from coop_edge.pnp.linalg import cholesky, cholesky_solve, copy_pose, rotate_left, shifted, write_transform
+from coop_edge.pnp.linalg import (
+    all_finite,
+    cholesky,
+    cholesky_solve,
+    copy_pose,
+    rotate_left,
+    shifted,
+    write_transform,
+)
 from coop_edge.pnp.normal_equations import (
     DEGENERATE,
-    LEAST_POINTS,
+    LEAST_RESIDUALS,
     NON_FINITE,
     NONE,
     SOLVED,
     SUMS,
-    centre_points,
+    Targets,
+    add_lines,
+    centre_lines,
+    centre_on_mean,
     gather,
+    input_status,
     normal_sums,
 )
-from coop_edge.pnp.prior import PLACES, about_centroid, add_prior, is_proper, is_readable
+from coop_edge.pnp.prior import CentredPrior, about_centroid, add_prior, is_proper, is_readable, scaled_cholesky
 
 Array = np.ndarray
 
 # Values of LmStop: compiled code takes plain integers.
 STOP_ITERATIONS, STOP_STEP, STOP_COST, STOP_DAMPING, STOP_UNSOLVED = range(5)
 
-SINGULAR = 1e-12
-"""Smallest Cholesky pivot of H scaled to a unit diagonal."""
 _LEAST_DAMPING, _LARGEST_DAMPING = 1e-12, 1e12
+
+
+class Schedule(NamedTuple):
+    """``LmConfig`` for compiled code; ``loss`` is a value of ``LOSSES``."""
+
+    iterations: int
+    damping: float
+    damping_up: float
+    damping_down: float
+    step_tolerance: float
+    cost_tolerance: float
+    loss: int
+    loss_scale: float
+
+
+class Evidence(NamedTuple):
+    """What the cost of a pose is made of, about the centroid of points and lines."""
+
+    K: Array  # [3,3]
+    points: Array  # [6,n], see ``normal_equations``
+    lines: Array  # [8,m]
+    prior: CentredPrior
+
+
+@compiled
+def evaluate(evidence: Evidence, R: Array, t: Array, loss: int, scale: float, scratch: Array, sums: Array) -> None:
+    """H (upper triangle), g and the cost at a pose (R, t), into ``sums`` [28]; ``scratch`` as ``normal_sums``."""
+    normal_sums(evidence.points, R, t, evidence.K, loss, scale, scratch, sums)
+    if evidence.lines.shape[1] > 0:
+        add_lines(evidence.lines, R, t, evidence.K, loss, scale, sums)
+    if evidence.prior.information.size > 0:
+        add_prior(evidence.prior, R, t, sums)
 
 
 @compiled
@@ -44,68 +88,62 @@ def _unpack(sums: Array, damping: float, H: Array) -> None:
 
 
 @compiled
-def minimise(
-    S: Array,
-    K: Array,
-    R: Array,
-    t: Array,
-    iterations: int,
-    damping: float,
-    up: float,
-    down: float,
-    step_tolerance: float,
-    cost_tolerance: float,
-    loss: int,
-    scale: float,
-    prior: Array,
-    sums: Array,
-) -> tuple[float, int, float, int]:
-    """Levenberg-Marquardt from (R, t), which are replaced by the minimum, about centred points S [6,n].
+def propose(sums: Array, damping: float, step: Array) -> bool:
+    """The step (rho', phi) [6] of the damped normal equations; False if they are not positive definite."""
+    H, L, minus_g = np.empty((6, 6)), np.zeros((6, 6)), np.empty(6)
+    _unpack(sums, damping, H)
+    for k in range(6):
+        minus_g[k] = -sums[21 + k]
+    if not cholesky(H, L, 0.0):
+        return False
+    cholesky_solve(L, minus_g, step)
+    return True
 
-    prior: [21] about the points' centroid, or [0] for none. ``sums`` [28] ends as those of the minimum. Returns initial
-    cost, iterations, damping and LmStop.
+
+@compiled
+def is_short(step: Array, t: Array, tolerance: float) -> bool:
+    """Whether a step turns by less than ``tolerance`` radians and moves by less than that share of the distance."""
+    moved = math.sqrt(step[0] * step[0] + step[1] * step[1] + step[2] * step[2])
+    turned = math.sqrt(step[3] * step[3] + step[4] * step[4] + step[5] * step[5])
+    distance = math.sqrt(t[0] * t[0] + t[1] * t[1] + t[2] * t[2])
+    return turned < tolerance and moved < tolerance * distance
+
+
+@compiled
+def minimise(evidence: Evidence, schedule: Schedule, R: Array, t: Array, sums: Array) -> tuple[float, int, float, int]:
+    """Levenberg-Marquardt from (R, t), which are replaced by the minimum.
+
+    ``sums`` [28] ends as those of the minimum. Returns initial cost, iterations, damping and LmStop.
     """
-    trial = np.empty(SUMS)
-    scratch = np.empty(0 if loss == NONE else S.shape[1])
+    loss, scale, damping = schedule.loss, schedule.loss_scale, schedule.damping
+    trial, step = np.empty(SUMS), np.zeros(6)
+    scratch = np.empty(0 if loss == NONE else evidence.points.shape[1])
     R_trial, t_trial = np.empty((3, 3)), np.empty(3)
-    H, L = np.empty((6, 6)), np.zeros((6, 6))
-    step, minus_g = np.zeros(6), np.empty(6)
-    normal_sums(S, R, t, K, loss, scale, scratch, sums)
-    if prior.size > 0:
-        add_prior(prior, R, t, sums)
+    evaluate(evidence, R, t, loss, scale, scratch, sums)
     initial = sums[27]
-    for iteration in range(iterations):
-        _unpack(sums, damping, H)
-        for k in range(6):
-            minus_g[k] = -sums[21 + k]
-        accepted = cholesky(H, L, 0.0)
+    for iteration in range(schedule.iterations):
+        accepted = propose(sums, damping, step)
         if accepted:
-            cholesky_solve(L, minus_g, step)
-            moved = math.sqrt(step[0] * step[0] + step[1] * step[1] + step[2] * step[2])
-            turned = math.sqrt(step[3] * step[3] + step[4] * step[4] + step[5] * step[5])
-            distance = math.sqrt(t[0] * t[0] + t[1] * t[1] + t[2] * t[2])
-            if turned < step_tolerance and moved < step_tolerance * distance:
+            if is_short(step, t, schedule.step_tolerance):
                 return initial, iteration + 1, damping, STOP_STEP
             rotate_left(step[3:], R, R_trial)
             for k in range(3):
                 t_trial[k] = t[k] + step[k]
-            normal_sums(S, R_trial, t_trial, K, loss, scale, scratch, trial)
-            if prior.size > 0:
-                add_prior(prior, R_trial, t_trial, trial)
+            evaluate(evidence, R_trial, t_trial, loss, scale, scratch, trial)
             accepted = trial[27] < sums[27]
         if accepted:
             decrease, previous = sums[27] - trial[27], sums[27]
             for k in range(SUMS):
                 sums[k] = trial[k]
             copy_pose(R_trial, t_trial, R, t)
-            damping = max(damping / down, _LEAST_DAMPING)
-            if decrease < cost_tolerance * previous:
+            damping = max(damping / schedule.damping_down, _LEAST_DAMPING)
+            if decrease < schedule.cost_tolerance * previous:
                 return initial, iteration + 1, damping, STOP_COST
         else:
-            damping = max(damping, _LEAST_DAMPING) * up
+            damping = max(damping, _LEAST_DAMPING) * schedule.damping_up
             if damping > _LARGEST_DAMPING:
                 return initial, iteration + 1, damping, STOP_DAMPING
-    return initial, iterations, damping, STOP_ITERATIONS
+    return initial, schedule.iterations, damping, STOP_ITERATIONS
 
 
 @compiled
@@ -114,17 +152,9 @@ def covariance_at_origin(sums: Array, variance: float, arm: Array, out: Array) -
 
     ``arm`` [3] = R c, from the object's origin to the centroid in camera axes: rho = rho' - phi x arm.
     """
-    H, L = np.empty((6, 6)), np.zeros((6, 6))
+    H, L, scale = np.empty((6, 6)), np.zeros((6, 6)), np.empty(6)
     _unpack(sums, 0.0, H)
-    scale = np.empty(6)
-    for i in range(6):
-        if not (H[i, i] > 0.0 and math.isfinite(H[i, i])):
-            return False
-        scale[i] = 1.0 / math.sqrt(H[i, i])
-    for i in range(6):
-        for j in range(6):
-            H[i, j] *= scale[i] * scale[j]
-    if not cholesky(H, L, SINGULAR):
+    if not scaled_cholesky(H, L, scale):
         return False
     C = np.empty((6, 6))
     unit, column = np.empty(6), np.empty(6)
@@ -155,57 +185,55 @@ def covariance_at_origin(sums: Array, variance: float, arm: Array, out: Array) -
 
 
 @compiled
+def read_problem(points: Targets, lines: Targets, prior: PosePrior, K: Array, T: Array) -> tuple[int, Array, Array]:
+    """Status of a problem, and what of its points [6,n] and lines [8,m] takes part, not centred."""
+    seen_points, S = gather(points, T)
+    seen_lines, L = gather(lines, T)
+    if not (is_readable(prior) and all_finite(K) and all_finite(T) and seen_points >= 0 and seen_lines >= 0):
+        return NON_FINITE, S, L
+    least = 0 if is_proper(prior.information) else LEAST_RESIDUALS
+    return input_status(2 * seen_points + seen_lines, 2 * S.shape[1] + L.shape[1], least), S, L
+
+
+@compiled
 def solve_lm(
-    X: Array,
-    u: Array,
-    w: Array,
+    points: Targets,
+    lines: Targets,
+    prior: PosePrior,
     K: Array,
     T_init: Array,
-    T_anchor: Array,
-    prior_centre: Array,
-    prior_sigma: Array,
-    iterations: int,
-    damping: float,
-    up: float,
-    down: float,
-    step_tolerance: float,
-    cost_tolerance: float,
-    loss: int,
-    scale: float,
+    schedule: Schedule,
     T: Array,
     covariance: Array,
 ) -> tuple[int, float, float, int, float, int]:
     """One problem: status, initial and final cost, iterations, damping, LmStop; writes T, covariance if solved.
 
-    X [P,3], u [P,2], w [P] float32 or float64. T_anchor [4,4], prior_centre [3] and prior_sigma [6] are the prior's;
-    without one, [0,0], [0] and [0].
+    Without a prior its arrays are of size 0, [0,0], [0] and [0,0].
     """
     nan = math.nan
-    if not is_readable(T_anchor, prior_centre, prior_sigma):
-        return NON_FINITE, nan, nan, 0, nan, STOP_UNSOLVED
-    status, S = gather(X, u, w, K, T_init, 0 if is_proper(prior_sigma) else LEAST_POINTS)
+    status, S, L = read_problem(points, lines, prior, K, T_init)
     if status != SOLVED:
         return status, nan, nan, 0, nan, STOP_UNSOLVED
     centre, sums = np.empty(3), np.empty(SUMS)
-    prior, n = np.empty(PLACES if prior_sigma.size > 0 else 0), S.shape[1]
-    if n > 0:
-        centre_points(S, centre)
+    if S.shape[1] > 0:
+        centre_on_mean(S, centre)
+        centre_lines(L, centre)
+    elif L.shape[1] > 0:
+        centre_on_mean(L, centre)
     else:
         for k in range(3):
-            centre[k] = prior_centre[k]
-    if prior.size > 0:
-        about_centroid(T_anchor, prior_centre, prior_sigma, centre, prior)
+            centre[k] = prior.centre[k]
+    residuals = 2 * S.shape[1] + L.shape[1]
     R, t, arm, zero = np.empty((3, 3)), np.empty(3), np.empty(3), np.zeros(3)
     copy_pose(T_init, T_init[:, 3], R, t)
     shifted(R, centre, t, 1.0, t)
-    initial, taken, damping, stop = minimise(
-        S, K, R, t, iterations, damping, up, down, step_tolerance, cost_tolerance, loss, scale, prior, sums
-    )
+    evidence = Evidence(K, S, L, about_centroid(prior, centre))
+    initial, taken, damping, stop = minimise(evidence, schedule, R, t, sums)
     shifted(R, centre, zero, 1.0, arm)
-    if prior.size > 0:
+    if prior.information.size > 0:
         variance = 1.0
     else:
-        variance = sums[27] / (2.0 * n - 6.0) if n > 3 else nan
+        variance = sums[27] / (residuals - 6.0) if residuals > 6 else nan
     if not covariance_at_origin(sums, variance, arm, covariance):
         return DEGENERATE, nan, nan, taken, nan, STOP_UNSOLVED
     shifted(R, centre, t, -1.0, t)

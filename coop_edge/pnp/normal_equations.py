@@ -1,18 +1,19 @@
-"""The normal equations of the weighted reprojection error, summed in one pass over structure-of-arrays points.
+"""Residuals, Jacobians and normal equations of points and lines, summed in one pass over structure-of-arrays.
 
-Points are the rows x, y, z, u, v, w^2 of an array S [6,n], centred and contiguous, so that the one loop that costs
-anything (``weighted_sums``) reads six streams and vectorises. The algorithm is stated in ``coop_edge.pnp``.
+Points are the rows x, y, z, u, v, w^2 of an array [6,n], centred and contiguous, so that the one loop that costs
+anything (``weighted_sums``) reads six streams and vectorises. Lines have two more rows, their unit normal: [8,m]. The
+algorithm is stated in ``coop_edge.pnp``.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from coop_edge.pnp.camera import MIN_DEPTH
 from coop_edge.pnp.jit import compiled, vectorised
-from coop_edge.pnp.linalg import all_finite
 
 Array = np.ndarray
 
@@ -22,10 +23,19 @@ LOSSES = {"none": NONE, "huber": HUBER, "cauchy": CAUCHY}
 # Values of PnpStatus: compiled code takes plain integers.
 SOLVED, TOO_FEW_POINTS, NON_FINITE, DEGENERATE, NO_HYPOTHESIS, TOO_FEW_INLIERS, BEHIND_CAMERA = range(7)
 
-LEAST_POINTS = 3
-"""Points with a weight, in front, that a pose takes without a prior."""
+LEAST_RESIDUALS = 6
+"""Residuals that a pose without a prior takes; a point with a weight, in front, has two, a line one."""
 SUMS = 28
 """The upper triangle of H by rows (21), the gradient g (6), the cost."""
+
+
+class Targets(NamedTuple):
+    """Points or lines of one problem, as the caller gave them: all float32 or all float64."""
+
+    points: Array  # [P,3] metres, object frame
+    pixels: Array  # [P,2]
+    normals: Array  # [P,2] unit normals of lines in the image; [0,2] for points
+    weights: Array  # [P] 1 / pixel
 
 
 @vectorised
@@ -126,7 +136,7 @@ def robust_weights(S: Array, R: Array, t: Array, K: Array, loss: int, scale: flo
 
 @compiled
 def normal_sums(S: Array, R: Array, t: Array, K: Array, loss: int, scale: float, scratch: Array, sums: Array) -> None:
-    """H = sum w^2 f' J^T J (upper triangle), g = sum w^2 f' J^T r and the cost sum f(s), into ``sums`` [28].
+    """H = sum w^2 f' J^T J (upper triangle), g = sum w^2 f' J^T r and the cost sum f(s) of points, into ``sums`` [28].
 
     The cost is infinite if a point is not in front. ``scratch`` [n] is used by the robust losses alone.
     """
@@ -140,18 +150,65 @@ def normal_sums(S: Array, R: Array, t: Array, K: Array, loss: int, scale: float,
 
 
 @compiled
-def gather(X: Array, u: Array, w: Array, K: Array, T: Array, least: int) -> tuple[int, Array]:
-    """Participants of one problem: status and S [6,n], n >= least, contiguous and not centred; [6,0] unless solved.
+def robust_loss(s: float, loss: int, scale: float) -> tuple[float, float]:
+    """f(s) and f'(s) of s = w^2 r^2."""
+    scale2 = scale * scale
+    if loss == HUBER and s > scale2:
+        root = math.sqrt(s)
+        return 2.0 * scale * root - scale2, scale / root
+    if loss == CAUCHY:
+        return scale2 * math.log1p(s / scale2), scale2 / (scale2 + s)
+    return s, 1.0
 
-    X [P,3], u [P,2], w [P] float32 or float64; entries of weight zero are not looked at.
+
+@compiled
+def add_lines(S: Array, R: Array, t: Array, K: Array, loss: int, scale: float, sums: Array) -> None:
+    """Add the shares of lines S [8,m] at a pose to ``sums`` [28]: residual n . (pi(K (R X + t)) - u), one per line.
+
+    The cost becomes infinite if a line's point is not in front.
     """
-    nothing = np.empty((6, 0))
-    if not (all_finite(K) and all_finite(T)):
-        return NON_FINITE, nothing
+    J = np.empty(6)
+    for i in range(S.shape[1]):
+        x = R[0, 0] * S[0, i] + R[0, 1] * S[1, i] + R[0, 2] * S[2, i]
+        y = R[1, 0] * S[0, i] + R[1, 1] * S[1, i] + R[1, 2] * S[2, i]
+        z = R[2, 0] * S[0, i] + R[2, 1] * S[1, i] + R[2, 2] * S[2, i]
+        depth = z + t[2]
+        if not depth > MIN_DEPTH:
+            sums[27] = math.inf
+            return
+        inverse = 1.0 / depth
+        a, b = (x + t[0]) * inverse, (y + t[1]) * inverse
+        u, v = K[0, 0] * a + K[0, 1] * b, K[1, 1] * b
+        n0, n1 = S[6, i], S[7, i]
+        r = n0 * (u + K[0, 2] - S[3, i]) + n1 * (v + K[1, 2] - S[4, i])
+        # dr / dP, then the cross product of the point with it.
+        J[0], J[1] = n0 * K[0, 0] * inverse, (n0 * K[0, 1] + n1 * K[1, 1]) * inverse
+        J[2] = -(n0 * u + n1 * v) * inverse
+        J[3], J[4], J[5] = y * J[2] - z * J[1], z * J[0] - x * J[2], x * J[1] - y * J[0]
+        cost, slope = robust_loss(S[5, i] * r * r, loss, scale)
+        w = S[5, i] * slope
+        at = 0
+        for j in range(6):
+            for k in range(j, 6):
+                sums[at] += w * J[j] * J[k]
+                at += 1
+            sums[21 + j] += w * J[j] * r
+        sums[27] += cost
+
+
+@compiled
+def gather(targets: Targets, T: Array) -> tuple[int, Array]:
+    """How many targets of one problem have a weight, and those of them in front at T, not centred and contiguous.
+
+    The number is -1 if one that has a weight is not finite, or a weight is negative. The array has the rows of the
+    module's docstring: 6 for points, 8 for lines. Targets of weight zero are not looked at.
+    """
+    X, u, normals, w = targets
     weighted = 0
     for i in range(len(w)):
         weighted += w[i] != 0.0  # NaN counts
-    S = np.empty((6, weighted))
+    rows = 8 if len(normals) > 0 else 6
+    S = np.empty((rows, weighted))
     n = 0
     for i in range(len(w)):
         weight = np.float64(w[i])
@@ -160,27 +217,37 @@ def gather(X: Array, u: Array, w: Array, K: Array, T: Array, least: int) -> tupl
         x, y, z = np.float64(X[i, 0]), np.float64(X[i, 1]), np.float64(X[i, 2])
         a, b = np.float64(u[i, 0]), np.float64(u[i, 1])
         # A finite number minus itself is 0, anything else NaN.
-        if not (weight > 0.0 and (x - x) + (y - y) + (z - z) + (a - a) + (b - b) + (weight - weight) == 0.0):
-            return NON_FINITE, nothing
+        rest = (x - x) + (y - y) + (z - z) + (a - a) + (b - b) + (weight - weight)
+        if rows == 8:
+            S[6, n], S[7, n] = normals[i, 0], normals[i, 1]
+            rest += (S[6, n] - S[6, n]) + (S[7, n] - S[7, n])
+        if not (weight > 0.0 and rest == 0.0):
+            return -1, np.empty((rows, 0))
         if T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3] > MIN_DEPTH:
             S[0, n], S[1, n], S[2, n], S[3, n], S[4, n], S[5, n] = x, y, z, a, b, weight * weight
             n += 1
-    if weighted < least:
-        return TOO_FEW_POINTS, nothing
-    if n < least or (n == 0 and weighted > 0):
-        return (BEHIND_CAMERA if n == 0 else TOO_FEW_POINTS), nothing
     if n < weighted:
-        fewer = np.empty((6, n))
-        for k in range(6):
+        fewer = np.empty((rows, n))
+        for k in range(rows):
             for i in range(n):
                 fewer[k, i] = S[k, i]
         S = fewer
-    return SOLVED, S
+    return weighted, S
+
+
+@compiled
+def input_status(weighted: int, seen: int, least: int) -> int:
+    """Status of a problem by its number of residuals: with a weight, of these in front, and the least it takes."""
+    if weighted < least:
+        return TOO_FEW_POINTS
+    if seen == 0 and weighted > 0:
+        return BEHIND_CAMERA
+    return TOO_FEW_POINTS if seen < least else SOLVED
 
 
 @vectorised
-def centre_points(S: Array, centre: Array) -> None:
-    """Subtract the centroid, weighted by w^2, from the points and write it to ``centre`` [3]."""
+def centre_on_mean(S: Array, centre: Array) -> None:
+    """Subtract the centroid, weighted by w^2, from the places in S [6,n] or [8,n] and write it to ``centre`` [3]."""
     n = S.shape[1]
     cx, cy, cz, total = 0.0, 0.0, 0.0, 0.0
     for i in range(n):
@@ -194,3 +261,11 @@ def centre_points(S: Array, centre: Array) -> None:
         c = centre[k]
         for i in range(n):
             S[k, i] -= c
+
+
+@compiled
+def centre_lines(S: Array, centre: Array) -> None:
+    """Subtract ``centre`` [3] from the places of lines S [8,m]."""
+    for k in range(3):
+        for i in range(S.shape[1]):
+            S[k, i] -= centre[k]

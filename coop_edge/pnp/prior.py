@@ -1,59 +1,75 @@
-"""A Gaussian prior on the pose, as a term of the normal equations; what it means stands in ``coop_edge.pnp``.
-
-To compiled code a prior is an array [21] (``about_centroid`` fills it) or, where there is none, one of size 0.
-"""
+"""A Gaussian prior on the pose, as a term of the normal equations; what it means stands in ``coop_edge.pnp``."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
+from coop_edge.pnp.base import PosePrior
 from coop_edge.pnp.jit import compiled
-from coop_edge.pnp.linalg import all_finite
+from coop_edge.pnp.linalg import all_finite, cholesky
 
 Array = np.ndarray
 
-# Places in the array: 1 / sigma^2; the anchor's rotation, by rows; the object's centre at the anchor, camera axes; the
-# object's centre less the points' centroid, object's frame.
-INFORMATION, ROTATION, POSITION, ARM, PLACES = 0, 6, 15, 18, 21
+SINGULAR = 1e-12
+"""Smallest Cholesky pivot of a symmetric matrix, scaled to a unit diagonal, that counts as positive definite."""
+
+
+class CentredPrior(NamedTuple):
+    """The prior on the pose of points that were centred; arrays of size 0 where there is none."""
+
+    information: Array  # [6,6]
+    rotation: Array  # [3,3] of the anchor
+    place: Array  # [3] of the object's centre at the anchor, camera axes
+    arm: Array  # [3] the object's centre less the points' centroid, object's frame
 
 
 @compiled
-def is_proper(sigma: Array) -> bool:
-    """Whether a prior of standard deviations [6] fixes a pose on its own; False for none at all, [0]."""
-    for i in range(len(sigma)):
-        if not sigma[i] < math.inf:
+def scaled_cholesky(H: Array, L: Array, scale: Array) -> bool:
+    """L with S H S = L L^T, S = diag(scale) making the diagonal 1; H becomes S H S. False if H is singular."""
+    n = len(scale)
+    for i in range(n):
+        if not (H[i, i] > 0.0 and math.isfinite(H[i, i])):
             return False
-    return len(sigma) > 0
+        scale[i] = 1.0 / math.sqrt(H[i, i])
+    for i in range(n):
+        for j in range(n):
+            H[i, j] *= scale[i] * scale[j]
+    return cholesky(H, L, SINGULAR)
 
 
 @compiled
-def is_readable(T_anchor: Array, centre: Array, sigma: Array) -> bool:
-    """Whether no entry is NaN, nor infinite where that means nothing. All may be of size 0."""
-    if not all_finite(T_anchor):
+def is_proper(information: Array) -> bool:
+    """Whether a prior of information [6,6] fixes a pose on its own; False for none at all, [0,0]."""
+    if information.size == 0:
         return False
-    for i in range(len(centre)):
-        if not math.isfinite(centre[i]):
-            return False
-    for i in range(len(sigma)):  # noqa: SIM110 (Numba compiles no generator expression)
-        if math.isnan(sigma[i]):
-            return False
-    return True
+    return scaled_cholesky(information.copy(), np.zeros((6, 6)), np.empty(6))
 
 
 @compiled
-def about_centroid(T_anchor: Array, centre: Array, sigma: Array, centroid: Array, prior: Array) -> None:
-    """The prior on the pose of points that were centred on ``centroid`` [3], into ``prior`` [21]."""
-    for i in range(6):
-        prior[INFORMATION + i] = (1.0 / sigma[i]) * (1.0 / sigma[i])
+def is_readable(prior: PosePrior) -> bool:
+    """Whether all entries are finite. The arrays may be of size 0."""
+    for i in range(len(prior.centre)):
+        if not math.isfinite(prior.centre[i]):
+            return False
+    return all_finite(prior.T_anchor) and all_finite(prior.information)
+
+
+@compiled
+def about_centroid(prior: PosePrior, centroid: Array) -> CentredPrior:
+    """The prior on the pose of points that were centred on ``centroid`` [3]."""
+    if prior.information.size == 0:
+        return CentredPrior(np.empty((0, 0)), np.empty((0, 0)), np.empty(0), np.empty(0))
+    rotation, place, arm = np.empty((3, 3)), np.empty(3), np.empty(3)
     for i in range(3):
-        place = T_anchor[i, 3]
+        place[i] = prior.T_anchor[i, 3]
         for j in range(3):
-            prior[ROTATION + 3 * i + j] = T_anchor[i, j]
-            place += T_anchor[i, j] * centre[j]
-        prior[POSITION + i] = place
-        prior[ARM + i] = centre[i] - centroid[i]
+            rotation[i, j] = prior.T_anchor[i, j]
+            place[i] += prior.T_anchor[i, j] * prior.centre[j]
+        arm[i] = prior.centre[i] - centroid[i]
+    return CentredPrior(prior.information.copy(), rotation, place, arm)
 
 
 @compiled
@@ -101,15 +117,14 @@ def inverse_left_jacobian(v: Array, out: Array) -> None:
 
 
 @compiled
-def _residual_and_jacobian(prior: Array, R: Array, t: Array, e: Array, J: Array) -> None:
+def _residual_and_jacobian(prior: CentredPrior, R: Array, t: Array, e: Array, J: Array) -> None:
     """xi from the anchor to the pose (R, t) of the centred points, [6], and its derivative by the step, [6,6]."""
     arm, Q, block = np.empty(3), np.empty((3, 3)), np.empty((3, 3))
     for i in range(3):
-        arm[i] = R[i, 0] * prior[ARM] + R[i, 1] * prior[ARM + 1] + R[i, 2] * prior[ARM + 2]
-        e[i] = arm[i] + t[i] - prior[POSITION + i]
+        arm[i] = R[i, 0] * prior.arm[0] + R[i, 1] * prior.arm[1] + R[i, 2] * prior.arm[2]
+        e[i] = arm[i] + t[i] - prior.place[i]
         for j in range(3):
-            at = ROTATION + 3 * j
-            Q[i, j] = R[i, 0] * prior[at] + R[i, 1] * prior[at + 1] + R[i, 2] * prior[at + 2]
+            Q[i, j] = R[i, 0] * prior.rotation[j, 0] + R[i, 1] * prior.rotation[j, 1] + R[i, 2] * prior.rotation[j, 2]
     rotation_vector(Q, e[3:])
     inverse_left_jacobian(e[3:], block)
     for i in range(6):
@@ -123,16 +138,22 @@ def _residual_and_jacobian(prior: Array, R: Array, t: Array, e: Array, J: Array)
 
 
 @compiled
-def add_prior(prior: Array, R: Array, t: Array, sums: Array) -> None:
+def add_prior(prior: CentredPrior, R: Array, t: Array, sums: Array) -> None:
     """Add the prior's share of H, g and the cost at a pose (R, t) of the centred points to ``sums`` [28]."""
-    e, J = np.empty(6), np.empty((6, 6))
+    e, J, LJ = np.empty(6), np.empty((6, 6)), np.zeros((6, 6))
     _residual_and_jacobian(prior, R, t, e, J)
+    for k in range(6):
+        for m in range(6):
+            for i in range(6):
+                LJ[k, i] += prior.information[k, m] * J[m, i]
     at = 0
     for i in range(6):
         for j in range(i, 6):
             for k in range(6):
-                sums[at] += prior[INFORMATION + k] * J[k, i] * J[k, j]
+                sums[at] += LJ[k, i] * J[k, j]
             at += 1
+        Le = 0.0
         for k in range(6):
-            sums[21 + i] += prior[INFORMATION + k] * J[k, i] * e[k]
-        sums[27] += prior[INFORMATION + i] * e[i] * e[i]
+            sums[21 + i] += LJ[k, i] * e[k]
+            Le += prior.information[i, k] * e[k]
+        sums[27] += Le * e[i]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from coop_edge.pnp.camera import msac_inliers, msac_score, projection
 from coop_edge.pnp.epnp import epnp
 from coop_edge.pnp.jit import compiled
 from coop_edge.pnp.linalg import all_finite, copy_pose, shifted, write_transform
-from coop_edge.pnp.lm import minimise
+from coop_edge.pnp.lm import Evidence, Schedule, minimise
 from coop_edge.pnp.normal_equations import (
     DEGENERATE,
     NO_HYPOTHESIS,
@@ -19,9 +20,10 @@ from coop_edge.pnp.normal_equations import (
     SUMS,
     TOO_FEW_INLIERS,
     TOO_FEW_POINTS,
-    centre_points,
+    centre_on_mean,
 )
 from coop_edge.pnp.p3p import MAX_ROOTS, p3p
+from coop_edge.pnp.prior import CentredPrior
 from coop_edge.pnp.sampling import MAX_SAMPLE, draw_sample
 
 Array = np.ndarray
@@ -31,6 +33,28 @@ ROUND = 32
 REFINE_ROUNDS = 3
 NEAR = 1.5
 """Refinement begins with the points within this many thresholds: a pose of three noisy points misses many inliers."""
+
+
+class Settings(NamedTuple):
+    """``RansacConfig`` for compiled code."""
+
+    threshold: float  # pixels
+    hypotheses: int
+    confidence: float
+    use_p3p: bool
+    sample_size: int
+    refine: bool
+    min_inliers: int
+    seed: int
+    lm: Schedule  # of the refinement
+
+
+class Correspondences(NamedTuple):
+    """The valid points of one problem."""
+
+    X: Array  # [3,n] metres
+    u: Array  # [2,n] pixels
+    K: Array  # [3,3]
 
 
 @compiled
@@ -100,57 +124,46 @@ def enough(drawn: int, k: int, n: int, m: int, confidence: float) -> bool:
 
 
 @compiled
-def _sample_poses(
-    X: Array, u: Array, rays: Array, K: Array, sample: Array, m: int, use_p3p: bool, R: Array, t: Array
-) -> int:
-    """Poses of a minimal sample into R [4,3,3], t [4,3]: how many."""
+def _sample_poses(given: Correspondences, rays: Array, sample: Array, use_p3p: bool, R: Array, t: Array) -> int:
+    """Poses of the minimal sample [m] of points into R [4,3,3], t [4,3]: how many."""
+    m = len(sample)
     if use_p3p:
         corners, directions = np.empty((3, 3)), np.empty((3, 3))
         for i in range(3):
             for k in range(3):
-                corners[i, k] = X[k, sample[i]]
+                corners[i, k] = given.X[k, sample[i]]
                 directions[i, k] = rays[sample[i], k]
         return p3p(corners, directions, R, t)
     points, pixels = np.empty((3, m)), np.empty((2, m))
     for i in range(m):
         for k in range(3):
-            points[k, i] = X[k, sample[i]]
+            points[k, i] = given.X[k, sample[i]]
         for k in range(2):
-            pixels[k, i] = u[k, sample[i]]
+            pixels[k, i] = given.u[k, sample[i]]
     # The error is infinite unless all points of the sample come out in front.
-    return 1 if epnp(points, pixels, K, R[0], t[0]) < math.inf else 0
+    return 1 if epnp(points, pixels, given.K, R[0], t[0]) < math.inf else 0
 
 
 @compiled
 def best_hypothesis(
-    X: Array,
-    u: Array,
-    K: Array,
-    threshold2: float,
-    hypotheses: int,
-    confidence: float,
-    use_p3p: bool,
-    m: int,
-    seed: int,
-    substream: int,
-    R: Array,
-    t: Array,
-    errors: Array,
-    inliers: Array,
+    given: Correspondences, settings: Settings, substream: int, R: Array, t: Array, errors: Array, inliers: Array
 ) -> tuple[float, int]:
     """The best-scoring hypothesis into R, t: its score (infinite if there is none) and the number drawn."""
+    X, u, K = given
     n = X.shape[1]
+    m = 3 if settings.use_p3p else min(settings.sample_size, n)
+    threshold2 = settings.threshold * settings.threshold
     rays = np.empty((n, 3))
     unit_rays(u, K, rays)
-    sample, scratch = np.empty(MAX_SAMPLE, np.int64), np.empty(MAX_SAMPLE, np.int64)
+    sample, scratch = np.empty(m, np.int64), np.empty(MAX_SAMPLE, np.int64)
     R_all, t_all, P = np.empty((MAX_ROOTS, 3, 3)), np.empty((MAX_ROOTS, 3)), np.empty((3, 4))
     best = math.inf
     drawn = 0
-    while drawn < hypotheses:
-        stop = min(drawn + ROUND, hypotheses)
+    while drawn < settings.hypotheses:
+        stop = min(drawn + ROUND, settings.hypotheses)
         for h in range(drawn, stop):
-            draw_sample(seed, substream, h, n, m, sample, scratch)
-            for i in range(_sample_poses(X, u, rays, K, sample, m, use_p3p, R_all, t_all)):
+            draw_sample(settings.seed, substream, h, n, m, sample, scratch)
+            for i in range(_sample_poses(given, rays, sample, settings.use_p3p, R_all, t_all)):
                 projection(K, R_all[i], t_all[i], P)
                 score = msac_score(X, u, P, threshold2, best)
                 if score < best:
@@ -160,22 +173,32 @@ def best_hypothesis(
         if best < math.inf:
             projection(K, R, t, P)
             _, k = msac_inliers(X, u, P, threshold2, errors, inliers)
-            if enough(drawn, k, n, m, confidence):
+            if enough(drawn, k, n, m, settings.confidence):
                 break
     return best, drawn
 
 
 @compiled
-def refine_pose(
-    X: Array, u: Array, K: Array, threshold2: float, lm: Array, R: Array, t: Array, errors: Array, inliers: Array
-) -> None:
+def _minimum(S: Array, K: Array, lm: Schedule, R: Array, t: Array) -> None:
+    """Levenberg-Marquardt on points S [6,k], which are centred, from (R, t), which are replaced."""
+    centre, no_lines = np.empty(3), np.empty((8, 0))
+    no_prior = CentredPrior(np.empty((0, 0)), np.empty((0, 0)), np.empty(0), np.empty(0))
+    centre_on_mean(S, centre)
+    shifted(R, centre, t, 1.0, t)
+    minimise(Evidence(K, S, no_lines, no_prior), lm, R, t, np.empty(SUMS))
+    shifted(R, centre, t, -1.0, t)
+
+
+@compiled
+def refine_pose(given: Correspondences, settings: Settings, R: Array, t: Array, errors: Array, inliers: Array) -> None:
     """EPnP, then Levenberg-Marquardt, on the points that fit; each replaces R, t only if it lowers the MSAC score.
 
-    ``lm``: iterations, damping, damping_up, damping_down, step_tolerance, cost_tolerance, loss, scale. ``errors`` and
-    ``inliers`` [n] are scratch.
+    ``errors`` and ``inliers`` [n] are scratch.
     """
-    R_new, t_new, P, sums, centre = np.empty((3, 3)), np.empty(3), np.empty((3, 4)), np.empty(SUMS), np.empty(3)
-    new_inliers, no_prior = np.empty(len(inliers), np.bool_), np.empty(0)
+    X, u, K = given
+    R_new, t_new, P = np.empty((3, 3)), np.empty(3), np.empty((3, 4))
+    new_inliers = np.empty(len(inliers), np.bool_)
+    threshold2 = settings.threshold * settings.threshold
     near2 = NEAR * NEAR * threshold2
     projection(K, R, t, P)
     score, _ = msac_inliers(X, u, P, threshold2, errors, inliers)
@@ -195,12 +218,8 @@ def refine_pose(
             _, k = msac_inliers(X, u, P, threshold2, errors, inliers)
         if k < 3:
             break
-        S = _selected(X, u, inliers, k)
-        centre_points(S, centre)
         copy_pose(R, t, R_new, t_new)
-        shifted(R_new, centre, t_new, 1.0, t_new)
-        minimise(S, K, R_new, t_new, int(lm[0]), lm[1], lm[2], lm[3], lm[4], lm[5], int(lm[6]), lm[7], no_prior, sums)
-        shifted(R_new, centre, t_new, -1.0, t_new)
+        _minimum(_selected(X, u, inliers, k), K, settings.lm, R_new, t_new)
         projection(K, R_new, t_new, P)
         new_score, _ = msac_inliers(X, u, P, threshold2, errors, new_inliers)
         if new_score < score:
@@ -245,16 +264,8 @@ def solve_ransac(
     points_image: Array,
     valid: Array,
     K: Array,
-    threshold: float,
-    hypotheses: int,
-    confidence: float,
-    use_p3p: bool,
-    sample_size: int,
-    refine: bool,
-    min_inliers: int,
-    seed: int,
+    settings: Settings,
     substream: int,
-    lm: Array,
     T: Array,
     inliers_out: Array,
 ) -> tuple[int, int, int, float, float]:
@@ -263,20 +274,17 @@ def solve_ransac(
     if status != SOLVED:
         return status, 0, 0, math.inf, math.nan
     n = X.shape[1]
-    m = 3 if use_p3p else min(sample_size, n)
+    given = Correspondences(X, u, K)
     R, t, P = np.empty((3, 3)), np.empty(3), np.empty((3, 4))
     errors, inliers = np.empty(n), np.empty(n, np.bool_)
-    threshold2 = threshold * threshold
-    score, drawn = best_hypothesis(
-        X, u, K, threshold2, hypotheses, confidence, use_p3p, m, seed, substream, R, t, errors, inliers
-    )
+    score, drawn = best_hypothesis(given, settings, substream, R, t, errors, inliers)
     if not score < math.inf:
         return NO_HYPOTHESIS, 0, drawn, math.inf, math.nan
-    if refine:
-        refine_pose(X, u, K, threshold2, lm, R, t, errors, inliers)
+    if settings.refine:
+        refine_pose(given, settings, R, t, errors, inliers)
     projection(K, R, t, P)
-    score, k = msac_inliers(X, u, P, threshold2, errors, inliers)
-    if k < min_inliers:
+    score, k = msac_inliers(X, u, P, settings.threshold * settings.threshold, errors, inliers)
+    if k < settings.min_inliers:
         return TOO_FEW_INLIERS, 0, drawn, math.inf, math.nan
     squares = 0.0
     at = 0

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from coop_edge.config import CoarseConfig, RansacConfig
 from coop_edge.geometry import se3
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.geometry.patches import patch_centres
 from coop_edge.ops.base import Array, Operations
 from coop_edge.pnp.base import PnpSolver, PnpStatus
@@ -20,8 +21,6 @@ from coop_edge.stages.crop import Crops
 from coop_edge.stages.matches import decode
 from coop_edge.stages.objects import ObjectModel
 
-REFERENCE_SIZE = 128
-"""Side of the crop, pixels, for which ``RansacConfig.threshold_px`` is meant; it grows with the crop."""
 CHANCE_THRESHOLD_PX, MATCHES_PER_CHANCE_INLIER = 10.0, 7
 """Among outliers alone the best pose's inliers grow by about one with as many matches at this threshold (pixels of the
 reference crop); below it the share goes with the area of a threshold's circle. See ``CoarseConfig.min_inliers``."""

@@ -29,7 +29,7 @@ def pose_prior(config: RefineConfig, T_anchor: Floats, centre: Floats, diameter:
     sideways, depth, turn = (value or math.inf for value in _sigmas(config))
     sigma = np.empty((len(T_anchor), 6))
     sigma[:, :2], sigma[:, 2], sigma[:, 3:] = (sideways * diameter)[:, None], depth * diameter, turn
-    return PosePrior(T_anchor, centre, sigma)
+    return PosePrior.from_sigmas(T_anchor, centre, sigma)
 
 
 def lm_weights(config: RefineConfig, weight: Array, precision: Array) -> Array:

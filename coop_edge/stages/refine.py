@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
-from coop_edge.geometry.crop import CropCamera
+from coop_edge.geometry.crop import REFERENCE_SIZE, CropCamera
 from coop_edge.ops.base import Array
 from coop_edge.pnp.base import PnpSolver, PnpStatus, PosePrior
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.batches import run_batched
-from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.flow import Correspondences, correspondences, in_image, residuals
 from coop_edge.stages.pairs import PairMaker, Pairs
 from coop_edge.stages.prior import lm_weights, pose_prior
@@ -83,7 +82,7 @@ def refine_step(
     found = correspondences(pairs, outputs, points, cells, radius_px)
     prior = pose_prior(config, pairs.crop.to_crop(T_anchor), pairs.centre, pairs.diameter)
     if prior is not None:
-        prior = PosePrior(*(xp.asarray(a) for a in (prior.T_anchor, prior.centre, prior.sigma)))
+        prior = PosePrior(*map(xp.asarray, prior))
     weight = lm_weights(config, found.weight, found.precision)
     K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
     result = solver.weighted_lm(found.points, found.pixels, weight, K, T, config.lm, prior=prior)

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from coop_edge.config import SelectConfig
 from coop_edge.geometry import se3
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.batches import run_batched
-from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined

@@ -1,4 +1,4 @@
-"""Weighted Levenberg-Marquardt of ``coop_edge.pnp``, one problem, NumPy float64: short, slow, straight."""
+"""Weighted Levenberg-Marquardt of ``coop_edge.pnp`` without a prior, one problem, NumPy float64: short and slow."""
 
 from __future__ import annotations
 
@@ -45,27 +45,45 @@ def robust(s, loss, scale):
     return s, np.ones_like(s)
 
 
-def normal_equations(T, X, u, w, K, config):
-    """cost, H, g at T; an infinite cost if a point is not in front."""
+def normal_equations(T, points, lines, K, config):
+    """cost, H, g at T of points (X, u, w) and lines (X, u, n, w); an infinite cost if one is not in front."""
+    X, u, w = points
+    Y, v, n, q = lines
     r, z = residuals(T, X, u, K)
-    if (z <= MIN_DEPTH).any():
+    across, depth = residuals(T, Y, v, K)
+    if min([*z, *depth], default=1.0) <= MIN_DEPTH:
         return np.inf, None, None
-    f, slope = robust(w**2 * (r**2).sum(1), config.loss, config.loss_scale_px)
     J = jacobian(T, X, K)
+    f, slope = robust(w**2 * (r**2).sum(1), config.loss, config.loss_scale_px)
     weight = w**2 * slope
-    return f.sum(), np.einsum("n,nia,nib->ab", weight, J, J), np.einsum("n,nia,ni->a", weight, J, r)
+    # A line's residual is the point's along the normal.
+    d, D = (n * across).sum(1), np.einsum("la,lai->li", n, jacobian(T, Y, K))
+    e, steep = robust(q**2 * d**2, config.loss, config.loss_scale_px)
+    pull = q**2 * steep
+    H = np.einsum("n,nia,nib->ab", weight, J, J) + np.einsum("l,la,lb->ab", pull, D, D)
+    g = np.einsum("n,nia,ni->a", weight, J, r) + np.einsum("l,la,l->a", pull, D, d)
+    return f.sum() + e.sum(), H, g
 
 
-def weighted_lm(X, u, w, K, T_init, config: LmConfig = LmConfig()):  # noqa: B008 (frozen)
+def in_front(T, X, *rest, K):
+    """The rows of arrays with weights (the last) > 0 whose points X are in front at T."""
+    used = rest[-1] > 0
+    used[used] = residuals(T, X[used], np.zeros((used.sum(), 2)), K)[1] > MIN_DEPTH
+    return [a[used] for a in (X, *rest)]
+
+
+NO_LINES = tuple(np.zeros((0, *k)) for k in ((3,), (2,), (2,), ()))
+
+
+def weighted_lm(X, u, w, K, T_init, config: LmConfig = LmConfig(), lines=NO_LINES):  # noqa: B008 (frozen)
     """One problem: (T, covariance, initial cost, final cost, iterations, damping, stop)."""
-    used = w > 0
-    used[used] = residuals(T_init, X[used], u[used], K)[1] > MIN_DEPTH
-    X, u, w = X[used], u[used], w[used]
-    c = (w**2 @ X) / (w**2).sum()
-    X = X - c
+    X, u, w = in_front(T_init, X, u, w, K=K)
+    Y, *across = in_front(T_init, *lines, K=K)
+    c = (w**2 @ X) / (w**2).sum() if len(X) else (across[-1] ** 2 @ Y) / (across[-1] ** 2).sum()
+    given = (X - c, u, w), (Y - c, *across)
     T = se3.from_rt(T_init[:3, :3], T_init[:3, :3] @ c + T_init[:3, 3])
     damping, stop, iterations = config.damping, LmStop.ITERATIONS, 0
-    cost, H, g = normal_equations(T, X, u, w, K, config)
+    cost, H, g = normal_equations(T, *given, K, config)
     initial = cost
     while iterations < config.iterations:
         iterations += 1
@@ -73,7 +91,7 @@ def weighted_lm(X, u, w, K, T_init, config: LmConfig = LmConfig()):  # noqa: B00
         if max(np.linalg.norm(xi[3:]), np.linalg.norm(xi[:3]) / np.linalg.norm(T[:3, 3])) < config.step_tolerance:
             stop = LmStop.STEP
             break
-        trial = normal_equations(step(T, xi), X, u, w, K, config)
+        trial = normal_equations(step(T, xi), *given, K, config)
         if trial[0] < cost:
             T, previous = step(T, xi), cost
             cost, H, g = trial
@@ -86,10 +104,10 @@ def weighted_lm(X, u, w, K, T_init, config: LmConfig = LmConfig()):  # noqa: B00
             if damping > 1e12:
                 stop = LmStop.DAMPING
                 break
-    n = len(X)
+    left = 2 * len(X) + len(Y) - 6
     with np.errstate(divide="ignore", invalid="ignore"):
-        covariance = np.linalg.inv(H) * np.float64(cost) / (2 * n - 6)
+        covariance = np.linalg.inv(H) * np.float64(cost) / left
     A = np.eye(6)
     A[:3, 3:] = se3.hat(T[:3, :3] @ c)
     T = se3.from_rt(T[:3, :3], T[:3, 3] - T[:3, :3] @ c)
-    return T, A @ covariance @ A.T if n > 3 else np.full((6, 6), np.nan), initial, cost, iterations, damping, stop
+    return T, A @ covariance @ A.T if left > 0 else np.full((6, 6), np.nan), initial, cost, iterations, damping, stop

@@ -97,7 +97,7 @@ def test_sums_agree_with_the_oracle(loss):
     for X, u, w, K, T in zip(
         problems.points_object, problems.points_image, problems.weights, problems.K, T_all, strict=True
     ):
-        expected = oracle.normal_equations(T, X, u, w, K, LmConfig(loss=loss))
+        expected = oracle.normal_equations(T, (X, u, w), oracle.NO_LINES, K, LmConfig(loss=loss))
         for ours, theirs in zip(sums_at(rows(X, u, w), T, K, LOSSES[loss]), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11 * np.abs(theirs).max())
 

@@ -25,17 +25,16 @@ LONG = LmConfig(iterations=100, cost_tolerance=0.0, step_tolerance=1e-12)
 
 
 class Backend:
-    """A solver; NumPy arrays in and out, the prior included."""
+    """A solver; NumPy arrays in and out, those of the prior and of lines included."""
 
     def __init__(self, solver) -> None:
         self.solver = solver
         self.exact = isinstance(solver, CpuPnpSolver)
         self.put = np.asarray if self.exact else solver.device.xp.asarray
 
-    def __call__(self, X, u, w, K, T, config=None, prior=None):
-        if prior is not None:
-            prior = PosePrior(*(self.put(getattr(prior, f.name)) for f in dataclasses.fields(PosePrior)))
-        result = self.solver.weighted_lm(*map(self.put, (X, u, w, K, T)), config, prior=prior)
+    def __call__(self, X, u, w, K, T, config=None, prior=None, lines=None):
+        prior, lines = (type(given)(*map(self.put, given)) if given else None for given in (prior, lines))
+        result = self.solver.weighted_lm(*map(self.put, (X, u, w, K, T)), config, prior=prior, lines=lines)
         return result if self.exact else to_host(self.solver.device, result)
 
 
@@ -50,9 +49,26 @@ def problem(B=5, P=60, seed=0, **options):
     """Arguments of a solver: start poses near the truth, and a prior whose anchor is elsewhere."""
     p = make_problems(B, P, noise_px=1.0, seed=seed, **options)
     anchor = perturbed(p.T_camera_object, 0.1, 0.03)
-    prior = PosePrior(anchor, p.points_object.mean(axis=1) + (0.01, -0.02, 0.03), np.tile(SIGMA, (B, 1)))
+    centre = p.points_object.mean(axis=1) + (0.01, -0.02, 0.03)
+    prior = PosePrior.from_sigmas(anchor, centre, np.tile(SIGMA, (B, 1)))
     start = perturbed(p.T_camera_object, 0.05, 0.02)
     return [p.points_object, p.points_image, p.weights, p.K, start], prior
+
+
+def correlated(prior, seed=0):
+    """The prior with an information that is no diagonal matrix: standard deviations about those given."""
+    mix = np.eye(6) + 0.5 * np.random.default_rng(seed).normal(size=prior.information.shape)
+    root = mix @ np.sqrt(prior.information)
+    return prior._replace(information=np.swapaxes(root, 1, 2) @ root)
+
+
+def with_sigma(prior, sigma):
+    return PosePrior.from_sigmas(prior.T_anchor, prior.centre, sigma)
+
+
+def whitened(xi, prior):
+    """Residuals [B,6] whose squares sum to xi^T information xi."""
+    return np.einsum("bji,bj->bi", np.linalg.cholesky(prior.information), xi)
 
 
 def xi_between(T, prior):
@@ -69,7 +85,7 @@ def minimum(X, u, w, K, T, prior):
     def stacked(xi):
         pose = pnp_lm.step(T, xi)
         seen = w[:, None] * (project(X, pose, K) - u)
-        return np.concatenate([seen.ravel(), (xi_between(pose[None], prior) / prior.sigma)[0]])
+        return np.concatenate([seen.ravel(), whitened(xi_between(pose[None], prior), prior)[0]])
 
     scale = np.r_[np.full(3, 0.1), np.ones(3)]
     options = {"xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-15, "x_scale": scale, "jac": "3-point", "max_nfev": 300}
@@ -81,14 +97,16 @@ def minimum(X, u, w, K, T, prior):
 
 
 def one(prior, i):
-    return PosePrior(prior.T_anchor[i : i + 1], prior.centre[i : i + 1], prior.sigma[i : i + 1])
+    return PosePrior(*(a[i : i + 1] for a in prior))
 
 
 @pytest.mark.parametrize("points", [0, 1, 2, 3, 60])
 @pytest.mark.parametrize("strength", [1.0, 0.03])
-def test_agrees_with_scipy_on_the_stacked_residuals(solve, points, strength):
+@pytest.mark.parametrize("change", [lambda prior: prior, correlated], ids=["diagonal", "correlated"])
+def test_agrees_with_scipy_on_the_stacked_residuals(solve, points, strength, change):
     """Strong evidence and weak, many points and none."""
     given, prior = problem(seed=points)
+    prior = change(prior)
     given[2] = np.where(np.arange(60) < points, strength, 0.0) * np.linspace(0.5, 1.5, 60) * np.ones((5, 1))
     result = solve(*given, LONG, prior)
     assert (result.statistics.status == PnpStatus.SOLVED).all()
@@ -120,7 +138,7 @@ def test_a_robust_loss_leaves_the_prior_alone(solve, loss):
         def cost(xi, i=i, X=X, u=u, w=w, K=K):
             T = pnp_lm.step(result.T_camera_object[i], xi)
             s = w**2 * ((project(X, T, K) - u) ** 2).sum(axis=1)
-            prior_term = ((xi_between(T[None], one(prior, i)) / prior.sigma[i]) ** 2).sum()
+            prior_term = (whitened(xi_between(T[None], one(prior, i)), one(prior, i)) ** 2).sum()
             return pnp_lm.robust(s, loss, config.loss_scale_px)[0].sum() + prior_term
 
         np.testing.assert_allclose(
@@ -169,7 +187,7 @@ def test_an_infinitely_wide_prior_changes_no_bit_of_the_pose(solve, loss, dtype)
     given[2][1, 2:] = 0  # too few points
     given[4][2, 2, 3] = -3.0  # behind the camera
     given[0][3] = given[0][3, :1]  # one point, many times
-    wide = dataclasses.replace(prior, sigma=np.full((8, 6), np.inf))
+    wide = with_sigma(prior, np.full((8, 6), np.inf))
     without, result = solve(*given, LmConfig(loss=loss)), solve(*given, LmConfig(loss=loss), wide)
     found, wanted = arrays_of(result), arrays_of(without)
     unscaled, scaled = found.pop("covariance"), wanted.pop("covariance")
@@ -187,7 +205,7 @@ def test_an_infinitely_wide_prior_changes_no_bit_of_the_pose(solve, loss, dtype)
 
 def test_an_infinitely_narrow_prior_is_the_anchor(solve):
     given, prior = problem(seed=7)
-    result = solve(*given, LONG, dataclasses.replace(prior, sigma=np.full((5, 6), 1e-9)))
+    result = solve(*given, LONG, with_sigma(prior, np.full((5, 6), 1e-9)))
     np.testing.assert_allclose(result.T_camera_object, prior.T_anchor, atol=1e-8)
 
 
@@ -197,7 +215,7 @@ def test_each_axis_is_the_cameras(solve):
     prior.T_anchor[:, 2, 3] += 0.2
     depth = np.full((5, 6), np.inf)
     depth[:, 2] = 3e-5
-    xi = xi_between(solve(*given, LONG, dataclasses.replace(prior, sigma=depth)).T_camera_object, prior)
+    xi = xi_between(solve(*given, LONG, with_sigma(prior, depth)).T_camera_object, prior)
     free = xi_between(solve(*given, LONG).T_camera_object, prior)
     assert (np.abs(free[:, 2]) > 0.1).all()
     assert (np.abs(xi[:, 2]) < 0.02 * np.abs(free[:, 2])).all()
@@ -205,11 +223,11 @@ def test_each_axis_is_the_cameras(solve):
 
 
 def test_which_priors_take_no_points(solve):
-    """Six finite sigmas; one that is not, and three points are wanted as ever."""
+    """Those of full rank; with another, three points are wanted as ever."""
     for points in (0, 1, 2):
         given, prior = problem(2, seed=9)
         given[2][:, points:] = 0
-        prior.sigma[1, 5] = np.inf
+        prior.information[1, 5, 5] = 0.0
         assert solve(*given, None, prior).statistics.status.tolist() == [PnpStatus.SOLVED, PnpStatus.TOO_FEW_POINTS]
 
 
@@ -233,7 +251,9 @@ def test_errors_are_spread_as_the_covariance_says(solve):
     place = se3.transform(anchor, centre[:, None])[:, 0] + xi[:, :3]
     truth = se3.from_rt(R, place - (R @ centre[..., None])[..., 0])
     u = np.array([project(x, T, k) for x, T, k in zip(X, truth, K, strict=True)]) + 3.0 * rng.normal(size=(B, P, 2))
-    result = solve(X, u, np.full((B, P), 1 / 3.0), K, anchor, None, PosePrior(anchor, centre, np.tile(sigma, (B, 1))))
+    result = solve(
+        X, u, np.full((B, P), 1 / 3.0), K, anchor, None, PosePrior.from_sigmas(anchor, centre, np.tile(sigma, (B, 1)))
+    )
     T = result.T_camera_object
     off = np.concatenate([T[:, :3, 3] - truth[:, :3, 3], se3.so3_log(T[:, :3, :3] @ np.swapaxes(R, 1, 2))], axis=1)
     squared = np.einsum("bi,bij,bj->b", off, np.linalg.inv(result.covariance), off)

@@ -8,7 +8,8 @@ import pytest
 from coop_edge.geometry import se3
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.pnp.normal_equations import SUMS
-from coop_edge.pnp.prior import PLACES, about_centroid, add_prior, inverse_left_jacobian, rotation_vector
+from coop_edge.pnp.base import PosePrior
+from coop_edge.pnp.prior import about_centroid, add_prior, inverse_left_jacobian, rotation_vector
 from tests.cuda_host.host_device import HostDevice
 from tests.pnp.cuda_support import MathKernels
 
@@ -24,10 +25,10 @@ def rotation_terms_cpu(R):
     return phi, J
 
 
-def prior_terms_cpu(T_anchor, centre, sigma, centroid, R, t):
-    sums, prior = np.zeros((len(R), SUMS)), np.empty(PLACES)
+def prior_terms_cpu(T_anchor, centre, information, centroid, R, t):
+    sums = np.zeros((len(R), SUMS))
     for i in range(len(R)):
-        about_centroid(T_anchor[i], centre[i], sigma[i], centroid[i], prior)
+        prior = about_centroid(PosePrior(T_anchor[i], centre[i], information[i]), centroid[i])
         add_prior(prior, R[i], t[i], sums[i])
     return sums
 
@@ -52,9 +53,9 @@ def rotation_terms(math):
 
 @pytest.fixture(scope="module")
 def prior_terms(math):
-    def run(T_anchor, centre, sigma, centroid, R, t):
+    def run(T_anchor, centre, information, centroid, R, t):
         sums, pose = np.zeros((len(R), SUMS)), np.concatenate([R.reshape(-1, 9), t], axis=1)
-        arrays = (np.ascontiguousarray(a) for a in (T_anchor, centre, sigma, centroid, pose))
+        arrays = (np.ascontiguousarray(a) for a in (T_anchor, centre, information, centroid, pose))
         math("prior_terms", -(-len(R) // 64), 64, *arrays, np.int32(len(R)), sums)
         return sums
 
@@ -99,9 +100,9 @@ def _random(seed, n=20):
     R = se3.so3_exp(rng.normal(0, 0.7, (n, 3))) @ T[:, :3, :3]
     t = T[:, :3, 3] + rng.normal(0, 0.2, (n, 3))
     centre, centroid = rng.normal(0, 0.1, (2, n, 3))
-    sigma = rng.uniform(0.05, 0.8, (n, 6))
-    sigma[:5, 2] = np.inf
-    return T, centre, sigma, centroid, R, t
+    root = np.eye(6) / rng.uniform(0.05, 0.8, (n, 1, 6)) + rng.normal(size=(n, 6, 6))
+    root[:5, :, 2] = 0  # free along the optical axis
+    return T, centre, np.swapaxes(root, 1, 2) @ root, centroid, R, t
 
 
 def _residual(T_anchor, centre, centroid, R, t):
@@ -117,29 +118,28 @@ def _residual(T_anchor, centre, centroid, R, t):
 
 
 def test_sums_are_those_of_the_residual_and_its_numerical_derivative(prior_terms):
-    T, centre, sigma, centroid, R, t = _random(0)
-    sums = prior_terms(T, centre, sigma, centroid, R, t)
+    T, centre, W, centroid, R, t = _random(0)
+    sums = prior_terms(T, centre, W, centroid, R, t)
     e, B, h = _residual(T, centre, centroid, R, t), np.empty((20, 6, 6)), 1e-6
     for k in range(6):
         xi = np.eye(6)[k] * h
         ahead, behind = (_residual(T, centre, centroid, se3.so3_exp(s * xi[3:]) @ R, t + s * xi[:3]) for s in (1, -1))
         B[:, :, k] = (ahead - behind) / (2 * h)
-    W = 1 / sigma**2
-    H = np.einsum("nki,nk,nkj->nij", B, W, B)
+    H = np.einsum("nki,nkl,nlj->nij", B, W, B)
     scale = np.abs(H).max(axis=(1, 2))[:, None]
     np.testing.assert_allclose(sums[:, :21] / scale, H[:, UPPER[0], UPPER[1]] / scale, atol=1e-8)
-    g = np.einsum("nki,nk,nk->ni", B, W, e)
+    g = np.einsum("nki,nkl,nl->ni", B, W, e)
     np.testing.assert_allclose(sums[:, 21:27], g, rtol=1e-7, atol=1e-7 * np.abs(g).max())
-    np.testing.assert_allclose(sums[:, 27], (W * e**2).sum(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(sums[:, 27], np.einsum("nk,nkl,nl->n", e, W, e), rtol=1e-12)
 
 
 def test_at_the_anchor_there_is_nothing_to_gain(prior_terms):
-    T, centre, sigma, centroid, *_ = _random(1)
+    T, centre, information, centroid, *_ = _random(1)
     R = np.ascontiguousarray(T[:, :3, :3])
-    sums = prior_terms(T, centre, sigma, centroid, R, (R @ centroid[..., None])[..., 0] + T[:, :3, 3])
+    sums = prior_terms(T, centre, information, centroid, R, (R @ centroid[..., None])[..., 0] + T[:, :3, 3])
     np.testing.assert_allclose(sums[:, 21:28], 0, atol=1e-11)
 
 
 def test_free_axes_add_exact_zeros(prior_terms):
-    T, centre, sigma, centroid, R, t = _random(2)
-    np.testing.assert_array_equal(prior_terms(T, centre, np.full_like(sigma, np.inf), centroid, R, t), 0)
+    T, centre, information, centroid, R, t = _random(2)
+    np.testing.assert_array_equal(prior_terms(T, centre, np.zeros_like(information), centroid, R, t), 0)

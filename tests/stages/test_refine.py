@@ -8,8 +8,8 @@ import pytest
 from coop_edge.config import EstimatorConfig, LmConfig, RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.pnp.cpu import CpuPnpSolver
-from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.flow import correspondences, in_image
 from coop_edge.stages.refine import NO_START, OUT_OF_SIGHT, OUTSIDE, _turned, shifts
 from tests.stages.chain import Chain
