@@ -225,7 +225,8 @@ class SelectConfig(Config):
     min_inlier_ratio: float = 0.3
     """Least share of the confidence W that lies on cells that agree; a hypothesis with less is rejected."""
     min_inliers: int = 12
-    """Least number of cells that are visible and agree; a hypothesis with fewer is rejected."""
+    """Least number of cells that are visible and agree, in a 128-pixel crop; it grows with the crop's area, as cells
+    do. A hypothesis with fewer is rejected."""
     full_support: float = 0.6
     """Share of the rendered cells expected to be visible and matched from which on the score is not lowered for want of
     support; higher lowers the scores of occluded objects."""

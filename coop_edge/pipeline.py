@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.config import EstimatorConfig, RefineConfig
+from coop_edge.config import EstimatorConfig
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.ops.base import Array, Operations
@@ -20,10 +21,9 @@ from coop_edge.stages.clock import StageClock
 from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel
-from coop_edge.stages.outline import align
-from coop_edge.stages.pairs import PairMaker
-from coop_edge.stages.refine import Refined, refine
-from coop_edge.stages.select import NetworkRescorer, Selection, select, survivors
+from coop_edge.stages.pairs import ImagePairMaker, PairMaker
+from coop_edge.stages.select import NetworkRescorer, Selection, select
+from coop_edge.stages.turns import Turns, tracking, turns
 from coop_edge.types import Camera, Detection, PoseEstimate, StageTimes
 
 Floats = NDArray[np.float64]
@@ -56,33 +56,37 @@ class Pipeline:
     runners: Mapping[str, Runner]
 
     def estimate(self, frame: Frame, detections: Sequence[Detection], index: Indices) -> list[PoseEstimate]:
-        """Poses of N detections, of the objects at ``index`` [N], as one batch."""
+        """Estimate the poses of N detections, of the objects at ``index`` [N], as one batch."""
         clock = StageClock()
         coarse = self._match(frame, detections, index, clock)
-        reasons = [coarse.reason(i) for i in range(len(coarse))]
-        T, config = coarse.T_camera_object, self.config.refine
-        if config.iterations > 1 and config.survivors < self.config.coarse.hypotheses:
-            coarse, T, reasons = self._try_out(frame, coarse, reasons, clock)
-            config = replace(config, iterations=config.iterations - 1)
-        maker, refined = self._take_turns(frame, T, coarse.object_index, config, clock, coarse.T_camera_object)
+        maker, left = self._refine(
+            frame,
+            coarse.T_camera_object,
+            coarse.object_index,
+            self.config,
+            clock,
+            detection=coarse.detection,
+            evidence=coarse.evidence,
+        )
+        coarse = coarse.take(left.rows)
         with clock("select"):
             chosen = select(
-                refined,
+                left.refined,
                 coarse.detection,
                 len(detections),
                 frame.models,
                 coarse.object_index,
                 self.config.select,
                 evidence=coarse.evidence,
-                reasons=reasons,
+                reasons=[coarse.reason(i) for i in range(len(coarse))],
                 rescore=self._rescorer(maker),
             )
         return chosen.estimates([detection.object for detection in detections], clock.times())
 
     def track(self, frame: Frame, names: Sequence[str], index: Indices, T_previous: Floats) -> list[PoseEstimate]:
-        """Poses of N objects from those before [N,4,4], as one batch; a failure says ``LOST`` and why."""
+        """Estimate the poses of N objects from those before [N,4,4], as one batch; a failure says ``LOST`` and why."""
         clock = StageClock()
-        chosen = self._follow(frame, index, T_previous, self.config.refine.track_iterations, clock)
+        chosen = self._follow(frame, index, T_previous, tracking(self.config), clock)
         return chosen.estimates(names, clock.times())
 
     def warmup(self, renderer: Callable[[Mesh], Renderer]) -> StageTimes:
@@ -93,7 +97,9 @@ class Pipeline:
         clock, index = StageClock(), np.zeros(1, np.int64)
         frame, T = stand_in(self.bundle, renderer, self.ops)
         self._match(frame, [Detection("stand-in", (0, 0, *frame.camera.size))], index, clock)
-        self._follow(frame, index, T, 1, clock)  # from a pose of its own: there is nothing to match in black
+        config = tracking(self.config)
+        once = replace(config, refine=replace(config.refine, iterations=1))
+        self._follow(frame, index, T, once, clock)  # from a pose of its own: there is nothing to match in black
         return clock.times()
 
     def _match(
@@ -117,74 +123,30 @@ class Pipeline:
                 patch=patch,
             )
 
-    def _try_out(
-        self, frame: Frame, coarse: CoarseHypotheses, reasons: Sequence[str], clock: StageClock
-    ) -> tuple[CoarseHypotheses, Floats, list[str]]:
-        """One iteration for all hypotheses; those that survive it, their poses and why they have none."""
-        config = self.config
-        once = replace(config.refine, iterations=1)
-        _, first = self._refine(frame, coarse.T_camera_object, coarse.object_index, once, clock)
-        with clock("select"):
-            rows = survivors(first, coarse.evidence, coarse.detection, config.select, config.refine.survivors)
-        return coarse.take(rows), first.T_camera_object[rows], [reasons[i] or first.reasons[i] for i in rows]
-
-    def _take_turns(
-        self, frame: Frame, T: Floats, index: Indices, config: RefineConfig, clock: StageClock, T_anchor: Floats
-    ) -> tuple[PairMaker, Refined]:
-        """Refinement and alignment in turns (``OutlineConfig.rounds``). An aligned pose is the next turn's anchor."""
-        outline = self.config.outline
-        steps = outline.iterations if config.iterations else 0  # else coarse poses are asked for
-        done, reasons = np.zeros(len(T), np.int64), [""] * len(T)
-        for iterations in outline.turns(config.iterations):
-            share = replace(config, iterations=iterations)
-            maker, refined = self._refine(frame, T, index, share, clock, T_anchor)
-            refined = self._align(maker, refined, index, steps, clock)
-            done += refined.iterations
-            reasons = [earlier or now for earlier, now in zip(reasons, refined.reasons, strict=True)]
-            T = T_anchor = refined.T_camera_object
-        return maker, replace(refined, iterations=done, reasons=tuple(reasons))
-
     def _refine(
-        self,
-        frame: Frame,
-        T: Floats,
-        index: Indices,
-        config: RefineConfig,
-        clock: StageClock,
-        T_anchor: Floats | None = None,
-    ) -> tuple[PairMaker, Refined]:
-        maker = PairMaker(
-            frame.image, frame.camera, frame.models, frame.renderer, self.bundle.input_size, config.margin, self.ops
+        self, frame: Frame, T: Floats, index: Indices, config: EstimatorConfig, clock: StageClock, **competition: Any
+    ) -> tuple[PairMaker, Turns]:
+        size, margin = self.bundle.input_size, config.refine.margin
+        maker = ImagePairMaker(frame.image, frame.camera, frame.models, frame.renderer, size, margin, self.ops)
+        left = turns(
+            maker,
+            T,
+            index,
+            runner=self.runners["refiner"],
+            solver=self.solver,
+            config=config,
+            radius_px=self.bundle.radius_px,
+            clock=clock,
+            **competition,
         )
-        with clock("refine"):
-            refined = refine(
-                maker,
-                T,
-                index,
-                runner=self.runners["refiner"],
-                solver=self.solver,
-                config=config,
-                radius_px=self.bundle.radius_px,
-                T_anchor=T_anchor,
-            )
-        return maker, refined
+        return maker, left
 
-    def _align(self, maker: PairMaker, refined: Refined, index: Indices, iterations: int, clock: StageClock) -> Refined:
-        """Poses aligned with outlines; what they are judged by is still that of the refined ones."""
-        if not iterations:
-            return refined
-        with clock("outline"):
-            aligned = align(maker, refined.T_camera_object, index, self.config.outline, iterations, refined.covariance)
-        covariance = np.where(aligned.aligned[:, None, None], aligned.covariance, refined.covariance)
-        return replace(refined, T_camera_object=aligned.T_camera_object, covariance=covariance)
-
-    def _follow(self, frame: Frame, index: Indices, T: Floats, iterations: int, clock: StageClock) -> Selection:
+    def _follow(self, frame: Frame, index: Indices, T: Floats, config: EstimatorConfig, clock: StageClock) -> Selection:
         """Refine and select from poses [N,4,4], each the only hypothesis of its object."""
-        maker, refined = self._refine(frame, T, index, replace(self.config.refine, iterations=iterations), clock)
-        refined = self._align(maker, refined, index, self.config.outline.track_iterations, clock)
+        maker, left = self._refine(frame, T, index, config, clock)
         with clock("select"):
             return select(
-                refined,
+                left.refined,
                 np.arange(len(index)),
                 len(index),
                 frame.models,

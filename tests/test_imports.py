@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "render": FOUNDATION | {"mesh", "kernels"},
     "templates": FOUNDATION | {"mesh", "render"},
     "pnp": FOUNDATION | {"kernels"},
-    "ops": {"errors", "geometry", "kernels"},
+    "ops": {"errors", "base", "geometry", "kernels"},
     "runtime": FOUNDATION | {"kernels"},
     "stages": FOUNDATION | {"mesh", "ops", "render", "templates", "pnp", "runtime"},
     "visual": FOUNDATION | {"mesh", "render"},

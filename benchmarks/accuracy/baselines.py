@@ -26,8 +26,8 @@ from coop_edge import Backend, Camera, Detection, Mesh, PoseEstimate, RansacConf
 from coop_edge.config import CoarseConfig
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.pnp.base import PnpStatus
-from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.crop import Crops, crop_detections
 from coop_edge.types import StageTimes
 

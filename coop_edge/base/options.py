@@ -5,11 +5,15 @@ A misspelt option is never ignored: an unknown name is a ``ConfigError`` that li
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import inspect
+import itertools
 import math
+import textwrap
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -93,6 +97,23 @@ class Config:
         for name, kind in typing.get_type_hints(cls).items():
             out += [f"{name}.{inner}" for inner in kind.names()] if _is_group(kind) else [name]
         return out
+
+    def described(self, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+        """Yield (dotted name, value, description) of every option; the description is the text below the field.
+
+        prefix: put before each name.
+        """
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(type(self)))).body
+        texts = {}
+        for declared, text in itertools.pairwise(getattr(tree, "body", ())):
+            if isinstance(declared, ast.AnnAssign) and isinstance(text, ast.Expr):
+                texts[ast.unparse(declared.target)] = " ".join(str(ast.literal_eval(text.value)).split())
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Config):
+                yield from value.described(f"{prefix}{field.name}.")
+            else:
+                yield prefix + field.name, value, texts.get(field.name, "")
 
     @classmethod
     def _kind(cls, name: str) -> Any:

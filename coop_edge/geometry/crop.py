@@ -18,6 +18,9 @@ from coop_edge.geometry import se3
 
 Array = NDArray[np.float64]
 
+REFERENCE_SIZE = 128
+"""Side of the crop whose pixels options and constants count; they grow with the crop."""
+
 
 @dataclass(frozen=True, eq=False)
 class CropCamera:
@@ -34,6 +37,10 @@ class CropCamera:
 
     def __len__(self) -> int:
         return len(self.K)
+
+    def take(self, rows: NDArray[np.integer]) -> CropCamera:
+        """Return the cameras at ``rows``."""
+        return CropCamera(self.K[rows], self.R_crop_camera[rows], self.H[rows], self.size)
 
     def to_crop(self, T_camera_object: ArrayLike) -> Array:
         """Turn poses in the real camera [N,4,4] into poses in the virtual cameras [N,4,4]."""

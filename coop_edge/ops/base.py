@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.errors import InputError
+from coop_edge.geometry.crop import CropCamera
+from coop_edge.ops.outline import Outlines, view_numbers
 
 Array = Any
 """An array of the device: NumPy's on the CPU, CuPy's on a GPU."""
@@ -99,6 +101,26 @@ class Operations(ABC):
             self._check(f"maps[{i}]", points, np.float32, (views, "S", "S", 3), contiguous=True)
         return self._lift(decoded, templates, maps, patch, least)
 
+    def outlines(
+        self, query: Array, depth: Array, crop: CropCamera, T_crop_object: Floats, image_size: tuple[int, int]
+    ) -> Outlines:
+        """Measure the edges that M crops show along the outlines of renders by the same cameras; see ``ops.outline``.
+
+        Args:
+            query: float32 [M,3,S,S] RGB in [0, 1] on the device.
+            depth: float32 [M,S,S] metres on the device, 0 = nothing.
+            crop: the M cameras.
+            T_crop_object: float64 [M,4,4] on the host, of the renders.
+            image_size: width and height of the image that the crops are of; what lies beyond is not judged.
+
+        Raises:
+            InputError: query or depth is not such an array.
+        """
+        count, size = len(crop), crop.size
+        self._check("query", query, np.float32, (count, 3, size, size))
+        self._check("depth", depth, np.float32, (count, size, size))
+        return self._outlines(query, depth, view_numbers(crop, T_crop_object, image_size))
+
     def as_network_image(self, rgb: Array) -> Array:
         """Convert images uint8 [N,S,S,3] to a network's input, float32 [N,3,S,S] in [0, 1], C-contiguous."""
         xp = self.xp
@@ -139,6 +161,10 @@ class Operations(ABC):
         self, decoded: Decoded, templates: NDArray[np.integer], maps: Sequence[Array], patch: int, least: float
     ) -> tuple[Array, Array, Array]:
         """``lift`` of checked arrays, none empty."""
+
+    @abstractmethod
+    def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
+        """``outlines`` of checked arrays of any strides. views: float64 [M,23] on the host, see ``view_numbers``."""
 
     def _check(
         self, name: str, array: Any, dtype: Any, shape: tuple[int | str, ...], *, contiguous: bool = False

@@ -1,4 +1,4 @@
-"""The operations on the CPU: NumPy, and OpenCV for crops."""
+"""The operations on the CPU: NumPy, OpenCV for crops, Numba for outlines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.geometry.patches import template_pixels
+from coop_edge.ops import outline_cpu
 from coop_edge.ops.base import Array, Decoded, Floats, Operations
+from coop_edge.ops.outline import Outlines
 from coop_edge.ops.sampling import blacken_behind, finer
 
 
@@ -64,3 +66,6 @@ class CpuOperations(Operations):
             points[i] = np.where(known, maps[i][views[:, None], pixel[..., 1], pixel[..., 0]], np.float32(np.nan))
         valid = (probability > least) & np.isfinite(points).all(axis=-1)
         return points, valid, np.where(valid, probability, np.float32(0.0))
+
+    def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
+        return outline_cpu.measure(np.ascontiguousarray(query), np.ascontiguousarray(depth), views)

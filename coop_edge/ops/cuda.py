@@ -1,4 +1,4 @@
-"""The operations on a GPU: CuPy, and the kernels in ``kernels/warp.cu`` and ``kernels/lift.cu``.
+"""The operations on a GPU: CuPy, and the kernels in ``kernels/`` (``warp.cu``, ``lift.cu``, ``outline.cu``).
 
 Crops are rounded once, from samples at exact places in FP32; so they are within half a grey level of the mean in real
 numbers, plus 0.03 for the place of a sample, which is off by 1e-4 pixels at most. The CPU rounds the samples too,
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from coop_edge.errors import InputError, quoted
 from coop_edge.kernels.device import Device, address
 from coop_edge.ops.base import Array, Decoded, Floats, Operations
+from coop_edge.ops.outline import Outlines
+from coop_edge.ops.outline_cuda import OutlineKernels
 from coop_edge.ops.sampling import samples_per_side
 
 _BLOCK = 128  # kBlock
@@ -31,6 +33,7 @@ class CudaOperations(Operations):
     def __init__(self, device: Device) -> None:
         super().__init__(device.xp)
         self._device = device
+        self._outline_kernels = OutlineKernels(device)
 
     def linear(self, matrices: Array, vectors: Array) -> Array:
         """See ``Operations.linear``.
@@ -112,6 +115,11 @@ class CudaOperations(Operations):
             + (points, valid, probability),
         )
         return points, valid, probability
+
+    def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
+        """All hypotheses in five launches."""
+        put = self.xp.ascontiguousarray
+        return self._outline_kernels.measure(put(query), put(depth), self.xp.asarray(views))
 
 
 def crop_numbers(H: Floats, size: int) -> NDArray[np.float32]:

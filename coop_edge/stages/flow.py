@@ -9,7 +9,6 @@ import numpy as np
 
 from coop_edge.ops.base import Array
 from coop_edge.stages.pairs import Pairs
-from coop_edge.types import Camera
 
 
 class Correspondences(NamedTuple):
@@ -25,18 +24,22 @@ class Correspondences(NamedTuple):
 
 
 def correspondences(
-    pairs: Pairs, outputs: Mapping[str, Array], points: Array, cells: Array, camera: Camera, radius_px: float
+    pairs: Pairs, outputs: Mapping[str, Array], points: Array, cells: Array, radius_px: float
 ) -> Correspondences:
-    """Weight the refiner's matches for ``pairs``, from ``flow``, ``scale``, ``certainty`` and ``sensitivity``.
+    """Weight the refiner's matches for M pairs.
 
-    points, cells: of ``Pairs.cells``. radius_px: R of the flow probability.
+    Args:
+        pairs: what the network was shown.
+        outputs: ``flow`` [M,2,H,W], ``scale``, ``certainty`` and ``sensitivity`` [M,1,H,W], on the device.
+        points, cells: of ``Pairs.cells``.
+        radius_px: R of the flow probability, pixels of the crop.
     """
     xp = pairs.ops.xp
     m, p = points.shape[:2]
     flow = xp.moveaxis(outputs["flow"], 1, -1).reshape(m, p, 2)
     pixels = xp.asarray(cells, dtype=np.float32) + flow
     silhouette = xp.isfinite(points[..., 0])
-    trusted = silhouette & in_image(pairs, pixels, camera)
+    trusted = silhouette & in_image(pairs, pixels)
     scale = outputs["scale"].reshape(m, p)
     flow_probability = -xp.expm1(-radius_px / scale)
     certainty = xp.where(trusted, outputs["certainty"].reshape(m, p), np.float32(0.0))
@@ -47,14 +50,14 @@ def correspondences(
     return Correspondences(points, pixels, weight, precision, agreement, certainty > 0.5, silhouette)
 
 
-def in_image(pairs: Pairs, pixels: Array, camera: Camera) -> Array:
+def in_image(pairs: Pairs, pixels: Array) -> Array:
     """Tell whether crop pixels [M,P,2] or [P,2] lie in the image, bool [M,P]."""
     xp = pairs.ops.xp
     inverse = xp.asarray(np.linalg.inv(pairs.crop.H))
     q = pairs.ops.linear(inverse[:, :, :2], pixels) + inverse[:, None, :, 2]
     # Compared as products, so that nothing is divided by what lies beside or behind the camera.
     x, y, w = q[..., 0], q[..., 1], q[..., 2]
-    right, bottom = (camera.width - 0.5) * w, (camera.height - 0.5) * w
+    right, bottom = ((side - 0.5) * w for side in pairs.image_size)
     return (w > 0) & (x >= -0.5 * w) & (x < right) & (y >= -0.5 * w) & (y < bottom)
 
 

@@ -15,13 +15,13 @@ The lines are worked out on the host: on a GPU the crops and depths come back on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.config import OutlineConfig
 from coop_edge.geometry import se3
-from coop_edge.stages.objects import ObjectModel, centres_and_diameters
 from coop_edge.stages.outline_lines import CONTRAST_SPAN, Lines, find_edges, find_lines, object_probability
 from coop_edge.stages.pairs import PairMaker, Pairs
 
@@ -47,6 +47,11 @@ class Aligned:
     covariance: Floats  # [M,6,6] of ``pnp.base``; NaN where not aligned
     aligned: NDArray[np.bool_]  # [M]
     share: Floats  # [M] of the outline where the object stands out at the last pose; NaN where it could not be told
+
+
+class _Target(NamedTuple):
+    centre: Floats
+    diameter: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +90,7 @@ def align(
         if not active.size or not iterations:
             break
         pairs = maker.make(T[active], index[active])
-        fits = _fits(maker, pairs, index[active], config)
+        fits = _fits(pairs, config)
         for row, (i, fit) in enumerate(zip(active, fits, strict=True)):
             if fit is None:
                 continue
@@ -95,18 +100,19 @@ def align(
                 better[i] = fit.share >= config.min_share and fit.contrast >= before.contrast
             else:
                 R = pairs.crop.R_crop_camera[row]
-                T[i], spread[i] = _step(maker.objects[index[i]], R, fit, start[i], T[i], known[i], config)
+                T[i], spread[i] = _step(
+                    _Target(pairs.centre[row], pairs.diameter[row]), R, fit, start[i], T[i], known[i], config
+                )
         active = active[[fit is not None for fit in fits]]
     T[~better] = start[~better]
     spread[~better] = np.nan
     return Aligned(T, spread, better, share)
 
 
-def _fits(maker: PairMaker, pairs: Pairs, index: NDArray[np.int64], config: OutlineConfig) -> list[Fit | None]:
+def _fits(pairs: Pairs, config: OutlineConfig) -> list[Fit | None]:
     query, depth = pairs.ops.to_host_together(pairs.query, pairs.depth)
-    centre, diameter = centres_and_diameters(maker.objects, index)
     images = np.rint(np.moveaxis(query, 1, -1) * 255).astype(np.uint8)
-    middle = np.einsum("mij,mj->mi", pairs.T_crop_object[:, :3, :3], centre) + pairs.T_crop_object[:, :3, 3]
+    middle = np.einsum("mij,mj->mi", pairs.T_crop_object[:, :3, :3], pairs.centre) + pairs.T_crop_object[:, :3, 3]
     fits: list[Fit | None] = []
     for m in range(len(pairs)):
         lines = find_lines(depth[m], config.lines)
@@ -114,8 +120,8 @@ def _fits(maker: PairMaker, pairs: Pairs, index: NDArray[np.int64], config: Outl
         if lines is None or probability is None:
             fits.append(None)
             continue
-        inside = _in_image(maker, pairs, m, lines)
-        fits.append(_fit(probability, lines, pairs.crop.K[m], middle[m], float(diameter[m]), inside, config))
+        inside = _in_image(pairs, m, lines)
+        fits.append(_fit(probability, lines, pairs.crop.K[m], middle[m], float(pairs.diameter[m]), inside, config))
     return fits
 
 
@@ -154,7 +160,7 @@ def jacobian(lines: Lines, K: Floats, middle: Floats, diameter: float) -> Floats
 
 
 def _step(
-    model: ObjectModel, R: Floats, fit: Fit, start: Floats, T: Floats, known: Floats, config: OutlineConfig
+    model: _Target, R: Floats, fit: Fit, start: Floats, T: Floats, known: Floats, config: OutlineConfig
 ) -> tuple[Floats, Floats]:
     """One Gauss-Newton step towards the outline and the prior: the pose in the camera [4,4], its covariance [6,6].
 
@@ -177,7 +183,7 @@ def _step(
     return pose, to_pose @ np.linalg.inv(H) @ to_pose.T
 
 
-def _to_pose(R: Floats, turned: Floats, model: ObjectModel) -> Floats:
+def _to_pose(R: Floats, turned: Floats, model: _Target) -> Floats:
     """d (t, phi) in the camera / d (centre in diameters, rotation vector) in the crop's, [6,6], at rotation ``turned``.
 
     t = centre - R c, and R c turns with phi.
@@ -195,12 +201,12 @@ def _about_centre(R: Floats, T: Floats, centre: Floats) -> tuple[Floats, Floats]
     return R @ T[:3, :3], R @ (T[:3, :3] @ centre + T[:3, 3])
 
 
-def _in_image(maker: PairMaker, pairs: Pairs, row: int, lines: Lines) -> NDArray[np.bool_]:
+def _in_image(pairs: Pairs, row: int, lines: Lines) -> NDArray[np.bool_]:
     """Which lines have both sides of the outline in the image, bool [P]."""
     inside = np.ones(len(lines.centre), np.bool_)
     inverse = np.linalg.inv(pairs.crop.H[row])
     for end in (-CONTRAST_SPAN, CONTRAST_SPAN):
         q = np.concatenate([lines.centre + end * lines.normal, np.ones((len(inside), 1))], axis=1) @ inverse.T
         x, y = q[:, 0] / q[:, 2], q[:, 1] / q[:, 2]
-        inside &= (q[:, 2] > 0) & (x >= 0) & (y >= 0) & (x <= maker.camera.width - 1) & (y <= maker.camera.height - 1)
+        inside &= (q[:, 2] > 0) & (x >= 0) & (y >= 0) & (x <= pairs.image_size[0] - 1) & (y <= pairs.image_size[1] - 1)
     return inside

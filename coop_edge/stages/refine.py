@@ -1,13 +1,14 @@
 """Stage 2: render and compare until the pose stands (Co-op, section 3.2).
 
 On the GPU an iteration's arrays stay there. The host waits for it twice: for how many rendered cells of each hypothesis
-lie in the image, since those with too few do not get to the network; and for poses, covariances and statuses of the
-solver, from which the next crops are aimed and the stopping rule decides. What the score needs of the cells is fetched
-once, after the last iteration, in one copy.
+lie in the image, because those with too few are not shown to the network; and for poses, covariances and statuses of
+the solver, by which the next crops are aimed and the stopping rule decides. What the score needs of the cells is
+fetched once, after the last iteration, in one copy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +17,12 @@ from numpy.typing import NDArray
 
 from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
-from coop_edge.geometry.crop import CropCamera
+from coop_edge.geometry.crop import REFERENCE_SIZE, CropCamera
 from coop_edge.ops.base import Array
-from coop_edge.pnp.base import LmResult, PnpSolver, PnpStatus, PosePrior
+from coop_edge.pnp.base import PnpSolver, PnpStatus, PosePrior
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.batches import run_batched
-from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.flow import Correspondences, correspondences, in_image, residuals
-from coop_edge.stages.objects import centres_and_diameters
 from coop_edge.stages.pairs import PairMaker, Pairs
 from coop_edge.stages.prior import lm_weights, pose_prior
 
@@ -36,16 +35,77 @@ LEAST_WEIGHTED = 3
 """Cells of positive weight; with fewer there is no evidence, and a prior alone is no refinement."""
 
 NO_START = "refine: no pose to start from"
-OUT_OF_SIGHT = "refine: the object lies behind the camera, less than 0.6 of its diameter before it, or far off its axis"
+OUT_OF_SIGHT = (
+    "refine: the pose puts the object behind the camera, closer to it than 0.6 times its diameter, or far off its axis"
+)
 OUTSIDE = "refine: the object lies outside the image"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What one comparison of M pairs leads to. Poses and covariances are on the host, the rest on the device."""
+
+    T_crop_object: Floats  # [M,4,4]
+    T_camera_object: Floats  # [M,4,4]
+    covariance: Floats  # [M,6,6] of (translation m, rotation rad) in camera axes
+    status: NDArray[np.integer]  # [M] PnpStatus; poses and covariances mean something where it is SOLVED
+    found: Correspondences
+    residual_px: Array  # float32 [M,P] reprojection errors at the poses, pixels of the crop; inf = undefined
+
+
+def refine_step(
+    pairs: Pairs,
+    points: Array,
+    cells: Array,
+    outputs: Mapping[str, Array],
+    T_anchor: Floats,
+    *,
+    solver: PnpSolver,
+    config: RefineConfig,
+    radius_px: float,
+) -> Comparison:
+    """Solve for the poses that the refiner's outputs for M pairs lead to. M = 0 is legal.
+
+    Without ``LEAST_WEIGHTED`` cells of positive weight there is no pose (TOO_FEW_POINTS), though the prior alone would
+    give one.
+
+    Args:
+        pairs: what the network was shown.
+        points, cells: of ``Pairs.cells``.
+        outputs: of the network, by name, on the device of the pairs.
+        T_anchor: float64 [M,4,4], T_camera_object that the prior is about.
+        solver: of the device of the pairs.
+        config: the widths of the prior, and the options of the solver.
+        radius_px: R of the flow probability, pixels of the crop.
+    """
+    ops, xp = pairs.ops, pairs.ops.xp
+    found = correspondences(pairs, outputs, points, cells, radius_px)
+    prior = pose_prior(config, pairs.crop.to_crop(T_anchor), pairs.centre, pairs.diameter)
+    if prior is not None:
+        prior = PosePrior(*map(xp.asarray, prior))
+    weight = lm_weights(config, found.weight, found.precision)
+    K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
+    result = solver.weighted_lm(found.points, found.pixels, weight, K, T, config.lm, prior=prior)
+    blind = (found.weight > 0).sum(axis=1) < LEAST_WEIGHTED
+    T_found = xp.where(blind[:, None, None], np.nan, result.T_camera_object)
+    solved = T_found, result.covariance, result.statistics.status, blind
+    T_crop, covariance, status, blind = ops.to_host_together(*solved)
+    return Comparison(
+        T_crop_object=T_crop,
+        T_camera_object=pairs.crop.to_camera(T_crop),
+        covariance=_turned(covariance, pairs.crop),
+        status=np.where(blind & (status == PnpStatus.SOLVED), PnpStatus.TOO_FEW_POINTS, status),
+        found=found,
+        residual_px=residuals(pairs, found, T_found),
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Refined:
     """M refined hypotheses on the host, in the order given.
 
-    The last five arrays are of each hypothesis' last iteration, P cells each: what its final pose is judged by. Without
-    any iteration P = 0.
+    The last five arrays describe each hypothesis' last iteration, P cells each: its final pose is judged by them.
+    Without any iteration P = 0.
     """
 
     T_camera_object: Floats  # [M,4,4]; NaN where failed
@@ -66,7 +126,7 @@ class Refined:
 
     @property
     def ok(self) -> NDArray[np.bool_]:
-        """[M]"""
+        """Tell which hypotheses have a pose, bool [M]."""
         return np.array([reason == "" for reason in self.reasons], np.bool_)
 
 
@@ -81,10 +141,18 @@ def refine(
     radius_px: float,
     T_anchor: Floats | None = None,
 ) -> Refined:
-    """Refine M poses [M,4,4] of the objects at ``object_index`` [M], all of them as one batch. M = 0 is legal.
+    """Refine M poses, all of them as one batch. M = 0 is legal.
 
-    A pose that is not finite is passed on as failed. runner: open, of ``refiner``. radius_px: R, of the bundle.
-    T_anchor: poses [M,4,4] that the prior is about, where refinement began; by default T_camera_object.
+    Args:
+        maker: of the image.
+        T_camera_object: float64 [M,4,4]; one that is not finite is passed on as failed.
+        object_index: integers [M], the objects of ``maker``.
+        runner: of ``refiner``, open.
+        solver: of the device where ``maker`` works.
+        config: ``survivors`` and the options of tracking are not read.
+        radius_px: R of the flow probability, pixels of the crop, of the bundle.
+        T_anchor: float64 [M,4,4], the poses that the prior is about, where refinement began; by default where it starts
+            now.
     """
     T = np.array(T_camera_object, np.float64).reshape(-1, 4, 4)
     anchor = T.copy() if T_anchor is None else np.asarray(T_anchor, np.float64).reshape(T.shape)
@@ -99,59 +167,39 @@ def refine(
 
 
 def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: RefineConfig, radius_px: float) -> None:
-    """One render, comparison and pose for all active hypotheses."""
-    maker, ops, xp = state.maker, state.maker.ops, state.maker.ops.xp
-    stride = maker.size // runner.outputs["flow"].shape[-1]  # type: ignore[operator]  # not the batch axis: an integer
-    pairs = maker.make(state.T[state.active], state.object_index[state.active])
+    """Render, compare and solve once for all active hypotheses."""
+    ops, xp = state.maker.ops, state.maker.ops.xp
+    stride = state.maker.size // runner.outputs["flow"].shape[-1]  # type: ignore[operator]  # not the batch axis
+    pairs = state.maker.make(state.T[state.active], state.object_index[state.active])
     points, cells = pairs.cells(stride)
-    seen = xp.isfinite(points[..., 0]) & in_image(pairs, cells, maker.camera)
+    seen = xp.isfinite(points[..., 0]) & in_image(pairs, cells)
     hidden = ops.to_host(seen.sum(axis=1)) < LEAST_CELLS
     if hidden.any():
         state.fail_some(state.active[hidden], OUTSIDE)
         if not state.active.size:
             return
-        pairs = maker.make(state.T[state.active], state.object_index[state.active])
-        points, cells = pairs.cells(stride)
+        shown = np.flatnonzero(~hidden)
+        pairs, points = pairs.take(shown), points[xp.asarray(shown)]
     outputs = run_batched(ops, runner, {"query": pairs.query, "render": pairs.render}, config.micro_batch)
-    found = correspondences(pairs, outputs, points, cells, maker.camera, radius_px)
-    result = _solve(state, pairs, found, solver, config)
-    blind = (found.weight > 0).sum(axis=1) < LEAST_WEIGHTED
-    T_found = xp.where(blind[:, None, None], np.nan, result.T_camera_object)
-    solved = T_found, result.covariance, result.statistics.status, blind
-    T_crop, covariance, status, blind = ops.to_host_together(*solved)
-    state.advance(pairs, T_crop, covariance, config)
-    state.keep(found, residuals(pairs, found, T_found))
-    status = np.where(blind & (status == PnpStatus.SOLVED), PnpStatus.TOO_FEW_POINTS, status)
-    state.fail_statuses(status)
-
-
-def _solve(state: _State, pairs: Pairs, found: Correspondences, solver: PnpSolver, config: RefineConfig) -> LmResult:
-    """Poses of the active ones in their crops' cameras, where the prior stands as well."""
-    xp = pairs.ops.xp
-    centre, diameter = centres_and_diameters(state.maker.objects, state.object_index[state.active])
-    prior = pose_prior(config, pairs.crop.to_crop(state.anchor[state.active]), centre, diameter)
-    if prior is not None:
-        prior = PosePrior(*map(xp.asarray, prior))
-    weight = lm_weights(config, found.weight, found.precision)
-    K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
-    return solver.weighted_lm(found.points, found.pixels, weight, K, T, config.lm, prior=prior)
+    anchor = state.anchor[state.active]
+    parts: dict[str, Any] = {"solver": solver, "config": config, "radius_px": radius_px}
+    state.advance(pairs, refine_step(pairs, points, cells, outputs, anchor, **parts), config)
 
 
 @dataclass(eq=False)
 class _State:
-    """Where M hypotheses stand between iterations."""
+    """The state of M hypotheses between iterations."""
 
     maker: PairMaker
     T: Floats
     anchor: Floats
     object_index: NDArray[np.int64]
     active: NDArray[np.int64] = field(init=False)  # neither failed nor done
-    last: NDArray[np.int64] = field(init=False)  # those that the last iteration advanced
     cells: dict[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         m = len(self.T)
-        self.active = self.last = np.arange(m)
+        self.active = np.arange(m)
         self.reasons = [""] * m
         self.covariance = np.full((m, 6, 6), np.nan)
         self.iterations = np.zeros(m, np.int64)
@@ -159,44 +207,40 @@ class _State:
         self.image_px = np.full(m, np.nan)
 
     def fail(self, which: NDArray[np.bool_], reason: str) -> None:
-        """Fail those of all M that are active."""
+        """Fail the active ones among ``which``, bool [M]."""
         self.fail_some(np.intersect1d(self.active, np.flatnonzero(which)), reason)
 
     def fail_some(self, members: NDArray[np.integer], reason: str) -> None:
+        """Fail the hypotheses at the rows ``members``, active or done; a reason given before stays."""
         for i in members:
             self.reasons[i] = self.reasons[i] or reason
         self.T[members] = np.nan
         self.covariance[members] = np.nan
         self.active = np.setdiff1d(self.active, members)
 
-    def fail_statuses(self, status: NDArray[np.integer]) -> None:
-        """Fail what the solver could not solve of those last advanced, and what it moved out of sight."""
-        for value in np.unique(status[status != PnpStatus.SOLVED]):
-            self.fail_some(self.last[status == value], f"refine: {PnpStatus(int(value)).reason}")
-        moved = self.last[status == PnpStatus.SOLVED]
-        lost = ~self.maker.in_sight(self.T[moved], self.object_index[moved])
-        self.fail_some(moved[lost], OUT_OF_SIGHT)
-
-    def advance(self, pairs: Pairs, T_crop: Floats, cov: Floats, config: RefineConfig) -> None:
-        """Take the poses solved for the active ones, and end those that hardly moved."""
-        a = self.last = self.active
-        self.T[a] = pairs.crop.to_camera(T_crop)
-        self.covariance[a] = _turned(cov, pairs.crop)
+    def advance(self, pairs: Pairs, now: Comparison, config: RefineConfig) -> None:
+        """Take the poses found for the active ones; fail those without, and end those that hardly moved."""
+        a = self.active
+        self.T[a], self.covariance[a] = now.T_camera_object, now.covariance
         self.iterations[a] += 1
-        K = self.maker.camera.K
-        self.image_px[a] = np.sqrt(K[0, 0] * K[1, 1]) / pairs.crop.K[:, 0, 0]
-        centre, diameter = centres_and_diameters(self.maker.objects, self.object_index[a])
-        space, pixels = shifts(pairs.T_crop_object, T_crop, pairs.crop.K, centre, diameter)
+        self.image_px[a] = pairs.image_px
+        old, K = pairs.T_crop_object, pairs.crop.K
+        space, pixels = shifts(old, now.T_crop_object, K, pairs.centre, pairs.diameter)
         self.shift_px[a] = pixels
+        self._keep(now)
         still = (pixels < config.stop_px * self.maker.size / REFERENCE_SIZE) & (space < config.stop_diameter)
         self.active = a[~still]
+        for value in np.unique(now.status[now.status != PnpStatus.SOLVED]):
+            self.fail_some(a[now.status == value], f"refine: {PnpStatus(int(value)).reason}")
+        moved = a[now.status == PnpStatus.SOLVED]
+        self.fail_some(moved[~self.maker.in_sight(self.T[moved], self.object_index[moved])], OUT_OF_SIGHT)
 
-    def keep(self, found: Correspondences, residual_px: Array) -> None:
-        """Keep what the poses last advanced are judged by, where it is."""
-        values = {name: getattr(found, name) for name in ("weight", "agreement", "visible", "silhouette")}
+    def _keep(self, now: Comparison) -> None:
+        """Keep on the device what the poses of the active ones are judged by."""
+        values = {name: getattr(now.found, name) for name in ("weight", "agreement", "visible", "silhouette")}
         xp = self.maker.ops.xp
-        rows = xp.asarray(self.last)
-        for name, value in (values | {"residual_px": residual_px}).items():
+        rows = xp.asarray(self.active)
+        for name, value in (values | {"residual_px": now.residual_px}).items():
             if name not in self.cells:
                 self.cells[name] = xp.zeros((len(self.T), value.shape[1]), value.dtype)
             self.cells[name][rows] = value
@@ -219,9 +263,16 @@ class _State:
 
 
 def shifts(T_old: Floats, T_new: Floats, K: Floats, centre: Floats, diameter: Floats) -> tuple[Floats, Floats]:
-    """How far a pose change moves the points of a ball of the object's diameter, at most: [M] diameters, [M] pixels.
+    """Bound how far a pose change moves the points of a ball of the object's diameter.
 
-    T_old, T_new [M,4,4] and K [M,3,3] of the virtual cameras, which look at ``centre`` [M,3] (object's frame) at T_old.
+    Args:
+        T_old, T_new: [M,4,4] in virtual cameras, which look at ``centre`` at T_old.
+        K: [M,3,3] of these cameras.
+        centre: [M,3] metres, object's frame.
+        diameter: [M] metres.
+
+    Returns:
+        The largest shift in space [M], in diameters, and in the image [M], pixels.
     """
     c = centre[..., None]
     before = (T_old[:, :3, :3] @ c)[..., 0] + T_old[:, :3, 3]
@@ -236,7 +287,7 @@ def shifts(T_old: Floats, T_new: Floats, K: Floats, centre: Floats, diameter: Fl
 
 
 def _turned(covariance: Floats, crop: CropCamera) -> Floats:
-    """Covariances [M,6,6] in the axes of the virtual cameras -> in those of the real one, with the same centre."""
+    """Turn covariances [M,6,6] from the axes of the virtual cameras into those of the real one."""
     B = np.zeros((len(covariance), 6, 6))
     B[:, :3, :3] = B[:, 3:, 3:] = np.swapaxes(crop.R_crop_camera, 1, 2)
     return B @ covariance @ np.swapaxes(B, 1, 2)

@@ -13,6 +13,7 @@ evidence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,9 +23,9 @@ from numpy.typing import NDArray
 
 from coop_edge.config import SelectConfig
 from coop_edge.geometry import se3
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.batches import run_batched
-from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined
@@ -38,8 +39,8 @@ LOST = "lost"
 
 
 @dataclass(frozen=True, eq=False)
-class Agreement:
-    """How well M refined hypotheses fit the image, on the host. All 0 (``rms_px`` NaN) for those that failed."""
+class Fit:
+    """How well M refined hypotheses fit the image, on the host; 0 (``rms_px`` NaN) for those that failed."""
 
     inlier_ratio: Floats  # [M] q
     support: Floats  # [M] a
@@ -124,7 +125,7 @@ def select(
     camera. Of equal scores the earlier hypothesis wins.
     """
     index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
-    found = agreement(refined, config)
+    found = measure_fit(refined, config)
     scores = inlier_scores(refined, found, evidence, config)
     if rescore is not None and len(refined):
         scores = rescore(refined, index, scores)
@@ -141,19 +142,22 @@ def select(
     return _selection(refined, found, scores, rejected, chosen, objects, index, T_previous)
 
 
-def survivors(refined: Refined, evidence: Floats, detection: Indices, config: SelectConfig, kept: int) -> Indices:
-    """Rows, ascending, of the ``kept`` best scored hypotheses of each detection; failed ones only for want of others.
+def survivors(
+    refined: Refined, evidence: Floats | None, detection: Indices, config: SelectConfig, kept: int
+) -> Indices:
+    """Return the rows, ascending, of the ``kept`` best scored hypotheses of each detection.
 
-    evidence, detection [M]: of the coarse stage. Of equal scores the earlier hypotheses are kept.
+    Failed ones are kept only where there are no others; ties go to the earlier one. evidence [M] (None: there is none)
+    and detection [M] are those of the coarse stage.
     """
-    scores = inlier_scores(refined, agreement(refined, config), evidence, config) + refined.ok
+    scores = inlier_scores(refined, measure_fit(refined, config), evidence, config) + refined.ok
     order = np.lexsort((np.arange(len(scores)), -scores, detection))
     grouped = detection[order]
     place = np.arange(len(order)) - np.searchsorted(grouped, grouped)  # within the own detection
     return np.sort(order[place < kept])
 
 
-def agreement(refined: Refined, config: SelectConfig) -> Agreement:
+def measure_fit(refined: Refined, config: SelectConfig) -> Fit:
     """Measure the hypotheses of the last iteration at their final poses."""
     threshold = config.inlier_px * refined.crop_size / REFERENCE_SIZE
     ok = refined.ok[:, None]
@@ -167,10 +171,10 @@ def agreement(refined: Refined, config: SelectConfig) -> Agreement:
     count = inliers.sum(axis=1)
     squares = np.square(refined.residual_px, where=inliers, out=np.zeros(inliers.shape), dtype=np.float64).sum(axis=1)
     rms = np.where(count > 0, np.sqrt(squares / np.maximum(count, 1)) * refined.image_px, np.nan)
-    return Agreement(ratio, support, count, rms)
+    return Fit(ratio, support, count, rms)
 
 
-def inlier_scores(refined: Refined, found: Agreement, evidence: Floats | None, config: SelectConfig) -> Floats:
+def inlier_scores(refined: Refined, found: Fit, evidence: Floats | None, config: SelectConfig) -> Floats:
     """Scores [M] in [0, 1], by the equation in the module's docstring; 0 of what failed."""
     coarse = np.ones(len(refined)) if evidence is None else np.asarray(evidence, np.float64)
     weight = 0.0 if evidence is None else config.coarse_weight
@@ -179,7 +183,7 @@ def inlier_scores(refined: Refined, found: Agreement, evidence: Floats | None, c
     return np.where(refined.ok, np.clip(score, 0.0, 1.0), 0.0)
 
 
-def _rejection(refined: Refined, found: Agreement, scores: Floats, config: SelectConfig, i: int) -> str:
+def _rejection(refined: Refined, found: Fit, scores: Floats, config: SelectConfig, i: int) -> str:
     """Why hypothesis i, which has a pose, is not to be believed; "" if it is."""
     if refined.iterations[i]:
         if found.inlier_ratio[i] < config.min_inlier_ratio:
@@ -187,8 +191,9 @@ def _rejection(refined: Refined, found: Agreement, scores: Floats, config: Selec
                 f"select: render and image disagree (weighted inlier ratio {found.inlier_ratio[i]:.2f}, "
                 f"wanted {config.min_inlier_ratio:g})"
             )
-        if found.n_inliers[i] < config.min_inliers:
-            return f"select: too little of the object agrees ({found.n_inliers[i]} cells, wanted {config.min_inliers})"
+        wanted = math.ceil(config.min_inliers * (refined.crop_size / REFERENCE_SIZE) ** 2)  # cells grow with the area
+        if found.n_inliers[i] < wanted:
+            return f"select: too little of the object agrees ({found.n_inliers[i]} cells, wanted {wanted})"
     if scores[i] < config.min_score:
         return f"select: score {scores[i]:.3f} is below min_score = {config.min_score:g}"
     return ""
@@ -196,7 +201,7 @@ def _rejection(refined: Refined, found: Agreement, scores: Floats, config: Selec
 
 def _selection(
     refined: Refined,
-    found: Agreement,
+    found: Fit,
     scores: Floats,
     rejected: tuple[str, ...],
     chosen: NDArray[np.int64],

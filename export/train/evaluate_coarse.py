@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from coop_edge.geometry.patches import template_pixels
-from coop_edge.pnp import PnpStatus
+from coop_edge.pnp.base import PnpStatus
 from export.data.batch import PATCH, CoarseBatch, take
 from export.networks import CoarseNet
 from export.train.poses import match_poses
@@ -61,12 +61,12 @@ def _matches(batch: CoarseBatch, probability: Array, index: Array, offset: Array
 def _poses(batch: CoarseBatch, probability: Array, index: Array, offset: Array) -> dict[str, Array]:
     """Mean distance of the template's points, in diameters, of the pairs that count; infinite where unsolved."""
     rows = np.flatnonzero((batch.match_index < batch.match_index.shape[1]).sum(axis=1) >= POSE_MATCHES)
-    result, _ = match_poses(take(batch, rows), probability[rows], index[rows], offset[rows])
+    found = match_poses(take(batch, rows), probability[rows], index[rows], offset[rows])
     errors = np.full(len(rows), np.inf)
     for i, row in enumerate(rows):
-        if result.statistics.status[i] == PnpStatus.SOLVED:
+        if found.status[i] == PnpStatus.SOLVED:
             model = batch.template_points[row][np.isfinite(batch.template_points[row, ..., 0])].astype(np.float64)
-            difference = result.T_camera_object[i] - batch.T_query[row]
+            difference = found.T_crop_object[i] - batch.T_query[row]
             moved = model @ difference[:3, :3].T + difference[:3, 3]
             errors[i] = np.linalg.norm(moved, axis=-1).mean() / batch.diameter[row]
     return {"pose_error": errors}

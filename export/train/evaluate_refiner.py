@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 
-from coop_edge.config import OutlineConfig, RefineConfig
+from coop_edge.config import EstimatorConfig, RefineConfig
+from coop_edge.runtime.base import Runner
+from coop_edge.stages.batches import run_batched
+from coop_edge.stages.refine import refine
+from coop_edge.stages.turns import turns
 from export.data.batch import RefinerBatch
-from export.data.pairs_refiner import centres_of
-from export.data.rerender import rerender
+from export.data.rerender import PairRecord, centres_of
 from export.networks import RefinerNet, SelectorNet
 from export.networks.refiner import cell_pixels
-from export.train.evaluate_outline import aligned_poses
-from export.train.poses import refined_step
+from export.train.poses import SOLVER, RerenderedPairs, pairs_of
 from export.train.report import mean_or_none, median_or_none, present
+from export.train.runner import TorchRunner
 from export.train.task import to_tensors
 
 Array = np.ndarray[Any, Any]
@@ -30,86 +32,60 @@ BINS = 10
 """Of the calibration figures."""
 
 
-@torch.no_grad()
 def evaluate_refiner(
     net: RefinerNet,
-    batches: Sequence[tuple[RefinerBatch, Sequence[Any]]],
+    batches: Sequence[tuple[RefinerBatch, Sequence[PairRecord]]],
     device: torch.device,
     config: RefineConfig | None = None,
 ) -> dict[str, float]:
-    """Figures over all pairs; ``batches`` are those of a stream with ``keep_scenes=True``.
+    """Return figures over all pairs; ``batches`` are those of a stream with ``keep_scenes=True``.
 
-    Pairs are refined as at run time: one prior about the start pose for all iterations, of ``config``'s widths and
-    weights (by default the estimator's). Where the estimator would give up, a pair stays where it has got to.
+    Pairs go through the estimator's refinement and turns, with ``config`` (by default the estimator's) and
+    ``ITERATIONS`` in all. A pair that these give up counts where it was before: after one iteration, or at the start.
 
     error_before, error_after_1, error_after_5: medians over pairs of the mean distance of model points to their true
     place, as a share of the diameter; reduction_1, _5: error_before over them; improved_5: share of pairs that got
-    better. error_aligned, reduction_aligned: the same where the five iterations and the outline stage take turns as in
-    the estimator; aligned: share of pairs whose pose that stage took in the last turn.
+    better. error_aligned, reduction_aligned: the same where the five iterations and the outline stage take turns;
+    aligned: share of pairs whose pose that stage took in the last turn.
 
     flow_epe: median over visible pixels of the flow's end-point error, px, at the start pose; flow_epe_before: that of
     a flow of zero. certainty_accuracy: share of silhouette pixels on the right side of one half.
     flow_calibration_error, certainty_calibration_error: mean over pixels of |predicted probability - observed share|
     of its decile bin; for the flow the probability is P_R, the event an error below R along one axis.
     """
-    config = config or RefineConfig()
-    errors: list[list[Array]] = [[] for _ in range(ITERATIONS + 1)]
-    pixels: list[dict[str, Array]] = []
-    aligned: list[tuple[Array, Array]] = []
-    for batch, scenes in batches:
-        steps = list(islice(_steps(net, batch, scenes, config, device), ITERATIONS))
-        pixels.append(_pixel_figures(net, batch, steps[0].outputs))
-        errors[0].append(pose_error(batch, batch.T_init))
-        for iteration, step in enumerate(steps, 1):
-            errors[iteration].append(pose_error(step.batch, step.T))
-        aligned.append(_aligned_in_turns(net, steps, scenes, config, device))
-    if not pixels:
+    config = replace(config or RefineConfig(), iterations=ITERATIONS)
+    parts: list[dict[str, Array]] = []
+    for batch, records in batches:
+        size, stride = batch.query.shape[1], net.config.stride
+        with TorchRunner("refiner", net.export_outputs, size=size, stride=stride, device=device) as runner:
+            pairs = pairs_of(batch, centres_of(records))
+            feed = {"query": pairs.query, "render": pairs.render}
+            pixels = _pixel_figures(net, batch, run_batched(pairs.ops, runner, feed, config.micro_batch))
+            parts.append(pixels | _pose_errors(net, batch, records, runner, config))
+    if not parts:
         return {}
-    error = [np.concatenate(e) for e in errors]
-    outline = _outline_figures(error[0], *(np.concatenate(part) for part in zip(*aligned, strict=True)))
-    return (
-        _pose_figures(error) | outline | _flow_figures({k: np.concatenate([p[k] for p in pixels]) for k in pixels[0]})
-    )
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return _pose_figures(joined) | _flow_figures(joined)
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """One iteration of refinement: what was compared, what the network said, the poses found [N,4,4], covariances."""
+def _pose_errors(
+    net: RefinerNet, batch: RefinerBatch, records: Sequence[PairRecord], runner: Runner, config: RefineConfig
+) -> dict[str, Array]:
+    """Return the pose errors [N] at the start, after refinement alone, and after turns with the outline stage."""
+    maker, index, start = RerenderedPairs(batch, records), np.arange(len(batch.query)), batch.T_init
+    stages: dict[str, Any] = {"runner": runner, "solver": SOLVER, "radius_px": net.config.radius_px}
 
-    batch: RefinerBatch
-    outputs: dict[str, Array]
-    T: Array
-    covariance: Array
+    def refined(T: Array, iterations: int) -> Array:
+        share = replace(config, iterations=iterations)
+        found = refine(maker, T, index, config=share, T_anchor=start, **stages)
+        return np.where(found.ok[:, None, None], found.T_camera_object, T)
 
-
-def _steps(
-    net: RefinerNet, batch: RefinerBatch, scenes: Sequence[Any], config: RefineConfig, device: torch.device
-) -> Iterator[_Step]:
-    """Render and compare without end; the prior stays about where ``batch`` starts."""
-    anchor, centre = batch.T_init, centres_of(scenes)
-    while True:
-        outputs = _predict(net, batch, device)
-        T, solved, covariance = refined_step(batch, outputs, centre, net.config.stride, config, anchor)
-        T = np.where(solved[:, None, None], T, batch.T_init)
-        yield _Step(batch, outputs, T, covariance)
-        before, batch = batch, rerender(batch, scenes, T)
-        anchor = in_camera_of(batch, before, anchor)
-
-
-def _aligned_in_turns(
-    net: RefinerNet, steps: Sequence[_Step], scenes: Sequence[Any], config: RefineConfig, device: torch.device
-) -> tuple[Array, Array]:
-    """Pose errors [N] after refinement and alignment in turns, and which poses the last alignment took, bool [N].
-
-    steps: of refinement alone; the first turn is theirs.
-    """
-    first, *others = OutlineConfig().turns(ITERATIONS)
-    step = steps[first - 1]
-    T, taken = aligned_poses(step.batch, scenes, step.T, covariance=step.covariance)
-    for iterations in others:
-        *_, step = islice(_steps(net, rerender(step.batch, scenes, T), scenes, config, device), iterations)
-        T, taken = aligned_poses(step.batch, scenes, step.T, covariance=step.covariance)
-    return pose_error(step.batch, T), taken
+    once = refined(start, 1)
+    last = refined(once, ITERATIONS - 1)
+    left = turns(maker, start, index, config=EstimatorConfig(refine=config), **stages)
+    aligned = np.where(left.refined.ok[:, None, None], left.refined.T_camera_object, last)
+    poses = {"before": start, "once": once, "last": last, "turns": aligned}
+    return {name: pose_error(batch, T) for name, T in poses.items()} | {"aligned": left.aligned}
 
 
 def pose_error(batch: RefinerBatch, T_camera_object: Array) -> Array:
@@ -119,25 +95,7 @@ def pose_error(batch: RefinerBatch, T_camera_object: Array) -> Array:
     return np.linalg.norm(moved, axis=-1).mean(axis=-1) / batch.diameter
 
 
-def in_camera_of(after: RefinerBatch, before: RefinerBatch, T_camera_object: Array) -> Array:
-    """Poses [N,4,4] of the cameras of ``before`` in those of ``after``, the same pairs: the truth is known in both."""
-    return np.asarray(after.T_true @ np.linalg.inv(before.T_true) @ T_camera_object)
-
-
-def _predict(net: RefinerNet, batch: RefinerBatch, device: torch.device) -> dict[str, Array]:
-    tensors = to_tensors(batch, device)
-    out = net(tensors["query"], tensors["render"])
-    values = {
-        "flow": out.flow,
-        "scale": out.scale,
-        "certainty": out.certainty_logit.sigmoid(),
-        "sensitivity": out.sensitivity,
-        "confidence": net.confidence(out),
-    }
-    return {k: v.double().cpu().numpy() for k, v in values.items()}
-
-
-def _pixel_figures(net: RefinerNet, batch: RefinerBatch, outputs: dict[str, Array]) -> dict[str, Array]:
+def _pixel_figures(net: RefinerNet, batch: RefinerBatch, outputs: Mapping[str, Array]) -> dict[str, Array]:
     cells = cell_pixels(net.config.stride)
     silhouette = np.isfinite(batch.object_points[:, cells, cells, 0])
     visible = batch.visible[:, cells, cells] & silhouette
@@ -154,8 +112,8 @@ def _pixel_figures(net: RefinerNet, batch: RefinerBatch, outputs: dict[str, Arra
     }
 
 
-def _pose_figures(error: list[Array]) -> dict[str, float]:
-    before, once, last = (median_or_none(error[i]) for i in (0, 1, ITERATIONS))
+def _pose_figures(p: dict[str, Array]) -> dict[str, float]:
+    before, once, last, aligned = (median_or_none(p[name]) for name in ("before", "once", "last", "turns"))
     ratio = lambda after: before / after if before is not None and after else None  # noqa: E731
     return present(
         {
@@ -164,16 +122,13 @@ def _pose_figures(error: list[Array]) -> dict[str, float]:
             "error_after_5": last,
             "reduction_1": ratio(once),
             "reduction_5": ratio(last),
-            "improved_5": mean_or_none(error[ITERATIONS] < error[0]),
-            "within_10_percent_5": mean_or_none(error[ITERATIONS] < 0.1),
+            "improved_5": mean_or_none(p["last"] < p["before"]),
+            "within_10_percent_5": mean_or_none(p["last"] < 0.1),
+            "error_aligned": aligned,
+            "reduction_aligned": ratio(aligned),
+            "aligned": mean_or_none(p["aligned"]),
         }
     )
-
-
-def _outline_figures(before: Array, after: Array, taken: Array) -> dict[str, float]:
-    start, end = median_or_none(before), median_or_none(after)
-    reduction = start / end if start is not None and end else None
-    return present({"error_aligned": end, "reduction_aligned": reduction, "aligned": mean_or_none(taken)})
 
 
 def _flow_figures(p: dict[str, Array]) -> dict[str, float]:

@@ -1,95 +1,116 @@
-"""Poses that the networks' outputs on pairs lead to: what the evaluation in training and the verification share.
+"""Training pairs as the estimator's own stages take them: what the evaluation in training and the verification share.
 
-The matches are lifted, weighted and solved as the estimator does it, by the package's own solvers in float64 on the
-CPU, whatever ran the networks.
+Matches are solved and pairs refined and aligned by the package's functions, in NumPy on the CPU, whatever ran the
+networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from coop_edge.config import LmConfig, RansacConfig, RefineConfig
-from coop_edge.geometry.patches import patch_centres, template_pixels
-from coop_edge.pnp import LmResult, PnpStatus, PosePrior, RansacResult, ransac_epnp, weighted_lm
-from coop_edge.stages.coarse import REFERENCE_SIZE
-from coop_edge.stages.prior import lm_weights, pose_prior
-from coop_edge.stages.refine import LEAST_WEIGHTED
-from export.data.batch import PATCH, CoarseBatch, RefinerBatch
-from export.networks.refiner import cell_pixels
+from coop_edge.config import CoarseConfig, RansacConfig
+from coop_edge.geometry.crop import CropCamera
+from coop_edge.ops.base import Decoded
+from coop_edge.ops.cpu import CpuOperations
+from coop_edge.pnp.cpu import CpuPnpSolver
+from coop_edge.stages.coarse import CoarsePoses, coarse_poses
+from coop_edge.stages.pairs import Pairs
+from export.data.batch import PATCH, CoarseBatch, RefinerBatch, take
+from export.data.rerender import PairRecord, centres_of, in_sight, rerender
 
 Array = np.ndarray[Any, Any]
 
+OPS = CpuOperations()
+SOLVER = CpuPnpSolver()
+
 
 def match_poses(
-    batch: CoarseBatch, probability: Array, index: Array, offset: Array, config: RansacConfig | None = None
-) -> tuple[RansacResult, Array]:
-    """EPnP + RANSAC on the matches of each pair; also which matches it was given, bool [N,T].
+    batch: CoarseBatch, probability: Array, index: Array, offset: Array, ransac: RansacConfig | None = None
+) -> CoarsePoses:
+    """Solve for the poses of N queries, each from the matches with its one template, as the estimator does.
 
-    probability [N,T], index [N,T], offset [N,T,2]: of the coarse decoder; they may hold anything, NaN included. A match
-    takes the object point of the nearest template pixel. config: the default one by default; as the estimator's, its
-    threshold counts pixels of a crop of ``REFERENCE_SIZE`` and grows with the crop.
+    Args:
+        batch: N pairs.
+        probability, index, offset: of the coarse decoder, float32 [N,T], int32 [N,T] and float32 [N,T,2]; they may hold
+            anything, NaN included.
+        ransac: the estimator's by default.
     """
     n, size = batch.query.shape[:2]
-    there = np.nan_to_num(template_pixels(index, offset, size // PATCH, PATCH))
-    pixel = np.clip(np.rint(there), 0, size - 1).astype(int)
-    points = batch.template_points[np.arange(n)[:, None], pixel[..., 1], pixel[..., 0]].astype(np.float64)
-    valid = (probability > 0) & np.isfinite(points).all(axis=-1)
-    config = config or RansacConfig()
-    config = replace(config, threshold_px=config.threshold_px * size / REFERENCE_SIZE)
-    here = np.broadcast_to(patch_centres(size, PATCH), (*valid.shape, 2))
-    return ransac_epnp(points, here, valid, batch.K_query, config), valid
+    maps = np.ascontiguousarray(batch.template_points)[:, None]
+    decoded = Decoded(probability[:, None], index[:, None], offset[:, None])
+    config = CoarseConfig()
+    return coarse_poses(
+        *OPS.lift(decoded, np.zeros((n, 1), np.int64), list(maps), PATCH, config.min_probability),
+        batch.K_query,
+        ops=OPS,
+        solver=SOLVER,
+        ransac=ransac or RansacConfig(),
+        min_inliers=config.min_inliers,
+        size=size,
+        patch=PATCH,
+    )
 
 
-def refined_step(
-    batch: RefinerBatch,
-    outputs: Mapping[str, Array],
-    centre: Array,
-    stride: int,
-    config: RefineConfig,
-    T_anchor: Array | None = None,
-) -> tuple[Array, Array, Array]:
-    """One iteration of refinement from ``T_init``: poses [N,4,4], NaN where there is none, where there is one, bool
-    [N], and the poses' covariances [N,6,6] (``pnp.base``), NaN where there is no pose.
+def pairs_of(batch: RefinerBatch, centre: Array, R_crop_camera: Array | None = None) -> Pairs:
+    """Return N training pairs as pairs of the refinement.
 
-    outputs: ``flow`` [N,2,H,W] and ``scale`` in pixels, ``certainty``, ``sensitivity`` and ``confidence`` (W)
-    [N,1,H,W]. centre: of the objects [N,3], metres, object's frame. T_anchor: what the prior is about [N,4,4], in the
-    cameras of ``batch``; None: ``T_init``. Raises InputError as ``pnp.base.PnpSolver.weighted_lm`` does.
+    A crop counts as the middle third of an image: the photograph is larger than any crop of it, so matches beside the
+    crop are legal.
 
-    As in ``coop_edge.stages.refine``, a pair with fewer than ``LEAST_WEIGHTED`` cells of positive W has no pose, though
-    the prior alone would give one.
+    Args:
+        batch: the pairs.
+        centre: float64 [N,3] of the objects, metres, object's frame.
+        R_crop_camera: float64 [N,3,3], what turns the axes of the cameras that poses are given in into those of the
+            crops; by default they are the crops' cameras themselves.
     """
-    confidence = outputs["confidence"]
-    weights = lm_weights(config, confidence, outputs["certainty"] * outputs["sensitivity"] / outputs["scale"])
-    prior = pose_prior(config, batch.T_init if T_anchor is None else T_anchor, centre, batch.diameter)
-    result = flow_poses(batch, outputs["flow"], weights, stride, config.lm, prior)
-    cells = cell_pixels(stride)
-    seen = (confidence[:, 0] > 0) & np.isfinite(batch.object_points[:, cells, cells, 0])
-    blind = seen.sum(axis=(1, 2)) < LEAST_WEIGHTED
-    solved = (np.asarray(result.statistics.status) == PnpStatus.SOLVED) & ~blind
-    known = solved[:, None, None]
-    return np.where(known, result.T_camera_object, np.nan), solved, np.where(known, result.covariance, np.nan)
+    n, size = batch.query.shape[:2]
+    T = np.asarray(batch.T_init, np.float64)
+    z = np.einsum("nj,nhwj->nhw", T[:, 2, :3], batch.object_points.astype(np.float64)) + T[:, None, None, 2, 3]
+    H = np.broadcast_to(np.array([[1.0, 0.0, -size], [0.0, 1.0, -size], [0.0, 0.0, 1.0]]), (n, 3, 3))
+    R = np.broadcast_to(np.eye(3), (n, 3, 3)) if R_crop_camera is None else R_crop_camera
+    return Pairs(
+        query=OPS.as_network_image(batch.query),
+        render=OPS.as_network_image(batch.render),
+        depth=np.nan_to_num(z).astype(np.float32),
+        crop=CropCamera(batch.K, R, H, size),
+        T_crop_object=T,
+        centre=centre,
+        diameter=batch.diameter,
+        image_size=(3 * size, 3 * size),
+        image_px=np.ones(n),
+        ops=OPS,
+    )
 
 
-def flow_poses(
-    batch: RefinerBatch,
-    flow: Array,
-    confidence: Array,
-    stride: int,
-    config: LmConfig | None = None,
-    prior: PosePrior | None = None,
-) -> LmResult:
-    """One weighted Levenberg-Marquardt from ``T_init``. flow [N,2,H,W] pixels, confidence [N,1,H,W]: W of each cell, or
-    with a prior, which stands in the cameras of ``batch``, inverse standard deviations (1/px)."""
-    cells = cell_pixels(stride)
-    points = batch.object_points[:, cells, cells].astype(np.float64)
-    n, height, width = points.shape[:3]
-    weights = np.where(np.isfinite(points[..., 0]), confidence[:, 0], 0.0).astype(np.float64)
-    pixel = np.arange(batch.query.shape[1], dtype=np.float64)[cells]
-    image = flow.transpose(0, 2, 3, 1) + np.stack(np.meshgrid(pixel, pixel), axis=-1)
-    shape = (n, height * width)
-    points, image, weights = points.reshape(*shape, 3), image.reshape(*shape, 2), weights.reshape(shape)
-    return weighted_lm(points, image, weights, batch.K, batch.T_init, config or LmConfig(), prior=prior)
+class RerenderedPairs:
+    """The ``PairMaker`` of training pairs, which are cropped and rendered again at each pose.
+
+    Each pair is an object of its own; poses are those of the cameras of ``batch``.
+
+    batch, records: as a stream with ``keep_scenes=True`` gives them.
+    """
+
+    def __init__(self, batch: RefinerBatch, records: Sequence[PairRecord]) -> None:
+        self.ops, self.size = OPS, int(batch.query.shape[1])
+        self._batch, self._records, self._centre = batch, records, centres_of(records)
+
+    def centres_and_diameters(self, object_index: Array) -> tuple[Array, Array]:
+        """See ``PairMaker.centres_and_diameters``."""
+        return self._centre[object_index], self._batch.diameter[object_index]
+
+    def in_sight(self, T_camera_object: Array, object_index: Array) -> Array:
+        """See ``PairMaker.in_sight``; the camera is that of the scene, which the photograph's lies in."""
+        return in_sight(*self._at(object_index), T_camera_object)
+
+    def make(self, T_camera_object: Array, object_index: Array) -> Pairs:
+        """See ``PairMaker.make``."""
+        before, records = self._at(object_index)
+        seen = rerender(before, records, T_camera_object)
+        turn = seen.T_true[:, :3, :3] @ np.swapaxes(before.T_true[:, :3, :3], 1, 2)  # the truth is known in both
+        return pairs_of(seen, self._centre[object_index], turn)
+
+    def _at(self, index: Array) -> tuple[RefinerBatch, list[PairRecord]]:
+        return take(self._batch, index), [self._records[i] for i in index]

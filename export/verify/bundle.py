@@ -28,11 +28,11 @@ from coop_edge.errors import CoopEdgeError, InputError
 from coop_edge.runtime.bundle import ROLES, Bundle, write_manifest
 from coop_edge.runtime.parity import Undecided
 from export.data.batch import PATCH, CoarseBatch, stack, take
-from export.data.data import Stream, make_stream
-from export.data.pairs_refiner import centres_of
+from export.data.rerender import centres_of
+from export.data.stream import Stream, make_stream
 from export.verify.engines import Engine, Reference, find_engines, run_all
 from export.verify.outputs import OutputRow, compare_outputs
-from export.verify.poses import MIN_POSES, CentredBatch, PoseRow, Poses, coarse_poses, compare_poses, refined_poses
+from export.verify.poses import MIN_POSES, CentredBatch, PoseRow, Poses, compare_poses, matched_poses, refined_poses
 from export.verify.report import complaints_of, make_report
 
 Array = np.ndarray[Any, Any]
@@ -56,7 +56,7 @@ class VerificationError(CoopEdgeError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Pairs:
+class DrawnPairs:
     """What the networks are compared on; how many pairs of each kind these were chosen from."""
 
     coarse: CoarseBatch
@@ -129,7 +129,7 @@ def write_report(folder: str | Path, report: Mapping[str, Any]) -> Path:
 
 def draw_pairs(
     bundle: Bundle, reference: Reference, samples: int, seed: int = SEED, hardness: float = HARDNESS, most: int = MOST
-) -> Pairs:
+) -> DrawnPairs:
     """Pairs of held-out procedural objects at the bundle's size: ``samples`` of each kind, and of those drawn after
     them, ``most`` in all, the ones that it takes until ``reference`` has ``MIN_POSES`` poses. Raises InputError.
     """
@@ -142,7 +142,7 @@ def draw_pairs(
     for role in ("coarse", "refiner"):
         with make_stream(role, bundle.input_size, **options, split="heldout", keep_scenes=role == "refiner") as stream:
             drawn[role], drawn[f"{role}_drawn"] = _with_poses(stream, bundle, reference, most)
-    return Pairs(**drawn)
+    return DrawnPairs(**drawn)
 
 
 def _with_poses(stream: Stream, bundle: Bundle, reference: Reference, most: int) -> tuple[Any, int]:
@@ -173,7 +173,7 @@ def _reference_poses(bundle: Bundle, reference: Reference, batch: CoarseBatch | 
 
 
 def compare(
-    bundle: Bundle, reference: Reference, engines: Sequence[Engine], pairs: Pairs
+    bundle: Bundle, reference: Reference, engines: Sequence[Engine], pairs: DrawnPairs
 ) -> tuple[list[OutputRow], list[PoseRow]]:
     """Rows of all engines: outputs by role, then poses."""
     roles = [role for role in ROLES if role in bundle.networks]  # the encoder before the decoder
@@ -186,7 +186,10 @@ def compare(
         "coarse_decoder": reference.decisions(feeds["coarse_decoder"]),
         "refiner": reference.answers(feeds["refiner"]),
     }
-    kinds = {"coarse": (pairs.coarse, pairs.coarse_drawn), "refined": (pairs.refiner, pairs.refiner_drawn)}
+    kinds: dict[str, tuple[CoarseBatch | CentredBatch, int]] = {
+        "coarse": (pairs.coarse, pairs.coarse_drawn),
+        "refined": (pairs.refiner, pairs.refiner_drawn),
+    }
     poses = {kind: _poses(bundle, batch, wanted) for kind, (batch, _) in kinds.items()}
     output_rows: list[OutputRow] = []
     pose_rows: list[PoseRow] = []
@@ -222,5 +225,5 @@ def image_of(rgb: Array) -> Array:
 
 def _poses(bundle: Bundle, batch: CoarseBatch | CentredBatch, outputs: Mapping[str, Mapping[str, Array]]) -> Poses:
     if isinstance(batch, CoarseBatch):
-        return coarse_poses(batch, outputs["coarse_decoder"])
+        return matched_poses(batch, outputs["coarse_decoder"])
     return refined_poses(batch, outputs["refiner"], stride=bundle.stride, radius_px=bundle.radius_px)

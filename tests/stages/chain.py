@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,9 +15,10 @@ from coop_edge.render import CpuRenderer
 from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel
-from coop_edge.stages.pairs import PairMaker
+from coop_edge.stages.pairs import ImagePairMaker
 from coop_edge.stages.refine import Refined, refine
 from coop_edge.stages.select import Selection, select
+from coop_edge.stages.turns import Turns, tracking, turns
 from coop_edge.templates import TemplateSet
 from tests.stages.oracles import PATCH, Faults, Oracle, watching
 from tests.stages.scene import Scene
@@ -64,9 +65,9 @@ class Chain:
         self.solver = CpuPnpSolver(threads=1)
         self.renderer = CpuRenderer(self.scene.meshes, threads=1)
 
-    def maker(self) -> PairMaker:
+    def maker(self) -> ImagePairMaker:
         scene, margin = self.scene, self.config.refine.margin
-        return PairMaker(scene.image, scene.camera, self.models, self.renderer, self.oracle.size, margin, OPS)
+        return ImagePairMaker(scene.image, scene.camera, self.models, self.renderer, self.oracle.size, margin, OPS)
 
     def coarse(self, detections, index) -> CoarseHypotheses:
         c = self.config
@@ -99,14 +100,30 @@ class Chain:
                 T_anchor=T_anchor,
             )
 
+    def turns(self, T, index, config, **competition) -> Turns:
+        """Without alignment: the outline does not know the truth (see ``tests.estimators.AS_REFINED``)."""
+        with watching(self.oracle) as oracle:
+            return turns(
+                self.maker(),
+                T,
+                index,
+                runner=oracle.refiner,
+                solver=self.solver,
+                config=replace(config, outline=replace(config.outline, iterations=0)),
+                radius_px=oracle.size / 64,
+                **competition,
+            )
+
     def estimate(self, detections=None, index=None) -> tuple[CoarseHypotheses, Refined, Selection]:
         """All stages; by default for everything that stands in the scene."""
         detections = self.scene.detections() if detections is None else detections
         index = [p.mesh for p in self.scene.placed] if index is None else index
         coarse = self.coarse(detections, np.asarray(index, int))
-        refined = self.refine(coarse.T_camera_object, coarse.object_index)
+        competition = {"detection": coarse.detection, "evidence": coarse.evidence}
+        left = self.turns(coarse.T_camera_object, coarse.object_index, self.config, **competition)
+        coarse = coarse.take(left.rows)
         chosen = select(
-            refined,
+            left.refined,
             coarse.detection,
             len(detections),
             self.models,
@@ -115,11 +132,11 @@ class Chain:
             evidence=coarse.evidence,
             reasons=[coarse.reason(i) for i in range(len(coarse))],
         )
-        return coarse, refined, chosen
+        return coarse, left.refined, chosen
 
     def track(self, T_previous, index) -> tuple[Refined, Selection]:
         index = np.asarray(index, int)
-        refined = self.refine(T_previous, index)
+        refined = self.turns(T_previous, index, tracking(self.config)).refined
         chosen = select(
             refined, np.arange(len(index)), len(index), self.models, index, self.config.select, T_previous=T_previous
         )

@@ -15,7 +15,7 @@ from coop_edge.runtime.onnx import OnnxRunner
 from coop_edge.stages.coarse import estimate_coarse
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel
-from coop_edge.stages.pairs import PairMaker
+from coop_edge.stages.pairs import ImagePairMaker
 from coop_edge.stages.refine import refine
 from coop_edge.stages.select import NetworkRescorer, select
 from tests.runtime.networks import tiny_bundle
@@ -53,7 +53,7 @@ def run(runners, models, scene, detections, index, hypotheses=3):
         ransac=RansacConfig(threshold_px=4.0),
         patch=PATCH,
     )
-    maker = PairMaker(scene.image, scene.camera, models, CpuRenderer(scene.meshes, threads=1), SIZE, 1.2, OPS)
+    maker = ImagePairMaker(scene.image, scene.camera, models, CpuRenderer(scene.meshes, threads=1), SIZE, 1.2, OPS)
     refined = refine(
         maker,
         coarse.T_camera_object,

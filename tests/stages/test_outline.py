@@ -19,7 +19,7 @@ from coop_edge.render.cuda import CudaRenderer
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.outline import Aligned, align, jacobian
 from coop_edge.stages.outline_lines import find_lines
-from coop_edge.stages.pairs import PairMaker
+from coop_edge.stages.pairs import ImagePairMaker
 from tests.runtime.fake_arrays import DOWNLOAD
 from tests.runtime.fake_cuda import FakeCupy
 from tests.stages.scene import CAMERA, Placed, Scene, at, colored_box
@@ -67,14 +67,14 @@ def before_green(scene) -> np.ndarray:
     return np.where(who[..., None] >= 0, scene.image, scene.image * np.uint8([0, 1, 1]))
 
 
-def maker_of(scene, image=None, renderer=None, ops=None) -> PairMaker:
+def maker_of(scene, image=None, renderer=None, ops=None) -> ImagePairMaker:
     models = [
         ObjectModel(m.name, m.centre, m.diameter, Symmetries(), np.zeros((1, 1, 1, 3)), np.zeros((1, 1, 1)))
         for m in scene.meshes
     ]
     image = before_green(scene) if image is None else image
     renderer = renderer or CpuRenderer(scene.meshes, threads=1)
-    return PairMaker(image, scene.camera, models, renderer, SIZE, MARGIN, ops or CpuOperations())
+    return ImagePairMaker(image, scene.camera, models, renderer, SIZE, MARGIN, ops or CpuOperations())
 
 
 def off(scene, seed=0, depth=0.02, degrees=3.0, sideways=0.01):

@@ -36,8 +36,8 @@ def calls(monkeypatch):
         asked.append(("refine", config.iterations))
         return refine(maker, T, index, config=config, T_anchor=T_anchor, **parts)
 
-    monkeypatch.setattr("coop_edge.pipeline.align", noting)
-    monkeypatch.setattr("coop_edge.pipeline.refine", noting_too)
+    monkeypatch.setattr("coop_edge.stages.turns.align", noting)
+    monkeypatch.setattr("coop_edge.stages.turns.refine", noting_too)
     return asked
 
 
@@ -100,8 +100,8 @@ def test_a_turn_is_anchored_where_the_last_one_was_aligned(scene, monkeypatch, t
         anchors.append(T_anchor.copy())
         return refine(*args, T_anchor=T_anchor, **parts)
 
-    monkeypatch.setattr("coop_edge.pipeline.align", noting)
-    monkeypatch.setattr("coop_edge.pipeline.refine", noting_too)
+    monkeypatch.setattr("coop_edge.stages.turns.align", noting)
+    monkeypatch.setattr("coop_edge.stages.turns.refine", noting_too)
     with knowing(tmp_path, scene) as (estimator, _):
         (result,) = estimator.estimate(scene.image, scene.camera, scene.detections())
     assert len(anchors) == len(aligned) == 2
@@ -118,7 +118,7 @@ def test_why_a_turn_failed_is_said_by_the_last_one_too(scene, monkeypatch, tmp_p
             return replace(found, T_camera_object=nothing, reasons=("refine: it rained",) * len(T))
         return found
 
-    monkeypatch.setattr("coop_edge.pipeline.refine", failing)
+    monkeypatch.setattr("coop_edge.stages.turns.refine", failing)
     with knowing(tmp_path, scene) as (estimator, _):
         (result,) = estimator.estimate(scene.image, scene.camera, scene.detections())
     assert not result.success

@@ -8,8 +8,8 @@ import pytest
 from coop_edge.config import EstimatorConfig, LmConfig, RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.pnp.cpu import CpuPnpSolver
-from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.flow import correspondences, in_image
 from coop_edge.stages.refine import NO_START, OUT_OF_SIGHT, OUTSIDE, _turned, shifts
 from tests.stages.chain import Chain
@@ -134,6 +134,39 @@ def test_what_cannot_be_compared_fails_with_a_reason_and_leaves_the_others_alone
     np.testing.assert_array_equal(both.residual_px[[0, 2]], alone.residual_px)
 
 
+@pytest.mark.parametrize("among", [0, 1, 2])
+def test_a_hidden_hypothesis_costs_the_others_no_second_render(two, among):
+    """Nor does it change them: the rows that go on are those rendered already."""
+    T, index = np.insert(starts(two, [0])[0], among, at(0.6, 0, 0.6), axis=0), np.insert([0, 1], among, 0)
+    chain = Chain.of(two, config=EstimatorConfig(refine=RefineConfig(iterations=1)))
+    renders, see = [], chain.oracle.see_renders
+
+    def counting(result, index):
+        renders.append(len(index))
+        see(result, index)
+
+    chain.oracle.see_renders = counting
+    refined = chain.refine(T, index)
+    assert renders == [3]
+    assert chain.oracle.refiner.batches == [2]
+    assert [i for i, reason in enumerate(refined.reasons) if reason == OUTSIDE] == [among]
+    kept = np.delete(np.arange(3), among)
+    alone = chain.refine(T[kept], index[kept])
+    for name in ("T_camera_object", "covariance", "residual_px", "weight", "image_px", "shift_px"):
+        np.testing.assert_array_equal(getattr(refined, name)[kept], getattr(alone, name), err_msg=name)
+
+
+def test_pairs_at_rows_are_the_pairs_made_of_these_alone(two):
+    T, index = starts(two, [0, 1])
+    maker, rows = Chain.of(two).maker(), np.array([3, 0])
+    taken, made = maker.make(T, index).take(rows), maker.make(T[rows], index[rows])
+    for name in ("query", "render", "depth", "T_crop_object", "centre", "diameter", "image_px"):
+        np.testing.assert_array_equal(getattr(taken, name), getattr(made, name), err_msg=name)
+    for name in ("K", "R_crop_camera", "H", "size"):
+        np.testing.assert_array_equal(getattr(taken.crop, name), getattr(made.crop, name), err_msg=name)
+    assert len(taken) == 2
+
+
 def test_all_of_them_outside_of_the_image(two):
     chain = Chain.of(two)
     refined = chain.refine(np.array([at(0.6, 0, 0.6), at(-0.7, 0, 0.6)]), np.array([0, 1]))
@@ -154,7 +187,7 @@ def test_an_object_cut_by_the_image_is_judged_by_what_is_inside(cube):
     assert reprojection_px(refined.T_camera_object[0], scene.placed[0].T, cube, scene.camera.K) < 0.1
     pairs = chain.maker().make(refined.T_camera_object, np.array([0]))
     points, cells = pairs.cells(4)
-    inside = in_image(pairs, cells, scene.camera)
+    inside = in_image(pairs, cells)
     want = pairs.crop.pixels_to_image(cells[None])[0]
     want = ((want >= -0.5) & (want < np.array([639.5, 479.5]))).all(axis=1)
     np.testing.assert_array_equal(inside[0], want)
@@ -185,7 +218,7 @@ def test_the_confidence_is_certainty_times_sensitivity_times_flow_probability(tw
         n: rng.uniform(0.3, 1.0, (1, 1, 32, 32)).astype(np.float32) for n in ("scale", "certainty", "sensitivity")
     }
     outputs["flow"] = rng.normal(0, 2, (1, 2, 32, 32)).astype(np.float32)
-    found = correspondences(pairs, outputs, points, cells, two.camera, 2.0)
+    found = correspondences(pairs, outputs, points, cells, 2.0)
     on = np.isfinite(points[0, :, 0])
     row, column = 13, 17
     i = 32 * row + column
@@ -206,7 +239,7 @@ def test_a_match_outside_the_image_weighs_nothing(cube):
     points, cells = pairs.cells(4)
     ones = np.ones((1, 1, 32, 32), np.float32)
     outputs = {"scale": ones, "certainty": ones, "sensitivity": ones, "flow": 20 * np.ones((1, 2, 32, 32), np.float32)}
-    found = correspondences(pairs, outputs, points, cells, scene.camera, 2.0)
+    found = correspondences(pairs, outputs, points, cells, 2.0)
     x = pairs.crop.pixels_to_image(cells[None] + 20.0)[0, :, 0]
     on = np.isfinite(points[0, :, 0])
     assert (found.weight[0, on & (x >= 639.5)] == 0).all()

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-import coop_edge.pipeline as pipeline
 from coop_edge import ConfigError, PoseEstimate
 from coop_edge.config import CoarseConfig, EstimatorConfig, OutlineConfig, RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.pnp.base import PnpStatus
 from coop_edge.pnp.cpu import CpuPnpSolver
+from coop_edge.stages import turns
 from coop_edge.stages.flow import correspondences
 from coop_edge.stages.prior import lm_weights, pose_prior
 from tests.estimators import knowing
@@ -79,7 +79,7 @@ def test_weights_are_the_confidence_without_a_prior_and_inverse_deviations_with_
         n: rng.uniform(0.3, 1.0, (1, 1, 32, 32)).astype(np.float32) for n in ("scale", "certainty", "sensitivity")
     }
     outputs["flow"] = np.zeros((1, 2, 32, 32), np.float32)
-    found = correspondences(pairs, outputs, points, cells, two.camera, 2.0)
+    found = correspondences(pairs, outputs, points, cells, 2.0)
     on = found.silhouette[0]
     wanted = (outputs["certainty"] * outputs["sensitivity"] / outputs["scale"]).reshape(-1)
     np.testing.assert_allclose(found.precision[0, on], wanted[on], rtol=1e-6)
@@ -172,15 +172,15 @@ def test_a_blind_hypothesis_leaves_no_residuals(two):
 
 @pytest.fixture
 def anchors(monkeypatch):
-    """Calls of ``refine`` by the pipeline: starts and anchors."""
+    """Calls of ``refine`` by the estimator: starts and anchors."""
     seen = []
-    real = pipeline.refine
+    real = turns.refine
 
     def refine(maker, T, index, **options):
         seen.append((np.array(T), options["T_anchor"]))
         return real(maker, T, index, **options)
 
-    monkeypatch.setattr(pipeline, "refine", refine)
+    monkeypatch.setattr(turns, "refine", refine)
     return seen
 
 
@@ -211,7 +211,7 @@ def test_tracking_anchors_at_the_pose_before(two, tmp_path, anchors):
         ]
         estimator.track(two.image, two.camera, before)
     ((start, anchor),) = anchors
-    assert anchor is None  # of where it starts
+    np.testing.assert_array_equal(anchor, start)
     np.testing.assert_array_equal(start, [estimate.T_camera_object for estimate in before])
 
 

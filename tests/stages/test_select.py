@@ -14,8 +14,8 @@ from coop_edge.stages.refine import OUT_OF_SIGHT, Refined
 from coop_edge.stages.select import (
     LOST,
     NetworkRescorer,
-    agreement,
     inlier_scores,
+    measure_fit,
     one_of_the_same,
     select,
 )
@@ -91,7 +91,7 @@ def test_figures_by_hand():
         "visible": [1, 0, 1, 0],
         "silhouette": [1, 1, 1, 0],
     }
-    found = agreement(refined_of([row, OUT_OF_SIGHT]), SelectConfig(inlier_px=2.0))
+    found = measure_fit(refined_of([row, OUT_OF_SIGHT]), SelectConfig(inlier_px=2.0))
     np.testing.assert_allclose(found.inlier_ratio, [1.2 / 2.0, 0.0], rtol=1e-6)
     np.testing.assert_allclose(found.support, [2.2 / 3, 0.0], rtol=1e-6)
     assert found.n_inliers.tolist() == [1, 0]  # the second cell is hardly seen
@@ -101,7 +101,7 @@ def test_figures_by_hand():
 def test_the_threshold_grows_with_the_crop():
     row = {"residual_px": [3.0, 3.9], "weight": [1.0, 1.0], "agreement": [1.0, 1.0]}
     ratios = [
-        agreement(refined_of([row], size), SelectConfig(inlier_px=2.0)).inlier_ratio[0] for size in (128, 224, 256)
+        measure_fit(refined_of([row], size), SelectConfig(inlier_px=2.0)).inlier_ratio[0] for size in (128, 224, 256)
     ]
     assert ratios == [0.0, 0.5, 1.0]
 
@@ -109,7 +109,7 @@ def test_the_threshold_grows_with_the_crop():
 def test_the_score_by_hand():
     rows = [cells(60, 40, seen=0.1), cells(60, 40), cells(60, 40)]
     refined, config = refined_of(rows), SelectConfig(full_support=0.25, coarse_weight=0.3)
-    found = agreement(refined, config)
+    found = measure_fit(refined, config)
     got = inlier_scores(refined, found, np.array([1.0, 1.0, 0.2]), config)
     np.testing.assert_allclose(got, [0.24**0.7, 0.6**0.7, 0.6**0.7 * 0.2**0.3], rtol=1e-5)
     np.testing.assert_allclose(inlier_scores(refined, found, None, config), [0.24, 0.6, 0.6], rtol=1e-5)
@@ -128,7 +128,7 @@ def test_scores_lie_between_0_and_1_and_rise_with_all_evidence(field):
         for i, s in zip(values["inliers"], values["seen"], strict=True)
     ]
     refined = refined_of(rows)
-    scores = inlier_scores(refined, agreement(refined, SelectConfig()), values["evidence"], SelectConfig())
+    scores = inlier_scores(refined, measure_fit(refined, SelectConfig()), values["evidence"], SelectConfig())
     assert (scores >= 0).all()
     assert (scores <= 1).all()
     assert (np.diff(scores) >= 0).all()
@@ -163,6 +163,14 @@ def test_what_disagrees_is_rejected_and_says_why(row, options, says):
     assert estimate.success == (says == "")
     assert says in estimate.reason
     assert (estimate.T_camera_object is None) == (says != "")
+
+
+@pytest.mark.parametrize(("size", "wanted"), [(128, 12), (192, 27), (224, 37)])
+def test_the_least_number_of_cells_grows_with_the_crops_area(size, wanted):
+    """As the number of cells does: the same share of the crop is asked for at any size."""
+    chosen = choose(refined_of([cells(wanted - 1, 0), cells(wanted, 0)], size), [0, 1], 2)
+    assert chosen.reasons[0] == f"select: too little of the object agrees ({wanted - 1} cells, wanted {wanted})"
+    assert chosen.reasons[1] == ""
 
 
 def test_an_accepted_hypothesis_wins_against_a_rejected_one_with_a_higher_score():

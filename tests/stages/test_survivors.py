@@ -1,13 +1,16 @@
-"""Which hypotheses go on after the first iteration."""
+"""Which hypotheses go on after the first iteration, and when there is a choice."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from coop_edge.config import SelectConfig
+from coop_edge.config import CoarseConfig, EstimatorConfig, RefineConfig, SelectConfig
 from coop_edge.stages.refine import OUT_OF_SIGHT
 from coop_edge.stages.select import survivors
+from tests.stages.chain import Chain
+from tests.stages.scene import at
+from tests.stages.test_refine import starts
 from tests.stages.test_select import cells, refined_of
 
 
@@ -43,3 +46,43 @@ def test_failed_ones_go_on_for_want_of_others_alone(count):
     nothing = cells(0, 100)
     rows = [OUT_OF_SIGHT, nothing, OUT_OF_SIGHT, OUT_OF_SIGHT]
     assert kept(rows, [0, 0, 1, 1], count) == ([1, 2] if count == 1 else [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "options", "rows", "batches"),
+    [
+        (3, {}, [1, 4], [6, 2]),
+        (3, {"survivors": 2}, [0, 1, 3, 4], [6, 4]),
+        (3, {"survivors": 3}, list(range(6)), [6, 6]),  # nothing to choose: all go on
+        (1, {}, [0, 1], [2, 2]),
+    ],
+)
+def test_all_hypotheses_are_refined_once_and_the_survivors_go_on(two, hypotheses, options, rows, batches):
+    """Of three starts the middle one is the truth; the others are too far off for the network."""
+    config = EstimatorConfig(refine=RefineConfig(iterations=2, stop_px=0, **options))
+    chain = Chain.of(two, config=config)
+    away = at(0.0, 0.0, 0.0, (0.0, 0.0, np.pi))
+    T = np.array([p.T @ turn for p in two.placed for turn in ([away, np.eye(4), away] if hypotheses == 3 else [away])])
+    index, detection = np.repeat([0, 1], hypotheses), np.repeat([0, 1], hypotheses)
+    left = chain.turns(T, index, config, detection=detection, evidence=np.ones(len(T)))
+    assert left.rows.tolist() == rows
+    assert len(left.refined) == len(left.aligned) == len(rows)
+    assert chain.oracle.refiner.batches == batches
+
+
+def test_without_detections_every_hypothesis_is_for_itself(two):
+    chain = Chain.of(two)
+    T, index = starts(two, range(2))
+    left = chain.turns(T, index, chain.config)
+    assert left.rows.tolist() == [0, 1, 2, 3]
+    refined = chain.refine(T, index)
+    np.testing.assert_array_equal(left.refined.T_camera_object, refined.T_camera_object)
+    assert not left.aligned.any()
+
+
+def test_what_failed_in_the_first_iteration_says_why_in_the_end(two):
+    config = EstimatorConfig(coarse=CoarseConfig(hypotheses=2))
+    T, detection = np.array([at(0, 0, -1.0), at(0, 0, -2.0), two.placed[1].T]), np.array([0, 0, 1])
+    left = Chain.of(two).turns(T, np.array([0, 0, 1]), config, detection=detection, evidence=np.ones(3))
+    assert left.rows.tolist() == [0, 2]
+    assert left.refined.reasons == (OUT_OF_SIGHT, "")

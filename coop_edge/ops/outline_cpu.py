@@ -1,0 +1,304 @@
+"""Measurement of outlines on the CPU, one hypothesis after the other: compiled by Numba. ``ops.outline`` says what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+
+from coop_edge.base.jit import jit, stamp_of
+from coop_edge.ops.outline import (
+    BINS,
+    CLEAR,
+    CONTRAST_SPAN,
+    FAINT,
+    FLOOR,
+    INFORMATION,
+    INSET,
+    LARGEST_SHIFT,
+    LEAST_LINES,
+    LEAST_PIXELS,
+    LEAST_SLOPE,
+    LEAST_VARIANCE,
+    LINES,
+    LOGISTIC,
+    REACH,
+    REFERENCE_SIZE,
+    RING,
+    SHIFT,
+    STANDS_OUT,
+    Outlines,
+    farthest,
+    step_function,
+    windows,
+)
+
+Array = np.ndarray[Any, Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+COLORS = BINS**3
+PLACES = 2 * REACH + 1
+
+_STAMP = stamp_of(Path(__file__).parent / name for name in ("outline.py", "outline_cpu.py"))
+
+
+class Tables(NamedTuple):
+    """What depends on the crop's size alone; see ``outline.Windows`` and ``outline.step_function``."""
+
+    smooth: Array
+    slope: Array
+    blur: Array
+    step: Array
+    unit: float  # crop pixels per pixel of a crop of REFERENCE_SIZE
+
+
+class Results(NamedTuple):
+    """The arrays of ``Outlines``, of one hypothesis."""
+
+    points: Array
+    pixels: Array
+    normals: Array
+    weights: Array
+    edges: Array
+    verdict: Array
+
+
+def compiled(function: F) -> F:
+    """Compile with strict floating point."""
+    return jit(function, _STAMP)
+
+
+def measure(query: Array, depth: Array, views: Array) -> Outlines:
+    """Measure M outlines; arrays are checked. views: ``outline.view_numbers``."""
+    count, size = depth.shape[:2]
+    around = windows(size)
+    tables = Tables(around.smooth, around.slope, around.blur, step_function(), size / REFERENCE_SIZE)
+    shapes = (LINES, 3), (LINES, 2), (LINES, 2), (LINES,), (LINES, 4), (3,)
+    results = [np.zeros((count, *shape), np.float32) for shape in shapes]
+    for m in range(count):
+        out = Results(*(array[m] for array in results))
+        _measure_one(query[m], depth[m], _signed_distance(depth[m] > 0), views[m], tables, out)
+    return Outlines(*results)
+
+
+def _signed_distance(covered: Array) -> Array:
+    """Pixels to the outline between covered and other pixels, negative inside, float32 [S,S]; ``farthest`` at most."""
+    within, without = (
+        cv2.distanceTransform(side.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for side in (covered, ~covered)
+    )
+    distance = np.where(covered, np.float32(0.5) - within, without - np.float32(0.5))
+    most = farthest(len(covered))
+    return np.clip(distance, -most, most)
+
+
+@compiled
+def _measure_one(query: Array, depth: Array, signed: Array, view: Array, tables: Tables, out: Results) -> None:
+    """Measure one outline: query [3,S,S], depth and signed distance [S,S], view [23]; ``out`` holds zeros."""
+    border = _border(signed, tables)
+    color = _colors(query)
+    histograms = np.zeros((2, COLORS), np.int64)
+    _count(color, signed, tables.unit, histograms)
+    least = LEAST_PIXELS * tables.unit * tables.unit
+    enough = min(histograms[0].sum(), histograms[1].sum()) >= least
+    if len(border) < LEAST_LINES * tables.unit or not enough:
+        return
+    belief = _beliefs(histograms)
+    lines = min(len(border), LINES)
+    inside, outstanding, contrast = 0, 0, 0.0
+    for i in range(lines):
+        row = border[_chosen(i, len(border))]
+        x, y = int(row[0]), int(row[1])
+        centre_x, centre_y = x + row[2] * row[4], y + row[3] * row[4]
+        seen = np.empty(PLACES)
+        for k in range(PLACES):
+            along = tables.unit * (k - REACH)
+            seen[k] = _bilinear(belief, color, centre_x + along * row[2], centre_y + along * row[3])
+        edge = out.edges[i]
+        _find_edge(seen, tables, edge)
+        out.pixels[i, 0], out.pixels[i, 1] = centre_x + edge[0] * row[2], centre_y + edge[0] * row[3]
+        out.normals[i, 0], out.normals[i, 1] = row[2], row[3]
+        z = float(depth[y, x])
+        for axis in range(3):
+            a = view[3 * axis : 3 * axis + 3]
+            out.points[i, axis] = z * (a[0] * centre_x + a[1] * centre_y + a[2]) + view[9 + axis]
+        span = CONTRAST_SPAN * tables.unit
+        ends = span * row[2], span * row[3]
+        if not (
+            _in_image(view, centre_x + ends[0], centre_y + ends[1])
+            and _in_image(view, centre_x - ends[0], centre_y - ends[1])
+        ):
+            continue
+        out.weights[i] = _weight(edge, tables.unit)
+        inside += 1
+        outstanding += edge[3] > STANDS_OUT
+        contrast += min(max(float(edge[3]), 0.0), 1.0)
+    out.verdict[0] = lines
+    out.verdict[1], out.verdict[2] = outstanding / max(inside, 1), contrast / max(inside, 1)
+
+
+@compiled
+def _border(signed: Array, tables: Tables) -> Array:
+    """The outline's pixels that have a normal, row by row, float64 [P,5]: x, y, unit normal, distance to the outline.
+
+    The outline is where half of what is around is covered. A silhouette blurred by a Gaussian is the normal
+    distribution of the distance to a straight edge, and that nearly a logistic one. ``signed`` itself counts from pixel
+    to pixel, which would put slanted edges 0.1 px too far inside.
+    """
+    size, radius = len(signed), len(tables.smooth) // 2
+    found, count = np.empty((size * size, 5)), 0
+    for y in range(1, size - 1):
+        for x in range(1, size - 1):
+            if signed[y, x] < -1.0 or signed[y, x] > 0.0:
+                continue  # covered, and one of its eight neighbours is not: their centres are at most 1.42 away
+            along_x, along_y, share = 0.0, 0.0, 0.0
+            for j in range(2 * radius + 1):
+                row = signed[min(max(y + j - radius, 0), size - 1)]
+                slope, smooth, blur = 0.0, 0.0, 0.0
+                for i in range(2 * radius + 1):
+                    value = row[min(max(x + i - radius, 0), size - 1)]
+                    slope += tables.slope[i] * value
+                    smooth += tables.smooth[i] * value
+                    if value < 0:
+                        blur += tables.blur[i]
+                along_x += tables.smooth[j] * slope
+                along_y += tables.slope[j] * smooth
+                share += tables.blur[j] * blur
+            length = math.sqrt(along_x * along_x + along_y * along_y)
+            if length > LEAST_SLOPE:
+                share = min(max(share, 0.05), 0.95)
+                found[count, 0], found[count, 1] = x, y
+                found[count, 2], found[count, 3] = along_x / length, along_y / length
+                found[count, 4] = tables.unit / LOGISTIC * math.log(share / (1.0 - share))
+                count += 1
+    return found[:count]
+
+
+@compiled
+def _chosen(line: int, border: int) -> int:
+    """Which of ``border`` pixels has the line: all in turn, or LINES evenly, rounded."""
+    if border <= LINES:
+        return line
+    return (2 * line * (border - 1) + LINES - 1) // (2 * (LINES - 1))
+
+
+@compiled
+def _colors(query: Array) -> Array:
+    """Bins of the colours of [3,S,S], int16 [S,S]."""
+    size = query.shape[1]
+    color = np.zeros((size, size), np.int16)
+    for channel in range(3):
+        for y in range(size):
+            for x in range(size):
+                level = int(255.0 * min(max(query[channel, y, x], 0.0), 1.0) + 0.5)
+                color[y, x] = color[y, x] * BINS + level * BINS // 256
+    return color
+
+
+@compiled
+def _count(color: Array, signed: Array, unit: float, histograms: Array) -> None:
+    """Count colours inside the silhouette and in the ring around it, into [2,COLORS]."""
+    inset, ring = np.float32(INSET * unit), np.float32(RING * unit)
+    for y in range(len(signed)):
+        for x in range(len(signed)):
+            distance = signed[y, x]
+            if distance < -inset:
+                histograms[0, color[y, x]] += 1
+            elif inset < distance < ring:
+                histograms[1, color[y, x]] += 1
+
+
+@compiled
+def _beliefs(histograms: Array) -> Array:
+    """2 p - 1 for p the probability of the object where a colour is seen, float32 [COLORS].
+
+    Counts are smoothed by (1, 2, 1) / 4 along each channel; what would leave a histogram stays in its last bin.
+    """
+    shares = np.empty((2, COLORS), np.float32)
+    for side in range(2):
+        total, smoothed = 0, np.zeros(COLORS, np.int64)
+        for color in range(COLORS):
+            count = histograms[side, color]
+            if count:
+                total += count
+                for near in range(27):
+                    i, j, k = near // 9 - 1, near // 3 % 3 - 1, near % 3 - 1
+                    red, green = _limited(color // BINS**2 + i), _limited(color // BINS % BINS + j)
+                    place = (red * BINS + green) * BINS + _limited(color % BINS + k)
+                    smoothed[place] += count * (2 - abs(i)) * (2 - abs(j)) * (2 - abs(k))
+        for color in range(COLORS):
+            shares[side, color] = np.float32(smoothed[color]) / np.float32(64 * total)
+    floor = np.float32(FLOOR)
+    beliefs = np.empty(COLORS, np.float32)
+    for color in range(COLORS):
+        here, beyond = shares[0, color] + floor, shares[1, color] + floor
+        beliefs[color] = (here - beyond) / (here + beyond)
+    return beliefs
+
+
+@compiled
+def _limited(bin_index: int) -> int:
+    return min(max(bin_index, 0), BINS - 1)
+
+
+@compiled
+def _bilinear(belief: Array, color: Array, x: float, y: float) -> float:
+    """The belief at crop pixel (x, y), bilinear; 0 outside of the crop."""
+    size, left, top = len(color), math.floor(x), math.floor(y)
+    total = 0.0
+    for j in range(2):
+        for i in range(2):
+            column, row = int(left) + i, int(top) + j
+            if 0 <= column < size and 0 <= row < size:
+                total += (1.0 - abs(x - column)) * (1.0 - abs(y - row)) * belief[color[row, column]]
+    return total
+
+
+@compiled
+def _find_edge(seen: Array, tables: Tables, edge: Array) -> None:
+    """Posterior mean and variance of the edge's place, all equally likely before, and contrasts there and here."""
+    likelihood, total, mean, variance = np.empty(2 * SHIFT + 1), 0.0, 0.0, 0.0
+    for s in range(2 * SHIFT + 1):
+        product = 1.0
+        for k in range(PLACES):
+            product *= 1.0 - tables.step[k - s + 2 * SHIFT] * seen[k]
+        likelihood[s] = product
+        total += product
+        mean += product * (s - SHIFT)
+    mean /= total
+    for s in range(2 * SHIFT + 1):
+        variance += likelihood[s] / total * (s - SHIFT - mean) ** 2
+    edge[0], edge[1] = tables.unit * mean, tables.unit * tables.unit * variance
+    edge[2], edge[3] = _contrast(seen, REACH + int(np.rint(mean))), _contrast(seen, REACH)
+
+
+@compiled
+def _contrast(seen: Array, place: int) -> float:
+    """Mean probability within an edge at ``place`` less that beyond it; beyond the line's ends nothing is known."""
+    total = 0.0
+    for step in range(1, CONTRAST_SPAN + 1):
+        if place - step >= 0:
+            total += seen[place - step]
+        if place + step < PLACES:
+            total -= seen[place + step]
+    return total / (2 * CONTRAST_SPAN)
+
+
+@compiled
+def _in_image(view: Array, x: float, y: float) -> bool:
+    """Whether crop pixel (x, y) lies in the image."""
+    u = view[12] * x + view[13] * y + view[14]
+    v = view[15] * x + view[16] * y + view[17]
+    w = view[18] * x + view[19] * y + view[20]
+    return w > 0 and 0 <= u <= (view[21] - 1) * w and 0 <= v <= (view[22] - 1) * w
+
+
+@compiled
+def _weight(edge: Array, unit: float) -> float:
+    """The inverse standard deviation of an edge's place, 1/px; 0 where the edge is faint."""
+    clear = min(max((float(edge[2]) - FAINT) / (CLEAR - FAINT), 0.0), 1.0)
+    huber = min(1.0, LARGEST_SHIFT * unit / max(abs(float(edge[0])), 1e-9))
+    return math.sqrt(clear * huber * INFORMATION / max(float(edge[1]), LEAST_VARIANCE * unit * unit))
