@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from coop_edge.errors import InputError
-from coop_edge.stages.matches import patch_centres
+from coop_edge.geometry.patches import patch_centres
 from export.data.batch import PATCH, CoarseBatch, RefinerBatch
 
 Array = np.ndarray[Any, Any]
