@@ -16,7 +16,7 @@ from benchmarks.common import print_table, versions, write_json
 from benchmarks.pnp_peers import opencv_ransac, poselib_ransac
 from benchmarks.pnp_problems import PnpProblems, make_problems, pose_errors
 from coop_edge.base.hardware import hardware
-from coop_edge.config import RansacConfig
+from coop_edge.config import RansacConfig, RansacSearchConfig
 from coop_edge.pnp.cpu import CpuPnpSolver
 
 LIMITS = {"threshold_px": 8.0, "iterations": 2000, "confidence": 0.999}
@@ -39,10 +39,9 @@ def figures(T: np.ndarray, truth: np.ndarray) -> Figures:
 
 def ours(solver: CpuPnpSolver, problems: PnpProblems) -> Figures:
     """Return the figures of our RANSAC."""
-    config = RansacConfig(
-        threshold_px=LIMITS["threshold_px"], hypotheses=int(LIMITS["iterations"]), confidence=LIMITS["confidence"]
-    )
-    result = solver.ransac_epnp(problems.points_object, problems.points_image, problems.valid, problems.K, config)
+    given = problems.points_object, problems.points_image, problems.valid, problems.K
+    search = RansacSearchConfig(hypotheses=int(LIMITS["iterations"]), confidence=LIMITS["confidence"])
+    result = solver.ransac_epnp(*given, RansacConfig(threshold_px=LIMITS["threshold_px"]), search=search)
     return figures(result.T_camera_object, problems.T_camera_object)
 
 

@@ -30,21 +30,23 @@ from benchmarks.common import print_table, time_ms, versions, write_json
 from benchmarks.pnp_peers import opencv_ransac, opencv_refine_lm, poselib_ransac
 from benchmarks.pnp_problems import PnpProblems, make_problems, perturbed, pose_errors
 from coop_edge.base.hardware import available_cores, hardware
-from coop_edge.config import LmConfig, RansacConfig
+from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.pnp.ransac import ROUND
 
 LIMITS = {"threshold_px": 4.0, "iterations": 1000, "confidence": 0.999}
-CONFIG = RansacConfig(threshold_px=4.0, hypotheses=1000, confidence=0.999)
+CONFIG = RansacConfig(threshold_px=4.0)
+SEARCH = RansacSearchConfig(hypotheses=1000, confidence=0.999)
 LM_ITERATIONS = 10
 
 Solve = Callable[[PnpProblems], np.ndarray]
 
 
-def ours(threads: int, config: RansacConfig = CONFIG) -> Solve:
+def ours(threads: int, config: RansacConfig = CONFIG, search: RansacSearchConfig = SEARCH) -> Solve:
     """Return our RANSAC as a function of problems -> T [B,4,4]."""
     solver = CpuPnpSolver(threads=threads)
-    return lambda p: solver.ransac_epnp(p.points_object, p.points_image, p.valid, p.K, config).T_camera_object
+    options: dict[str, Any] = {"config": config, "search": search}
+    return lambda p: solver.ransac_epnp(p.points_object, p.points_image, p.valid, p.K, **options).T_camera_object
 
 
 def spread(solve: Callable[..., np.ndarray], threads: int) -> Callable[..., np.ndarray]:
@@ -132,7 +134,7 @@ def benchmark_minimal(repeats: int) -> dict[str, dict[str, float]]:
         "p3p": {"minimal": "p3p"},
         **{f"epnp_{n}": {"minimal": "epnp", "sample_size": n} for n in (4, 5, 6)},
     }.items():
-        solve = ours(1, RansacConfig(threshold_px=8.0, hypotheses=2000, **options))
+        solve = ours(1, RansacConfig(threshold_px=8.0), RansacSearchConfig(hypotheses=2000, **options))
         ms = time_ms(lambda s=solve: s(problems), repeats=max(3, repeats // 5), warmup=1)["p50"]
         out[name] = {"ms": ms, **accuracy(solve(problems), problems.T_camera_object)}
     return out

@@ -13,11 +13,16 @@ from coop_edge.base.version import __version__
 _PUBLIC = {
     "backend": ("Backend",),
     "config": (
+        "AdvancedCoarseConfig",
+        "AdvancedConfig",
+        "AdvancedRefineConfig",
+        "AdvancedSelectConfig",
         "CoarseConfig",
         "EstimatorConfig",
         "LmConfig",
         "OutlineConfig",
         "RansacConfig",
+        "RansacSearchConfig",
         "RefineConfig",
         "SelectConfig",
     ),
@@ -43,11 +48,16 @@ __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from coop_edge.backend import Backend as Backend
+    from coop_edge.config import AdvancedCoarseConfig as AdvancedCoarseConfig
+    from coop_edge.config import AdvancedConfig as AdvancedConfig
+    from coop_edge.config import AdvancedRefineConfig as AdvancedRefineConfig
+    from coop_edge.config import AdvancedSelectConfig as AdvancedSelectConfig
     from coop_edge.config import CoarseConfig as CoarseConfig
     from coop_edge.config import EstimatorConfig as EstimatorConfig
     from coop_edge.config import LmConfig as LmConfig
     from coop_edge.config import OutlineConfig as OutlineConfig
     from coop_edge.config import RansacConfig as RansacConfig
+    from coop_edge.config import RansacSearchConfig as RansacSearchConfig
     from coop_edge.config import RefineConfig as RefineConfig
     from coop_edge.config import SelectConfig as SelectConfig
     from coop_edge.errors import BackendUnavailable as BackendUnavailable

@@ -1,4 +1,7 @@
-"""Options, as plain frozen dataclasses: every field has a default, a range and an effect (base: ``config_base``)."""
+"""Options, as frozen dataclasses: every field has a default, a range and an effect (base class: ``base.options``).
+
+``EstimatorConfig`` shows what a user is meant to change; the rest stands under ``EstimatorConfig.advanced``.
+"""
 
 from __future__ import annotations
 
@@ -12,158 +15,60 @@ ROBUST_LOSSES = ("none", "huber", "cauchy")
 
 
 @dataclass(frozen=True)
+class CoarseConfig(Config):
+    """Stage 1, from detections to pose hypotheses. Look here when objects are found wrongly or not at all."""
+
+    hypotheses: int = 1
+    """Poses per detection that are refined. More take longer and survive 180-degree flips."""
+    candidates: int = 12
+    """Templates per detection, those of the highest score, for which a pose is solved (at least ``hypotheses``); the
+    poses with the most matched probability among the inliers are refined. More take longer; 1 trusts the templates'
+    score alone."""
+    margin: float = 1.2
+    """Side of the square crop over the longer side of the box. Larger forgives boxes that cut off parts of the object,
+    and shows the object smaller."""
+
+    def __post_init__(self) -> None:
+        self._int("hypotheses", 1, 42)
+        self._int("candidates", 1, 42)
+        self._number("margin", 1.0, 4.0)
+
+
+@dataclass(frozen=True)
 class RansacConfig(Config):
-    """EPnP inside RANSAC: the coarse pose from 2D-3D correspondences.
+    """EPnP inside RANSAC. Look here when the networks are more or less accurate than the default ones.
 
     A hypothesis is scored by MSAC: sum over valid points of min(error^2, threshold_px^2).
     """
 
     threshold_px: float = 10.0
-    """Inlier threshold on the reprojection error, pixels. The default is meant for patch matches, which are off by
-    several pixels where the network is unsure; exact ones (local features) want 2 to 4."""
-    hypotheses: int = 1024
-    """Upper bound on the minimal samples drawn per problem."""
-    confidence: float = 0.999
-    """Stop early once an all-inlier sample has been drawn with this probability; 1 draws all hypotheses."""
-    minimal: Literal["p3p", "epnp"] = "p3p"
-    """Minimal solver: "p3p" (3 points, every root scored) or "epnp" (``sample_size`` points)."""
-    sample_size: int = 4
-    """Points per minimal sample for "epnp", 4 to 6; fewer points need fewer samples."""
-    refine: bool = True
-    """Run EPnP and Levenberg-Marquardt on the points that fit the best hypothesis."""
-    min_inliers: int = 4
-    """A problem with fewer inliers comes back unsolved."""
+    """Inlier threshold on the reprojection error, pixels; in the Estimator pixels of a 128-pixel crop, growing with the
+    crop. Larger accepts less accurate matches, and more wrong ones. The default suits patch matches, which are off by
+    several pixels where the network is unsure; for exact ones (local features) use 2 to 4."""
     seed: int = 0
-    """Key of the counter-based generator; the same seed draws the same samples on the CPU and the GPU."""
+    """Key of the counter-based random number generator. The same seed draws the same samples on the CPU and the GPU."""
 
     def __post_init__(self) -> None:
         self._number("threshold_px", 1e-6, 1e6)
-        self._int("hypotheses", 1, 65536)
-        self._number("confidence", 0.0, 1.0)
-        self._choice("minimal", MINIMAL_SOLVERS)
-        self._int("sample_size", 4, 6)
-        self._flag("refine")
-        self._int("min_inliers", 4, 1 << 30)
         self._int("seed", 0, (1 << 63) - 1)
 
 
 @dataclass(frozen=True)
-class LmConfig(Config):
-    """Weighted Levenberg-Marquardt on the reprojection error."""
-
-    iterations: int = 10
-    """Upper bound on the steps tried per problem."""
-    damping: float = 1e-3
-    """Initial damping, relative to the diagonal of the normal equations (Marquardt's scaling)."""
-    damping_up: float = 10.0
-    """Factor on the damping after a rejected step."""
-    damping_down: float = 10.0
-    """Divisor of the damping after an accepted step."""
-    step_tolerance: float = 1e-8
-    """Stop when the step is smaller than this (radians; translation relative to the object's distance)."""
-    cost_tolerance: float = 1e-10
-    """Stop when an accepted step lowers the cost by less than this share."""
-    loss: Literal["none", "huber", "cauchy"] = "none"
-    """Robust loss on the weighted residual."""
-    loss_scale_px: float = 2.0
-    """Scale of the robust loss, weighted pixels; without effect for "none"."""
-
-    def __post_init__(self) -> None:
-        self._int("iterations", 0, 1000)
-        self._number("damping", 0.0, 1e12)
-        self._number("damping_up", 1.0, 1e6)
-        self._number("damping_down", 1.0, 1e6)
-        self._number("step_tolerance", 0.0, 1.0)
-        self._number("cost_tolerance", 0.0, 1.0)
-        self._choice("loss", ROBUST_LOSSES)
-        self._number("loss_scale_px", 1e-6, 1e6)
-
-
-@dataclass(frozen=True)
-class CoarseConfig(Config):
-    """Stage 1: templates to hypotheses."""
-
-    hypotheses: int = 1
-    """Poses per detection that are refined; more is slower and survives 180-degree flips."""
-    candidates: int = 12
-    """Templates per detection, those of the highest score, that go through EPnP+RANSAC (at least ``hypotheses``); of
-    their poses the ones with the most matched probability among the inliers are refined. 1 trusts the templates' score
-    alone."""
-    micro_batch: int = 168
-    """Largest number of query-template pairs decoded in one run, and of crops encoded in one; bounds the memory. On a
-    GPU the pairs of as many whole detections share a run as this, and the plan, allow (4 of 42 templates, which plans
-    are built for by default); on the CPU a run has the pairs of one detection, since sharing is not faster there."""
-    margin: float = 1.2
-    """Side of the square crop over the longer side of the box."""
-    min_probability: float = 0.0
-    """Matches of this probability or a lower one take no part; higher is stricter. Below one half little changes: a
-    match that loses against *no match* has probability 0 anyway."""
-    min_inliers: int = 6
-    """Least inliers of a hypothesis, beside one more per 7 matches (per 44 at a threshold of 4 px, by its square).
-    Matches that are all wrong still give a pose with 5 inliers of 8, 6 to 8 of 18, 7 to 9 of 24 and 10 to 14 of 64 at
-    the default threshold; lower lets more of those pass on to refinement."""
-
-    full_evidence: float = 0.25
-    """Share of the crop's patches that are full evidence of a pose if their matches are certain and inliers; fewer
-    lower the score. Higher lowers that of small and occluded objects, and tells poses apart that have much of it."""
-
-    def __post_init__(self) -> None:
-        self._int("hypotheses", 1, 42)
-        self._int("candidates", 1, 42)
-        self._int("micro_batch", 1, 4096)
-        self._number("margin", 1.0, 4.0)
-        self._number("min_probability", 0.0, 1.0)
-        self._int("min_inliers", 4, 4096)
-        self._number("full_evidence", 1e-6, 1.0)
-
-
-@dataclass(frozen=True)
 class RefineConfig(Config):
-    """Stage 2: render and compare."""
+    """Stage 2, render and compare. Look here to trade time for accuracy."""
 
     iterations: int = 5
-    """Renders per hypothesis; 0 returns the coarse pose."""
-    survivors: int = 1
-    """Hypotheses per detection that go on after the first iteration, those of the highest score (``SelectConfig``); as
-    many as there are, or more, refines all of them to the end, which takes longer and helps little."""
+    """Renders per hypothesis. More take longer and correct larger errors; 0 returns the coarse pose."""
     track_iterations: int = 2
-    """The same while tracking; 1 is faster, more follows faster motion."""
-    margin: float = 1.2
-    """Side of the square crop over the object's projected diameter."""
-    stop_px: float = 0.1
-    """A hypothesis is done when an iteration moves all points of the object by less than this, pixels of a 128-pixel
-    crop, and less than ``stop_diameter``; 0 always does all iterations."""
-    stop_diameter: float = 0.002
-    """The same in space, as a share of the object's diameter: motion along the line of sight hardly shows in pixels."""
-    prior_sideways: float = 0.1
-    """Standard deviation, in diameters, that the pose is expected to keep across the line of sight from the one that
-    refinement starts from (while tracking, the one before); smaller trusts the start more. This and the next two hold
-    back what the images say too little about; all 0 switches them off."""
-    prior_depth: float = 0.4
-    """The same along the line of sight, in diameters; 0 leaves depth free."""
-    prior_rotation: float = 0.5
-    """The same of the rotation, radians about each axis; 0 leaves it free."""
-    prior_information: float = 0.1
-    """Share of each cell's information that is its own, neighbours being wrong together: weights times its root are
-    inverse standard deviations. Larger trusts the images more against the start; without effect if the three above are
-    0."""
-    micro_batch: int = 64
-    """Crops compared at once; bounds the memory."""
-    lm: LmConfig = field(default_factory=LmConfig)
-    """The weighted pose solver."""
+    """Renders per object while tracking. 1 is faster; more follow faster motion."""
+    survivors: int = 1
+    """Hypotheses per detection that go on after the first iteration, those of the highest score. With as many as there
+    are, or more, all are refined to the end, which takes longer and helps little."""
 
     def __post_init__(self) -> None:
         self._int("iterations", 0, 100)
-        self._int("survivors", 1, 42)
         self._int("track_iterations", 1, 100)
-        self._number("margin", 1.0, 4.0)
-        self._number("stop_px", 0.0, 1e3)
-        self._number("stop_diameter", 0.0, 10.0)
-        for name in ("prior_sideways", "prior_depth", "prior_rotation"):
-            self._number(name, 1e-6, 1e6, or_off=True)
-        self._number("prior_information", 1e-9, 1e9)
-        self._int("micro_batch", 1, 4096)
-        self._nested(lm=LmConfig)
+        self._int("survivors", 1, 42)
 
 
 @dataclass(frozen=True)
@@ -215,18 +120,157 @@ class OutlineConfig(Config):
 
 @dataclass(frozen=True)
 class SelectConfig(Config):
-    """Choice among refined hypotheses."""
+    """Stage 3, rejection. Look here when wrong poses are returned, or right ones are not."""
 
     min_score: float = 0.0
-    """A best score below this comes back as success=False."""
+    """Least score, 0 to 1, of a returned pose; a best hypothesis below it comes back as success=False."""
+    min_inlier_ratio: float = 0.3
+    """Least share of the confidence W that lies on cells whose match agrees with the pose. Larger rejects more."""
+    min_inliers: int = 12
+    """Least number of cells that are visible and agree, in a 128-pixel crop; it grows with the crop's area, as the
+    number of cells does. Larger rejects more, small and occluded objects first."""
+
+    def __post_init__(self) -> None:
+        self._number("min_score", 0.0, 1.0)
+        self._number("min_inlier_ratio", 0.0, 1.0)
+        self._int("min_inliers", 0, 1 << 30)
+
+
+@dataclass(frozen=True)
+class AdvancedCoarseConfig(Config):
+    """Memory and evidence of stage 1. Look here when the memory is short, or for objects that are small or occluded."""
+
+    micro_batch: int = 168
+    """Largest number of query-template pairs decoded in one run, and of crops encoded in one; smaller needs less
+    memory. On a GPU the pairs of as many whole detections share a run as this, and the plan, allow (4 of 42 templates,
+    which plans are built for by default); on the CPU a run has the pairs of one detection, since sharing is not faster
+    there."""
+    min_probability: float = 0.0
+    """Matches of this probability or a lower one take no part; higher is stricter. Below one half little changes: a
+    match that loses against *no match* has probability 0 anyway."""
+    min_inliers: int = 6
+    """Least inliers of a hypothesis, beside one more per 7 matches (per 44 at a threshold of 4 px, by its square).
+    Matches that are all wrong still give a pose with 5 inliers of 8, 6 to 8 of 18, 7 to 9 of 24 and 10 to 14 of 64 at
+    the default threshold; lower lets more of those pass on to refinement."""
+    full_evidence: float = 0.25
+    """Share of the crop's patches that are full evidence of a pose if their matches are certain and inliers; fewer
+    lower the score. Higher lowers that of small and occluded objects, and tells poses apart that have much of it."""
+
+    def __post_init__(self) -> None:
+        self._int("micro_batch", 1, 4096)
+        self._number("min_probability", 0.0, 1.0)
+        self._int("min_inliers", 4, 4096)
+        self._number("full_evidence", 1e-6, 1.0)
+
+
+@dataclass(frozen=True)
+class RansacSearchConfig(Config):
+    """How RANSAC searches. Look here to trade the time of the coarse stage for robustness."""
+
+    hypotheses: int = 1024
+    """Upper bound on the minimal samples drawn per problem. More take longer and stand more wrong matches."""
+    confidence: float = 0.999
+    """Stop early once an all-inlier sample has been drawn with this probability; 1 draws all hypotheses."""
+    minimal: Literal["p3p", "epnp"] = "p3p"
+    """Minimal solver: "p3p" (3 points, every root scored) or "epnp" (``sample_size`` points)."""
+    sample_size: int = 4
+    """Points per minimal sample for "epnp", 4 to 6; fewer points need fewer samples."""
+    refine: bool = True
+    """Run EPnP and Levenberg-Marquardt on the points that fit the best hypothesis."""
+    min_inliers: int = 4
+    """A problem with fewer inliers comes back unsolved."""
+
+    def __post_init__(self) -> None:
+        self._int("hypotheses", 1, 65536)
+        self._number("confidence", 0.0, 1.0)
+        self._choice("minimal", MINIMAL_SOLVERS)
+        self._int("sample_size", 4, 6)
+        self._flag("refine")
+        self._int("min_inliers", 4, 1 << 30)
+
+
+@dataclass(frozen=True)
+class AdvancedRefineConfig(Config):
+    """Crop, stopping rule, prior and memory of stage 2.
+
+    Look here when refinement carries poses away, or hardly moves them (the four options of the prior).
+    """
+
+    margin: float = 1.2
+    """Side of the square crop over the object's projected diameter. Larger shows the object smaller; the refiner was
+    trained near the default."""
+    stop_px: float = 0.1
+    """A hypothesis is done when an iteration moves all points of the object by less than this, pixels of a 128-pixel
+    crop, and less than ``stop_diameter``. Larger stops earlier; 0 always does all iterations."""
+    stop_diameter: float = 0.002
+    """The same bound in space, as a share of the object's diameter: motion along the line of sight hardly shows in
+    pixels."""
+    prior_sideways: float = 0.1
+    """Standard deviation, in diameters, of the prior on the pose change across the line of sight, from where refinement
+    starts (while tracking, from the previous pose). Smaller trusts the start more; 0 switches this axis's prior off."""
+    prior_depth: float = 0.4
+    """Standard deviation of the same prior along the line of sight, in diameters; 0 leaves depth free."""
+    prior_rotation: float = 0.5
+    """Standard deviation of the same prior on the rotation, radians about each axis; 0 leaves it free."""
+    prior_information: float = 0.1
+    """Share of each cell's information that is its own, neighbours being wrong together: weights times its root are
+    inverse standard deviations. Larger trusts the images more against the start; without effect if the three above are
+    0."""
+    micro_batch: int = 64
+    """Largest number of crops compared in one run; smaller needs less memory."""
+
+    def __post_init__(self) -> None:
+        self._number("margin", 1.0, 4.0)
+        self._number("stop_px", 0.0, 1e3)
+        self._number("stop_diameter", 0.0, 10.0)
+        for name in ("prior_sideways", "prior_depth", "prior_rotation"):
+            self._number(name, 1e-6, 1e6, or_off=True)
+        self._number("prior_information", 1e-9, 1e9)
+        self._int("micro_batch", 1, 4096)
+
+
+@dataclass(frozen=True)
+class LmConfig(Config):
+    """Stopping rules, damping and loss of the pose solver in refinement (weighted Levenberg-Marquardt).
+
+    Look here to try a robust loss, or other steps than the default ones.
+    """
+
+    iterations: int = 10
+    """Upper bound on the steps tried per problem."""
+    damping: float = 1e-3
+    """Initial damping, relative to the diagonal of the normal equations (Marquardt's scaling)."""
+    damping_up: float = 10.0
+    """Factor on the damping after a rejected step."""
+    damping_down: float = 10.0
+    """Divisor of the damping after an accepted step."""
+    step_tolerance: float = 1e-8
+    """Stop when the step is smaller than this (radians; translation relative to the object's distance)."""
+    cost_tolerance: float = 1e-10
+    """Stop when an accepted step lowers the cost by less than this share."""
+    loss: Literal["none", "huber", "cauchy"] = "none"
+    """Robust loss on the weighted residual."""
+    loss_scale_px: float = 2.0
+    """Scale of the robust loss, weighted pixels; without effect for "none"."""
+
+    def __post_init__(self) -> None:
+        self._int("iterations", 0, 1000)
+        self._number("damping", 0.0, 1e12)
+        self._number("damping_up", 1.0, 1e6)
+        self._number("damping_down", 1.0, 1e6)
+        self._number("step_tolerance", 0.0, 1.0)
+        self._number("cost_tolerance", 0.0, 1.0)
+        self._choice("loss", ROBUST_LOSSES)
+        self._number("loss_scale_px", 1e-6, 1e6)
+
+
+@dataclass(frozen=True)
+class AdvancedSelectConfig(Config):
+    """Scales of the score. Look here when scores rank poses badly."""
+
     inlier_px: float = 2.0
     """A cell of the refiner agrees with the final pose if its reprojection error is below this, pixels of a 128-pixel
     crop; larger is more lenient."""
-    min_inlier_ratio: float = 0.3
-    """Least share of the confidence W that lies on cells that agree; a hypothesis with less is rejected."""
-    min_inliers: int = 12
-    """Least number of cells that are visible and agree, in a 128-pixel crop; it grows with the crop's area, as cells
-    do. A hypothesis with fewer is rejected."""
     full_support: float = 0.6
     """Share of the rendered cells expected to be visible and matched from which on the score is not lowered for want of
     support; higher lowers the scores of occluded objects."""
@@ -234,12 +278,25 @@ class SelectConfig(Config):
     """Exponent of the coarse evidence in the score; that of the refined evidence is one minus it. 0 leaves it out."""
 
     def __post_init__(self) -> None:
-        self._number("min_score", 0.0, 1.0)
         self._number("inlier_px", 1e-3, 1e3)
-        self._number("min_inlier_ratio", 0.0, 1.0)
-        self._int("min_inliers", 0, 1 << 30)
         self._number("full_support", 1e-6, 1.0)
         self._number("coarse_weight", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class AdvancedConfig(Config):
+    """Options that most users leave alone: memory, stopping rules, the prior, scales of evidence, the solvers."""
+
+    coarse: AdvancedCoarseConfig = field(default_factory=AdvancedCoarseConfig)
+    """Memory and evidence of the coarse stage."""
+    ransac: RansacSearchConfig = field(default_factory=RansacSearchConfig)
+    """The search of RANSAC in the coarse stage."""
+    refine: AdvancedRefineConfig = field(default_factory=AdvancedRefineConfig)
+    """Crop, stopping rule, prior and memory of refinement."""
+    lm: LmConfig = field(default_factory=LmConfig)
+    """The weighted pose solver of refinement."""
+    select: AdvancedSelectConfig = field(default_factory=AdvancedSelectConfig)
+    """Scales of the score."""
 
 
 @dataclass(frozen=True)
@@ -247,17 +304,14 @@ class EstimatorConfig(Config):
     """All options of an Estimator."""
 
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
-    """Templates to hypotheses."""
+    """From detections to pose hypotheses."""
     ransac: RansacConfig = field(default_factory=RansacConfig)
-    """The solver of the coarse stage; ``threshold_px`` counts pixels of a 128-pixel crop and grows with the crop."""
+    """The pose solver of the coarse stage."""
     refine: RefineConfig = field(default_factory=RefineConfig)
     """Render and compare."""
     outline: OutlineConfig = field(default_factory=OutlineConfig)
     """Alignment with the object's outline."""
     select: SelectConfig = field(default_factory=SelectConfig)
-    """Scores and rejection."""
-
-    def __post_init__(self) -> None:
-        self._nested(
-            coarse=CoarseConfig, ransac=RansacConfig, refine=RefineConfig, outline=OutlineConfig, select=SelectConfig
-        )
+    """Rejection of poses."""
+    advanced: AdvancedConfig = field(default_factory=AdvancedConfig)
+    """What most users leave alone."""

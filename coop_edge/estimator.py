@@ -43,10 +43,16 @@ class Estimator:
     One Estimator serves one thread at a time, any one: a call that comes while another is running raises EngineError at
     once. Several Estimators run in several threads.
 
-    bundle: the engines. config: the options. backend: what runs it, and why that was picked.
+    bundle: the engines. config: the options. backend: what runs it, and why that was picked. ``__init__`` raises
+    BundleError where the networks want another number of templates than this coop_edge makes.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, config: EstimatorConfig, threads: int) -> None:
+        if bundle.template.views != len(VIEWPOINTS):
+            raise BundleError(
+                f"{bundle.manifest}: its networks want {bundle.template.views} templates per object, this coop_edge "
+                f"makes {len(VIEWPOINTS)}"
+            )
         self.bundle, self.backend, self.config = bundle, backend, config
         self._turn, self._open, self._threads, self._on_device = threading.Lock(), True, threads, backend.here()
         with contextlib.ExitStack() as stack:
@@ -61,7 +67,7 @@ class Estimator:
                 backend,
                 self._ops,
                 runners["coarse_encoder"],
-                micro_batch=config.coarse.micro_batch,
+                micro_batch=config.advanced.coarse.micro_batch,
                 threads=threads,
             )
             stack.callback(self._registry.clear)
@@ -96,11 +102,6 @@ class Estimator:
         # A runner compares its graph with the manifest's hash before it loads it: no need to read all of them twice.
         bundle = Bundle.load(engines if isinstance(engines, str) else Path(engines), check_hashes=False)
         backend = Backend.pick(device, probe=functools.partial(probe_networks, bundle))
-        if bundle.template.views != len(VIEWPOINTS):
-            raise BundleError(
-                f"{bundle.manifest}: its networks want {bundle.template.views} templates per object, this coop_edge "
-                f"makes {len(VIEWPOINTS)}"
-            )
         return cls(bundle, backend, options, threads)
 
     @property

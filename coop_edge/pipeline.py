@@ -76,7 +76,7 @@ class Pipeline:
                 len(detections),
                 frame.models,
                 coarse.object_index,
-                self.config.select,
+                self.config,
                 evidence=coarse.evidence,
                 reasons=[coarse.reason(i) for i in range(len(coarse))],
                 rescore=self._rescorer(maker),
@@ -118,15 +118,14 @@ class Pipeline:
                 encoder=self.runners["coarse_encoder"],
                 decoder=self.runners["coarse_decoder"],
                 solver=self.solver,
-                config=self.config.coarse,
-                ransac=self.config.ransac,
+                config=self.config,
                 patch=patch,
             )
 
     def _refine(
         self, frame: Frame, T: Floats, index: Indices, config: EstimatorConfig, clock: StageClock, **competition: Any
     ) -> tuple[PairMaker, Turns]:
-        size, margin = self.bundle.input_size, config.refine.margin
+        size, margin = self.bundle.input_size, config.advanced.refine.margin
         maker = ImagePairMaker(frame.image, frame.camera, frame.models, frame.renderer, size, margin, self.ops)
         left = turns(
             maker,
@@ -151,7 +150,7 @@ class Pipeline:
                 len(index),
                 frame.models,
                 index,
-                self.config.select,
+                self.config,
                 T_previous=T,
                 rescore=self._rescorer(maker),
             )
@@ -159,7 +158,7 @@ class Pipeline:
     def _rescorer(self, maker: PairMaker) -> NetworkRescorer | None:
         if "selector" not in self.runners:
             return None
-        return NetworkRescorer(maker, self.runners["selector"], self.config.refine.micro_batch)
+        return NetworkRescorer(maker, self.runners["selector"], self.config.advanced.refine.micro_batch)
 
 
 def stand_in(bundle: Bundle, renderer: Callable[[Mesh], Renderer], ops: Operations) -> tuple[Frame, Floats]:

@@ -159,8 +159,9 @@ def test_a_symmetric_object_is_found_once_and_for_all_and_then_followed(symmetri
 @pytest.mark.parametrize(("survivors", "batches"), [(1, [10, 2, 2]), (2, [10, 4, 4]), (5, [10, 10, 10])])
 def test_after_the_first_iteration_only_the_best_hypotheses_go_on(table, tmp_path, survivors, batches):
     """The same poses for less: all iterations count together, whoever goes on."""
-    refine = RefineConfig(iterations=3, survivors=survivors, stop_px=0.0)
+    refine = RefineConfig(iterations=3, survivors=survivors)
     config = EstimatorConfig(coarse=CoarseConfig(hypotheses=5), refine=refine, outline=AS_REFINED.outline)
+    config = config.updated(["advanced.refine.stop_px=0"])
     with knowing(tmp_path, table, config=config) as (estimator, oracle):
         results = estimator.estimate(table.image, table.camera, table.detections()[:2])
         assert oracle.refiner.batches == batches

@@ -22,14 +22,15 @@ from tests.runtime.fake_arrays import DOWNLOAD, UPLOAD
 from tests.stages.scene import Placed, Scene
 
 PERMISSIVE = {
-    "coarse": {"hypotheses": 2, "min_probability": 0.0},
+    "coarse": {"hypotheses": 2},
     "ransac": {"threshold_px": 60.0},
-    "refine": {"iterations": 2, "stop_px": 0.0, "stop_diameter": 0.0},
+    "refine": {"iterations": 2},
     "select": {"min_score": 0.0, "min_inlier_ratio": 0.0, "min_inliers": 0},
+    "advanced": {"coarse": {"min_probability": 0.0}, "refine": {"stop_px": 0.0, "stop_diameter": 0.0}},
 }
 """With random networks: whatever is a pose is one."""
 ALL = PERMISSIVE | {
-    "coarse": {"hypotheses": 42, "candidates": 42, "min_probability": 0.0},
+    "coarse": {"hypotheses": 42, "candidates": 42},
     "refine": {**PERMISSIVE["refine"], "survivors": 42},
 }
 """Every template's pose is refined to the end. Random networks find most templates about equally likely, so that a grey

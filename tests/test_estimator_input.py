@@ -24,6 +24,7 @@ from coop_edge import (
     TemplateSet,
 )
 from coop_edge import backend as room
+from coop_edge.cli.latency import measure
 from coop_edge.pnp.cpu import CpuPnpSolver
 from tests.estimators import TINY, tiny_scene
 from tests.runtime.networks import tiny_bundle
@@ -264,5 +265,6 @@ def test_a_bundle_of_another_number_of_templates(tmp_path):
     text = manifest.read_text()
     assert '"views": 42' in text
     manifest.write_text(text.replace('"views": 42', '"views": 60'))
-    with pytest.raises(BundleError, match="its networks want 60 templates per object, this coop_edge makes 42"):
-        Estimator.from_engines(tmp_path, device="cpu")
+    for opened in (Estimator.from_engines, measure):
+        with pytest.raises(BundleError, match="its networks want 60 templates per object, this coop_edge makes 42"):
+            opened(tmp_path, device="cpu")

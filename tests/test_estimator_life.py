@@ -20,7 +20,8 @@ from tests.stages.scene import at
 
 SCENE = tiny_scene()
 LENIENT = {
-    "coarse": {"min_inliers": 4, "hypotheses": 2},
+    "coarse": {"hypotheses": 2},
+    "advanced": {"coarse": {"min_inliers": 4}},
     "refine": {"iterations": 2},
     "select": {"min_inlier_ratio": 0.0, "min_inliers": 0},
 }
@@ -101,7 +102,7 @@ class TestRealNetworks:
 
     def test_templates_are_encoded_once(self, folder, templates, monkeypatch):
         batches = []
-        with opened(folder, templates, config={"coarse": {"micro_batch": 16}}) as estimator:
+        with opened(folder, templates, config={"advanced": {"coarse": {"micro_batch": 16}}}) as estimator:
             run = estimator.backend.runner(estimator.bundle, "coarse_encoder").__class__.run
 
             def counted(self, feed, stream=None):

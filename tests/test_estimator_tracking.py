@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coop_edge import EstimatorConfig, PoseEstimate, RefineConfig
+from coop_edge import EstimatorConfig, PoseEstimate
 from tests.estimators import AS_REFINED, SMALL, error_px, knowing, show
 from tests.stages.oracles import Faults
 from tests.stages.scene import Placed, Scene, at, colored_box
@@ -60,7 +60,7 @@ def test_each_pose_takes_the_iterations_asked_for_at_most(meshes, tmp_path):
     scene, moved = frame(meshes, 0), frame(meshes, 1)
     previous = [PoseEstimate(True, T_camera_object=p.T, object=meshes[p.mesh].name) for p in scene.placed]
     for iterations in (1, 2):
-        config = EstimatorConfig(refine=RefineConfig(track_iterations=iterations, stop_px=0.0))
+        config = EstimatorConfig().updated([f"refine.track_iterations={iterations}", "advanced.refine.stop_px=0"])
         with knowing(tmp_path, moved, config=config) as (estimator, oracle):
             results = estimator.track(moved.image, moved.camera, previous)
             assert oracle.refiner.batches == [2] * iterations

@@ -126,7 +126,7 @@ def free_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
     """
     import torch
 
-    from coop_edge.config import RefineConfig
+    from coop_edge.config import EstimatorConfig
     from export.networks import RefinerNet
     from export.train.checkpoint import load_network
     from export.train.evaluate_refiner import evaluate_refiner
@@ -135,7 +135,7 @@ def free_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
         torch.set_num_threads(settings.threads)
     net = load_network(checkpoint, "refiner")[0].eval()
     assert isinstance(net, RefinerNet)
-    free = RefineConfig(prior_sideways=0.0, prior_depth=0.0, prior_rotation=0.0)
+    free = EstimatorConfig().updated(f"advanced.refine.prior_{axis}=0" for axis in ("sideways", "depth", "rotation"))
     size, figures = net.config.trunk.image_size, {}
     for prefix, hardness in (("free_", 1.0), ("easy_free_", 0.0)):
         pairs = _refiner_pairs(size, hardness, settings.evaluate_samples, settings.pack)

@@ -13,7 +13,7 @@ import itertools
 import math
 import textwrap
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -26,8 +26,15 @@ C = TypeVar("C", bound="Config")
 class Config:
     """Base of all option classes: frozen dataclasses of numbers, flags, texts, choices and further option classes.
 
-    A subclass checks its ranges in ``__post_init__`` by ``_int``, ``_number``, ``_flag``, ``_choice`` and ``_nested``.
+    A subclass checks its ranges in ``__post_init__`` by ``_int``, ``_number``, ``_flag`` and ``_choice``; that of this
+    class checks the groups inside.
     """
+
+    def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(type(self)).items():
+            if _is_group(kind):
+                wanted = f"{kind.__name__} or a mapping of its options"
+                _require(isinstance(getattr(self, name), kind), self, name, wanted)
 
     @classmethod
     def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
@@ -37,12 +44,7 @@ class Config:
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"{cls.__name__}: wanted a mapping of options, got {type(values).__name__}")
-        arguments: dict[str, Any] = {}
-        for name, value in values.items():
-            kind = cls._kind(name)
-            nested = _is_group(kind) and isinstance(value, Mapping)
-            arguments[name] = kind.from_dict(value) if nested else value
-        return cls(**arguments)
+        return cls._built(values, cls, ())
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain data; ``from_dict`` is its inverse."""
@@ -63,8 +65,8 @@ class Config:
         """Read texts of the form ``name=value`` into nested plain data, as ``from_dict`` takes it.
 
         Args:
-            settings: a nested option has a dotted name, such as ``refine.lm.loss=huber``. The option's type says how a
-                value is read: as an integer, a number, ``true`` or ``false``, a text. Ranges are not checked here.
+            settings: a nested option has a dotted name, such as ``advanced.lm.loss=huber``. The option's type says how
+                a value is read: as an integer, a number, ``true`` or ``false``, a text. Ranges are not checked here.
 
         Raises ConfigError: no such form, an unknown name, a value of another type, an option given twice.
         """
@@ -76,12 +78,12 @@ class Config:
                 raise ConfigError(f"setting {setting!r}: wanted NAME=VALUE, such as {cls.names()[0]}=VALUE")
             owner: type[Config] = cls
             values = out
-            for group in groups:
-                kind = owner._kind(group)
+            for depth, group in enumerate(groups):
+                kind = owner._kind(group, cls, groups[:depth])
                 if not _is_group(kind):
                     raise ConfigError(f"setting {setting!r}: {owner.__name__}.{group} is an option, it has none inside")
                 owner, values = kind, values.setdefault(group, {})
-            kind = owner._kind(last)
+            kind = owner._kind(last, cls, groups)
             if _is_group(kind):
                 inside = ", ".join(f"{name}.{each}" for each in kind.names())
                 raise ConfigError(f"setting {setting!r}: {name} is a group of options; set one of {inside}")
@@ -92,7 +94,7 @@ class Config:
 
     @classmethod
     def names(cls) -> list[str]:
-        """Return the dotted names of all options, nested ones included, such as ``refine.lm.loss``."""
+        """Return the dotted names of all options, nested ones included, such as ``advanced.lm.loss``."""
         out = []
         for name, kind in typing.get_type_hints(cls).items():
             out += [f"{name}.{inner}" for inner in kind.names()] if _is_group(kind) else [name]
@@ -116,13 +118,31 @@ class Config:
                 yield prefix + field.name, value, texts.get(field.name, "")
 
     @classmethod
-    def _kind(cls, name: str) -> Any:
-        """The type of the option ``name``. Raises ConfigError that lists the options if there is none."""
+    def _built(cls: type[C], values: Mapping[str, Any], root: type[Config], groups: Sequence[str]) -> C:
+        """``from_dict`` of the group at ``groups`` in ``root``."""
+        arguments: dict[str, Any] = {}
+        for name, value in values.items():
+            kind = cls._kind(name, root, groups)
+            nested = _is_group(kind) and isinstance(value, Mapping)
+            arguments[name] = kind._built(value, root, (*groups, name)) if nested else value
+        return cls(**arguments)
+
+    @classmethod
+    def _kind(cls, name: str, root: type[Config], groups: Sequence[str]) -> Any:
+        """The type of the option ``name``; this class is that of the group at ``groups`` in ``root``.
+
+        Raises ConfigError if there is none, with the options there are, and the nearest or those of this name elsewhere
+        in ``root``.
+        """
         kinds = typing.get_type_hints(cls)
         if name in kinds:
             return kinds[name]
-        elsewhere = [full for full in cls.names() if full.endswith(f".{name}")]
-        close = difflib.get_close_matches(str(name), kinds, n=1) or elsewhere
+        paths = [tuple(full.split(".")) for full in root.names()]
+        every = dict.fromkeys(path[:depth] for path in paths for depth in range(1, len(path) + 1))  # groups too
+        named = [path for path in every if path[-1] == name]
+        moved = [path for path in named if path[-2:-1] == tuple(groups[-1:])]
+        elsewhere = [".".join(path) for path in moved or named]
+        close = elsewhere or difflib.get_close_matches(str(name), kinds, n=1)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise ConfigError(f"{cls.__name__} has no option {name!r}{hint} (options: {', '.join(sorted(kinds))})")
 
@@ -149,10 +169,6 @@ class Config:
 
     def _choice(self, name: str, choices: tuple[str, ...]) -> None:
         _require(getattr(self, name) in choices, self, name, f"one of {', '.join(map(repr, choices))}")
-
-    def _nested(self, **kinds: type[Config]) -> None:
-        for name, kind in kinds.items():
-            _require(isinstance(getattr(self, name), kind), self, name, f"{kind.__name__} or a mapping of its options")
 
 
 _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {

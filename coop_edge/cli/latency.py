@@ -142,8 +142,8 @@ def measure(
     out: dict[str, Any] = {"engines": bundle.name, "version": bundle.version, "input_size": bundle.input_size}
     figures: dict[str, Any] = {}
     for hypotheses in dict.fromkeys(case.hypotheses for case in cases):
-        fixed = [f"coarse.hypotheses={hypotheses}", "refine.stop_px=0", "refine.stop_diameter=0"]
-        config = EstimatorConfig().updated([*fixed, *settings])
+        stop = (f"advanced.refine.{name}=0" for name in ("stop_px", "stop_diameter"))
+        config = EstimatorConfig().updated([f"coarse.hypotheses={hypotheses}", *stop, *settings])
         clock = NetworkClock()
         start = time.perf_counter()
         with _open(engines, device, config, threads, clock) as estimator:
@@ -155,7 +155,8 @@ def measure(
                 if case.hypotheses == hypotheses:
                     figures[case.name] = _case(estimator, scene, case, clock, repeats, seconds)
     names = ("iterations", "track_iterations", "stop_px", "stop_diameter")
-    refine = {name: getattr(config.refine, name) for name in names}
+    options = config.refine.to_dict() | config.advanced.refine.to_dict()
+    refine = {name: options[name] for name in names}
     used = {"threads": threads, "image": list(scene.camera.size), "refine": refine, "set": list(settings)}
     return out | {"settings": used, "cases": {case.name: figures[case.name] for case in cases}, "memory": memory()}
 

@@ -45,7 +45,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Any option of EstimatorConfig, such as refine.margin=1.3; may be given several times.",
+        help="Any option of EstimatorConfig, such as coarse.margin=1.3; may be given several times.",
     ),
 ]
 

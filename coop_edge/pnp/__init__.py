@@ -118,7 +118,7 @@ from typing import TYPE_CHECKING, Any
 from coop_edge.pnp.base import LineTargets, LmResult, LmStop, PnpStatus, PosePrior, RansacResult
 
 if TYPE_CHECKING:
-    from coop_edge.config import LmConfig, RansacConfig
+    from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
     from coop_edge.pnp.cpu import CpuPnpSolver
 
 __all__ = ["LineTargets", "LmResult", "LmStop", "PnpStatus", "PosePrior", "RansacResult", "ransac_epnp", "weighted_lm"]
@@ -142,10 +142,11 @@ def ransac_epnp(
     K: Any,
     config: RansacConfig | None = None,
     *,
+    search: RansacSearchConfig | None = None,
     substreams: Any = None,
 ) -> RansacResult:
     """``PnpSolver.ransac_epnp`` on the CPU, NumPy arrays, all cores; see ``pnp.base.PnpSolver``."""
-    return _solver().ransac_epnp(points_object, points_image, valid, K, config, substreams=substreams)
+    return _solver().ransac_epnp(points_object, points_image, valid, K, config, search=search, substreams=substreams)
 
 
 def weighted_lm(

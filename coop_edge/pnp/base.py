@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from coop_edge.config import LmConfig, RansacConfig
+from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.errors import InputError
 
 Array = Any  # np.ndarray on the CPU backend, cupy.ndarray on the CUDA backend
@@ -160,6 +160,7 @@ class PnpSolver(Protocol):
         K: Array,
         config: RansacConfig = ...,
         *,
+        search: RansacSearchConfig = ...,
         substreams: Array | None = None,
     ) -> RansacResult:
         """Robust poses from B independent sets of N correspondences (Co-op, stage 1).
@@ -167,6 +168,8 @@ class PnpSolver(Protocol):
         points_object [B,N,3] metres; points_image [B,N,2] pixels; valid bool [B,N]; K [B,3,3] or [3,3]. Invalid entries
         may hold anything, NaN included. B = 0 and N = 0 are legal. A problem that cannot be solved comes back with its
         status and NaN, the others untouched.
+
+        config, search: threshold and seed, and how the search goes; the defaults of their classes if not given.
 
         substreams uint32 [B]: which of the seed's 2^32 sequences of samples each problem draws from; by default its
         index in the batch. Two problems may share one. With substreams that say what a problem is, and not where it

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.config import LmConfig, RansacConfig
+from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.pnp.base import (
@@ -40,15 +40,15 @@ def _schedule(lm: LmConfig) -> Schedule:
     return Schedule(lm.iterations, *damping, *tolerances, LOSSES[lm.loss], float(lm.loss_scale_px))
 
 
-def _settings(config: RansacConfig) -> Settings:
+def _settings(config: RansacConfig, search: RansacSearchConfig) -> Settings:
     return Settings(
         float(config.threshold_px),
-        config.hypotheses,
-        float(config.confidence),
-        config.minimal == "p3p",
-        config.sample_size,
-        config.refine,
-        config.min_inliers,
+        search.hypotheses,
+        float(search.confidence),
+        search.minimal == "p3p",
+        search.sample_size,
+        search.refine,
+        search.min_inliers,
         config.seed,
         _REFINEMENT,
     )
@@ -80,13 +80,13 @@ class CpuPnpSolver:
         K: Any,
         config: RansacConfig | None = None,
         *,
+        search: RansacSearchConfig | None = None,
         substreams: Any = None,
     ) -> RansacResult:
         """Robust poses from B sets of N correspondences; see ``PnpSolver.ransac_epnp``.
 
         Computes in float64 whatever the input's floating type; ``valid`` must be bool. Raises InputError.
         """
-        config = config or RansacConfig()
         batch = check_correspondences(points_object, points_image, valid, "valid", K)
         if valid.dtype != np.bool_:
             raise InputError(f"valid: wanted dtype bool, got {valid.dtype}; compare a score with a threshold first")
@@ -100,7 +100,7 @@ class CpuPnpSolver:
         inliers = np.zeros(valid.shape, np.bool_)
         counts = np.zeros((3, batch), np.int32)  # status, inliers, hypotheses
         figures = np.empty((2, batch))  # score, RMS
-        settings = _settings(config)
+        settings = _settings(config or RansacConfig(), search or RansacSearchConfig())
 
         def solve(i: int) -> None:
             given = X[i], u[i], valid[i], intrinsics[i]

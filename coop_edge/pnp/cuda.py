@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coop_edge.config import LmConfig, RansacConfig
+from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.errors import InputError
 from coop_edge.kernels.device import Device
 from coop_edge.pnp import cuda_lm, cuda_ransac
@@ -70,6 +70,7 @@ class CudaPnpSolver:
         K: Array,
         config: RansacConfig | None = None,
         *,
+        search: RansacSearchConfig | None = None,
         substreams: Array | None = None,
         out: RansacResult | None = None,
     ) -> RansacResult:
@@ -90,9 +91,9 @@ class CudaPnpSolver:
         else:
             cuda_ransac.check_result(out, batch, count)
         if batch:
-            config = config or RansacConfig()
             given = points_object, points_image, valid, K
-            cuda_ransac.run(self.device, self._scratch, *given, config, out, substreams=substreams)
+            options = config or RansacConfig(), search or RansacSearchConfig()
+            cuda_ransac.run(self.device, self._scratch, *given, *options, out, substreams=substreams)
         return out
 
     def weighted_lm(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coop_edge.config import MINIMAL_SOLVERS, LmConfig, RansacConfig
+from coop_edge.config import MINIMAL_SOLVERS, LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.kernels.device import Device
 from coop_edge.pnp.base import RansacResult, RansacStatistics
 from coop_edge.pnp.cuda_arrays import Outputs, Scratch, as_floats, check_count, check_outputs, empty_outputs
@@ -90,6 +90,7 @@ def run(
     valid: Array,
     K: Array,
     config: RansacConfig,
+    search: RansacSearchConfig,
     out: RansacResult,
     *,
     substreams: Array | None = None,
@@ -118,23 +119,23 @@ def run(
     )
     grid, block, suffix = (batch,), (_THREADS,), "f32" if np.float32 == X.dtype else "f64"
     device.kernel(_SOURCE, f"ransac_read_{suffix}")(grid, block, (device.pack(source), work))
-    options = device.pack(_options(config))
+    options = device.pack(_options(config, search))
     device.kernel(_SOURCE, "ransac_solve")(grid, block, (options, work, device.pack(results)))
 
 
-def _options(config: RansacConfig) -> _Options:
+def _options(config: RansacConfig, search: RansacSearchConfig) -> _Options:
     """The options as the kernel takes them; LM is that of the refinement on inliers."""
-    adaptive = config.confidence < 1.0
+    adaptive = search.confidence < 1.0
     threshold = np.float32(config.threshold_px)
     return _Options(
         threshold * threshold,
-        np.int32(config.hypotheses),
-        np.int32(MINIMAL_SOLVERS.index(config.minimal)),
-        np.int32(config.sample_size),
-        np.int32(config.refine),
-        np.int32(config.min_inliers),
+        np.int32(search.hypotheses),
+        np.int32(MINIMAL_SOLVERS.index(search.minimal)),
+        np.int32(search.sample_size),
+        np.int32(search.refine),
+        np.int32(search.min_inliers),
         np.int32(adaptive),
-        np.float64(math.log1p(-config.confidence) if adaptive else 0.0),
+        np.float64(math.log1p(-search.confidence) if adaptive else 0.0),
         np.uint64(config.seed),
         lm_options_of(LmConfig()),
     )

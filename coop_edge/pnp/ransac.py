@@ -36,7 +36,7 @@ NEAR = 1.5
 
 
 class Settings(NamedTuple):
-    """``RansacConfig`` for compiled code."""
+    """``RansacConfig`` and ``RansacSearchConfig`` for compiled code."""
 
     threshold: float  # pixels
     hypotheses: int

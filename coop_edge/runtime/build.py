@@ -2,9 +2,9 @@
 
 A graph gets one optimisation profile: N from 1, tuned for ``opt``, up to ``max``. The defaults follow the pipeline. A
 detection is encoded alone, and the 42 templates of an object at once, but only when it is registered. The decoder is
-tuned for the 42 pairs of one detection and takes those that ``coarse.micro_batch`` lets share a run. The refiner is
-tuned for 5 hypotheses of one object and takes 8 objects of 5. The stages split what is larger; a larger ``max`` costs
-activation memory.
+tuned for the 42 pairs of one detection and takes those that ``advanced.coarse.micro_batch`` lets share a run. The
+refiner is tuned for 5 hypotheses of one object and takes 8 objects of 5. The stages split what is larger; a larger
+``max`` costs activation memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from coop_edge.config import CoarseConfig
+from coop_edge.config import AdvancedCoarseConfig
 from coop_edge.errors import EngineError, InputError
 from coop_edge.runtime import tensorrt_api, timing_cache
 from coop_edge.runtime.bundle import Bundle
@@ -34,7 +34,7 @@ from coop_edge.runtime.tensorrt_callbacks import Progress
 log = logging.getLogger("coop_edge")
 
 OPT_BATCH = {"coarse_encoder": 1, "coarse_decoder": 42, "refiner": 5, "selector": 5}
-MAX_BATCH = {"coarse_encoder": 42, "coarse_decoder": CoarseConfig.micro_batch, "refiner": 40, "selector": 40}
+MAX_BATCH = {"coarse_encoder": 42, "coarse_decoder": AdvancedCoarseConfig.micro_batch, "refiner": 40, "selector": 40}
 WORKSPACE_MB = 1024
 
 

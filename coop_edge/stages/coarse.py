@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.config import CoarseConfig, RansacConfig
+from coop_edge.config import EstimatorConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.geometry.patches import patch_centres
@@ -23,7 +23,8 @@ from coop_edge.stages.objects import ObjectModel
 
 CHANCE_THRESHOLD_PX, MATCHES_PER_CHANCE_INLIER = 10.0, 7
 """Among outliers alone the best pose's inliers grow by about one with as many matches at this threshold (pixels of the
-reference crop); below it the share goes with the area of a threshold's circle. See ``CoarseConfig.min_inliers``."""
+reference crop); below it the share goes with the area of a threshold's circle. See
+``AdvancedCoarseConfig.min_inliers``."""
 
 
 class CoarsePoses(NamedTuple):
@@ -86,8 +87,7 @@ def estimate_coarse(
     encoder: Runner,
     decoder: Runner,
     solver: PnpSolver,
-    config: CoarseConfig,
-    ransac: RansacConfig,
+    config: EstimatorConfig,
     patch: int,
 ) -> CoarseHypotheses:
     """Make hypotheses for N crops. A detection's are the same, whatever else is in the batch; N = 0 is legal.
@@ -106,28 +106,28 @@ def estimate_coarse(
         ops: of the device where crops are and networks run.
         encoder, decoder: runners of ``coarse_encoder`` and ``coarse_decoder``, open.
         solver: of that device.
-        config, ransac: options.
+        config: ``coarse``, ``ransac`` and what is under ``advanced`` for them.
         patch: pixels, of the bundle.
     """
     object_index = np.asarray(object_index, np.int64).reshape(-1)
-    tokens = run_batched(ops, encoder, {"image": crops.images}, config.micro_batch)["tokens"]
-    decoded = decode(ops, decoder, tokens, objects, object_index, crops.trusted, config.micro_batch)
+    wanted, advanced = config.coarse, config.advanced.coarse
+    tokens = run_batched(ops, encoder, {"image": crops.images}, advanced.micro_batch)["tokens"]
+    decoded = decode(ops, decoder, tokens, objects, object_index, crops.trusted, advanced.micro_batch)
     scores = ops.to_host(decoded.probability.sum(axis=-1)).astype(np.float64)  # [N,V]
-    best = np.argsort(-scores, axis=1, kind="stable")[:, : max(config.candidates, config.hypotheses)]
+    best = np.argsort(-scores, axis=1, kind="stable")[:, : max(wanted.candidates, wanted.hypotheses)]
     maps = [objects[i].object_points for i in object_index.tolist()]
-    matches = ops.lift(decoded, best, maps, patch, config.min_probability)
+    matches = ops.lift(decoded, best, maps, patch, advanced.min_probability)
     found = coarse_poses(
         *matches,
         crops.camera.K,
         ops=ops,
         solver=solver,
-        ransac=ransac,
-        min_inliers=config.min_inliers,
+        config=config,
         size=crops.camera.size,
         patch=patch,
     )
-    full = config.full_evidence * decoded.probability.shape[2]
-    return _hypotheses(crops, object_index, best, scores, found, full).best(best.shape[1], config.hypotheses)
+    full = advanced.full_evidence * decoded.probability.shape[2]
+    return _hypotheses(crops, object_index, best, scores, found, full).best(best.shape[1], wanted.hypotheses)
 
 
 def coarse_poses(
@@ -138,8 +138,7 @@ def coarse_poses(
     *,
     ops: Operations,
     solver: PnpSolver,
-    ransac: RansacConfig,
-    min_inliers: int,
+    config: EstimatorConfig,
     size: int,
     patch: int,
 ) -> CoarsePoses:
@@ -152,11 +151,10 @@ def coarse_poses(
         points, valid, probability: of ``Operations.lift``, [N,k,T,3], [N,k,T] and [N,k,T], on the device of ``ops``.
         K: float64 [N,3,3] of the crops, on the host.
         ops, solver: of one device.
-        ransac: ``threshold_px`` counts pixels of a crop of ``REFERENCE_SIZE`` and grows with the crop.
-        min_inliers: see ``CoarseConfig``.
+        config: ``ransac``, ``advanced.ransac`` and ``advanced.coarse.min_inliers``.
         size, patch: sides of a crop and of its patches, pixels.
     """
-    xp = ops.xp
+    xp, ransac = ops.xp, config.ransac
     n, k, count = valid.shape
     solved = solver.ransac_epnp(
         points.reshape(n * k, count, 3),
@@ -164,6 +162,7 @@ def coarse_poses(
         valid.reshape(n * k, count),
         xp.asarray(np.repeat(K, k, axis=0)),
         replace(ransac, threshold_px=ransac.threshold_px * size / REFERENCE_SIZE),
+        search=config.advanced.ransac,
         # A problem draws its samples by its place among those of its own crop.
         substreams=xp.asarray(np.tile(np.arange(k, dtype=np.uint32), n)),
     )
@@ -173,7 +172,8 @@ def coarse_poses(
     columns = solved.T_camera_object, statistics.status, given, statistics.n_inliers, support
     T, status, matches, inliers, support = ops.to_host_together(*columns)
     matches, inliers = matches.astype(np.int64), inliers.astype(np.int64)
-    few = (status == PnpStatus.SOLVED) & (inliers < least_inliers(matches, min_inliers, ransac.threshold_px))
+    least = least_inliers(matches, config.advanced.coarse.min_inliers, ransac.threshold_px)
+    few = (status == PnpStatus.SOLVED) & (inliers < least)
     status = np.where(few, PnpStatus.TOO_FEW_INLIERS, status).astype(np.int32)
     found = status == PnpStatus.SOLVED
     T = np.where(found[:, None, None], T, np.nan)

@@ -12,14 +12,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.config import RefineConfig
+from coop_edge.config import AdvancedRefineConfig
 from coop_edge.ops.base import Array
 from coop_edge.pnp.base import PosePrior
 
 Floats = NDArray[np.float64]
 
 
-def pose_prior(config: RefineConfig, T_anchor: Floats, centre: Floats, diameter: Floats) -> PosePrior | None:
+def pose_prior(config: AdvancedRefineConfig, T_anchor: Floats, centre: Floats, diameter: Floats) -> PosePrior | None:
     """The prior about poses [M,4,4] of objects of centres [M,3] (object's frame) and diameters [M], metres.
 
     Sideways and depth are those of the camera that ``T_anchor`` is given in. None if the options leave all axes free.
@@ -32,7 +32,7 @@ def pose_prior(config: RefineConfig, T_anchor: Floats, centre: Floats, diameter:
     return PosePrior.from_sigmas(T_anchor, centre, sigma)
 
 
-def lm_weights(config: RefineConfig, weight: Array, precision: Array) -> Array:
+def lm_weights(config: AdvancedRefineConfig, weight: Array, precision: Array) -> Array:
     """What the pose solver weighs cells by. weight, precision: see ``Correspondences``; of any shape.
 
     Without a prior the confidence W, whose unit means nothing. With one inverse standard deviations, 1/px: certainty
@@ -45,5 +45,5 @@ def lm_weights(config: RefineConfig, weight: Array, precision: Array) -> Array:
     return precision * precision.dtype.type(math.sqrt(config.prior_information))
 
 
-def _sigmas(config: RefineConfig) -> tuple[float, float, float]:
+def _sigmas(config: AdvancedRefineConfig) -> tuple[float, float, float]:
     return config.prior_sideways, config.prior_depth, config.prior_rotation

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.config import RefineConfig
+from coop_edge.config import AdvancedRefineConfig, EstimatorConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import REFERENCE_SIZE, CropCamera
 from coop_edge.ops.base import Array
@@ -61,7 +61,7 @@ def refine_step(
     T_anchor: Floats,
     *,
     solver: PnpSolver,
-    config: RefineConfig,
+    config: EstimatorConfig,
     radius_px: float,
 ) -> Comparison:
     """Solve for the poses that the refiner's outputs for M pairs lead to. M = 0 is legal.
@@ -75,17 +75,17 @@ def refine_step(
         outputs: of the network, by name, on the device of the pairs.
         T_anchor: float64 [M,4,4], T_camera_object that the prior is about.
         solver: of the device of the pairs.
-        config: the widths of the prior, and the options of the solver.
+        config: ``advanced.refine`` (the prior) and ``advanced.lm``.
         radius_px: R of the flow probability, pixels of the crop.
     """
     ops, xp = pairs.ops, pairs.ops.xp
     found = correspondences(pairs, outputs, points, cells, radius_px)
-    prior = pose_prior(config, pairs.crop.to_crop(T_anchor), pairs.centre, pairs.diameter)
+    prior = pose_prior(config.advanced.refine, pairs.crop.to_crop(T_anchor), pairs.centre, pairs.diameter)
     if prior is not None:
         prior = PosePrior(*map(xp.asarray, prior))
-    weight = lm_weights(config, found.weight, found.precision)
+    weight = lm_weights(config.advanced.refine, found.weight, found.precision)
     K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
-    result = solver.weighted_lm(found.points, found.pixels, weight, K, T, config.lm, prior=prior)
+    result = solver.weighted_lm(found.points, found.pixels, weight, K, T, config.advanced.lm, prior=prior)
     blind = (found.weight > 0).sum(axis=1) < LEAST_WEIGHTED
     T_found = xp.where(blind[:, None, None], np.nan, result.T_camera_object)
     solved = T_found, result.covariance, result.statistics.status, blind
@@ -137,7 +137,7 @@ def refine(
     *,
     runner: Runner,
     solver: PnpSolver,
-    config: RefineConfig,
+    config: EstimatorConfig,
     radius_px: float,
     T_anchor: Floats | None = None,
 ) -> Refined:
@@ -149,7 +149,7 @@ def refine(
         object_index: integers [M], the objects of ``maker``.
         runner: of ``refiner``, open.
         solver: of the device where ``maker`` works.
-        config: ``survivors`` and the options of tracking are not read.
+        config: ``refine.iterations``, ``advanced.refine`` and ``advanced.lm``.
         radius_px: R of the flow probability, pixels of the crop, of the bundle.
         T_anchor: float64 [M,4,4], the poses that the prior is about, where refinement began; by default where it starts
             now.
@@ -159,16 +159,16 @@ def refine(
     state = _State(maker, T, anchor, np.asarray(object_index, np.int64))
     state.fail(np.logical_not(np.isfinite(state.T).all(axis=(1, 2))), NO_START)
     state.fail(~maker.in_sight(state.T, state.object_index), OUT_OF_SIGHT)
-    for _ in range(config.iterations):
+    for _ in range(config.refine.iterations):
         if not state.active.size:
             break
         _iterate(state, runner, solver, config, radius_px)
     return state.result()
 
 
-def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: RefineConfig, radius_px: float) -> None:
+def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: EstimatorConfig, radius_px: float) -> None:
     """Render, compare and solve once for all active hypotheses."""
-    ops, xp = state.maker.ops, state.maker.ops.xp
+    ops, xp, options = state.maker.ops, state.maker.ops.xp, config.advanced.refine
     stride = state.maker.size // runner.outputs["flow"].shape[-1]  # type: ignore[operator]  # not the batch axis
     pairs = state.maker.make(state.T[state.active], state.object_index[state.active])
     points, cells = pairs.cells(stride)
@@ -180,10 +180,10 @@ def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: RefineCon
             return
         shown = np.flatnonzero(~hidden)
         pairs, points = pairs.take(shown), points[xp.asarray(shown)]
-    outputs = run_batched(ops, runner, {"query": pairs.query, "render": pairs.render}, config.micro_batch)
+    outputs = run_batched(ops, runner, {"query": pairs.query, "render": pairs.render}, options.micro_batch)
     anchor = state.anchor[state.active]
     parts: dict[str, Any] = {"solver": solver, "config": config, "radius_px": radius_px}
-    state.advance(pairs, refine_step(pairs, points, cells, outputs, anchor, **parts), config)
+    state.advance(pairs, refine_step(pairs, points, cells, outputs, anchor, **parts), options)
 
 
 @dataclass(eq=False)
@@ -218,7 +218,7 @@ class _State:
         self.covariance[members] = np.nan
         self.active = np.setdiff1d(self.active, members)
 
-    def advance(self, pairs: Pairs, now: Comparison, config: RefineConfig) -> None:
+    def advance(self, pairs: Pairs, now: Comparison, config: AdvancedRefineConfig) -> None:
         """Take the poses found for the active ones; fail those without, and end those that hardly moved."""
         a = self.active
         self.T[a], self.covariance[a] = now.T_camera_object, now.covariance

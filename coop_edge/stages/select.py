@@ -6,8 +6,8 @@ Score. Of a refined hypothesis with confidences W, residuals e at its final pose
     a = mean over the rendered cells of certainty (1 - exp(-R / b))     (the share expected to be visible and matched)
     score = (q min(1, a / full_support))^(1 - w) evidence^w
 
-with the coarse evidence (matched probability of RANSAC's inliers, at most 1; see ``CoarseConfig``) and
-w = ``coarse_weight``. While tracking there is no coarse evidence, and w = 0. Without refinement the score is the coarse
+with the coarse evidence (matched probability of RANSAC's inliers, at most 1; see ``AdvancedCoarseConfig``) and w =
+``coarse_weight``. While tracking there is no coarse evidence, and w = 0. Without refinement the score is the coarse
 evidence.
 """
 
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.config import SelectConfig
+from coop_edge.config import AdvancedSelectConfig, EstimatorConfig, SelectConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.runtime.base import Runner
@@ -110,7 +110,7 @@ def select(
     count: int,
     objects: Sequence[ObjectModel],
     object_index: NDArray[np.integer],
-    config: SelectConfig,
+    config: EstimatorConfig,
     *,
     evidence: Floats | None = None,
     reasons: Sequence[str] | None = None,
@@ -119,18 +119,18 @@ def select(
 ) -> Selection:
     """Score M hypotheses, reject what disagrees, keep the best of each of ``count`` detections.
 
-    detection, object_index [M]. evidence [M] and reasons [M] are those of the coarse stage (None: there was none).
-    T_previous [M,4,4]: the poses tracked from; failures then are ``LOST``, and why. Among the poses of a symmetric
-    object that look the same the one nearest to T_previous is returned, without it the one least turned against the
-    camera. Of equal scores the earlier hypothesis wins.
+    detection, object_index [M]. config: ``select`` and ``advanced.select``. evidence [M] and reasons [M] are those of
+    the coarse stage (None: there was none). T_previous [M,4,4]: the poses tracked from; failures then are ``LOST``, and
+    why. Among the poses of a symmetric object that look the same the one nearest to T_previous is returned, without it
+    the one least turned against the camera. Of equal scores the earlier hypothesis wins.
     """
     index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
-    found = measure_fit(refined, config)
-    scores = inlier_scores(refined, found, evidence, config)
+    found = measure_fit(refined, config.advanced.select)
+    scores = inlier_scores(refined, found, evidence, config.advanced.select)
     if rescore is not None and len(refined):
         scores = rescore(refined, index, scores)
     rejected = tuple(
-        (reasons[i] if reasons else "") or refined.reasons[i] or _rejection(refined, found, scores, config, i)
+        (reasons[i] if reasons else "") or refined.reasons[i] or _rejection(refined, found, scores, config.select, i)
         for i in range(len(refined))
     )
     chosen = np.full(count, -1, np.int64)
@@ -143,7 +143,7 @@ def select(
 
 
 def survivors(
-    refined: Refined, evidence: Floats | None, detection: Indices, config: SelectConfig, kept: int
+    refined: Refined, evidence: Floats | None, detection: Indices, config: AdvancedSelectConfig, kept: int
 ) -> Indices:
     """Return the rows, ascending, of the ``kept`` best scored hypotheses of each detection.
 
@@ -157,7 +157,7 @@ def survivors(
     return np.sort(order[place < kept])
 
 
-def measure_fit(refined: Refined, config: SelectConfig) -> Fit:
+def measure_fit(refined: Refined, config: AdvancedSelectConfig) -> Fit:
     """Measure the hypotheses of the last iteration at their final poses."""
     threshold = config.inlier_px * refined.crop_size / REFERENCE_SIZE
     ok = refined.ok[:, None]
@@ -174,7 +174,7 @@ def measure_fit(refined: Refined, config: SelectConfig) -> Fit:
     return Fit(ratio, support, count, rms)
 
 
-def inlier_scores(refined: Refined, found: Fit, evidence: Floats | None, config: SelectConfig) -> Floats:
+def inlier_scores(refined: Refined, found: Fit, evidence: Floats | None, config: AdvancedSelectConfig) -> Floats:
     """Scores [M] in [0, 1], by the equation in the module's docstring; 0 of what failed."""
     coarse = np.ones(len(refined)) if evidence is None else np.asarray(evidence, np.float64)
     weight = 0.0 if evidence is None else config.coarse_weight

@@ -69,7 +69,7 @@ def turns(
     iterations = config.refine.iterations
 
     def refined_by(share: int) -> Refined:
-        options = replace(config.refine, iterations=share)
+        options = replace(config, refine=replace(config.refine, iterations=share))
         with clock("refine"):
             return refine(
                 maker, T, index, runner=runner, solver=solver, config=options, radius_px=radius_px, T_anchor=anchor
@@ -79,7 +79,7 @@ def turns(
         first = refined_by(1)
         iterations -= 1
         with clock("select"):
-            rows = survivors(first, evidence, detection, config.select, config.refine.survivors)
+            rows = survivors(first, evidence, detection, config.advanced.select, config.refine.survivors)
         T, anchor, index = first.T_camera_object[rows], anchor[rows], index[rows]
         reasons = [first.reasons[i] for i in rows]
     done = np.zeros(len(T), np.int64)

@@ -84,7 +84,7 @@ class CoarseNetConfig(Config):
     """Channels in which tokens are compared ("dot")."""
 
     def __post_init__(self) -> None:
-        self._nested(trunk=TrunkConfig)
+        super().__post_init__()
         self._choice("head", ("hybrid", "classification", "regression"))
         self._choice("logits", ("dot", "linear"))
         self._int("match_dim", 1, 4096)
@@ -116,7 +116,7 @@ class RefinerNetConfig(Config):
     """R of the flow probability P_R = 1 - exp(-R / b), pixels."""
 
     def __post_init__(self) -> None:
-        self._nested(trunk=TrunkConfig)
+        super().__post_init__()
         self._int("match_dim", 1, 4096)
         if self.stride not in (4, 8, 16):
             raise ConfigError(f"RefinerNetConfig.stride = {self.stride!r}: wanted 4, 8 or 16")
@@ -148,7 +148,7 @@ class SelectorNetConfig(Config):
     """Encoder and decoder."""
 
     def __post_init__(self) -> None:
-        self._nested(trunk=TrunkConfig)
+        super().__post_init__()
 
 
 NetConfig = CoarseNetConfig | RefinerNetConfig | SelectorNetConfig

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from coop_edge.config import EstimatorConfig, RefineConfig
+from coop_edge.config import EstimatorConfig
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.batches import run_batched
 from coop_edge.stages.refine import refine
@@ -36,7 +36,7 @@ def evaluate_refiner(
     net: RefinerNet,
     batches: Sequence[tuple[RefinerBatch, Sequence[PairRecord]]],
     device: torch.device,
-    config: RefineConfig | None = None,
+    config: EstimatorConfig | None = None,
 ) -> dict[str, float]:
     """Return figures over all pairs; ``batches`` are those of a stream with ``keep_scenes=True``.
 
@@ -53,15 +53,15 @@ def evaluate_refiner(
     flow_calibration_error, certainty_calibration_error: mean over pixels of |predicted probability - observed share|
     of its decile bin; for the flow the probability is P_R, the event an error below R along one axis.
     """
-    config = replace(config or RefineConfig(), iterations=ITERATIONS)
+    config = _with_iterations(config or EstimatorConfig(), ITERATIONS)
     parts: list[dict[str, Array]] = []
     for batch, records in batches:
         size, stride = batch.query.shape[1], net.config.stride
         with TorchRunner("refiner", net.export_outputs, size=size, stride=stride, device=device) as runner:
             pairs = pairs_of(batch, centres_of(records))
             feed = {"query": pairs.query, "render": pairs.render}
-            pixels = _pixel_figures(net, batch, run_batched(pairs.ops, runner, feed, config.micro_batch))
-            parts.append(pixels | _pose_errors(net, batch, records, runner, config))
+            outputs = run_batched(pairs.ops, runner, feed, config.advanced.refine.micro_batch)
+            parts.append(_pixel_figures(net, batch, outputs) | _pose_errors(net, batch, records, runner, config))
     if not parts:
         return {}
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -69,23 +69,27 @@ def evaluate_refiner(
 
 
 def _pose_errors(
-    net: RefinerNet, batch: RefinerBatch, records: Sequence[PairRecord], runner: Runner, config: RefineConfig
+    net: RefinerNet, batch: RefinerBatch, records: Sequence[PairRecord], runner: Runner, config: EstimatorConfig
 ) -> dict[str, Array]:
     """Return the pose errors [N] at the start, after refinement alone, and after turns with the outline stage."""
     maker, index, start = RerenderedPairs(batch, records), np.arange(len(batch.query)), batch.T_init
     stages: dict[str, Any] = {"runner": runner, "solver": SOLVER, "radius_px": net.config.radius_px}
 
     def refined(T: Array, iterations: int) -> Array:
-        share = replace(config, iterations=iterations)
-        found = refine(maker, T, index, config=share, T_anchor=start, **stages)
+        found = refine(maker, T, index, config=_with_iterations(config, iterations), T_anchor=start, **stages)
         return np.where(found.ok[:, None, None], found.T_camera_object, T)
 
     once = refined(start, 1)
     last = refined(once, ITERATIONS - 1)
-    left = turns(maker, start, index, config=EstimatorConfig(refine=config), **stages)
+    left = turns(maker, start, index, config=config, **stages)
     aligned = np.where(left.refined.ok[:, None, None], left.refined.T_camera_object, last)
     poses = {"before": start, "once": once, "last": last, "turns": aligned}
     return {name: pose_error(batch, T) for name, T in poses.items()} | {"aligned": left.aligned}
+
+
+def _with_iterations(config: EstimatorConfig, iterations: int) -> EstimatorConfig:
+    """Return the options with another number of refinement iterations."""
+    return replace(config, refine=replace(config.refine, iterations=iterations))
 
 
 def pose_error(batch: RefinerBatch, T_camera_object: Array) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.config import CoarseConfig, RansacConfig
+from coop_edge.config import EstimatorConfig
 from coop_edge.geometry.crop import CropCamera
 from coop_edge.ops.base import Decoded
 from coop_edge.ops.cpu import CpuOperations
@@ -28,7 +28,7 @@ SOLVER = CpuPnpSolver()
 
 
 def match_poses(
-    batch: CoarseBatch, probability: Array, index: Array, offset: Array, ransac: RansacConfig | None = None
+    batch: CoarseBatch, probability: Array, index: Array, offset: Array, config: EstimatorConfig | None = None
 ) -> CoarsePoses:
     """Solve for the poses of N queries, each from the matches with its one template, as the estimator does.
 
@@ -36,19 +36,18 @@ def match_poses(
         batch: N pairs.
         probability, index, offset: of the coarse decoder, float32 [N,T], int32 [N,T] and float32 [N,T,2]; they may hold
             anything, NaN included.
-        ransac: the estimator's by default.
+        config: the estimator's options; the defaults if None.
     """
     n, size = batch.query.shape[:2]
     maps = np.ascontiguousarray(batch.template_points)[:, None]
     decoded = Decoded(probability[:, None], index[:, None], offset[:, None])
-    config = CoarseConfig()
+    config = config or EstimatorConfig()
     return coarse_poses(
-        *OPS.lift(decoded, np.zeros((n, 1), np.int64), list(maps), PATCH, config.min_probability),
+        *OPS.lift(decoded, np.zeros((n, 1), np.int64), list(maps), PATCH, config.advanced.coarse.min_probability),
         batch.K_query,
         ops=OPS,
         solver=SOLVER,
-        ransac=ransac or RansacConfig(),
-        min_inliers=config.min_inliers,
+        config=config,
         size=size,
         patch=PATCH,
     )

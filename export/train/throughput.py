@@ -46,7 +46,7 @@ class Throughput:
         return "\n".join([*lines, f"{'all':<10} {self.total:>10.1f}"])
 
 
-class StageClock:
+class MarkClock:
     """Measures the time between marks, by name. On a GPU marks are events on its stream: only ``seconds`` waits."""
 
     def __init__(self, device: torch.device) -> None:
@@ -94,7 +94,7 @@ def measure(role: str, options: TrainOptions, config: NetConfig, seconds: float)
     ) as stream:  # fmt: skip
         for _ in range(3):
             learner.step(next(stream), 1.0, 0.0)
-        clock = StageClock(device)
+        clock = MarkClock(device)
         stream.watch(clock.mark)
         if device.type == "cuda":
             torch.cuda.synchronize()

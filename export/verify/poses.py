@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.config import RansacConfig, RefineConfig
+from coop_edge.config import EstimatorConfig, RansacConfig
 from coop_edge.pnp.base import PnpStatus
 from coop_edge.stages.refine import refine_step
 from export.data.batch import CoarseBatch, RefinerBatch
@@ -31,8 +31,8 @@ PX_BOUND = 0.1
 """On the median over pairs of the mean distance, in pixels of the crop, that a pose moves the model points' images."""
 DIAMETER_BOUND = 1e-3
 """On the median over pairs of the mean distance that a pose moves the model points, in diameters."""
-RANSAC = RansacConfig(threshold_px=4.0)
-"""Narrower than the estimator's: a match that moves by a few pixels is then found by the pose."""
+CONFIG = EstimatorConfig(ransac=RansacConfig(threshold_px=4.0))
+"""RANSAC's threshold is narrower than the estimator's: a match that moves by a few pixels is then found by the pose."""
 MIN_POSES = 16
 """Pairs with a pose from PyTorch that a verdict needs."""
 MODEL_POINTS = 256
@@ -99,14 +99,14 @@ class PoseRow:
 
 def matched_poses(batch: CoarseBatch, outputs: Mapping[str, Array]) -> Poses:
     """Poses from ``probability`` [N,T], ``index`` [N,T] and ``offset`` [N,T,2]."""
-    found = match_poses(batch, outputs["probability"], outputs["index"], outputs["offset"], RANSAC)
+    found = match_poses(batch, outputs["probability"], outputs["index"], outputs["offset"], CONFIG)
     return Poses(found.T_crop_object, found.status == PnpStatus.SOLVED)
 
 
 def refined_poses(batch: CentredBatch, outputs: Mapping[str, Array], *, stride: int, radius_px: float) -> Poses:
     """Poses from the refiner's outputs, one step of the estimator's refinement from ``T_init``."""
     pairs = pairs_of(batch, batch.centre)
-    parts: dict[str, Any] = {"solver": SOLVER, "config": RefineConfig(), "radius_px": radius_px}
+    parts: dict[str, Any] = {"solver": SOLVER, "config": CONFIG, "radius_px": radius_px}
     found = refine_step(pairs, *pairs.cells(stride), outputs, batch.T_init, **parts)
     solved = found.status == PnpStatus.SOLVED
     return Poses(np.where(solved[:, None, None], found.T_crop_object, np.nan), solved)

@@ -6,7 +6,16 @@ import dataclasses
 
 import pytest
 
-from coop_edge import ConfigError, EstimatorConfig, LmConfig, RansacConfig, RefineConfig
+from coop_edge import (
+    AdvancedConfig,
+    ConfigError,
+    EstimatorConfig,
+    LmConfig,
+    OutlineConfig,
+    RansacConfig,
+    RansacSearchConfig,
+    RefineConfig,
+)
 
 
 def test_empty_mapping_gives_the_defaults_and_round_trips():
@@ -16,8 +25,10 @@ def test_empty_mapping_gives_the_defaults_and_round_trips():
 
 
 def test_nested_values_arrive():
-    config = EstimatorConfig.from_dict({"refine": {"iterations": 2, "lm": {"loss": "cauchy"}}, "ransac": {"seed": 7}})
-    assert config.refine == RefineConfig(iterations=2, lm=LmConfig(loss="cauchy"))
+    advanced = {"lm": {"loss": "cauchy"}}
+    config = EstimatorConfig.from_dict({"refine": {"iterations": 2}, "ransac": {"seed": 7}, "advanced": advanced})
+    assert config.refine == RefineConfig(iterations=2)
+    assert config.advanced == AdvancedConfig(lm=LmConfig(loss="cauchy"))
     assert config.ransac == RansacConfig(seed=7)
 
 
@@ -26,28 +37,37 @@ def test_nested_values_arrive():
     [
         ({"refine": {"iteration": 3}}, "did you mean 'iterations'?"),
         ({"refin": {}}, "did you mean 'refine'?"),
-        ({"zzz": 1}, "options: coarse, outline, ransac, refine, select"),
+        ({"zzz": 1}, "options: advanced, coarse, outline, ransac, refine, select"),
         ({"ransac": {"threshold_px": 0}}, "RansacConfig.threshold_px = 0"),
         ({"ransac": {"threshold_px": float("nan")}}, "threshold_px"),
-        ({"ransac": {"minimal": "p4p"}}, "one of 'p3p', 'epnp'"),
-        ({"ransac": {"hypotheses": 2.5}}, "an integer in"),
-        ({"ransac": {"refine": 1}}, "True or False"),
-        ({"ransac": {"sample_size": 3}}, "[4, 6]"),
-        ({"refine": {"lm": {"damping": -1}}}, "LmConfig.damping"),
+        ({"advanced": {"ransac": {"minimal": "p4p"}}}, "one of 'p3p', 'epnp'"),
+        ({"advanced": {"ransac": {"hypotheses": 2.5}}}, "an integer in"),
+        ({"advanced": {"ransac": {"refine": 1}}}, "True or False"),
+        ({"advanced": {"ransac": {"sample_size": 3}}}, "[4, 6]"),
+        ({"advanced": {"lm": {"damping": -1}}}, "LmConfig.damping"),
         ({"coarse": {"margin": 0.5}}, "CoarseConfig.margin"),
-        ({"coarse": {"min_probability": 1.5}}, "CoarseConfig.min_probability"),
-        ({"coarse": {"min_inliers": 3}}, "CoarseConfig.min_inliers = 3: wanted an integer in [4, 4096]"),
-        ({"coarse": {"micro_batch": 0}}, "CoarseConfig.micro_batch"),
-        ({"refine": {"stop_px": -0.1}}, "RefineConfig.stop_px"),
-        ({"refine": {"stop_diameter": float("inf")}}, "RefineConfig.stop_diameter"),
-        ({"refine": {"micro_batch": 0}}, "RefineConfig.micro_batch"),
+        ({"advanced": {"coarse": {"min_probability": 1.5}}}, "AdvancedCoarseConfig.min_probability"),
+        (
+            {"advanced": {"coarse": {"min_inliers": 3}}},
+            "AdvancedCoarseConfig.min_inliers = 3: wanted an integer in [4, 4096]",
+        ),
+        ({"advanced": {"coarse": {"micro_batch": 0}}}, "AdvancedCoarseConfig.micro_batch"),
+        ({"advanced": {"refine": {"stop_px": -0.1}}}, "AdvancedRefineConfig.stop_px"),
+        ({"advanced": {"refine": {"stop_diameter": float("inf")}}}, "AdvancedRefineConfig.stop_diameter"),
+        ({"advanced": {"refine": {"micro_batch": 0}}}, "AdvancedRefineConfig.micro_batch"),
         ({"select": {"min_score": 2}}, "SelectConfig.min_score"),
-        ({"select": {"inlier_px": 0}}, "SelectConfig.inlier_px"),
+        ({"advanced": {"select": {"inlier_px": 0}}}, "AdvancedSelectConfig.inlier_px"),
         ({"select": {"min_inlier_ratio": 1.1}}, "SelectConfig.min_inlier_ratio"),
         ({"select": {"min_inliers": -1}}, "SelectConfig.min_inliers"),
-        ({"select": {"full_support": 0}}, "SelectConfig.full_support"),
-        ({"select": {"coarse_weight": 2}}, "SelectConfig.coarse_weight"),
+        ({"advanced": {"select": {"full_support": 0}}}, "AdvancedSelectConfig.full_support"),
+        ({"advanced": {"select": {"coarse_weight": 2}}}, "AdvancedSelectConfig.coarse_weight"),
         ({"coarse": 3}, "EstimatorConfig.coarse = 3: wanted CoarseConfig"),
+        ({"advanced": {"lm": 3}}, "AdvancedConfig.lm = 3: wanted LmConfig"),
+        ({"refine": {"prior_depth": 1}}, "no option 'prior_depth'; did you mean 'advanced.refine.prior_depth'?"),
+        ({"refine": {"lm": {"loss": "huber"}}}, "RefineConfig has no option 'lm'; did you mean 'advanced.lm'?"),
+        ({"coarse": {"micro_batch": 42}}, "did you mean 'advanced.coarse.micro_batch'? (options: candidates, "),
+        ({"advanced": {"refine": {"iterations": 2}}}, "did you mean 'refine.iterations'? (options: margin, "),
+        ({"advanced": {"outline": {"rounds": 2}}}, "AdvancedConfig has no option 'outline'; did you mean 'outline'?"),
     ],
 )
 def test_refusals(values, says):
@@ -70,12 +90,32 @@ def value_of(config, name):
 def test_every_option_can_be_set_by_a_text():
     config = EstimatorConfig()
     names = EstimatorConfig.names()
-    assert {"coarse.margin", "refine.lm.loss", "ransac.refine", "select.min_score"} <= set(names)
+    assert {"coarse.margin", "advanced.lm.loss", "advanced.ransac.refine", "select.min_score"} <= set(names)
     assert len(names) == sum(1 for _ in leaves(config.to_dict()))
     assert config.updated(f"{name}={value_of(config, name)}" for name in names) == config
     for name in names:
         (value,) = leaves(EstimatorConfig.parse([f"{name}={value_of(config, name)}"]))
         assert type(value) is type(value_of(config, name)), name
+
+
+def test_a_user_is_shown_about_fifteen_options_and_the_rest_is_advanced():
+    shown = [name for name in EstimatorConfig.names() if not name.startswith("advanced.")]
+    assert [name for name in shown if not name.startswith("outline.")] == [
+        "coarse.hypotheses",
+        "coarse.candidates",
+        "coarse.margin",
+        "ransac.threshold_px",
+        "ransac.seed",
+        "refine.iterations",
+        "refine.track_iterations",
+        "refine.survivors",
+        "select.min_score",
+        "select.min_inlier_ratio",
+        "select.min_inliers",
+    ]
+    assert {"iterations", "track_iterations", "rounds", "min_share"} <= set(OutlineConfig.names())
+    again = {name.removeprefix("advanced.") for name in EstimatorConfig.names() if name not in shown}
+    assert not again & set(shown)
 
 
 def leaves(values):
@@ -88,13 +128,14 @@ def test_texts_change_what_they_name_and_nothing_else():
     after = before.updated(
         [
             "refine.iterations=3",
-            "refine.lm.loss=huber",
-            "ransac.confidence=1e-1",
-            "ransac.refine=False",
+            "advanced.lm.loss=huber",
+            "advanced.ransac.confidence=1e-1",
+            "advanced.ransac.refine=False",
         ]
     )
-    refine = dataclasses.replace(before.refine, iterations=3, lm=LmConfig(loss="huber"))
-    assert after == EstimatorConfig(refine=refine, ransac=RansacConfig(confidence=0.1, refine=False))
+    refine = dataclasses.replace(before.refine, iterations=3)
+    advanced = AdvancedConfig(lm=LmConfig(loss="huber"), ransac=RansacSearchConfig(confidence=0.1, refine=False))
+    assert after == EstimatorConfig(refine=refine, advanced=advanced)
     assert before == EstimatorConfig(refine=RefineConfig(survivors=3))
     assert before.updated([]) == before
     assert LmConfig().updated(["loss=cauchy"]) == LmConfig(loss="cauchy")
@@ -107,19 +148,22 @@ def test_texts_change_what_they_name_and_nothing_else():
         (["=3"], "wanted NAME=VALUE"),
         (["refine.=3"], "wanted NAME=VALUE"),
         (["refine.iteration=3"], "RefineConfig has no option 'iteration'; did you mean 'iterations'? (options: "),
-        (["refin.iterations=3"], "EstimatorConfig has no option 'refin'; did you mean 'refine'? (options: coarse, "),
+        (["refin.iterations=3"], "EstimatorConfig has no option 'refin'; did you mean 'refine'? (options: advanced, "),
         (["min_inlier_ratio=1"], "did you mean 'select.min_inlier_ratio'?"),
-        (["refine=3"], "refine is a group of options; set one of refine.iterations, refine.survivors, "),
+        (["refine.prior_depth=1"], "did you mean 'advanced.refine.prior_depth'? (options: iterations, "),
+        (["refine.lm.loss=huber"], "RefineConfig has no option 'lm'; did you mean 'advanced.lm'?"),
+        (["hypotheses=3"], "did you mean 'coarse.hypotheses' or 'advanced.ransac.hypotheses'?"),
+        (["refine=3"], "refine is a group of options; set one of refine.iterations, refine.track_iterations, "),
         (["refine.iterations.x=3"], "RefineConfig.iterations is an option, it has none inside"),
         (["refine.iterations=3.5"], "setting 'refine.iterations=3.5': wanted an integer, got '3.5'"),
-        (["refine.margin=wide"], "setting 'refine.margin=wide': wanted a number, got 'wide'"),
-        (["ransac.refine=1"], "setting 'ransac.refine=1': wanted true or false, got '1'"),
-        (["ransac.minimal=p4p"], "setting 'ransac.minimal=p4p': wanted one of p3p, epnp, got 'p4p'"),
+        (["coarse.margin=wide"], "setting 'coarse.margin=wide': wanted a number, got 'wide'"),
+        (["advanced.ransac.refine=1"], "setting 'advanced.ransac.refine=1': wanted true or false, got '1'"),
+        (["advanced.ransac.minimal=p4p"], "minimal=p4p': wanted one of p3p, epnp, got 'p4p'"),
         (["refine.iterations=300"], "RefineConfig.iterations = 300: wanted an integer in [0, 100]"),
-        (["refine.margin=nan"], "RefineConfig.margin = nan: wanted a number in [1, 4]"),
+        (["advanced.refine.margin=nan"], "AdvancedRefineConfig.margin = nan: wanted a number in [1, 4]"),
         (
-            ["refine.margin=2", "refine.margin=3"],
-            "refine.margin=3': refine.margin has been given already, as 2.0",
+            ["coarse.margin=2", "coarse.margin=3"],
+            "coarse.margin=3': coarse.margin has been given already, as 2.0",
         ),
     ],
 )

@@ -151,9 +151,9 @@ def test_a_run_with_real_networks(root, tiny, tmp_path):
          {"coarse.hypotheses": 5, "refine.iterations": 2, "ransac.seed": 3}),
         (["--stage", "coarse"], {"refine.iterations": 0}),
         (["--stage", "refined"], {"refine.iterations": 5}),
-        (["--set", "coarse.min_inliers=9", "--set", "select.min_score=0.5"],
-         {"coarse.min_inliers": 9, "select.min_score": 0.5}),
-        (["--set", "refine.lm.loss=huber"], {"refine.lm.loss": "huber"}),
+        (["--set", "advanced.coarse.min_inliers=9", "--set", "select.min_score=0.5"],
+         {"advanced.coarse.min_inliers": 9, "select.min_score": 0.5}),
+        (["--set", "advanced.lm.loss=huber"], {"advanced.lm.loss": "huber"}),
     ],
 )  # fmt: skip
 def test_options_of_the_estimator(arguments, expected):

@@ -21,7 +21,7 @@ from benchmarks.accuracy.journal import Journal, journal_path
 from benchmarks.accuracy.methods import MethodOptions, OursMethod, estimator_config
 from benchmarks.accuracy.results import read_rows
 from benchmarks.accuracy.run import run, share_cores
-from coop_edge import ConfigError, InputError
+from coop_edge import ConfigError, EstimatorConfig, InputError
 from tests.benchmarks.bop import Knowing, scene_of, write_dataset
 from tests.runtime.networks import tiny_bundle
 
@@ -203,7 +203,8 @@ def test_options_that_cannot_be_meant(tiny):
 
 
 def test_processes_give_what_one_gives(dataset, tiny, tmp_path):
-    boxes, options, found = read_boxes(dataset, "visib"), MethodOptions("ours", engines=tiny, config=LENIENT), {}
+    options = MethodOptions("ours", engines=tiny, config=EstimatorConfig.parse(LENIENT))
+    boxes, found = read_boxes(dataset, "visib"), {}
     before = dict(os.environ)
     for processes in (1, 2):
         with Journal(tmp_path / f"{processes}.part", OPTIONS) as journal:
@@ -226,18 +227,19 @@ def test_an_error_in_a_process_reaches_the_caller(dataset, tmp_path):
         assert journal.done == {}
 
 
-LENIENT = {
-    "coarse": {"min_inliers": 4},
-    "ransac": {"threshold_px": 40.0},
-    "select": {"min_inlier_ratio": 0.0, "min_inliers": 0},
-}
+LENIENT = [
+    "advanced.coarse.min_inliers=4",
+    "ransac.threshold_px=40",
+    "select.min_inlier_ratio=0",
+    "select.min_inliers=0",
+]
 """Of the networks of ``tiny_bundle``, whose weights are random, some poses then pass."""
 
 
 def test_killed_and_given_again(root, tiny, tmp_path):
     """SIGKILL in the middle; the same command ends with what an undisturbed one gives."""
     csv = tmp_path / "a.csv"
-    settings = [f"--set={section}.{name}={value}" for section, each in LENIENT.items() for name, value in each.items()]
+    settings = [f"--set={setting}" for setting in LENIENT]
     command = [sys.executable, "-m", "benchmarks.accuracy", str(root), "--engines", tiny, "--processes", "1", *settings]
     with (tmp_path / "log").open("wb") as log:
         running = subprocess.Popen([*command, "--csv", str(csv)], cwd=REPOSITORY, stdout=log, stderr=log)

@@ -116,11 +116,11 @@ class TestEstimate:
     def test_any_option_can_be_set(self, command, answer):
         asked = answer(FOUND)
         assert invoke(*command, "--hypotheses", 2).exit_code == 0
-        result = invoke(*command, "--set", "refine.lm.loss=huber", "--set", "outline.iterations=0", "--hypotheses", 2)
+        result = invoke(*command, "--set", "advanced.lm.loss=huber", "--set", "outline.iterations=0", "--hypotheses", 2)
         assert result.exit_code == 0, result.output
         plain, config = (estimator.config for estimator, *_ in asked)
         assert plain == EstimatorConfig(coarse=CoarseConfig(hypotheses=2))
-        assert config == plain.updated(["refine.lm.loss=huber", "outline.iterations=0"]) != plain
+        assert config == plain.updated(["advanced.lm.loss=huber", "outline.iterations=0"]) != plain
 
     @pytest.mark.parametrize(
         ("options", "says"),

@@ -56,7 +56,7 @@ def test_every_case_calls_what_it_says(report, calls):
         assert (figures["n"], figures["of"]) == (4, case.detections)
         # One to fill buffers, those timed, those for the networks; with one detection the cold one too.
         assert len(made) == 1 + 4 + FEWEST + (told[0] == "estimate" and case.detections == 1)
-    assert all(config.refine.stop_px == config.refine.stop_diameter == 0.0 for _, config, _ in calls)
+    assert all(config.advanced.refine.stop_px == 0 == config.advanced.refine.stop_diameter for _, config, _ in calls)
     assert all((config.refine.iterations, config.refine.track_iterations) == (2, 2) for _, config, _ in calls)
     assert all(config.outline.iterations == 1 for _, config, _ in calls)
     # The first call of each Estimator comes before it is warm.
@@ -115,7 +115,7 @@ def test_memory_knows_of_what_was_held_for_a_moment():
     assert before + 32 < memory()["peak_mb"] < before + 256
 
 
-@pytest.mark.parametrize("setting", ["coarse.hypotheses=2", "refine.stop_px=1"])
+@pytest.mark.parametrize("setting", ["coarse.hypotheses=2", "advanced.refine.stop_px=1"])
 def test_what_the_cases_fix_cannot_be_set(folder, setting):
     with pytest.raises(ConfigError, match="has been given already"):
         measure(folder, **{**QUICK, "settings": [setting]})

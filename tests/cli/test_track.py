@@ -309,7 +309,7 @@ class TestCommand:
             (["--track-iterations", "0"], "RefineConfig.track_iterations = 0: wanted an integer in [1, 100]"),
             (["--track-iterations", "2.5"], "--track-iterations"),
             (["--set", "refine.track_iterations=few"], "wanted an integer, got 'few'"),
-            (["--set", "tracking=1"], "EstimatorConfig has no option 'tracking' (options: coarse, outline, "),
+            (["--set", "tracking=1"], "EstimatorConfig has no option 'tracking' (options: advanced, coarse, "),
             (["--overlay", "frames"], "is the folder of the frames themselves"),
         ],
     )

@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from coop_edge.config import RansacConfig
+from coop_edge.config import RansacConfig, RansacSearchConfig
 from coop_edge.geometry import se3
 from tests.oracles import pnp_lm
 
@@ -132,35 +132,35 @@ def msac(R, t, X, u, K, threshold):
     return np.minimum(e2, threshold**2).sum(), e2 < threshold**2
 
 
-def ransac(X, u, K, config: RansacConfig, problem=0):
+def ransac(X, u, K, config: RansacConfig, search: RansacSearchConfig, problem=0):
     """One problem, valid points only: (R, t, inliers, hypotheses drawn, score), or None."""
     n = len(X)
-    m = 3 if config.minimal == "p3p" else min(config.sample_size, n)
+    m = 3 if search.minimal == "p3p" else min(search.sample_size, n)
     rays = np.column_stack([u, np.ones(n)]) @ np.linalg.inv(K).T
     best, best_score, drawn = None, np.inf, 0
-    while drawn < config.hypotheses:
-        for h in range(drawn, min(drawn + ROUND, config.hypotheses)):
+    while drawn < search.hypotheses:
+        for h in range(drawn, min(drawn + ROUND, search.hypotheses)):
             s = sample(config.seed, problem, h, n, m)
-            for R, t in _minimal(X[s], u[s], rays[s], K, config):
+            for R, t in _minimal(X[s], u[s], rays[s], K, search):
                 score, _ = msac(R, t, X, u, K, config.threshold_px)
                 if score < best_score:
                     best, best_score = (R, t), score
-        drawn = min(drawn + ROUND, config.hypotheses)
-        if best is not None and config.confidence < 1:
+        drawn = min(drawn + ROUND, search.hypotheses)
+        if best is not None and search.confidence < 1:
             k = msac(*best, X, u, K, config.threshold_px)[1].sum()
             p = np.prod([(k - i) / (n - i) for i in range(m)])
-            if k >= m and (p == 1 or drawn * np.log1p(-p) <= np.log1p(-config.confidence)):
+            if k >= m and (p == 1 or drawn * np.log1p(-p) <= np.log1p(-search.confidence)):
                 break
     if best is None:
         return None
-    if config.refine:
+    if search.refine:
         best = refine(*best, X, u, K, config)
     score, inliers = msac(*best, X, u, K, config.threshold_px)
     return *best, inliers, drawn, score
 
 
-def _minimal(X, u, rays, K, config):
-    if config.minimal == "epnp":
+def _minimal(X, u, rays, K, search):
+    if search.minimal == "epnp":
         pose = epnp(X, u, K)
         return [] if pose is None else [pose]
     ab, ac = X[1] - X[0], X[2] - X[0]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.pnp_problems import make_problems, pose_errors
-from coop_edge.config import RansacConfig
+from coop_edge.config import RansacConfig, RansacSearchConfig
 from coop_edge.pnp.base import PnpStatus
 from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.pnp.cuda import CudaPnpSolver
@@ -25,14 +25,14 @@ def solver(device):  # noqa: F811
     return CudaPnpSolver(device)
 
 
-def solve(solver, X, u, valid, K, config=None, dtype=np.float64):
+def solve(solver, X, u, valid, K, dtype=np.float64, **options):
     put = solver.device.xp.asarray
-    result = solver.ransac_epnp(put(X.astype(dtype)), put(u.astype(dtype)), put(valid), put(K), config)
+    result = solver.ransac_epnp(put(X.astype(dtype)), put(u.astype(dtype)), put(valid), put(K), **options)
     return to_host(solver.device, result)
 
 
-def solve_problems(solver, p, config=None, dtype=np.float64):
-    return solve(solver, p.points_object, p.points_image, p.valid, p.K, config, dtype)
+def solve_problems(solver, p, dtype=np.float64, **options):
+    return solve(solver, p.points_object, p.points_image, p.valid, p.K, dtype, **options)
 
 
 def assert_agrees(gpu, cpu, p, floor=2e-6, score=2e-5):
@@ -64,23 +64,26 @@ def test_agrees_with_the_cpu(solver, shape, dtype):
 
 # Unrefined poses are FP32 through and through: P3P near a double root, and EPnP, are good to about 1e-4 px.
 @pytest.mark.parametrize(
-    ("config", "tolerance"),
+    ("options", "tolerance"),
     [
-        (RansacConfig(refine=False), 2e-5),
-        (RansacConfig(minimal="epnp", sample_size=6), 2e-6),
-        (RansacConfig(minimal="epnp", sample_size=6, refine=False), 2e-4),
-        (RansacConfig(hypotheses=1), 2e-6),
-        (RansacConfig(hypotheses=45, confidence=1.0), 2e-6),
-        (RansacConfig(hypotheses=300, confidence=1.0, seed=(1 << 62) + 5), 2e-6),
-        (RansacConfig(confidence=0.0), 2e-6),
-        (RansacConfig(threshold_px=1.5, min_inliers=90), 2e-6),
+        ({"search": RansacSearchConfig(refine=False)}, 2e-5),
+        ({"search": RansacSearchConfig(minimal="epnp", sample_size=6)}, 2e-6),
+        ({"search": RansacSearchConfig(minimal="epnp", sample_size=6, refine=False)}, 2e-4),
+        ({"search": RansacSearchConfig(hypotheses=1)}, 2e-6),
+        ({"search": RansacSearchConfig(hypotheses=45, confidence=1.0)}, 2e-6),
+        (
+            {"config": RansacConfig(seed=(1 << 62) + 5), "search": RansacSearchConfig(hypotheses=300, confidence=1)},
+            2e-6,
+        ),
+        ({"search": RansacSearchConfig(confidence=0.0)}, 2e-6),
+        ({"config": RansacConfig(threshold_px=1.5), "search": RansacSearchConfig(min_inliers=90)}, 2e-6),
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_options_mean_what_they_mean_on_the_cpu(solver, config, tolerance):
+def test_options_mean_what_they_mean_on_the_cpu(solver, options, tolerance):
     p = make_problems(12, 120, shape="mixed", noise_px=1.0, outliers=(0, 0.5), padding=4, seed=2)
-    cpu = CpuPnpSolver(1).ransac_epnp(p.points_object, p.points_image, p.valid, p.K, config)
-    assert_agrees(solve_problems(solver, p, config), cpu, p, tolerance, max(2e-5, 10 * tolerance))
+    cpu = CpuPnpSolver(1).ransac_epnp(p.points_object, p.points_image, p.valid, p.K, **options)
+    assert_agrees(solve_problems(solver, p, **options), cpu, p, tolerance, max(2e-5, 10 * tolerance))
 
 
 def test_draws_the_oracles_samples_and_finds_its_pose(solver):
@@ -88,7 +91,7 @@ def test_draws_the_oracles_samples_and_finds_its_pose(solver):
     gpu = solve_problems(solver, p)
     for i in range(3):
         R, t, inliers, drawn, score = pnp_ransac.ransac(
-            p.points_object[i], p.points_image[i], p.K[i], RansacConfig(), problem=i
+            p.points_object[i], p.points_image[i], p.K[i], RansacConfig(), RansacSearchConfig(), problem=i
         )
         assert gpu.statistics.hypotheses[i] == drawn
         np.testing.assert_array_equal(gpu.inliers[i], inliers)
@@ -101,7 +104,7 @@ def test_draws_the_oracles_samples_and_finds_its_pose(solver):
 @pytest.mark.parametrize("shape", ["box", "plane", "sphere"])
 def test_finds_the_truth_of_exact_points(solver, shape, minimal):
     p = make_problems(8, 100, shape=shape, noise_px=0.0, outliers=0.5, seed=4)
-    gpu = solve_problems(solver, p, RansacConfig(threshold_px=4.0, minimal=minimal))
+    gpu = solve_problems(solver, p, config=RansacConfig(threshold_px=4.0), search=RansacSearchConfig(minimal=minimal))
     angle, moved = pose_difference(gpu.T_camera_object, p.T_camera_object)
     # An outlier that happens to fit within 4 px bends the pose a little; most problems have none.
     assert np.median(angle) < 1e-6
@@ -154,14 +157,14 @@ def _failures():
     return (X, u, valid, K), wanted
 
 
-CONFIG = RansacConfig(min_inliers=20)
+SEARCH = RansacSearchConfig(min_inliers=20)
 
 
 def test_failures_come_back_with_their_reason_and_leave_the_others_alone(solver):
     inputs, wanted = _failures()
-    gpu = solve(solver, *inputs, CONFIG)
+    gpu = solve(solver, *inputs, search=SEARCH)
     np.testing.assert_array_equal(gpu.statistics.status, wanted)
-    cpu = CpuPnpSolver(1).ransac_epnp(*inputs, CONFIG)
+    cpu = CpuPnpSolver(1).ransac_epnp(*inputs, search=SEARCH)
     np.testing.assert_array_equal(cpu.statistics.status, wanted)
     np.testing.assert_array_equal(gpu.statistics.hypotheses, cpu.statistics.hypotheses)
     failed = wanted != PnpStatus.SOLVED
@@ -174,7 +177,7 @@ def test_failures_come_back_with_their_reason_and_leave_the_others_alone(solver)
     p = make_problems(9, 40, noise_px=0.5, seed=7)
     for array, healthy in zip(good, (p.points_object, p.points_image, p.valid, p.K), strict=True):
         array[1:8] = healthy[1:8]
-    other = solve(solver, *good, CONFIG)
+    other = solve(solver, *good, search=SEARCH)
     for name, value in arrays_of(gpu).items():
         np.testing.assert_array_equal(value[[0, 8]], arrays_of(other)[name][[0, 8]], err_msg=name)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.pnp_problems import make_problems, pose_errors
-from coop_edge.config import RansacConfig
+from coop_edge.config import RansacConfig, RansacSearchConfig
 from coop_edge.geometry import se3
 from coop_edge.pnp.base import PnpStatus
 from coop_edge.pnp.cpu import CpuPnpSolver
@@ -21,8 +21,9 @@ def solver():
     with_threads.close()
 
 
-def solve(solver, problems, config=None):
-    return solver.ransac_epnp(problems.points_object, problems.points_image, problems.valid, problems.K, config)
+def solve(solver, problems, config=None, search=None):
+    given = problems.points_object, problems.points_image, problems.valid, problems.K
+    return solver.ransac_epnp(*given, config, search=search)
 
 
 @pytest.mark.parametrize("batch", [0, 1, 3])
@@ -47,8 +48,8 @@ def test_empty_and_tiny(solver, batch, points):
 def test_finds_the_truth_without_noise(solver, minimal, shape, points):
     outliers = 0.3 if points == 60 else 0.0
     problems = make_problems(40, points, shape=shape, noise_px=0, outliers=outliers, padding=5, seed=1, skew=0.01)
-    config = RansacConfig(minimal=minimal, sample_size=6, hypotheses=1024, threshold_px=0.1)
-    result = solve(solver, problems, config)
+    search = RansacSearchConfig(minimal=minimal, sample_size=6, hypotheses=1024)
+    result = solve(solver, problems, RansacConfig(threshold_px=0.1), search)
     rotation, translation = pose_errors(result.T_camera_object, problems.T_camera_object)
     assert np.deg2rad(rotation).max() < 1e-9
     assert translation.max() < 1e-9
@@ -71,11 +72,12 @@ def test_four_points_exactly(solver):
 def test_agrees_with_the_oracle(solver, minimal, refine):
     """Integers exactly, floats to rounding. EPnP on 6 points, where its null space has one dimension."""
     problems = make_problems(9, 50, shape="mixed", noise_px=1.0, outliers=0.3, padding=4, seed=3)
-    config = RansacConfig(minimal=minimal, sample_size=6, hypotheses=100, refine=refine, seed=2**35 + 1)
-    result = solve(solver, problems, config)
+    config = RansacConfig(seed=2**35 + 1)
+    search = RansacSearchConfig(minimal=minimal, sample_size=6, hypotheses=100, refine=refine)
+    result = solve(solver, problems, config, search)
     for i, v in enumerate(problems.valid):
         X, u = problems.points_object[i, v], problems.points_image[i, v]
-        R, t, inliers, drawn, score = oracle.ransac(X, u, problems.K[i], config, problem=i)
+        R, t, inliers, drawn, score = oracle.ransac(X, u, problems.K[i], config, search, problem=i)
         np.testing.assert_allclose(result.T_camera_object[i], se3.from_rt(R, t), atol=1e-7)
         np.testing.assert_array_equal(result.inliers[i, v], inliers)
         assert result.statistics.hypotheses[i] == drawn
@@ -150,9 +152,10 @@ CASES = [(kind, minimal) for kind in SPOILED for minimal in ("p3p", "epnp") if (
 @pytest.mark.parametrize(("kind", "minimal"), CASES)
 def test_a_problem_that_cannot_be_solved_says_why_and_disturbs_no_other(solver, kind, minimal):
     problems = make_problems(3, 20, shape="box", noise_px=0.3, seed=5)
-    config = RansacConfig(threshold_px=1.0, minimal=minimal, sample_size=6, min_inliers=8)
-    expected = solve(solver, problems, config)
-    result = solver.ransac_epnp(*spoil(problems, kind), config)
+    config = RansacConfig(threshold_px=1.0)
+    search = RansacSearchConfig(minimal=minimal, sample_size=6, min_inliers=8)
+    expected = solve(solver, problems, config, search)
+    result = solver.ransac_epnp(*spoil(problems, kind), config, search=search)
     s = result.statistics
     assert s.status[1] in SPOILED[kind]
     assert s.status[[0, 2]].tolist() == [PnpStatus.SOLVED] * 2
@@ -178,9 +181,9 @@ def test_invalid_entries_may_hold_anything(solver):
 
 def test_min_inliers(solver):
     problems = make_problems(4, 30, noise_px=0.5, outliers=0.5, seed=7)
-    enough_for_all = solve(solver, problems, RansacConfig(min_inliers=10))
+    enough_for_all = solve(solver, problems, search=RansacSearchConfig(min_inliers=10))
     assert (enough_for_all.statistics.status == PnpStatus.SOLVED).all()
-    too_many = solve(solver, problems, RansacConfig(min_inliers=29))
+    too_many = solve(solver, problems, search=RansacSearchConfig(min_inliers=29))
     assert (too_many.statistics.status == PnpStatus.TOO_FEW_INLIERS).all()
     assert (too_many.statistics.hypotheses > 0).all()
 
@@ -189,10 +192,12 @@ def test_number_of_hypotheses(solver):
     """Rounds of 32, the bound, and confidence 1, which draws all."""
     problems = make_problems(4, 100, noise_px=0.2, seed=8)
     assert (solve(solver, problems).statistics.hypotheses == ROUND).all()
-    assert (solve(solver, problems, RansacConfig(hypotheses=10)).statistics.hypotheses == 10).all()
-    assert (solve(solver, problems, RansacConfig(hypotheses=70, confidence=1.0)).statistics.hypotheses == 70).all()
+    assert (solve(solver, problems, search=RansacSearchConfig(hypotheses=10)).statistics.hypotheses == 10).all()
+    assert (
+        solve(solver, problems, search=RansacSearchConfig(hypotheses=70, confidence=1.0)).statistics.hypotheses == 70
+    ).all()
     hard = make_problems(4, 100, noise_px=0.2, outliers=0.6, seed=8)
-    drawn = solve(solver, hard, RansacConfig(hypotheses=2000, confidence=0.9999)).statistics.hypotheses
+    drawn = solve(solver, hard, search=RansacSearchConfig(hypotheses=2000, confidence=0.9999)).statistics.hypotheses
     # 0.4^3: log(1e-4) / log(1 - 0.064) = 139, and a sample drawn without replacement is a little rarer still.
     assert ((drawn >= 139) & (drawn <= 400)).all()
     assert (drawn % ROUND == 0).all()
@@ -216,7 +221,9 @@ def test_stopping_rule(drawn, k, n, m, confidence, expected):
 def test_confidence_means_what_it_says(solver):
     """The share of problems whose samples include one of inliers only is at least about the confidence."""
     problems = make_problems(300, 60, noise_px=0.0, outliers=0.5, seed=9)
-    result = solve(solver, problems, RansacConfig(hypotheses=5000, confidence=0.9, threshold_px=1.0))
+    result = solve(
+        solver, problems, RansacConfig(threshold_px=1.0), search=RansacSearchConfig(hypotheses=5000, confidence=0.9)
+    )
     rotation, _ = pose_errors(result.T_camera_object, problems.T_camera_object)
     solved = (rotation < 1e-6).mean()
     # Binomial, 300 draws at 0.9: standard deviation 0.017.
@@ -225,16 +232,16 @@ def test_confidence_means_what_it_says(solver):
 
 def test_seed_changes_the_samples_and_nothing_else_does(solver):
     problems = make_problems(6, 60, noise_px=2.0, outliers=0.5, seed=10)
-    config = RansacConfig(refine=False)
-    a, b = solve(solver, problems, config), solve(solver, problems, config)
+    search = RansacSearchConfig(refine=False)
+    a, b = (solve(solver, problems, search=search) for _ in range(2))
     np.testing.assert_array_equal(a.T_camera_object, b.T_camera_object)
-    c = solve(solver, problems, RansacConfig(refine=False, seed=1))
+    c = solve(solver, problems, RansacConfig(seed=1), search)
     assert (a.T_camera_object != c.T_camera_object).any(axis=(1, 2)).all()
 
 
 def test_refinement_lowers_the_score_and_the_error(solver):
     problems = make_problems(100, 100, shape="mixed", noise_px=1.0, outliers=0.3, seed=11)
-    raw, refined = (solve(solver, problems, RansacConfig(refine=r)) for r in (False, True))
+    raw, refined = (solve(solver, problems, search=RansacSearchConfig(refine=r)) for r in (False, True))
     np.testing.assert_array_equal(raw.statistics.hypotheses, refined.statistics.hypotheses)
     assert (refined.statistics.score <= raw.statistics.score).all()
     errors = [np.median(pose_errors(r.T_camera_object, problems.T_camera_object)[0]) for r in (raw, refined)]
@@ -252,6 +259,6 @@ def test_noise_up_to_the_threshold(solver):
 
 def test_eighty_percent_outliers(solver):
     problems = make_problems(60, 200, shape="box", noise_px=1.0, outliers=0.8, seed=13)
-    result = solve(solver, problems, RansacConfig(hypotheses=8000))
+    result = solve(solver, problems, search=RansacSearchConfig(hypotheses=8000))
     rotation, _ = pose_errors(result.T_camera_object, problems.T_camera_object)
     assert (rotation < 5.0).mean() > 0.95

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from benchmarks.pnp_problems import make_problems
 from coop_edge import pnp
-from coop_edge.config import RansacConfig
+from coop_edge.config import RansacConfig, RansacSearchConfig
 from coop_edge.errors import InputError
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.pnp.base import PnpStatus
@@ -20,7 +18,7 @@ from tests.oracles import pnp_ransac as oracle
 from tests.pnp.cuda_support import arrays_of, assert_same_bits, to_host
 
 DETECTIONS, PLACES = 8, 5
-CONFIG = RansacConfig(hypotheses=64)
+SEARCH = RansacSearchConfig(hypotheses=64)
 
 
 class Backend:
@@ -29,11 +27,11 @@ class Backend:
     def __init__(self, solver, device=None):
         self.solver, self.device = solver, device
 
-    def solve(self, problems, substreams=None, config=CONFIG, rows=slice(None)):
+    def solve(self, problems, substreams=None, search=SEARCH, rows=slice(None), seed=0):
         put = self.device.xp.asarray if self.device else np.asarray
         given = [put(a[rows]) for a in (problems.points_object, problems.points_image, problems.valid, problems.K)]
         substreams = None if substreams is None else put(substreams)
-        result = self.solver.ransac_epnp(*given, config, substreams=substreams)
+        result = self.solver.ransac_epnp(*given, RansacConfig(seed=seed), search=search, substreams=substreams)
         return to_host(self.device, result) if self.device else result
 
 
@@ -107,7 +105,7 @@ def test_draws_the_oracles_samples(backend, problems, substream):
     result = backend.solve(problems, np.array([substream], np.uint32), rows=[2])
     v = problems.valid[2]
     X, u = problems.points_object[2, v], problems.points_image[2, v]
-    R, _, inliers, drawn, score = oracle.ransac(X, u, problems.K[2], CONFIG, problem=substream)
+    R, _, inliers, drawn, score = oracle.ransac(X, u, problems.K[2], RansacConfig(), SEARCH, problem=substream)
     assert result.statistics.hypotheses[0] == drawn
     np.testing.assert_array_equal(result.inliers[0, v], inliers)
     np.testing.assert_allclose(result.statistics.score[0], score, rtol=2e-5)
@@ -116,12 +114,12 @@ def test_draws_the_oracles_samples(backend, problems, substream):
 
 def test_another_substream_and_another_seed_give_other_samples(backend, problems):
     """One sample, unrefined: its score is its fingerprint."""
-    raw = RansacConfig(hypotheses=1, refine=False, min_inliers=4)
+    raw = RansacSearchConfig(hypotheses=1, refine=False, min_inliers=4)
     rows = np.zeros(60, int)
     same = backend.solve(problems, np.full(60, 9, np.uint32), raw, rows)
     assert len(np.unique(same.statistics.score)) == 1
     streams = backend.solve(problems, np.arange(60, dtype=np.uint32), raw, rows)
-    seeds = [backend.solve(problems, np.full(1, 9, np.uint32), replace(raw, seed=s), rows[:1]) for s in range(60)]
+    seeds = [backend.solve(problems, np.full(1, 9, np.uint32), raw, rows[:1], s) for s in range(60)]
     for scores in (streams.statistics.score, np.concatenate([r.statistics.score for r in seeds])):
         solved = scores[np.isfinite(scores)]
         assert len(solved) > 20
@@ -158,13 +156,14 @@ def test_a_list_is_refused(backend):
     put = backend.device.xp.asarray if backend.device else np.asarray
     with pytest.raises(InputError, match=r"substreams: .*list"):
         backend.solver.ransac_epnp(
-            *map(put, (p.points_object, p.points_image, p.valid, p.K)), CONFIG, substreams=[0, 1, 2]
+            *map(put, (p.points_object, p.points_image, p.valid, p.K)), search=SEARCH, substreams=[0, 1, 2]
         )
 
 
 def test_the_module_function_takes_them(problems):
-    given = (problems.points_object, problems.points_image, problems.valid, problems.K, CONFIG)
+    given = (problems.points_object, problems.points_image, problems.valid, problems.K)
+    options = {"search": SEARCH, "substreams": places()}
     assert_same_bits(
-        pnp.ransac_epnp(*given, substreams=places()),
-        CpuPnpSolver(threads=1).ransac_epnp(*given, substreams=places()),
+        pnp.ransac_epnp(*given, **options),
+        CpuPnpSolver(threads=1).ransac_epnp(*given, **options),
     )

@@ -66,7 +66,7 @@ class Chain:
         self.renderer = CpuRenderer(self.scene.meshes, threads=1)
 
     def maker(self) -> ImagePairMaker:
-        scene, margin = self.scene, self.config.refine.margin
+        scene, margin = self.scene, self.config.advanced.refine.margin
         return ImagePairMaker(scene.image, scene.camera, self.models, self.renderer, self.oracle.size, margin, OPS)
 
     def coarse(self, detections, index) -> CoarseHypotheses:
@@ -82,8 +82,7 @@ class Chain:
                 encoder=oracle.encoder,
                 decoder=oracle.decoder,
                 solver=self.solver,
-                config=c.coarse,
-                ransac=c.ransac,
+                config=c,
                 patch=PATCH,
             )
 
@@ -95,7 +94,7 @@ class Chain:
                 index,
                 runner=oracle.refiner,
                 solver=self.solver,
-                config=self.config.refine,
+                config=self.config,
                 radius_px=oracle.size / 64,
                 T_anchor=T_anchor,
             )
@@ -128,7 +127,7 @@ class Chain:
             len(detections),
             self.models,
             coarse.object_index,
-            self.config.select,
+            self.config,
             evidence=coarse.evidence,
             reasons=[coarse.reason(i) for i in range(len(coarse))],
         )
@@ -138,6 +137,6 @@ class Chain:
         index = np.asarray(index, int)
         refined = self.turns(T_previous, index, tracking(self.config)).refined
         chosen = select(
-            refined, np.arange(len(index)), len(index), self.models, index, self.config.select, T_previous=T_previous
+            refined, np.arange(len(index)), len(index), self.models, index, self.config, T_previous=T_previous
         )
         return refined, chosen

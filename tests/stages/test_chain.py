@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.meshes import colored_torus, textured_sphere
-from coop_edge.config import CoarseConfig, EstimatorConfig, RefineConfig
+from coop_edge.config import AdvancedCoarseConfig, AdvancedConfig, CoarseConfig, EstimatorConfig
 from coop_edge.geometry import se3
 from coop_edge.stages.select import LOST
 from coop_edge.types import Detection
@@ -48,10 +48,10 @@ def test_nothing_to_find(two):
 
 def test_several_objects_in_one_batch(table):
     """To a hundredth of a millimetre: without the prior, which pulls towards the coarse pose by as much at 2 m."""
-    free = RefineConfig(prior_sideways=0, prior_depth=0, prior_rotation=0)
+    free = EstimatorConfig().updated(f"advanced.refine.prior_{axis}=0" for axis in ("sideways", "depth", "rotation"))
     _, _, held = Chain.of(table).estimate()
     assert_found(table, held, 0.1)
-    chain = Chain.of(table, config=EstimatorConfig(refine=free))
+    chain = Chain.of(table, config=free)
     _, _, chosen = chain.estimate()
     assert_found(table, chosen, 0.1)
     assert (chosen.scores > 0.9).all()
@@ -122,7 +122,8 @@ def test_a_detection_where_nothing_stands(two):
 
 def test_matches_that_are_all_wrong_end_in_no_pose(two):
     faults = Faults(match_outliers=1.0, match_noise=0.3, reach=np.radians(40))
-    config = EstimatorConfig(coarse=CoarseConfig(hypotheses=5, min_inliers=4))
+    lenient = AdvancedConfig(coarse=AdvancedCoarseConfig(min_inliers=4))
+    config = EstimatorConfig(coarse=CoarseConfig(hypotheses=5), advanced=lenient)
     coarse, _, chosen = Chain.of(two, faults=faults, config=config).estimate()
     assert coarse.solved.any()  # some chance poses get as far as the refinement
     for i, placed in enumerate(two.placed):

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from coop_edge.config import CoarseConfig, EstimatorConfig, RansacConfig
+from coop_edge.config import EstimatorConfig
 from coop_edge.geometry.camera import reprojection_error
 from coop_edge.pnp.base import PnpStatus
 from coop_edge.pnp.cpu import CpuPnpSolver
@@ -21,8 +21,10 @@ from tests.stages.oracles import Faults
 from tests.stages.scene import reprojection_px
 
 
-def with_coarse(**options):
-    return EstimatorConfig(coarse=CoarseConfig(**options))
+def with_coarse(ransac=None, advanced=None, **options):
+    """advanced: options of ``advanced.coarse``."""
+    more = {"coarse": options, "ransac": ransac or {}, "advanced": {"coarse": advanced or {}}}
+    return EstimatorConfig.from_dict(more)
 
 
 def test_no_detections(two):
@@ -101,7 +103,7 @@ def test_matches_that_are_all_wrong_seldom_pass(two, cube):
     """Every match goes to a random patch: what RANSAC still finds must stay below the least number of inliers."""
     statuses = []
     for seed in range(20):
-        config = dataclasses.replace(with_coarse(hypotheses=5), ransac=RansacConfig(seed=seed))
+        config = with_coarse(hypotheses=5, ransac={"seed": seed})
         chain = Chain.of(two, faults=Faults(match_outliers=1.0, match_noise=0.3), config=config)
         boxes = [Detection("cube", bbox=(x, y, w, h)) for x, y, w, h in [two.box(0), two.box(0)]]
         boxes[1] = Detection("cube", bbox=(boxes[1].bbox[0] - 5 - seed, *boxes[1].bbox[1:]))
@@ -120,16 +122,17 @@ def test_the_least_number_of_inliers_goes_with_the_matches_and_the_area_of_the_t
 
 def test_the_least_number_of_inliers_is_an_option(two):
     faults = Faults(match_outliers=1.0, match_noise=0.3)
-    lenient = Chain.of(two, faults=faults, config=with_coarse(hypotheses=5, min_inliers=4))
+    lenient = Chain.of(two, faults=faults, config=with_coarse(hypotheses=5, advanced={"min_inliers": 4}))
     assert lenient.coarse(two.detections(), [0, 1]).solved.any()
-    assert not Chain.of(two, config=with_coarse(min_inliers=4096)).coarse(two.detections(), [0, 1]).solved.any()
-    assert "too few inliers" in Chain.of(two, config=with_coarse(min_inliers=99)).coarse(
+    strict = Chain.of(two, config=with_coarse(advanced={"min_inliers": 4096}))
+    assert not strict.coarse(two.detections(), [0, 1]).solved.any()
+    assert "too few inliers" in Chain.of(two, config=with_coarse(advanced={"min_inliers": 99})).coarse(
         two.detections(), [0, 1]
     ).reason(0)
 
 
 def test_improbable_matches_take_no_part(two):
-    coarse = Chain.of(two, config=with_coarse(min_probability=0.95)).coarse(two.detections(), [0, 1])
+    coarse = Chain.of(two, config=with_coarse(advanced={"min_probability": 0.95})).coarse(two.detections(), [0, 1])
     assert (coarse.n_matches == 0).all()
 
 
@@ -155,7 +158,7 @@ def test_poses_are_in_the_cameras_frame_and_inliers_fit_the_image(two):
 @pytest.mark.parametrize("micro_batch", [5, 42, 100])
 def test_a_detection_alone_and_among_others_gets_the_same_hypotheses(two, micro_batch):
     faults = Faults(match_outliers=0.3, match_noise=0.1)
-    config = with_coarse(hypotheses=2, micro_batch=micro_batch)
+    config = with_coarse(hypotheses=2, advanced={"micro_batch": micro_batch})
     boxes = two.detections()
     others = [boxes[1], Detection("cube", bbox=(10, 10, 90, 90)), boxes[0], boxes[1]]
     chain = Chain.of(two, faults=faults, config=config)
@@ -181,7 +184,7 @@ SOLVERS = {"cpu": lambda: CpuPnpSolver(threads=1), "cuda": lambda: CudaPnpSolver
 @pytest.mark.parametrize("backend", SOLVERS)
 def test_eight_detections_are_one_call_and_each_is_as_it_is_alone(two, backend):
     """Bit for bit, and whatever their order. Matches are poor, so that the samples decide what comes out."""
-    config = EstimatorConfig(coarse=CoarseConfig(hypotheses=5, candidates=9), ransac=RansacConfig(hypotheses=64))
+    config = with_coarse(hypotheses=5, candidates=9).updated(["advanced.ransac.hypotheses=64"])
     chain = Chain.of(two, faults=Faults(match_outliers=0.5, match_noise=0.2), config=config)
     chain.solver = solver = Watched(SOLVERS[backend]())
     (x0, y0, w0, h0), (x1, y1, w1, h1) = two.box(0), two.box(1)
@@ -207,8 +210,8 @@ def test_the_seed_reaches_the_solver(two):
     """Raw samples of poor matches: another seed, other poses."""
     T = []
     for seed in (0, 1):
-        ransac = RansacConfig(hypotheses=32, refine=False, seed=seed)
-        config = EstimatorConfig(coarse=CoarseConfig(hypotheses=3), ransac=ransac)
+        config = with_coarse(hypotheses=3, ransac={"seed": seed})
+        config = config.updated(["advanced.ransac.hypotheses=32", "advanced.ransac.refine=false"])
         chain = Chain.of(two, faults=Faults(match_outliers=0.3, match_noise=0.2), config=config)
         T.append(chain.coarse(two.detections(), [0, 1]).T_camera_object)
     both = np.isfinite(T).all(axis=(0, 2, 3))
@@ -218,7 +221,7 @@ def test_the_seed_reaches_the_solver(two):
 
 @pytest.mark.parametrize("size", [64, 128])
 def test_the_threshold_grows_with_the_crop(two, size):
-    chain = Chain.of(two, size=size, config=EstimatorConfig(ransac=RansacConfig(threshold_px=3.0)))
+    chain = Chain.of(two, size=size, config=with_coarse(ransac={"threshold_px": 3.0}))
     chain.solver = Watched(CpuPnpSolver(threads=1))
     chain.coarse(two.detections()[:1], [0])
     assert [config.threshold_px for _, config in chain.solver.calls] == [3.0 * size / 128]

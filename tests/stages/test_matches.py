@@ -116,7 +116,7 @@ def test_eight_queries_share_runs_as_far_as_the_plan_and_the_option_allow(tmp_pa
 
 
 def test_plans_are_built_for_the_pairs_that_share_a_run_by_default():
-    assert BuildOptions().batch("coarse_decoder")[2] == EstimatorConfig().coarse.micro_batch == 4 * 42
+    assert BuildOptions().batch("coarse_decoder")[2] == EstimatorConfig().advanced.coarse.micro_batch == 4 * 42
 
 
 def test_a_runner_with_a_largest_batch_is_given_no_more():

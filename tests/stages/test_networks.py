@@ -7,7 +7,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from coop_edge.config import CoarseConfig, RansacConfig, RefineConfig, SelectConfig
+from coop_edge.config import EstimatorConfig
 from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.render import CpuRenderer
 from coop_edge.runtime.bundle import Bundle
@@ -40,6 +40,8 @@ def models(runners, two):
 
 def run(runners, models, scene, detections, index, hypotheses=3):
     solver = CpuPnpSolver(threads=1)
+    settings = ["ransac.threshold_px=4", "advanced.coarse.min_inliers=4", "refine.iterations=2"]
+    config = EstimatorConfig().updated([f"coarse.hypotheses={hypotheses}", *settings])
     crops = crop_detections(scene.image, scene.camera, detections, SIZE, ops=OPS, margin=1.2, patch=PATCH)
     coarse = estimate_coarse(
         crops,
@@ -49,8 +51,7 @@ def run(runners, models, scene, detections, index, hypotheses=3):
         encoder=runners["coarse_encoder"],
         decoder=runners["coarse_decoder"],
         solver=solver,
-        config=CoarseConfig(hypotheses=hypotheses, min_inliers=4),
-        ransac=RansacConfig(threshold_px=4.0),
+        config=config,
         patch=PATCH,
     )
     maker = ImagePairMaker(scene.image, scene.camera, models, CpuRenderer(scene.meshes, threads=1), SIZE, 1.2, OPS)
@@ -60,7 +61,7 @@ def run(runners, models, scene, detections, index, hypotheses=3):
         coarse.object_index,
         runner=runners["refiner"],
         solver=solver,
-        config=RefineConfig(iterations=2),
+        config=config,
         radius_px=1.0,
     )
     chosen = select(
@@ -69,7 +70,7 @@ def run(runners, models, scene, detections, index, hypotheses=3):
         len(detections),
         models,
         coarse.object_index,
-        SelectConfig(),
+        config,
         evidence=coarse.evidence,
         reasons=[coarse.reason(i) for i in range(len(coarse))],
         rescore=NetworkRescorer(maker, runners["selector"]),

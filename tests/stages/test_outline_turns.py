@@ -33,7 +33,7 @@ def calls(monkeypatch):
         return align(maker, T, index, config, iterations, covariance)
 
     def noting_too(maker, T, index, *, config, T_anchor, **parts):
-        asked.append(("refine", config.iterations))
+        asked.append(("refine", config.refine.iterations))
         return refine(maker, T, index, config=config, T_anchor=T_anchor, **parts)
 
     monkeypatch.setattr("coop_edge.stages.turns.align", noting)

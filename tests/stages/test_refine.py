@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coop_edge.config import EstimatorConfig, LmConfig, RefineConfig
+from coop_edge.config import AdvancedConfig, EstimatorConfig, LmConfig, RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from coop_edge.geometry.crop import REFERENCE_SIZE
@@ -62,7 +62,7 @@ def test_poses_are_recovered_on_real_renders(two):
 def test_noise_and_outliers_in_the_flow(two):
     """A pixel of noise, averaged over hundreds of cells; the robust loss takes care of the outliers."""
     seeds = range(4)
-    config = EstimatorConfig(refine=RefineConfig(lm=LmConfig(loss="cauchy")))
+    config = EstimatorConfig(advanced=AdvancedConfig(lm=LmConfig(loss="cauchy")))
     T, index = starts(two, seeds)
     noisy = Chain.of(two, faults=Faults(flow_noise=1.0)).refine(T, index)
     assert errors_px(two, noisy.T_camera_object, seeds).max() < 1.0
@@ -96,17 +96,18 @@ def test_a_hypothesis_stops_when_it_hardly_moves(two):
     refined = chain.refine(T, index)
     assert refined.iterations[1] == 1
     assert 1 < refined.iterations[0] < 5
-    assert (refined.shift_px < chain.config.refine.stop_px * chain.oracle.size / REFERENCE_SIZE).all()
-    every = Chain.of(two, config=EstimatorConfig(refine=RefineConfig(stop_px=0.0)))
+    assert (refined.shift_px < chain.config.advanced.refine.stop_px * chain.oracle.size / REFERENCE_SIZE).all()
+    every = Chain.of(two, config=EstimatorConfig().updated(["advanced.refine.stop_px=0"]))
     assert every.refine(T, index).iterations.tolist() == [5, 5]
-    far = Chain.of(two, config=EstimatorConfig(refine=RefineConfig(stop_px=1e3, stop_diameter=10.0)))
+    lenient = EstimatorConfig().updated(["advanced.refine.stop_px=1000", "advanced.refine.stop_diameter=10"])
+    far = Chain.of(two, config=lenient)
     assert far.refine(T, index).iterations.tolist() == [1, 1]
 
 
 def test_micro_batches_change_nothing(two):
     T, index = starts(two, range(3))
     whole = Chain.of(two).refine(T, index)
-    chain = Chain.of(two, config=EstimatorConfig(refine=RefineConfig(micro_batch=4)))
+    chain = Chain.of(two, config=EstimatorConfig().updated(["advanced.refine.micro_batch=4"]))
     parts = chain.refine(T, index)
     assert max(chain.oracle.refiner.batches) == 4
     np.testing.assert_array_equal(whole.T_camera_object, parts.T_camera_object)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from coop_edge import ConfigError, PoseEstimate
-from coop_edge.config import CoarseConfig, EstimatorConfig, OutlineConfig, RefineConfig
+from coop_edge.config import (
+    AdvancedConfig,
+    AdvancedRefineConfig,
+    CoarseConfig,
+    EstimatorConfig,
+    OutlineConfig,
+    RefineConfig,
+)
 from coop_edge.geometry import se3
 from coop_edge.pnp.base import PnpStatus
 from coop_edge.pnp.cpu import CpuPnpSolver
@@ -35,8 +42,11 @@ class Listening(CpuPnpSolver):
         return super().weighted_lm(*arguments, prior=prior)
 
 
-def listening(scene, faults=None, **options):
-    chain = Chain.of(scene, faults=faults, config=EstimatorConfig(refine=RefineConfig(stop_px=0.0, **options)))
+def listening(scene, faults=None, iterations=5, **options):
+    """options: of ``advanced.refine``."""
+    advanced = AdvancedConfig(refine=AdvancedRefineConfig(stop_px=0.0, **options))
+    config = EstimatorConfig(refine=RefineConfig(iterations=iterations), advanced=advanced)
+    chain = Chain.of(scene, faults=faults, config=config)
     chain.solver = Listening()
     return chain
 
@@ -51,7 +61,7 @@ def sigmas(prior):
 
 @pytest.mark.parametrize("n", [0, 3])
 def test_widths_are_shares_of_the_diameter_along_the_cameras_axes(n):
-    config = RefineConfig(prior_sideways=0.1, prior_depth=0.3, prior_rotation=0.4)
+    config = AdvancedRefineConfig(prior_sideways=0.1, prior_depth=0.3, prior_rotation=0.4)
     T, centre, diameter = np.tile(np.eye(4), (n, 1, 1)), np.ones((n, 3)), np.arange(1.0, n + 1)
     prior = pose_prior(config, T, centre, diameter)
     sigma = sigmas(prior)
@@ -64,10 +74,10 @@ def test_widths_are_shares_of_the_diameter_along_the_cameras_axes(n):
 @pytest.mark.parametrize("name", OFF)
 def test_zero_leaves_an_axis_free_and_all_zeros_the_pose(name):
     one = np.eye(4)[None], np.zeros((1, 3)), np.ones(1)
-    sigma = sigmas(pose_prior(RefineConfig(**{name: 0}), *one))[0]
+    sigma = sigmas(pose_prior(AdvancedRefineConfig(**{name: 0}), *one))[0]
     free = {"prior_sideways": [0, 1], "prior_depth": [2], "prior_rotation": [3, 4, 5]}[name]
     assert np.flatnonzero(np.isinf(sigma)).tolist() == free
-    assert pose_prior(RefineConfig(**OFF), *one) is None
+    assert pose_prior(AdvancedRefineConfig(**OFF), *one) is None
 
 
 def test_weights_are_the_confidence_without_a_prior_and_inverse_deviations_with_one(two):
@@ -84,10 +94,10 @@ def test_weights_are_the_confidence_without_a_prior_and_inverse_deviations_with_
     wanted = (outputs["certainty"] * outputs["sensitivity"] / outputs["scale"]).reshape(-1)
     np.testing.assert_allclose(found.precision[0, on], wanted[on], rtol=1e-6)
     assert (found.precision[0, ~on] == 0).all()
-    weighed = lm_weights(RefineConfig(prior_information=0.25), found.weight, found.precision)
+    weighed = lm_weights(AdvancedRefineConfig(prior_information=0.25), found.weight, found.precision)
     assert weighed.dtype == np.float32
     np.testing.assert_allclose(weighed, 0.5 * found.precision, rtol=1e-6)
-    assert lm_weights(RefineConfig(**OFF), found.weight, found.precision) is found.weight
+    assert lm_weights(AdvancedRefineConfig(**OFF), found.weight, found.precision) is found.weight
 
 
 def test_every_iteration_is_anchored_at_the_first_start(two):
@@ -100,7 +110,7 @@ def test_every_iteration_is_anchored_at_the_first_start(two):
     diameter = np.array([two.meshes[i].diameter for i in index])
     for (_, _, _, _, T_crop, _), prior in chain.solver.asked:
         np.testing.assert_allclose(prior.centre, centre)
-        np.testing.assert_allclose(sigmas(prior)[:, 2], chain.config.refine.prior_depth * diameter)
+        np.testing.assert_allclose(sigmas(prior)[:, 2], chain.config.advanced.refine.prior_depth * diameter)
         # A crop's camera turns about the real one's centre: what it turns by is the same for start and pose.
         at_anchor, at_pose = (
             np.linalg.norm((P[:, :3, :3] @ centre[..., None])[..., 0] + P[:, :3, 3], axis=1)
@@ -143,12 +153,12 @@ def test_weak_evidence_does_not_carry_a_pose_away_and_strong_evidence_is_not_hel
     T, index = starts(two, seeds)
     noise = Faults(flow_noise=6.0, certainty=0.51)
     shaken = {
-        name: errors_px(two, listening(two, noise, iterations=5, **options).refine(T, index).T_camera_object, seeds)
+        name: errors_px(two, listening(two, noise, **options).refine(T, index).T_camera_object, seeds)
         for name, options in (("off", OFF), ("on", {"prior_information": 1e-5}))
     }
     start = errors_px(two, T, seeds)
     assert (shaken["on"] < 1.2 * start).all()
-    exact = listening(two, iterations=5).refine(T, index)
+    exact = listening(two).refine(T, index)
     assert errors_px(two, exact.T_camera_object, seeds).max() < 0.1
 
 
@@ -218,8 +228,8 @@ def test_tracking_anchors_at_the_pose_before(two, tmp_path, anchors):
 def test_the_options_are_checked():
     for name in OFF:
         for wrong in (-0.1, float("nan"), float("inf"), 1e-9, True, "wide"):
-            with pytest.raises(ConfigError, match=rf"RefineConfig.{name} = .*: wanted 0 \(off\) or a number"):
-                RefineConfig(**{name: wrong})
+            with pytest.raises(ConfigError, match=rf"AdvancedRefineConfig.{name} = .*: wanted 0 \(off\) or a number"):
+                AdvancedRefineConfig(**{name: wrong})
     with pytest.raises(ConfigError, match="prior_information = 0"):
-        RefineConfig(prior_information=0)
-    assert dataclasses.replace(RefineConfig(), **OFF).to_dict()["prior_depth"] == 0
+        AdvancedRefineConfig(prior_information=0)
+    assert dataclasses.replace(AdvancedRefineConfig(), **OFF).to_dict()["prior_depth"] == 0

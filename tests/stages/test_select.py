@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coop_edge.config import EstimatorConfig, SelectConfig
+from coop_edge.config import AdvancedSelectConfig, EstimatorConfig, SelectConfig
 from coop_edge.geometry import se3
 from coop_edge.mesh import Symmetries
 from coop_edge.runtime.base import TensorSpec
@@ -72,7 +72,7 @@ def cells(inliers, outliers, weight=0.5, seen=0.9):
 
 def choose(refined, detection, count, config=None, **options):
     index = np.zeros(len(refined), int)
-    return select(refined, np.array(detection, int), count, [thing()], index, config or SelectConfig(), **options)
+    return select(refined, np.array(detection, int), count, [thing()], index, config or EstimatorConfig(), **options)
 
 
 def test_nothing_to_choose_from():
@@ -91,7 +91,7 @@ def test_figures_by_hand():
         "visible": [1, 0, 1, 0],
         "silhouette": [1, 1, 1, 0],
     }
-    found = measure_fit(refined_of([row, OUT_OF_SIGHT]), SelectConfig(inlier_px=2.0))
+    found = measure_fit(refined_of([row, OUT_OF_SIGHT]), AdvancedSelectConfig(inlier_px=2.0))
     np.testing.assert_allclose(found.inlier_ratio, [1.2 / 2.0, 0.0], rtol=1e-6)
     np.testing.assert_allclose(found.support, [2.2 / 3, 0.0], rtol=1e-6)
     assert found.n_inliers.tolist() == [1, 0]  # the second cell is hardly seen
@@ -100,15 +100,14 @@ def test_figures_by_hand():
 
 def test_the_threshold_grows_with_the_crop():
     row = {"residual_px": [3.0, 3.9], "weight": [1.0, 1.0], "agreement": [1.0, 1.0]}
-    ratios = [
-        measure_fit(refined_of([row], size), SelectConfig(inlier_px=2.0)).inlier_ratio[0] for size in (128, 224, 256)
-    ]
+    config = AdvancedSelectConfig(inlier_px=2.0)
+    ratios = [measure_fit(refined_of([row], size), config).inlier_ratio[0] for size in (128, 224, 256)]
     assert ratios == [0.0, 0.5, 1.0]
 
 
 def test_the_score_by_hand():
     rows = [cells(60, 40, seen=0.1), cells(60, 40), cells(60, 40)]
-    refined, config = refined_of(rows), SelectConfig(full_support=0.25, coarse_weight=0.3)
+    refined, config = refined_of(rows), AdvancedSelectConfig(full_support=0.25, coarse_weight=0.3)
     found = measure_fit(refined, config)
     got = inlier_scores(refined, found, np.array([1.0, 1.0, 0.2]), config)
     np.testing.assert_allclose(got, [0.24**0.7, 0.6**0.7, 0.6**0.7 * 0.2**0.3], rtol=1e-5)
@@ -128,7 +127,8 @@ def test_scores_lie_between_0_and_1_and_rise_with_all_evidence(field):
         for i, s in zip(values["inliers"], values["seen"], strict=True)
     ]
     refined = refined_of(rows)
-    scores = inlier_scores(refined, measure_fit(refined, SelectConfig()), values["evidence"], SelectConfig())
+    options = AdvancedSelectConfig()
+    scores = inlier_scores(refined, measure_fit(refined, options), values["evidence"], options)
     assert (scores >= 0).all()
     assert (scores <= 1).all()
     assert (np.diff(scores) >= 0).all()
@@ -159,7 +159,7 @@ def test_the_best_accepted_hypothesis_of_each_detection_wins():
     ],
 )
 def test_what_disagrees_is_rejected_and_says_why(row, options, says):
-    estimate = choose(refined_of([row]), [0], 1, SelectConfig(**options)).estimates(["cup"])[0]
+    estimate = choose(refined_of([row]), [0], 1, EstimatorConfig(select=SelectConfig(**options))).estimates(["cup"])[0]
     assert estimate.success == (says == "")
     assert says in estimate.reason
     assert (estimate.T_camera_object is None) == (says != "")
@@ -210,15 +210,14 @@ def test_a_half_turned_hypothesis_is_rejected(two, cube):
     chain = Chain.of(two, faults=Faults(reach=np.radians(60), flow_noise=0.3))
     refined = chain.refine(np.stack([wrong, right]), np.array([0, 0]))
     options = {"evidence": np.array([1.0, 0.5])}  # the flip has the better coarse evidence
-    chosen = select(refined, np.array([0, 0]), 1, chain.models, np.array([0, 0]), SelectConfig(), **options)
+    chosen = select(refined, np.array([0, 0]), 1, chain.models, np.array([0, 0]), EstimatorConfig(), **options)
     assert chosen.hypothesis.tolist() == [1]
     assert chosen.hypothesis_reasons[0] != ""
     assert chosen.hypothesis_scores[0] < 0.5 * chosen.hypothesis_scores[1]
     assert reprojection_px(chosen.T_camera_object[0], right, cube, two.camera.K) < 0.5
     alone = chain.refine(wrong[None], np.array([0]))
-    assert (
-        not select(alone, np.array([0]), 1, chain.models, np.array([0]), SelectConfig()).estimates(["cube"])[0].success
-    )
+    chosen = select(alone, np.array([0]), 1, chain.models, np.array([0]), EstimatorConfig())
+    assert not chosen.estimates(["cube"])[0].success
 
 
 class FixedScores(OracleRunner):
@@ -241,12 +240,12 @@ def test_a_selector_network_takes_the_place_of_the_score(two):
     index = np.array([0, 0, 0, 1])
     refined = chain.refine(T, index)
     rescore = NetworkRescorer(chain.maker(), FixedScores([0.2, 0.7, 0.4]))
-    chosen = select(refined, np.array([0, 0, 0, 1]), 2, chain.models, index, SelectConfig(), rescore=rescore)
+    chosen = select(refined, np.array([0, 0, 0, 1]), 2, chain.models, index, EstimatorConfig(), rescore=rescore)
     assert chosen.hypothesis.tolist() == [2, 3]
     np.testing.assert_allclose(chosen.scores, [0.7, 0.4], rtol=1e-6)
     assert chosen.hypothesis_scores[1] == 0.0
     nothing = select(
-        chain.refine(T[:0], index[:0]), index[:0], 0, chain.models, index[:0], SelectConfig(), rescore=rescore
+        chain.refine(T[:0], index[:0]), index[:0], 0, chain.models, index[:0], EstimatorConfig(), rescore=rescore
     )
     assert len(nothing) == 0
 
@@ -255,7 +254,8 @@ def test_a_selector_that_says_nan_believes_nothing(two):
     chain, index = Chain.of(two), np.array([0, 0])
     refined = chain.refine(np.array([two.placed[0].T] * 2), index)
     rescore = NetworkRescorer(chain.maker(), FixedScores([np.nan, 0.4]))
-    chosen = select(refined, np.array([0, 1]), 2, chain.models, index, SelectConfig(min_score=0.1), rescore=rescore)
+    strict = EstimatorConfig(select=SelectConfig(min_score=0.1))
+    chosen = select(refined, np.array([0, 1]), 2, chain.models, index, strict, rescore=rescore)
     assert [estimate.success for estimate in chosen.estimates(["cube", "cube"])] == [False, True]
     np.testing.assert_allclose(chosen.scores, [0.0, 0.4], rtol=1e-6)
 
@@ -310,5 +310,5 @@ def test_a_wrong_object_is_not_found(two, bar):
     scene = Scene((two.meshes[0], bar), two.placed[:1])
     chain = Chain.of(scene, config=EstimatorConfig())
     refined = chain.refine(np.array([at(-0.08, 0.02, 0.6, (0.1, 0.2, 0.3), bar.centre)]), np.array([1]))
-    chosen = select(refined, np.array([0]), 1, chain.models, np.array([1]), SelectConfig())
+    chosen = select(refined, np.array([0]), 1, chain.models, np.array([1]), EstimatorConfig())
     assert not chosen.estimates(["bar"])[0].success

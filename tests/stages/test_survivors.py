@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coop_edge.config import CoarseConfig, EstimatorConfig, RefineConfig, SelectConfig
+from coop_edge.config import AdvancedSelectConfig, CoarseConfig, EstimatorConfig
 from coop_edge.stages.refine import OUT_OF_SIGHT
 from coop_edge.stages.select import survivors
 from tests.stages.chain import Chain
@@ -16,7 +16,7 @@ from tests.stages.test_select import cells, refined_of
 
 def kept(rows, detection, count, evidence=None):
     evidence = np.ones(len(rows)) if evidence is None else np.array(evidence)
-    return survivors(refined_of(rows), evidence, np.array(detection, np.int64), SelectConfig(), count).tolist()
+    return survivors(refined_of(rows), evidence, np.array(detection, np.int64), AdvancedSelectConfig(), count).tolist()
 
 
 def test_none_of_none():
@@ -49,17 +49,17 @@ def test_failed_ones_go_on_for_want_of_others_alone(count):
 
 
 @pytest.mark.parametrize(
-    ("hypotheses", "options", "rows", "batches"),
+    ("hypotheses", "settings", "rows", "batches"),
     [
-        (3, {}, [1, 4], [6, 2]),
-        (3, {"survivors": 2}, [0, 1, 3, 4], [6, 4]),
-        (3, {"survivors": 3}, list(range(6)), [6, 6]),  # nothing to choose: all go on
-        (1, {}, [0, 1], [2, 2]),
+        (3, [], [1, 4], [6, 2]),
+        (3, ["refine.survivors=2"], [0, 1, 3, 4], [6, 4]),
+        (3, ["refine.survivors=3"], list(range(6)), [6, 6]),  # nothing to choose: all go on
+        (1, [], [0, 1], [2, 2]),
     ],
 )
-def test_all_hypotheses_are_refined_once_and_the_survivors_go_on(two, hypotheses, options, rows, batches):
+def test_all_hypotheses_are_refined_once_and_the_survivors_go_on(two, hypotheses, settings, rows, batches):
     """Of three starts the middle one is the truth; the others are too far off for the network."""
-    config = EstimatorConfig(refine=RefineConfig(iterations=2, stop_px=0, **options))
+    config = EstimatorConfig().updated(["refine.iterations=2", "advanced.refine.stop_px=0", *settings])
     chain = Chain.of(two, config=config)
     away = at(0.0, 0.0, 0.0, (0.0, 0.0, np.pi))
     T = np.array([p.T @ turn for p in two.placed for turn in ([away, np.eye(4), away] if hypotheses == 3 else [away])])

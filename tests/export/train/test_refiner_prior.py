@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
-from coop_edge.config import OutlineConfig, RefineConfig
+from coop_edge.config import AdvancedConfig, AdvancedRefineConfig, EstimatorConfig, OutlineConfig
 from coop_edge.geometry import se3
 from coop_edge.stages import refine, turns
 from coop_edge.stages.prior import pose_prior
@@ -20,7 +18,14 @@ from export.train.task import EVALUATION_SEED
 from tests.export.train.knowing import put_out, small_refiner, walk
 
 CPU = torch.device("cpu")
-OFF = {"prior_sideways": 0, "prior_depth": 0, "prior_rotation": 0}
+
+
+def with_prior(**options):
+    """The estimator's options, with some of ``advanced.refine``."""
+    return EstimatorConfig(advanced=AdvancedConfig(refine=AdvancedRefineConfig(**options)))
+
+
+OFF = with_prior(prior_sideways=0, prior_depth=0, prior_rotation=0)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,7 @@ def test_the_prior_stops_a_walk_that_goes_on_without_it(pairs, net, monkeypatch)
 
     put_out(monkeypatch, net, walk(0.5))
     monkeypatch.setattr(refiner, "pose_error", from_the_truth)
-    for config in (RefineConfig(**OFF), RefineConfig(prior_information=1e-4)):
+    for config in (OFF, with_prior(prior_information=1e-4)):
         refiner.evaluate_refiner(net, [pairs], CPU, config)
     # Before, after one iteration and after five, and in turns with the outline.
     free, held = ([np.linalg.norm(T - way[0], axis=1) for T in way] for way in (gone[:4], gone[4:]))
@@ -143,6 +148,6 @@ def test_defaults_are_those_of_the_estimator(pairs, net, monkeypatch):
 
     monkeypatch.setattr(refine, "pose_prior", asking)
     figures = refiner.evaluate_refiner(net, [pairs], CPU)
-    assert {replace(config, iterations=RefineConfig().iterations) for config in asked} == {RefineConfig()}
-    assert figures == refiner.evaluate_refiner(net, [pairs], CPU, RefineConfig())
-    assert figures["error_after_5"] != refiner.evaluate_refiner(net, [pairs], CPU, RefineConfig(**OFF))["error_after_5"]
+    assert set(asked) == {EstimatorConfig().advanced.refine}
+    assert figures == refiner.evaluate_refiner(net, [pairs], CPU, EstimatorConfig())
+    assert figures["error_after_5"] != refiner.evaluate_refiner(net, [pairs], CPU, OFF)["error_after_5"]

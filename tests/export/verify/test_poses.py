@@ -8,7 +8,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from coop_edge.config import RefineConfig
+from coop_edge.config import EstimatorConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from coop_edge.pnp.base import PnpStatus
@@ -94,7 +94,8 @@ def test_weak_evidence_is_held_at_the_start_as_the_estimator_holds_it():
     poses = refined_poses(batch, outputs, stride=4, radius_px=2.0)
     assert poses.solved.all()
     np.testing.assert_allclose(poses.T, batch.T_init, atol=1e-4)
-    found = step(batch, outputs, RefineConfig(prior_sideways=0, prior_depth=0, prior_rotation=0))
+    free = EstimatorConfig().updated(f"advanced.refine.prior_{axis}=0" for axis in ("sideways", "depth", "rotation"))
+    found = step(batch, outputs, free)
     assert (found.status == PnpStatus.SOLVED).all()
     np.testing.assert_allclose(found.T_crop_object, batch.T_true, atol=1e-4)
 
@@ -108,7 +109,7 @@ def test_a_pair_without_weighted_cells_has_no_pose_as_at_run_time(cells, solved)
     poses = refined_poses(batch, outputs, stride=4, radius_px=2.0)
     assert poses.solved.tolist() == [solved, True]
     assert np.isnan(poses.T[0]).all() == (not solved)
-    found = step(batch, outputs, RefineConfig())
+    found = step(batch, outputs, EstimatorConfig())
     assert found.status.tolist() == [PnpStatus.SOLVED if solved else PnpStatus.TOO_FEW_POINTS, PnpStatus.SOLVED]
     assert np.isfinite(found.covariance[found.status == PnpStatus.SOLVED]).all()
     assert np.isnan(found.T_camera_object).all(axis=(1, 2)).tolist() == [not solved, False]
