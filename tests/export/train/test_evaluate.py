@@ -10,7 +10,7 @@ import torch
 
 from coop_edge.stages.matches import template_pixels
 from export.data.batch import PATCH
-from export.data.data import make_stream
+from export.data.stream import make_stream
 from export.networks import CONFIGS, CoarseOutput, build
 from export.train import evaluate_refiner as refiner
 from export.train.evaluate_coarse import evaluate_coarse
@@ -129,7 +129,7 @@ def net():
 
 
 def test_a_network_that_knows_the_flow_finds_the_pose_at_once(net, monkeypatch):
-    pairs = held_out("refiner", 6, 64, keep_scenes=True)
+    pairs = held_out("refiner", 24, 64, keep_scenes=True)
     monkeypatch.setattr(refiner, "_predict", knowing_refiner(net))
     figures = refiner.evaluate_refiner(net, [pairs], CPU)
     assert figures["flow_epe"] == 0
@@ -143,7 +143,7 @@ def test_a_network_that_knows_the_flow_finds_the_pose_at_once(net, monkeypatch):
 
 def test_half_the_flow_needs_iterations(net, monkeypatch):
     """Rendering again at each new pose halves the error anew: the loop is closed the right way round."""
-    pairs = held_out("refiner", 6, 64, keep_scenes=True)
+    pairs = held_out("refiner", 24, 64, keep_scenes=True)
     monkeypatch.setattr(refiner, "_predict", knowing_refiner(net, 0.5))
     figures = refiner.evaluate_refiner(net, [pairs], CPU)
     assert 0.3 * figures["error_before"] < figures["error_after_1"] < 0.75 * figures["error_before"]

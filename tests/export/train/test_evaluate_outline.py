@@ -8,7 +8,7 @@ import pytest
 from coop_edge.config import OutlineConfig
 from coop_edge.geometry import se3
 from export.data.batch import take
-from export.data.data import make_stream
+from export.data.stream import make_stream
 from export.train.evaluate_outline import aligned_poses
 from export.train.evaluate_refiner import pose_error
 

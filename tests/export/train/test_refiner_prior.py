@@ -9,8 +9,8 @@ import torch
 from coop_edge.config import OutlineConfig, RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.stages.prior import pose_prior
-from export.data.data import make_stream
-from export.data.rerender import rerender
+from export.data.rerender import centres_of, rerender
+from export.data.stream import make_stream
 from export.networks import CONFIGS, build
 from export.train import evaluate_refiner as refiner
 from export.train import poses
@@ -73,7 +73,7 @@ def test_an_anchor_is_carried_into_the_camera_of_the_next_crop(pairs):
 
 def test_the_prior_stops_a_walk_that_goes_on_without_it(pairs, net, monkeypatch):
     """Weak evidence that says the same at every pose: anchored, five iterations go hardly farther than one."""
-    centre = np.array([record.scene.target.object.mesh.centre for record in pairs[1]])
+    centre = centres_of(pairs[1])
     gone = []
 
     def from_the_truth(current, T):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from export.data.data import make_stream
+from export.data.stream import make_stream
 from export.verify.bundle import (
     SEED,
     Pairs,

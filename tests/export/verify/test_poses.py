@@ -11,7 +11,7 @@ import pytest
 from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
-from export.data.data import make_stream
+from export.data.stream import make_stream
 from export.networks.refiner import cell_pixels
 from export.train.poses import refined_step
 from export.verify.poses import (
