@@ -15,7 +15,7 @@ Rotation = tuple[Tensor, Tensor]
 
 
 def rotary_table(height: int, width: int, head_dim: int, base: float, device: torch.device | None = None) -> Rotation:
-    """Cosines and sines [T,head_dim], float32, for the T = height x width cells of a grid, row by row.
+    """Return cosines and sines [T,head_dim], float32, for the T = height x width cells of a grid, row by row.
 
     The first half of the channels turns with the row y, the second with the column x. Within a half of D channels,
     channels k and k + D/2 form a plane that turns by position * base^(-2k/D) (Su et al., RoFormer, 2021).

@@ -1,4 +1,4 @@
-"""Checkpoints -> a model bundle: one ONNX graph per role and the manifest, or nothing at all."""
+"""Turns checkpoints into a model bundle: one ONNX graph per role and the manifest, or nothing at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from coop_edge.runtime.bundle import (
     write_manifest,
 )
 from export.data.pairs import TEMPLATE
-from export.networks import Net
+from export.networks import Net, RefinerNetConfig
 from export.onnx.checks import checked
 from export.onnx.precision import to_half
 from export.onnx.trace import GRAPHS, specs_of, trace
@@ -72,7 +72,8 @@ def export_bundle(
     out = Path(out)
     _check_target(out, force)
     nets = [load_network(source.path, role)[0] for role, source in sources.items()]
-    trunk = sources["coarse"].info.config.trunk
+    trunk, refiner = sources["coarse"].info.config.trunk, sources["refiner"].info.config
+    assert isinstance(refiner, RefinerNetConfig)
     plan = Bundle(  # checked before the graphs are made, which takes a while
         folder=out,
         name=name,
@@ -81,7 +82,7 @@ def export_bundle(
         training={role: _training(source) for role, source in sources.items()},
         input_size=trunk.image_size,
         patch_size=trunk.patch_size,
-        radius_px=sources["refiner"].info.config.radius_px,
+        radius_px=refiner.radius_px,
         template=TEMPLATE,
         networks={role: _planned(net, role, precision, out) for net in nets for role in GRAPHS[net.role]},
     )
@@ -96,7 +97,7 @@ def export_bundle(
 
 
 def find_sources(checkpoints: Sequence[str | Path]) -> dict[str, Source]:
-    """The checkpoints by role, as their files say; ``checkpoints`` are network files or folders that hold some.
+    """Return the checkpoints by role, as their files say; ``checkpoints`` are network files or folders that hold some.
 
     Raises InputError: no file, roles missing or doubled, crops or patches of different sizes. ConfigError: a file of a
     newer version.
@@ -134,7 +135,7 @@ def _files(given: Path) -> list[Path]:
 
 
 def _planned(net: Net, role: str, precision: str, folder: Path) -> Network:
-    """A graph that is not there yet."""
+    """Describe a graph that is not there yet."""
     return Network(role, folder / f"{role}.onnx", "0" * 64, precision, *specs_of(net, role))
 
 
@@ -158,7 +159,7 @@ def _write_graphs(
 
 
 def _training(source: Source) -> dict[str, Any]:
-    """Where the weights of a checkpoint come from, as plain data."""
+    """State where the weights of a checkpoint come from, as plain data."""
     p = source.info.provenance
     return {
         "data": p.data,
@@ -187,7 +188,7 @@ def _check_target(out: Path, force: bool) -> None:
 
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out``, gone at the end if it is still there."""
+    """Make a folder beside ``out`` that is removed at the end if it is still there."""
     folder = out.with_name(f".{out.name[:40]}.{uuid4().hex[:8]}.tmp")
     try:
         folder.mkdir(parents=True)

@@ -39,7 +39,7 @@ class _Views:
         self.camera = Camera(batch.K[0] if len(batch.K) else np.eye(3), size, size)
 
     def in_sight(self, T: Array, index: Array) -> Array:
-        return np.isfinite(T).all(axis=(1, 2))
+        return np.asarray(np.isfinite(T).all(axis=(1, 2)))
 
     def make(self, T: Array, index: Array) -> Pairs:
         before = take(self._batch, index)

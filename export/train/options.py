@@ -91,5 +91,5 @@ class TrainOptions(Config):
 
     @property
     def peak_rate(self) -> float:
-        """The peak learning rate, the size's own where none is given."""
+        """Return the peak learning rate: the one given, or the size's own."""
         return self.learning_rate or PEAK_RATES[self.size]

@@ -129,9 +129,7 @@ def _run(
     *,
     resume: bool,
 ) -> None:
-    # A run may be resumed from another folder.
-    paths = {name: str(Path(value).absolute()) for name in ("pack", "photos") if (value := getattr(options, name))}
-    options = replace(options, **paths)
+    options = replace(options, pack=_absolute(options.pack), photos=_absolute(options.photos))
     if options.threads:
         torch.set_num_threads(options.threads)
     with join(options.device) as group:
@@ -143,6 +141,11 @@ def _run(
         trainer.run()
         if group.first:
             _report(trainer, group)
+
+
+def _absolute(path: str) -> str:
+    """Return the path as it is found from any folder, as a run may be resumed from another one; "" stays."""
+    return path and str(Path(path).absolute())
 
 
 def _separated(settings: Iterable[str]) -> tuple[list[str], list[str]]:

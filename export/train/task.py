@@ -23,8 +23,6 @@ class Task(ABC):
 
     role: str
     stream_role: str
-    key_metric: str
-    """The metric that the progress display shows."""
 
     def __init__(self, config: NetConfig, options: TrainOptions) -> None:
         self.config = config

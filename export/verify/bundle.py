@@ -186,7 +186,10 @@ def compare(
         "coarse_decoder": reference.decisions(feeds["coarse_decoder"]),
         "refiner": reference.answers(feeds["refiner"]),
     }
-    kinds = {"coarse": (pairs.coarse, pairs.coarse_drawn), "refined": (pairs.refiner, pairs.refiner_drawn)}
+    kinds: dict[str, tuple[CoarseBatch | CentredBatch, int]] = {
+        "coarse": (pairs.coarse, pairs.coarse_drawn),
+        "refined": (pairs.refiner, pairs.refiner_drawn),
+    }
     poses = {kind: _poses(bundle, batch, wanted) for kind, (batch, _) in kinds.items()}
     output_rows: list[OutputRow] = []
     pose_rows: list[PoseRow] = []

@@ -270,7 +270,8 @@ def test_a_refiner_is_also_judged_without_the_prior(tmp_path, init):
     """Its figures have their names, and a change of the sensitivity changes the pose."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra export)")
     from export.networks import CONFIGS, build
-    from export.train.checkpoint import Provenance, save_network
+    from export.train.checkpoint import save_network
+    from export.train.provenance import Provenance
     from tests.export.small_nets import NET
 
     torch.manual_seed(0)

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from export.networks import CONFIGS, build, preset
-from export.train.checkpoint import Provenance, load_state, save_network
+from export.train.checkpoint import load_state, save_network
 from export.train.options import TrainOptions
+from export.train.provenance import Provenance
 from tests.export.cli.command import run
 from tests.export.small_nets import NET, TRUNK
 

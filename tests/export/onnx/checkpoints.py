@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.train.checkpoint import Provenance, save_network
+from export.train.checkpoint import save_network
+from export.train.provenance import Provenance
 from tests.export.small_graphs import small_net
 
 PROVENANCE = Provenance(step=7, samples=112, seed=3, minutes=1.5, code="0.1 abc", data="procedural objects")

@@ -12,15 +12,8 @@ from safetensors.torch import save_file
 from coop_edge.errors import ConfigError, InputError
 from export.networks import CONFIGS, build
 from export.train import checkpoint
-from export.train.checkpoint import (
-    Provenance,
-    load_network,
-    load_state,
-    read_metadata,
-    save_network,
-    save_state,
-    start_from,
-)
+from export.train.checkpoint import load_network, load_state, read_metadata, save_network, save_state, start_from
+from export.train.provenance import Provenance
 from tests.export.small_nets import NET, TRUNK
 
 PROVENANCE = Provenance(step=7, samples=112, seed=3, minutes=1.5, code="0.1 abc", data="procedural objects")
