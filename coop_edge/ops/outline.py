@@ -134,5 +134,5 @@ def view_numbers(crop: CropCamera, T_crop_object: Floats, image_size: tuple[int,
     R_object_crop = np.swapaxes(T_crop_object[:, :3, :3], 1, 2)
     A = R_object_crop @ np.linalg.inv(crop.K)
     b = -R_object_crop @ T_crop_object[:, :3, 3:]
-    parts = A, b, np.linalg.inv(crop.H), np.broadcast_to(np.float64(image_size), (len(A), 2))
+    parts = A, b, np.linalg.inv(crop.H), np.broadcast_to(np.asarray(image_size, np.float64), (len(A), 2))
     return np.concatenate([part.reshape(len(A), math.prod(part.shape[1:])) for part in parts], axis=1)

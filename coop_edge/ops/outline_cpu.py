@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from coop_edge.base.jit import jit, stamp_of
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.ops.outline import (
     BINS,
     CLEAR,
@@ -27,7 +28,6 @@ from coop_edge.ops.outline import (
     LINES,
     LOGISTIC,
     REACH,
-    REFERENCE_SIZE,
     RING,
     SHIFT,
     STANDS_OUT,

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.kernels.device import Device
 from coop_edge.ops.outline import (
     BINS,
     INSET,
     LINES,
-    REFERENCE_SIZE,
     RING,
     Array,
     Outlines,
