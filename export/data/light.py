@@ -9,17 +9,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from export.data.geometry import Pixels, Random, inverse_camera, per_pixel, rotate, selected_pixels
+from coop_edge.base.jit import jit, stamp_of
+from export.data.geometry import Pixels, Random, inverse_camera, on_gpu, per_pixel, rotate, selected_pixels
 from export.data.photo import blur_matrix
 from export.data.scenes import Scenes, SceneViews, inside_view
 from export.data.stock import ObjectStock
 from export.data.textures import LINEAR
+
+Array = np.ndarray[Any, Any]
 
 LIGHTS = 3
 """Most lights of a scene."""
@@ -110,12 +115,60 @@ def photograph(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: L
     n = views.seen.item.shape[-1]
     light, dark = _light(stock, scene, views, lighting)
     solid = (views.seen.item >= 0)[:, None]
-    on = _resized(_grown(light, solid[:, :, ::2, ::2]), n)
-    off = _resized(1.0 - _DARKEST * dark, n)
-    albedo = _linear(views.seen.albedo.device)[views.seen.albedo.permute(0, 3, 1, 2).int()]
+    light, dim = _grown(light, solid[:, :, ::2, ::2]), 1.0 - _DARKEST * dark
+    within = inside_view(scene.edge, views.R, views.K, n)
+    if not on_gpu(light):
+        image = torch.empty_like(background)
+        given = (views.seen.albedo, views.seen.item, light, dim[:, 0], background, within, image)
+        _compose(LINEAR, *(tensor.numpy() for tensor in given))
+        return image
+    on, off = _resized(light, n), _resized(dim, n)
+    levels = views.seen.albedo.permute(0, 3, 1, 2).int()
+    albedo = _linear(levels.device).index_select(0, levels.flatten()).view(levels.shape)
     lit = torch.addcmul(on[:, 3:], albedo, on[:, :3])
     image = torch.where(solid, lit, background * off)
-    return image * inside_view(scene.edge, views.R, views.K, n)[:, None]
+    return image * within[:, None]
+
+
+def _compose(
+    linear: Array, albedo: Array, item: Array, light: Array, dim: Array, background: Array, within: Array, image: Array
+) -> None:
+    """What ``photograph`` does on a GPU with the maps spread to all pixels, one pixel after the other.
+
+    linear [256]: light of levels. albedo uint8 [N,n,n,3]; item [N,n,n]; light [N,4,h,h] and dim [N,h,h], n = 2 h;
+    background and image [N,3,n,n]; within bool [N,n,n].
+    """
+    n, h = item.shape[1], light.shape[2]
+    for i in range(len(item)):
+        for v in range(n):
+            y0 = max((v - 1) // 2, 0)
+            y1, b = min((v + 1) // 2, h - 1), np.float32(0.75 if v % 2 else 0.25)  # pixel v lies at (v - 1/2) / 2
+            for u in range(n):
+                x0 = max((u - 1) // 2, 0)
+                x1, a = min((u + 1) // 2, h - 1), np.float32(0.75 if u % 2 else 0.25)
+                solid = item[i, v, u] >= 0
+                gleam = np.float32(0.0)
+                if solid:
+                    gleam = _between(light[i, 3], y0, y1, x0, x1, b, a)
+                for c in range(3):
+                    value = np.float32(0.0)
+                    if within[i, v, u] and solid:
+                        value = linear[albedo[i, v, u, c]] * _between(light[i, c], y0, y1, x0, x1, b, a) + gleam
+                    elif within[i, v, u]:
+                        value = background[i, c, v, u] * _between(dim[i], y0, y1, x0, x1, b, a)
+                    image[i, c, v, u] = value
+
+
+def _between(values: Array, y0: int, y1: int, x0: int, x1: int, b: float, a: float) -> float:
+    """Interpolate; a and b are the shares of column x0 and row y0."""
+    one = np.float32(1.0)
+    return (values[y0, x0] * a + values[y0, x1] * (one - a)) * b + (values[y1, x0] * a + values[y1, x1] * (one - a)) * (
+        one - b
+    )
+
+
+_STAMP = stamp_of([Path(__file__)])
+_between, _compose = jit(_between, _STAMP, forceinline=True), jit(_compose, _STAMP)
 
 
 def _light(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Lighting) -> tuple[Tensor, Tensor]:
@@ -133,12 +186,12 @@ def _light(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Light
     up = per_pixel((R.mT @ _per_item(lighting.up, scene)[..., None])[..., 0].float(), each)
     direction = per_pixel((_per_item(lighting.direction, scene) @ R).float(), each)  # object's axes
     color = per_pixel(lighting.color.float(), at.row)
-    hidden = lighting.shadow.float()[at.row] * at.of(dark)
+    hidden = lighting.shadow.float().index_select(0, at.row) * at.of(dark)
     above = 0.5 + 0.5 * (normals * up).sum(dim=0)
     diffuse = per_pixel(lighting.ambient.float(), at.row) + above * per_pixel(lighting.sky.float(), at.row)
     facing = (normals * to_camera).sum(dim=0)
     gleam = torch.zeros_like(facing)
-    shininess = lighting.shininess.float().flatten()[each]
+    shininess = lighting.shininess.float().flatten().index_select(0, each)
     for i in range(LIGHTS):
         cosine = (normals * direction[i]).sum(dim=0)
         reach = 1.0 - hidden if i == 0 else torch.ones_like(hidden)
@@ -147,13 +200,9 @@ def _light(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Light
         half_way = (2.0 + 2.0 * (to_camera * direction[i]).sum(dim=0)).clamp_(min=1e-6).rsqrt_()
         peak = ((facing + cosine) * half_way).clamp_(0, 1).pow_(shininess)
         gleam = torch.addcmul(gleam, peak * (cosine > 0), reach * color[i].mean(dim=0))
-    gleam = gleam * lighting.gloss.float().flatten()[each]
-    n, h = item.shape[:2]
-    out = torch.zeros((n, 4, h * h), device=item.device)
+    gleam = gleam * lighting.gloss.float().flatten().index_select(0, each)
     values = torch.where(at.of(item) >= 0, torch.cat([diffuse, gleam[None]]), 0.0)
-    for channel in range(4):
-        out[at.row, channel, at.index] = values[channel]
-    return out.view(n, 4, h, h), dark
+    return at.spread(values).transpose(0, 1), dark
 
 
 def _normals(
@@ -169,11 +218,11 @@ def _normals(
     rays = turn.mT @ _per_item(R.mT @ inverse_camera(K), scene)
     table = per_pixel(torch.cat([rays, (turn.mT @ middle[..., None])], dim=2).float(), each)
     ray = table[:, 0] * at.u.float() + table[:, 1] * at.v.float() + table[:, 2]
-    x = ray * (depth / scale.float()[each]) - table[:, 3]  # about the mesh's centre
-    which = slot[each] * stock.limits.faces + triangle
-    smooth = stock.normal_map.view(-1, 12)[which].T.contiguous().view(3, 4, -1)
+    x = ray * (depth / scale.float().index_select(0, each)) - table[:, 3]  # about the mesh's centre
+    which = slot.index_select(0, each) * stock.limits.faces + triangle
+    smooth = stock.normal_map.view(-1, 12).index_select(0, which).T.contiguous().view(3, 4, -1)
     smooth = smooth[:, 0] * x[0] + smooth[:, 1] * x[1] + smooth[:, 2] * x[2] + smooth[:, 3]
-    flat = stock.face_normals.view(-1, 3)[which].T
+    flat = stock.face_normals.view(-1, 3).index_select(0, which).T
     to_camera = -ray * (ray * ray).sum(dim=0).rsqrt()
     side = torch.where((flat * to_camera).sum(dim=0) < 0, -1.0, 1.0)
     return smooth * (side / (smooth * smooth).sum(dim=0).sqrt_().clamp_(min=1e-6)), to_camera

@@ -205,16 +205,16 @@ class HostRenderer(StockRenderer):
 
     def _color(self, place: int, slot: int, view: _View, who: Array, triangle: Array, albedo: Array) -> None:
         """Write the albedo of the pixels that an item is nearest at."""
-        mine = who == place
-        rows = np.flatnonzero(mine.any(axis=1))
-        if not len(rows):
+        ids = np.empty_like(triangle)
+        first, last = _own_triangles(who, place, triangle, ids)
+        if first > last:
             return
-        part = slice(rows[0], rows[-1] + 1)
-        mine, ids = mine[part], np.where(mine[part], triangle[part], np.int32(-1))
+        part = slice(first, last + 1)
+        ids = ids[part]
         rgb, depth = np.empty((*ids.shape, 3), np.uint8), np.empty(ids.shape, np.float32)
         seen = _View(view.xyz, view.camera, view.depth[part], ids)
-        self._shade(slot, seen, int(rows[0]), 1, (1.0, 0.0), False, (rgb, depth, ids))
-        np.copyto(albedo[part], rgb, where=mine[..., None])
+        self._shade(slot, seen, first, 1, (1.0, 0.0), False, (rgb, depth, ids))
+        _put_colors(ids, rgb, albedo[part])
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +254,31 @@ def _keep_nearest(
                     winner[v, u] = triangle[v, u]
 
 
-_keep_nearest = jit(_keep_nearest, stamp_of([Path(__file__)]))
+def _own_triangles(who: Array, place: int, triangle: Array, own: Array) -> tuple[int, int]:
+    """Write the triangles of the pixels that belong to a place into ``own`` [n,n], -1 elsewhere; the first and the last
+    row that has any."""
+    first, last = len(who), -1
+    for v in range(who.shape[0]):
+        for u in range(who.shape[1]):
+            if who[v, u] == place:
+                own[v, u] = triangle[v, u]
+                first, last = min(first, v), v
+            else:
+                own[v, u] = -1
+    return first, last
+
+
+def _put_colors(triangle: Array, rgb: Array, albedo: Array) -> None:
+    """Copy the colours of pixels that have a triangle."""
+    for v in range(triangle.shape[0]):
+        for u in range(triangle.shape[1]):
+            if triangle[v, u] >= 0:
+                for channel in range(3):
+                    albedo[v, u, channel] = rgb[v, u, channel]
+
+
+_STAMP = stamp_of([Path(__file__)])
+_keep_nearest, _own_triangles, _put_colors = (jit(f, _STAMP) for f in (_keep_nearest, _own_triangles, _put_colors))
 
 
 class KernelRenderer(StockRenderer):

@@ -242,9 +242,9 @@ def test_no_value_decides_what_is_launched(stock, role, as_on_a_gpu):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The branches of a GPU, on the CPU."""
-    from export.data import geometry, jpeg, photo
+    from export.data import geometry, jpeg, light, photo
 
-    for module in (geometry, jpeg, photo):
+    for module in (geometry, jpeg, light, photo):
         monkeypatch.setattr(module, "on_gpu", lambda tensor: True)
 
 
