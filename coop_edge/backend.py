@@ -1,4 +1,4 @@
-"""Picks, once, the renderer, solvers and runners of a device. The only room that knows the implementations.
+"""Picks, once, the operations, renderer, solvers and runners of a device. The only room that knows the implementations.
 
 ``device="cpu"`` and ``device="cuda"`` mean what they say: what is missing raises ``BackendUnavailable`` with the probe
 that failed. ``device="auto"`` takes CUDA where its probes pass, else the CPU, and says in the log which and why.
@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from coop_edge.errors import BackendUnavailable, EngineError, InputError, quoted
 from coop_edge.kernels.device import current_device
 
 if TYPE_CHECKING:
     from coop_edge.mesh.mesh import Mesh
+    from coop_edge.ops.base import Operations
     from coop_edge.pnp.base import PnpSolver
     from coop_edge.render.base import Renderer, Shading
     from coop_edge.runtime.base import Runner
@@ -32,6 +31,7 @@ log = logging.getLogger("coop_edge")
 
 RENDERERS = {"cpu": "coop_edge.render.cpu:CpuRenderer", "cuda": "coop_edge.render.cuda:CudaRenderer"}
 OFFLINE_RENDERERS = {**RENDERERS, "open3d": "coop_edge.render.open3d:Open3dRenderer"}
+OPERATIONS = {"cpu": "coop_edge.ops.cpu:CpuOperations", "cuda": "coop_edge.ops.cuda:CudaOperations"}
 SOLVERS = {"cpu": "coop_edge.pnp.cpu:CpuPnpSolver", "cuda": "coop_edge.pnp.cuda:CudaPnpSolver"}
 RUNNERS = {"onnx": "coop_edge.runtime.onnx:OnnxRunner", "tensorrt": "coop_edge.runtime.tensorrt:TensorRtRunner"}
 
@@ -78,30 +78,10 @@ class Backend:
         device = current_device()
         return lambda: device.xp.cuda.Device(device.id)
 
-    def upload(self, array: Any) -> Any:
-        """``array``, C-contiguous, where this backend computes: NumPy, or CuPy on its current GPU.
-
-        What is on that GPU already (``__cuda_array_interface__``: CuPy, PyTorch, PyCUDA's GPUArray) is taken as it is,
-        without a copy unless its strides ask for one, and in the order of CuPy's current stream. Raises InputError: on
-        another GPU, or memory that CuPy cannot read.
-        """
-        if self.name == "cpu":
-            return np.ascontiguousarray(array)
-        device = current_device()
-        if not hasattr(array, "__cuda_array_interface__"):
-            return device.xp.asarray(np.ascontiguousarray(array))
-        try:
-            taken = device.xp.asarray(array)
-        except Exception as error:  # CuPy's CUDARuntimeError has no base of its own
-            raise InputError(f"image: its __cuda_array_interface__ cannot be read: {quoted(error)}") from error
-        if taken.device.id != device.id:
-            raise InputError(f"image: wanted on GPU {device.id}, where the networks are, got on GPU {taken.device.id}")
-        return device.xp.ascontiguousarray(taken)
-
-    def wait(self) -> None:
-        """Wait for what is on CuPy's current stream: from then on any other stream may read it. On the CPU: nothing."""
-        if self.name == "cuda":
-            current_device().xp.cuda.get_current_stream().synchronize()
+    def operations(self) -> Operations:
+        """Make the array operations of this device; on CUDA, of the GPU that is current now."""
+        operations: Operations = _load(OPERATIONS[self.name])(**self._options(0))
+        return operations
 
     def renderer(
         self,
@@ -122,7 +102,7 @@ class Backend:
         return solver
 
     def _options(self, threads: int) -> dict[str, Any]:
-        """What renderer and solver of this device are told: ``threads``, or the GPU whose kernels they share."""
+        """Options of this device's implementations: ``threads``, or the GPU whose kernels they share."""
         if self.name == "cuda":
             return {"device": current_device()}
         return {"threads": threads} if threads else {}

@@ -50,14 +50,19 @@ class Estimator:
         self.bundle, self.backend, self.config = bundle, backend, config
         self._turn, self._open, self._threads, self._on_device = threading.Lock(), True, threads, backend.here()
         with contextlib.ExitStack() as stack:
-            solver = backend.pnp_solver(threads=threads)
+            self._ops, solver = backend.operations(), backend.pnp_solver(threads=threads)
             stack.callback(getattr(solver, "close", lambda: None))  # the CPU's has threads of its own
             runners = {
                 role: stack.enter_context(backend.runner(bundle, role, threads=threads)) for role in bundle.networks
             }
-            self._pipeline = Pipeline(bundle, config, solver, runners)
+            self._pipeline = Pipeline(bundle, config, self._ops, solver, runners)
             self._registry = ObjectRegistry(
-                bundle, backend, runners["coarse_encoder"], micro_batch=config.coarse.micro_batch, threads=threads
+                bundle,
+                backend,
+                self._ops,
+                runners["coarse_encoder"],
+                micro_batch=config.coarse.micro_batch,
+                threads=threads,
             )
             stack.callback(self._registry.clear)
             self._parts = stack.pop_all()
@@ -189,7 +194,7 @@ class Estimator:
                 self._registry.renderer()
             seconds = {"objects": time.perf_counter() - start}
             renderer = functools.partial(self.backend.renderer, threads=self._threads)
-            times = self._pipeline.warmup(renderer, self.backend.upload)
+            times = self._pipeline.warmup(renderer)
             return seconds | {f.name.removesuffix("_ms"): getattr(times, f.name) / 1e3 for f in fields(times)}
 
     def close(self) -> None:
@@ -236,7 +241,7 @@ class Estimator:
                 f"image: lies on a GPU, this Estimator runs on the CPU ({self.backend.reason}); copy it to NumPy first"
             )
         camera.check_image(image)
-        return self.backend.upload(image)
+        return self._ops.upload(image, "image")
 
 
 def _options(config: EstimatorConfig | Mapping[str, Any] | None) -> EstimatorConfig:

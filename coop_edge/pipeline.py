@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +11,12 @@ from numpy.typing import NDArray
 from coop_edge.config import EstimatorConfig, RefineConfig
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
+from coop_edge.ops.base import Array, Operations
 from coop_edge.pnp.base import PnpSolver
 from coop_edge.profiling import StageClock
 from coop_edge.render.base import Renderer
 from coop_edge.runtime.base import Runner
 from coop_edge.runtime.bundle import Bundle
-from coop_edge.stages.arrays import Array
 from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel
@@ -43,7 +42,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """The stages over the parts of one backend. runners: open, by role, of the bundle's networks.
+    """Runs the stages over the parts of one backend. runners: open, by role, of the bundle's networks.
 
     On a GPU all work is queued on CuPy's current stream and arrays stay on the device. The host waits where it decides:
     in coarse for the templates' scores and for what RANSAC found; in refine and outline, see there. What one stage
@@ -52,6 +51,7 @@ class Pipeline:
 
     bundle: Bundle
     config: EstimatorConfig
+    ops: Operations
     solver: PnpSolver
     runners: Mapping[str, Runner]
 
@@ -85,13 +85,13 @@ class Pipeline:
         chosen = self._follow(frame, index, T_previous, self.config.refine.track_iterations, clock)
         return chosen.estimates(names, clock.times())
 
-    def warmup(self, renderer: Callable[[Mesh], Renderer], upload: Callable[[NDArray[Any]], Array]) -> StageTimes:
+    def warmup(self, renderer: Callable[[Mesh], Renderer]) -> StageTimes:
         """Run every stage once on a black image and an object of its own, so that all is compiled and loaded.
 
-        renderer, upload: the backend's.
+        renderer: the backend's.
         """
         clock, index = StageClock(), np.zeros(1, np.int64)
-        frame, T = stand_in(self.bundle, renderer, upload)
+        frame, T = stand_in(self.bundle, renderer, self.ops)
         self._match(frame, [Detection("stand-in", (0, 0, *frame.camera.size))], index, clock)
         self._follow(frame, index, T, 1, clock)  # from a pose of its own: there is nothing to match in black
         return clock.times()
@@ -101,13 +101,14 @@ class Pipeline:
     ) -> CoarseHypotheses:
         size, patch = self.bundle.input_size, self.bundle.patch_size
         with clock("crop"):
-            margin = self.config.coarse.margin
-            crops = crop_detections(frame.image, frame.camera, detections, size, margin=margin, patch=patch)
+            margin, ops = self.config.coarse.margin, self.ops
+            crops = crop_detections(frame.image, frame.camera, detections, size, ops=ops, margin=margin, patch=patch)
         with clock("coarse"):
             return estimate_coarse(
                 crops,
                 frame.models,
                 index,
+                ops=self.ops,
                 encoder=self.runners["coarse_encoder"],
                 decoder=self.runners["coarse_decoder"],
                 solver=self.solver,
@@ -153,7 +154,7 @@ class Pipeline:
         T_anchor: Floats | None = None,
     ) -> tuple[PairMaker, Refined]:
         maker = PairMaker(
-            frame.image, frame.camera, frame.models, frame.renderer, self.bundle.input_size, config.margin
+            frame.image, frame.camera, frame.models, frame.renderer, self.bundle.input_size, config.margin, self.ops
         )
         with clock("refine"):
             refined = refine(
@@ -199,10 +200,8 @@ class Pipeline:
         return NetworkRescorer(maker, self.runners["selector"], self.config.refine.micro_batch)
 
 
-def stand_in(
-    bundle: Bundle, renderer: Callable[[Mesh], Renderer], upload: Callable[[NDArray[Any]], Array]
-) -> tuple[Frame, Floats]:
-    """A black image S x S, a grey cube of 0.1 m as its only object, and a pose [1,4,4] in front of the camera."""
+def stand_in(bundle: Bundle, renderer: Callable[[Mesh], Renderer], ops: Operations) -> tuple[Frame, Floats]:
+    """Make a black image S x S, a grey cube of 0.1 m as its only object, and a pose [1,4,4] in front of the camera."""
     size, views = bundle.input_size, bundle.template.views
     mesh, middle = _cube(0.1), 0.5 * (size - 1)
     K = np.array([[2.0 * size, 0.0, middle], [0.0, 2.0 * size, middle], [0.0, 0.0, 1.0]])
@@ -212,12 +211,12 @@ def stand_in(
         centre=mesh.centre,
         diameter=mesh.diameter,
         symmetries=Symmetries(),
-        object_points=upload(np.full((views, size, size, 3), np.nan, np.float32)),
-        descriptors=upload(np.zeros((views, tokens, bundle.dim), np.float32)),
+        object_points=ops.upload(np.full((views, size, size, 3), np.nan, np.float32)),
+        descriptors=ops.upload(np.zeros((views, tokens, bundle.dim), np.float32)),
     )
     T = np.eye(4)[None]
     T[0, 2, 3] = 0.5
-    image = upload(np.zeros((size, size, 3), np.uint8))
+    image = ops.upload(np.zeros((size, size, 3), np.uint8))
     return Frame(image, Camera(K, size, size), (model,), renderer(mesh)), T
 
 

@@ -18,6 +18,7 @@ from coop_edge.backend import Backend
 from coop_edge.errors import BundleError, InputError
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
+from coop_edge.ops.base import Operations
 from coop_edge.render.base import Renderer
 from coop_edge.runtime.base import Runner
 from coop_edge.runtime.bundle import Bundle
@@ -28,13 +29,16 @@ TemplateSource = TemplateSet | str | os.PathLike[str]
 
 
 class ObjectRegistry:
-    """Objects in the order in which they were added; in the stages an object is its place in that order.
+    """Holds objects in the order in which they were added; in the stages an object is its place in that order.
 
-    encoder: open runner of the bundle's ``coarse_encoder``, which describes templates in runs of ``micro_batch``.
+    backend, ops: of one device. encoder: open runner of the bundle's ``coarse_encoder``, which describes templates in
+    runs of ``micro_batch``. threads: of the renderer on the CPU.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, encoder: Runner, *, micro_batch: int, threads: int) -> None:
-        self._bundle, self._backend, self._encoder = bundle, backend, encoder
+    def __init__(
+        self, bundle: Bundle, backend: Backend, ops: Operations, encoder: Runner, *, micro_batch: int, threads: int
+    ) -> None:
+        self._bundle, self._backend, self._ops, self._encoder = bundle, backend, ops, encoder
         self._micro_batch, self._threads = micro_batch, threads
         self._meshes: dict[str, Mesh] = {}
         self._models: dict[str, ObjectModel] = {}
@@ -53,7 +57,7 @@ class ObjectRegistry:
         """Of all meshes, in the order of ``models``; made when first asked for after a change."""
         if self._renderer is None:
             renderer = self._backend.renderer(list(self._meshes.values()), threads=self._threads)
-            self._backend.wait()  # the next image may come on another stream
+            self._ops.wait()  # the next image may come on another stream
             self._renderer = renderer
         return self._renderer
 
@@ -72,8 +76,8 @@ class ObjectRegistry:
         loaded = load_mesh(name, mesh, unit)
         views = self._render(loaded, symmetries) if templates is None else load_templates(name, templates)
         check_templates(name, views, self._bundle)
-        model = ObjectModel.describe(name, loaded, views, self._encoder, micro_batch=self._micro_batch)
-        self._backend.wait()  # images may come on another stream than the current one
+        model = ObjectModel.describe(name, loaded, views, self._encoder, self._ops, micro_batch=self._micro_batch)
+        self._ops.wait()  # images may come on another stream than the current one
         self._meshes[name], self._models[name], self._renderer = loaded, model, None
 
     def remove(self, name: str) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 from coop_edge import backend as room
@@ -73,9 +74,22 @@ def test_without_a_numba_that_imports_there_is_no_cpu_backend(monkeypatch, tmp_p
 
 
 def test_every_place_is_a_module_that_exists():
-    for places in (room.OFFLINE_RENDERERS, room.SOLVERS, room.RUNNERS):
+    for places in (room.OPERATIONS, room.OFFLINE_RENDERERS, room.SOLVERS, room.RUNNERS):
         for place in places.values():
             assert importlib.util.find_spec(place.split(":")[0]) is not None, place
+
+
+def test_operations_are_those_of_the_device_that_is_current(monkeypatch):
+    assert type(ON_CPU.operations()).__name__ == "CpuOperations"
+    assert ON_CPU.operations().xp is np
+    monkeypatch.setitem(sys.modules, "cupy", cupy := FakeCupy())
+    operations = ON_CUDA.operations()
+    assert type(operations).__name__ == "CudaOperations"
+    assert operations.xp is cupy
+    elsewhere = cupy.put(np.zeros(3))
+    elsewhere.device_id = 1
+    with pytest.raises(InputError, match="image: wanted on GPU 3, where the networks are, got on GPU 1"):
+        operations.upload(elsewhere, "image")
 
 
 # Runners. CUDA is played by stand-ins (tests/runtime/fake_cuda.py): what is tested is the choice.

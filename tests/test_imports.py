@@ -1,10 +1,12 @@
-"""The house: which room may import which, and what an import may cost and load."""
+"""The house: which room may import which, that no imports form a circle, and what an import may cost and load."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import coop_edge
 
 PACKAGE = Path(coop_edge.__file__).parent
+ROOT = PACKAGE.parent
 
 # Room -> rooms it may import (besides itself). Only `backend` may name implementations; see IMPLEMENTATIONS.
 FOUNDATION = {"errors", "base", "config", "types", "geometry"}
@@ -28,15 +31,16 @@ MAY_IMPORT = {
     "render": FOUNDATION | {"mesh", "kernels"},
     "templates": FOUNDATION | {"mesh", "render"},
     "pnp": FOUNDATION | {"kernels"},
+    "ops": {"errors", "geometry", "kernels"},
     "runtime": FOUNDATION | {"kernels"},
-    "stages": FOUNDATION | {"mesh", "render", "templates", "pnp", "runtime", "kernels"},
+    "stages": FOUNDATION | {"mesh", "ops", "render", "templates", "pnp", "runtime"},
     "visual": FOUNDATION | {"mesh", "render"},
     "demo": FOUNDATION,
-    "backend": FOUNDATION | {"mesh", "render", "pnp", "kernels", "runtime"},
+    "backend": FOUNDATION | {"mesh", "ops", "render", "pnp", "kernels", "runtime"},
     "doctor": FOUNDATION | {"backend", "runtime"},
     "profiling": {"types"},
-    "pipeline": FOUNDATION | {"mesh", "render", "pnp", "runtime", "stages", "profiling"},
-    "registry": FOUNDATION | {"backend", "mesh", "render", "templates", "runtime", "stages"},
+    "pipeline": FOUNDATION | {"mesh", "ops", "render", "pnp", "runtime", "stages", "profiling"},
+    "registry": FOUNDATION | {"backend", "mesh", "ops", "render", "templates", "runtime", "stages"},
     "estimator": FOUNDATION | {"backend", "mesh", "templates", "runtime", "stages", "pipeline", "registry"},
     "cli": {"*"},
     "latency": FOUNDATION | {"backend", "demo", "estimator", "runtime"},
@@ -44,6 +48,8 @@ MAY_IMPORT = {
     "__init__": {"*"},
 }
 IMPLEMENTATIONS = {
+    "coop_edge.ops.cpu",
+    "coop_edge.ops.cuda",
     "coop_edge.render.cpu",
     "coop_edge.render.cuda",
     "coop_edge.render.open3d",
@@ -52,6 +58,8 @@ IMPLEMENTATIONS = {
     "coop_edge.runtime.onnx",
     "coop_edge.runtime.tensorrt",
 }
+MAY_IMPORT_CUPY = {"coop_edge.backend", "coop_edge.kernels.device", "coop_edge.latency", "coop_edge.runtime.parity"}
+"""Besides the implementations, which ask ``kernels.device`` for it, as every other room does."""
 MODULES = sorted(
     ".".join(("coop_edge", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
@@ -59,6 +67,7 @@ MODULES = sorted(
 
 
 def _imports(path: Path) -> set[str]:
+    """Modules and names that a file imports, at the top, in functions and for type checking alike."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -85,8 +94,83 @@ def test_a_room_imports_only_the_rooms_below_it(module):
     }
     allowed = MAY_IMPORT[room] | {room}
     assert "*" in allowed or rooms <= allowed, f"{module} imports {sorted(rooms - allowed)}"
-    if room not in ("backend", "render", "pnp", "runtime", "cli"):
+    if room not in ("backend", "ops", "render", "pnp", "runtime", "cli"):
         assert not imported & IMPLEMENTATIONS, f"{module} names implementations; ask `backend` for them"
+
+
+def test_every_implementation_of_the_backend_is_known_here():
+    source = (PACKAGE / "backend.py").read_text()
+    assert set(re.findall(r"\"(coop_edge[\w.]+):\w+\"", source)) == IMPLEMENTATIONS
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_cupy_is_imported_where_a_device_is_asked_for_alone(module):
+    tree = ast.parse(Path(importlib.util.find_spec(module).origin).read_text())
+    named = {name.split(".")[0] for name in _imports(Path(importlib.util.find_spec(module).origin))}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            named |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+    allowed = module in MAY_IMPORT_CUPY | IMPLEMENTATIONS or _room(module) == "doctor"  # it says what is installed
+    assert allowed or "cupy" not in named, f"{module} imports cupy; ask `kernels.device` or an implementation for it"
+
+
+STAGES = [module for module in MODULES if _room(module) == "stages"]
+
+
+@pytest.mark.parametrize("module", STAGES)
+def test_a_stage_does_not_ask_where_its_arrays_are(module):
+    """What NumPy and CuPy do in different ways is ``ops``' to know: no test of a type, a module or a device."""
+    found = []
+    for node in ast.walk(ast.parse(Path(importlib.util.find_spec(module).origin).read_text())):
+        text = ast.unparse(node) if isinstance(node, (ast.Call, ast.Compare, ast.MatchClass)) else ""
+        tests_a_type = re.match(r"(isinstance|issubclass|hasattr|getattr|type)\(", text) and re.search(
+            r"ndarray|array_interface|__module__|'get'|device", text
+        )
+        tests_a_device = isinstance(node, ast.Compare) and re.search(r"\.device\b|\bxp is\b|\btype\(|__module__", text)
+        copies = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args + node.keywords
+        to_host = copies and node.func.attr == "get"  # a dictionary's takes an argument
+        names = {getattr(node, field, None) for field in ("id", "attr", "name", "module")}
+        knows_cuda = any(isinstance(n, str) and re.search(r"cupy|_cuda\b|Cuda[A-Z]", n) for n in names)
+        is_cupy = isinstance(node, ast.Constant) and node.value in ("cupy", "cuda", "__cuda_array_interface__")
+        if tests_a_type or tests_a_device or to_host or knows_cuda or is_cupy:
+            found.append(f"line {getattr(node, 'lineno', '?')}: {ast.unparse(node)}")
+    assert not found, f"{module} knows what its arrays are: {found}; let `Operations` do it"
+
+
+def _import_graph(package: str) -> dict[str, set[str]]:
+    """Module -> modules of the same package that it imports, lazily and for type checking too.
+
+    A name that is no module stands for the module it is imported from, so one that ``__init__`` passes on stands for
+    ``__init__`` and all that this imports. That a module's import runs the ``__init__`` above it does not count. A
+    text "module:name" counts as an import of the module: that is how ``backend`` names implementations.
+    """
+    paths = {
+        ".".join((package, *path.relative_to(ROOT / package).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in (ROOT / package).rglob("*.py")
+    }
+    graph: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {name if name in paths else node.module for name in names}
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.count(":") == 1:
+                found.add(node.value.split(":")[0])
+        graph[module] = found & (paths.keys() - {module})
+    return graph
+
+
+@pytest.mark.parametrize("package", ["coop_edge", "export", "benchmarks"])
+def test_no_imports_form_a_circle(package):
+    graph = _import_graph(package)
+    assert any(graph.values())
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
 
 
 @pytest.mark.parametrize("module", MODULES)

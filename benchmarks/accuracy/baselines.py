@@ -1,4 +1,4 @@
-"""Baselines that nothing of ours was trained for: local features matched with the 42 templates, then EPnP + RANSAC.
+"""Baselines without training of ours: local features matched with the 42 templates, then EPnP + RANSAC.
 
 A detection is cropped as the Estimator crops it; its features are matched with those of each template; the templates
 with the most matches are lifted to the object's surface and solved by the same solver that the Estimator uses. The pose
@@ -15,11 +15,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
+from benchmarks.accuracy.dataset import BopDataset
+from benchmarks.accuracy.records import Box
 from coop_edge import Backend, Camera, Detection, Mesh, PoseEstimate, RansacConfig, TemplateSet
 from coop_edge.config import CoarseConfig
 from coop_edge.errors import InputError
@@ -28,11 +30,6 @@ from coop_edge.pnp.base import PnpStatus
 from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.crop import Crops, crop_detections
 from coop_edge.types import StageTimes
-
-if TYPE_CHECKING:
-    from benchmarks.accuracy.dataset import BopDataset, Box
-
-__all__ = ["Features", "LightGlueMethod", "Matcher", "MatchingMethod", "SiftMatcher", "SiftMethod", "lift", "score_of"]
 
 SIZE = 224
 """Side of crops and templates, pixels."""
@@ -96,7 +93,7 @@ class MatchingMethod:
             raise InputError(f"size: wanted a multiple of {PATCH}, got {size}")
         self.name, self.size, self.hypotheses, self.threads = name, size, hypotheses, threads
         self.matcher, self.backend, self.margin = matcher, Backend.pick("cpu"), CoarseConfig().margin
-        self.solver = self.backend.pnp_solver(threads=threads)
+        self.ops, self.solver = self.backend.operations(), self.backend.pnp_solver(threads=threads)
         ransac = RansacConfig(threshold_px=THRESHOLD_PX, seed=seed)
         self.ransac = replace(ransac, threshold_px=ransac.threshold_px * size / REFERENCE_SIZE)
         self.objects: dict[int, Onboarded] = {}
@@ -127,7 +124,7 @@ class MatchingMethod:
             return []
         start = time.perf_counter()
         detections = [Detection(f"obj_{box.obj_id:06d}", box.bbox, box.mask) for box in boxes]
-        crops = crop_detections(image, camera, detections, self.size, margin=self.margin, patch=PATCH)
+        crops = crop_detections(image, camera, detections, self.size, ops=self.ops, margin=self.margin, patch=PATCH)
         cropped = time.perf_counter()
         found = [self._solve(crops, i, self.objects[box.obj_id], camera) for i, box in enumerate(boxes)]
         matched = time.perf_counter()
@@ -204,19 +201,6 @@ class SiftMethod(MatchingMethod):
         if threads:
             cv2.setNumThreads(threads)
         super().__init__(SiftMatcher(), "SIFT", hypotheses=hypotheses, threads=threads, seed=seed, size=size)
-
-
-class LightGlueMethod(MatchingMethod):
-    """ALIKED + LightGlue matches with the templates. Options: see ``MatchingMethod``.
-
-    Raises BackendUnavailable, with what to install.
-    """
-
-    def __init__(self, *, hypotheses: int = 5, threads: int = 0, seed: int = 0, size: int = SIZE) -> None:
-        from benchmarks.accuracy.lightglue import LightGlueMatcher
-
-        matcher = LightGlueMatcher(threads=threads)
-        super().__init__(matcher, "LightGlue", hypotheses=hypotheses, threads=threads, seed=seed, size=size)
 
 
 def score_of(n_inliers: int) -> float:

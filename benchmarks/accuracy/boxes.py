@@ -1,26 +1,33 @@
-"""Boxes that methods are given: of the truth, or of a detector's file in BOP's form."""
+"""Reads the boxes that methods are given: of the truth, or of a detector's file in BOP's form."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.files import numbers, read_json
 from benchmarks.accuracy.masks import decode_mask
 from benchmarks.accuracy.records import Box, ImageKey
 from coop_edge.errors import InputError
 
-if TYPE_CHECKING:
-    from benchmarks.accuracy.dataset import BopDataset
-
 log = logging.getLogger(__name__)
 
 
-def boxes_of_truth(dataset: BopDataset, kind: str) -> dict[ImageKey, list[Box]]:
-    """Boxes around the visible part ("visib") or the whole object ("obj") of what is sought. Raises InputError."""
+def read_boxes(dataset: BopDataset, boxes: str | Path) -> dict[ImageKey, list[Box]]:
+    """Return at most ``inst_count`` boxes per target, by image; [] where there is none.
+
+    boxes: "visib" or "obj" for those of the truth (around the visible part, or all of the object), or a file in the
+    form of BOP's detections. Raises InputError.
+    """
+    return _of_truth(dataset, str(boxes)) if boxes in ("visib", "obj") else _of_file(dataset, Path(boxes))
+
+
+def _of_truth(dataset: BopDataset, kind: str) -> dict[ImageKey, list[Box]]:
+    """Boxes around the visible part ("visib") or the whole object ("obj") of what is sought."""
     found: dict[ImageKey, list[Box]] = {image: [] for image in dataset.images}
     known = 0
     for target in dataset.targets:
@@ -36,7 +43,7 @@ def boxes_of_truth(dataset: BopDataset, kind: str) -> dict[ImageKey, list[Box]]:
     return found
 
 
-def boxes_of_file(dataset: BopDataset, path: Path) -> dict[ImageKey, list[Box]]:
+def _of_file(dataset: BopDataset, path: Path) -> dict[ImageKey, list[Box]]:
     """The highest-scoring detections of each target, ``inst_count`` at most, of a file in BOP's form:
     a list of {scene_id, image_id, category_id, bbox, score, segmentation (optional)}. Raises InputError.
 

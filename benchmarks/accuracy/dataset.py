@@ -16,16 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.accuracy.boxes import boxes_of_file, boxes_of_truth
 from benchmarks.accuracy.files import find_picture, nearest_rotation, numbers, read_json
 from benchmarks.accuracy.models import Model, read_models
-from benchmarks.accuracy.records import Box, ImageKey, Target, Truth
+from benchmarks.accuracy.records import ImageKey, Target, Truth
 from coop_edge import Camera
 from coop_edge.cli.inputs import read_image
 from coop_edge.errors import InputError, quoted
 from coop_edge.geometry import se3
-
-__all__ = ["BopDataset", "Box", "ImageKey", "Model", "Target", "Truth"]
 
 MM = 1e-3
 """Metres per millimetre, BOP's unit."""
@@ -153,14 +150,6 @@ class BopDataset:
                 f"of object {target.obj_id}, {self.targets_file.name} wants {target.inst_count} to be found"
             )
         return of_object[: target.inst_count]
-
-    def detections(self, boxes: str | Path) -> dict[ImageKey, list[Box]]:
-        """What a method is given: at most ``inst_count`` boxes per target, by image; [] where there is none.
-
-        boxes: "visib" or "obj" for those of the truth (around the visible part, or all of the object), or a file in the
-        form of BOP's detections. Raises InputError.
-        """
-        return boxes_of_truth(self, boxes) if boxes in ("visib", "obj") else boxes_of_file(self, Path(boxes))
 
     @cached_property
     def _by_image(self) -> dict[ImageKey, list[Target]]:

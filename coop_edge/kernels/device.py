@@ -1,8 +1,8 @@
 """What the CUDA backends ask of a device: arrays, a stream's kernels, nothing else.
 
-The CUDA renderer and solvers are written against ``Device``. ``CupyDevice`` is the one that ships; the tests bring
-a second one that runs the very same ``.cu`` files on the host (``tests/cuda_host``), so that wrappers and kernels are
-both exercised on machines without a GPU.
+The CUDA operations, renderer and solvers are written against ``Device``. ``CupyDevice`` is the one that ships; the
+tests bring a second one that runs the very same ``.cu`` files on the host (``tests/cuda_host``), so that wrappers and
+kernels are both exercised on machines without a GPU.
 """
 
 from __future__ import annotations
@@ -10,8 +10,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+<<<<<<< HEAD
 import sys
 from collections.abc import Callable, Sequence
+=======
+import threading
+from collections.abc import Sequence
+>>>>>>> h/ops
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +54,8 @@ class Device(Protocol):
 
     xp: Any
     """The array module: ``cupy`` here, ``numpy`` on the host stand-in."""
+    id: int
+    """CUDA's number of the device."""
 
     def kernel(self, source: str, name: str) -> Kernel:
         """The kernel ``name`` of ``SOURCE_DIR/source``; compiled on first use and cached."""
@@ -69,38 +76,32 @@ class Device(Protocol):
 class CupyDevice:
     """The GPU that is current in CuPy when this is made; kernels go to CuPy's current stream.
 
-    Raises BackendUnavailable with the probe that failed: no CuPy, no driver, no GPU.
+    ``current_device`` shares one per GPU, so that a kernel is compiled once, whoever uses it. Safe for use by several
+    threads. Raises BackendUnavailable with the probe that failed: no CuPy, no driver, no GPU.
     """
 
     def __init__(self) -> None:
+        self.xp, self.id = _current()
         try:
-            import cupy
-        except ImportError as error:
-            raise BackendUnavailable(
-                f"CUDA: `import cupy` failed: {error}; install coop-edge[cuda12] or coop-edge[cuda13], whichever fits "
-                "the driver"
-            ) from error
-        try:
-            self.id = int(cupy.cuda.Device().id)
-            cupy.zeros(1)
+            self.xp.zeros(1)
         except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-            raise BackendUnavailable(f"CUDA: CuPy {cupy.__version__} cannot use a GPU here: {reason}") from error
-        self.xp = cupy
+            raise _unusable(self.xp, error) from error
+        self._lock = threading.Lock()
         self._modules: dict[str, Any] = {}
         self._kernels: dict[tuple[str, str], Kernel] = {}
 
     def kernel(self, source: str, name: str) -> Kernel:
         """The kernel ``name`` of ``SOURCE_DIR/source``; compiled by NVRTC on first use and cached."""
-        if (source, name) not in self._kernels:
-            if source not in self._modules:
-                self._modules[source] = self.xp.RawModule(
-                    code=read_source(source), options=(*COMPILE_OPTIONS, f"-I{SOURCE_DIR}")
+        with self._lock:
+            if (source, name) not in self._kernels:
+                if source not in self._modules:
+                    self._modules[source] = self.xp.RawModule(
+                        code=read_source(source), options=(*COMPILE_OPTIONS, f"-I{SOURCE_DIR}")
+                    )
+                self._kernels[source, name] = _CupyKernel(
+                    self.xp.cuda.Device(self.id), self._modules[source].get_function(name)
                 )
-            self._kernels[source, name] = _CupyKernel(
-                self.xp.cuda.Device(self.id), self._modules[source].get_function(name)
-            )
-        return self._kernels[source, name]
+            return self._kernels[source, name]
 
     def pack(self, structure: tuple[Any, ...]) -> np.ndarray:
         """A C structure, to be passed by value, from a NamedTuple of its members."""
@@ -111,21 +112,43 @@ class CupyDevice:
         return self.xp.asnumpy(array)
 
 
-def device_of(array: Array) -> CupyDevice:
-    """The GPU that a CuPy array is on: one ``CupyDevice`` each, so that a kernel is compiled once, whoever uses it."""
-    return _shared(sys.modules["cupy"], int(array.device.id))
+_making = threading.Lock()
 
 
 def current_device() -> CupyDevice:
-    """The shared ``CupyDevice`` of the GPU that is current in CuPy. Raises BackendUnavailable as that does."""
-    device = CupyDevice()
-    return _shared(device.xp, device.id)
+    """Return the one shared ``CupyDevice`` of the GPU that is current in CuPy, in whatever thread.
+
+    It is made, and the GPU probed, at the first call for that GPU. Raises BackendUnavailable as ``CupyDevice`` does.
+    """
+    cupy, index = _current()
+    with _making:
+        return _shared(cupy, index)
 
 
 @functools.lru_cache(maxsize=16)
 def _shared(cupy: Any, index: int) -> CupyDevice:
-    with cupy.cuda.Device(index):
-        return CupyDevice()
+    """The device of GPU ``index``, which is current; ``cupy`` is in the key because tests bring a stand-in."""
+    return CupyDevice()
+
+
+def _current() -> tuple[Any, int]:
+    """CuPy, and the number of its current GPU. Raises BackendUnavailable."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"CUDA: `import cupy` failed: {error}; install coop-edge[cuda12] or coop-edge[cuda13], whichever fits "
+            "the driver"
+        ) from error
+    try:
+        return cupy, int(cupy.cuda.Device().id)
+    except Exception as error:
+        raise _unusable(cupy, error) from error
+
+
+def _unusable(cupy: Any, error: Exception) -> BackendUnavailable:
+    reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    return BackendUnavailable(f"CUDA: CuPy {cupy.__version__} cannot use a GPU here: {reason}")
 
 
 def address(array: Array) -> int:

@@ -1,4 +1,4 @@
-"""From files and trimesh objects to Mesh: units, checks, centre, simplification."""
+"""Loads meshes from files and trimesh objects: units, checks, centre, simplification."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from coop_edge.errors import InputError, MeshError
 from coop_edge.mesh import measure
 from coop_edge.mesh.files import read_file, read_trimesh
-from coop_edge.mesh.mesh import DEFAULT_ALBEDO, Mesh
 from coop_edge.mesh.simplify import simplify
 from coop_edge.mesh.soup import Soup, assemble, check_finite, compact, drop_degenerate, drop_unused_textures
 from coop_edge.mesh.units import METRES, metres_per
@@ -30,12 +29,12 @@ def load_mesh(
     source: Any,
     *,
     unit: str,
-    albedo: ArrayLike | None = None,
-    ignore_colors: bool = False,
-    max_faces: int = 100_000,
-    name: str | None = None,
-) -> Mesh:
-    """See ``Mesh.load``."""
+    albedo: ArrayLike,
+    ignore_colors: bool,
+    max_faces: int,
+    name: str | None,
+) -> dict[str, Any]:
+    """Load the fields of a Mesh, by name; see ``Mesh.load``."""
     metres = metres_per(unit)
     if isinstance(max_faces, bool) or not isinstance(max_faces, (int, np.integer)) or max_faces < 4:
         raise InputError(f"max_faces: wanted an integer of at least 4, got {max_faces!r}")
@@ -52,15 +51,15 @@ def load_mesh(
     if ignore_colors:
         parts = [replace(p, visual=None, vertex_colors=None, face_colors=None) for p in parts]
     try:
-        mesh = _build(assemble(parts, color, notes), metres, unit, int(max_faces), name or "", notes)
+        fields = _build(assemble(parts, color, notes), metres, unit, int(max_faces), name or "", notes)
     except MeshError as error:
         raise MeshError(f"{label}: {error}") from error
-    for note in mesh.notes:
+    for note in fields["notes"]:
         logger.warning("%s: %s", label, note)
-    return mesh
+    return fields
 
 
-def _build(soup: Soup, metres: float, unit: str, max_faces: int, name: str, notes: list[str]) -> Mesh:
+def _build(soup: Soup, metres: float, unit: str, max_faces: int, name: str, notes: list[str]) -> dict[str, Any]:
     if len(soup.faces) == 0:
         raise MeshError("has no triangles (a point cloud, lines, or an empty file); wanted a triangle mesh")
     check_finite(soup)
@@ -83,17 +82,17 @@ def _build(soup: Soup, metres: float, unit: str, max_faces: int, name: str, note
         shift = _box_centre(soup.vertices)
         centre, soup = centre + shift, _about(soup, shift)
     soup = drop_unused_textures(soup)
-    return Mesh(
-        vertices=soup.vertices.astype(np.float32),
-        faces=soup.faces.astype(np.int32),
-        centre=centre,
-        corner_colors=soup.corner_colors,
-        corner_uv=soup.corner_uv,
-        face_texture=soup.face_texture,
-        textures=soup.textures,
-        name=name,
-        notes=tuple(dict.fromkeys(notes)),
-    )
+    return {
+        "vertices": soup.vertices.astype(np.float32),
+        "faces": soup.faces.astype(np.int32),
+        "centre": centre,
+        "corner_colors": soup.corner_colors,
+        "corner_uv": soup.corner_uv,
+        "face_texture": soup.face_texture,
+        "textures": soup.textures,
+        "name": name,
+        "notes": tuple(dict.fromkeys(notes)),
+    }
 
 
 def _about(soup: Soup, centre: NDArray[np.float64]) -> Soup:
@@ -106,9 +105,9 @@ def _box_centre(vertices: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(0.5 * (vertices.min(axis=0) + vertices.max(axis=0)), np.float64)
 
 
-def _albedo(albedo: ArrayLike | None) -> NDArray[np.uint8]:
+def _albedo(albedo: ArrayLike) -> NDArray[np.uint8]:
     try:
-        color = np.asarray(DEFAULT_ALBEDO if albedo is None else albedo, np.float64)
+        color = np.asarray(albedo, np.float64)
     except (TypeError, ValueError):
         raise InputError(f"albedo: wanted three numbers (R, G, B) in 0..255, got {albedo!r}") from None
     if color.shape != (3,) or not ((color >= 0) & (color <= 255)).all():

@@ -101,7 +101,11 @@ class Mesh:
         """
         from coop_edge.mesh.load import load_mesh
 
-        return load_mesh(source, unit=unit, albedo=albedo, ignore_colors=ignore_colors, max_faces=max_faces, name=name)
+        albedo = DEFAULT_ALBEDO if albedo is None else albedo
+        fields = load_mesh(
+            source, unit=unit, albedo=albedo, ignore_colors=ignore_colors, max_faces=max_faces, name=name
+        )
+        return cls(**fields)
 
     def surface_color(self, face: ArrayLike, barycentric: ArrayLike) -> NDArray[np.float64]:
         """Albedo [...,3] in 0..255 (not rounded) at face indices [...] and barycentric coordinates [...,3].

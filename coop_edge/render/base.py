@@ -51,13 +51,14 @@ class Shading:
 
 @dataclass(frozen=True)
 class RenderResult:
-    """N views. Arrays live where the renderer works (NumPy, or CuPy for the CUDA renderer)."""
+    """N views. Images are arrays of ``xp``, the renderer's array module: ``numpy``, or ``cupy`` on a GPU."""
 
     rgb: Array  # uint8 [N,H,W,3]; black where there is nothing
     depth: Array  # float32 [N,H,W] metres; 0 = nothing
     triangle_id: Array  # int32 [N,H,W], index into the mesh's faces; -1 = nothing
     T_camera_object: np.ndarray  # float64 [N,4,4]
     K: np.ndarray  # float64 [N,3,3]
+    xp: Any
 
     @property
     def mask(self) -> Array:
@@ -65,37 +66,30 @@ class RenderResult:
         return self.triangle_id >= 0
 
     def object_points(self) -> Array:
-        """The object-point map, float32 [N,H,W,3]: the surface point seen, in the object's frame; NaN off it."""
-        return object_points(self.depth, self.T_camera_object, self.K)
+        """Return the object-point map, float32 [N,H,W,3]: surface points seen, in the object's frame; NaN off it."""
+        return object_points(self.depth, self.T_camera_object, self.K, self.xp)
 
 
-def object_points(depth: Array, T_camera_object: np.ndarray, K: np.ndarray) -> Array:
+def object_points(depth: Array, T_camera_object: np.ndarray, K: np.ndarray, xp: Any = np) -> Array:
     """Back-project depth [N,H,W] (metres, 0 = nothing) to points in the object's frame, float32 [N,H,W,3], NaN off it.
 
-    Works on NumPy and on CuPy arrays: x_object = R^T (depth K^-1 (u, v, 1) - t).
+    depth and the result are arrays of the module ``xp``; T_camera_object [N,4,4] and K [N,3,3] are on the host. Works
+    view by view: the float64 in between takes four times as much memory as the result (see ``back_project``).
     """
-    if not isinstance(depth, np.ndarray):
-        return _back_project(depth, T_camera_object, K)
-    points = np.empty((*depth.shape, 3), np.float32)
-    for i in range(len(depth)):  # the float64 in between takes four times as much memory as the result
+    points = xp.empty((*depth.shape, 3), np.float32)
+    for i in range(len(depth)):
         one = slice(i, i + 1)
-        points[one] = _back_project(depth[one], T_camera_object[one], K[one])
+        points[one] = back_project(depth[one], T_camera_object[one], K[one], xp)
     return points
 
 
-def _back_project(depth: Array, T_camera_object: np.ndarray, K: np.ndarray) -> Array:
-    """``object_points`` of all views at once."""
+def back_project(depth: Array, T_camera_object: np.ndarray, K: np.ndarray, xp: Any = np) -> Array:
+    """Do what ``object_points`` does for all views at once: x_object = R^T (depth K^-1 (u, v, 1) - t)."""
     height, width = depth.shape[1:]
     K_inverse = np.linalg.inv(np.asarray(K, np.float64))
     R_t = np.swapaxes(np.asarray(T_camera_object, np.float64)[:, :3, :3], 1, 2)
     origin = -(R_t @ np.asarray(T_camera_object, np.float64)[:, :3, 3, None])[..., 0]
-    rays = R_t @ K_inverse  # [N,3,3]: (u, v, 1) -> ray in object axes
-    xp: Any = np
-    if not isinstance(depth, np.ndarray):
-        import cupy
-
-        xp = cupy
-        rays, origin = xp.asarray(rays), xp.asarray(origin)
+    rays, origin = xp.asarray(R_t @ K_inverse), xp.asarray(origin)  # rays [N,3,3]: (u, v, 1) -> ray in object axes
     u = xp.arange(width)
     v = xp.arange(height)
     # float64 until the sum is done: the origin can lie a thousand object sizes away.
@@ -118,6 +112,9 @@ class Renderer(ABC):
     shading: the two lights.
     supersample: 1, 3 or 5 samples per pixel side for RGB.
     """
+
+    xp: Any = np
+    """The module of the arrays that ``render`` returns."""
 
     def __init__(self, meshes: Mesh | Sequence[Mesh], *, shading: Shading | None = None, supersample: int = 1) -> None:
         self.meshes: tuple[Mesh, ...] = (meshes,) if isinstance(meshes, Mesh) else tuple(meshes)
@@ -160,7 +157,7 @@ class Renderer(ABC):
         T_centred = T.copy()
         T_centred[:, :3, 3] += (T[:, :3, :3] @ centres[..., None])[..., 0]
         rgb, depth, triangle_id = self._render(T_centred, K, height, width, index)
-        return RenderResult(rgb, depth, triangle_id, T, K)
+        return RenderResult(rgb, depth, triangle_id, T, K, self.xp)
 
     @abstractmethod
     def _render(

@@ -33,7 +33,7 @@ _MIN_SLOTS = 4096
 class CudaRenderResult(RenderResult):
     """A RenderResult whose object-point map was written by the renderer itself, on the device."""
 
-    points: Array  # float32 [N,H,W,3]: the surface point seen, in the object's frame; NaN off it
+    points: Array  # float32 [N,H,W,3] metres: the surface point seen, in the object's frame; NaN off it
 
     def object_points(self) -> Array:
         """The object-point map, float32 [N,H,W,3] on the device."""
@@ -68,11 +68,12 @@ class CudaRenderer(Renderer):
         if max_scratch_bytes < 1:
             raise InputError(f"max_scratch_bytes: wanted at least 1, got {max_scratch_bytes}")
         self.device: Device = CupyDevice() if device is None else device
+        self.xp = self.device.xp
         self.max_scratch_bytes = int(max_scratch_bytes)
         self._object_points = bool(object_points)
         self._points: Array = None
         scene = _Scene.of(self.meshes)
-        upload = self.device.xp.asarray
+        upload = self.xp.asarray
         self._vertices, self._faces = upload(scene.vertices), upload(scene.faces)
         self._colors = tuple(upload(a) for a in (scene.corner_colors, scene.corner_uv, scene.texels, scene.textures))
         self._first_face, self._n_faces = scene.first_face, scene.n_faces
@@ -96,7 +97,7 @@ class CudaRenderer(Renderer):
     def _render(
         self, T_camera_centred: np.ndarray, K: np.ndarray, height: int, width: int, mesh_index: np.ndarray
     ) -> tuple[Array, Array, Array]:
-        xp, n, s = self.device.xp, len(T_camera_centred), self.supersample
+        xp, n, s = self.xp, len(T_camera_centred), self.supersample
         rgb = xp.empty((n, height, width, 3), np.uint8)
         depth = xp.empty((n, height, width), np.float32)
         triangle_id = xp.empty((n, height, width), np.int32)
@@ -155,7 +156,7 @@ class CudaRenderer(Renderer):
         """Uninitialised scratch memory of at least ``size`` elements, kept between calls."""
         if name not in self._scratch or self._scratch[name].size < size:
             self._scratch.pop(name, None)  # first free the old, then ask for more
-            self._scratch[name] = self.device.xp.empty(size, dtype)
+            self._scratch[name] = self.xp.empty(size, dtype)
         return self._scratch[name][:size]
 
 

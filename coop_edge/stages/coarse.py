@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from coop_edge.config import CoarseConfig, RansacConfig
 from coop_edge.geometry import se3
+from coop_edge.geometry.patches import patch_centres
+from coop_edge.ops.base import Array, Operations
 from coop_edge.pnp.base import PnpSolver, PnpStatus, RansacResult
 from coop_edge.runtime.base import Runner
-from coop_edge.stages.arrays import Array, array_module, on_host, run_batched
+from coop_edge.stages.batches import run_batched
 from coop_edge.stages.crop import Crops
-from coop_edge.stages.matches import decode, lift, patch_centres
+from coop_edge.stages.matches import decode
 from coop_edge.stages.objects import ObjectModel
 
 REFERENCE_SIZE = 128
@@ -71,6 +73,7 @@ def estimate_coarse(
     objects: Sequence[ObjectModel],
     object_index: NDArray[np.integer],
     *,
+    ops: Operations,
     encoder: Runner,
     decoder: Runner,
     solver: PnpSolver,
@@ -78,36 +81,38 @@ def estimate_coarse(
     ransac: RansacConfig,
     patch: int,
 ) -> CoarseHypotheses:
-    """Hypotheses for N crops [N,3,S,S], of the objects at ``object_index`` [N]. N = 0 is legal.
+    """Make hypotheses for N crops [N,3,S,S], of the objects at ``object_index`` [N]. N = 0 is legal.
 
-    encoder, decoder: open runners of ``coarse_encoder`` and ``coarse_decoder``. patch: pixels, of the bundle.
+    ops: of the device where crops are and networks run. encoder, decoder: open runners of ``coarse_encoder`` and
+    ``coarse_decoder``. patch: pixels, of the bundle.
 
     The sum of matched probability ranks templates (Co-op, section 3.1), but also those with many matches that fit no
     pose. So more templates are solved than hypotheses are wanted, and the poses with the most matched probability among
     their inliers are kept.
 
     All N ``candidates`` problems go to the solver in one call; a detection's hypotheses are the same, to the last bit
-    of the solver, whatever else is in the batch. With the networks' outputs on the GPU, correspondences and RANSAC stay
-    there, and the host waits for the GPU twice: for the templates' scores (V float64 per detection), by which it
-    chooses templates, and for the results (20 float64 per candidate, one copy).
+    of the solver, whatever else is in the batch. Correspondences and RANSAC stay on the device, and the host waits for
+    it twice: for the templates' scores (V float32 per detection), by which it chooses templates, and for the results
+    (20 float64 per candidate, one copy).
     """
     object_index = np.asarray(object_index, np.int64).reshape(-1)
-    tokens = run_batched(encoder, {"image": crops.images}, config.micro_batch)["tokens"]
-    decoded = decode(decoder, tokens, objects, object_index, crops.trusted, config.micro_batch)
-    xp = array_module(decoded.probability)
-    scores = on_host(decoded.probability.sum(axis=-1)).astype(np.float64)  # [N,V]
+    tokens = run_batched(ops, encoder, {"image": crops.images}, config.micro_batch)["tokens"]
+    decoded = decode(ops, decoder, tokens, objects, object_index, crops.trusted, config.micro_batch)
+    scores = ops.to_host(decoded.probability.sum(axis=-1)).astype(np.float64)  # [N,V]
     best = np.argsort(-scores, axis=1, kind="stable")[:, : max(config.candidates, config.hypotheses)]
-    points, valid, probability = lift(decoded, best, objects, object_index, patch, config.min_probability)
-    solved = _solve(solver, points, valid, crops, ransac, patch)
+    maps = [objects[i].object_points for i in object_index.tolist()]
+    points, valid, probability = ops.lift(decoded, best, maps, patch, config.min_probability)
+    solved = _solve(ops, solver, points, valid, crops, ransac, patch)
     mass = probability.astype(np.float64)
     support = (mass * solved.inliers.reshape(valid.shape)).sum(axis=2)
     columns = {
+        "T": solved.T_camera_object,
         "status": solved.statistics.status,
         "n_inliers": solved.statistics.n_inliers,
-        "n_matches": valid.sum(axis=2),
-        "support": support,
+        "n_matches": valid.sum(axis=2).reshape(-1),
+        "support": support.reshape(-1),
     }
-    found = _downloaded(xp, solved.T_camera_object, columns)
+    found = dict(zip(columns, ops.to_host_together(*columns.values()), strict=True))
     least = least_inliers(found["n_matches"], config.min_inliers, ransac.threshold_px)
     full = config.full_evidence * mass.shape[2]
     return _hypotheses(crops, object_index, best, scores, found, least, full).best(best.shape[1], config.hypotheses)
@@ -120,10 +125,10 @@ def least_inliers(n_matches: NDArray[np.number], constant: int, threshold_px: fl
 
 
 def _solve(
-    solver: PnpSolver, points: Array, valid: Array, crops: Crops, ransac: RansacConfig, patch: int
+    ops: Operations, solver: PnpSolver, points: Array, valid: Array, crops: Crops, ransac: RansacConfig, patch: int
 ) -> RansacResult:
-    """RANSAC for points [N,k,T,3], valid [N,k,T], in the axes of each crop: B = N k problems."""
-    xp = array_module(points)
+    """Solve points [N,k,T,3], valid [N,k,T], in the axes of each crop: B = N k problems of RANSAC."""
+    xp = ops.xp
     n, k, count = valid.shape
     size = crops.camera.size
     centres = xp.asarray(patch_centres(size, patch).astype(np.float32))
@@ -140,20 +145,12 @@ def _solve(
     )
 
 
-def _downloaded(xp: Any, T: Array, columns: Mapping[str, Array]) -> dict[str, NDArray[np.float64]]:
-    """T [M,4,4] and the columns (M entries each) on the host, float64, by name; one copy for all."""
-    flat = [column.reshape(-1, 1).astype(np.float64) for column in columns.values()]
-    table = on_host(xp.concatenate([T.reshape(-1, 16), *flat], axis=1))
-    found = {name: table[:, 16 + i] for i, name in enumerate(columns)}
-    return {"T": table[:, :16].reshape(-1, 4, 4), **found}
-
-
 def _hypotheses(
     crops: Crops,
     object_index: NDArray[np.int64],
     best: NDArray[np.integer],
     scores: NDArray[np.float64],
-    found: Mapping[str, NDArray[np.float64]],
+    found: Mapping[str, NDArray[Any]],
     least: NDArray[np.int64],
     full: float,
 ) -> CoarseHypotheses:

@@ -1,32 +1,23 @@
-"""Crops of the image as virtual cameras see them (``geometry.crop``): round boxes, and round objects at given poses.
-
-Sampling. Where a crop pixel spans 1.5 image pixels or more, it is the mean of m x m bilinear samples, m being its span
-in image pixels, rounded; otherwise it is one bilinear sample. So samples are at most 1.5 image pixels apart, and what a
-crop cannot resolve is averaged instead of aliased, as in the training pairs. What lies outside the image or behind the
-camera is black.
-"""
+"""Crops of the image as virtual cameras see them (``geometry.crop``): of boxes, and of objects at given poses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coop_edge.errors import InputError
 from coop_edge.geometry.crop import CropCamera, crop_camera
-from coop_edge.kernels.device import device_of
-from coop_edge.stages.arrays import Array, array_module
+from coop_edge.ops.base import Array, Operations
+from coop_edge.ops.sampling import blacken_behind, finer
 from coop_edge.types import Camera, Detection
 
 Floats = NDArray[np.float64]
-Warp = Callable[[Array, Floats, int], Array]
-"""(image uint8 [h,w,3], H [N,3,3] image pixels -> crop pixels, S) -> float32 [N,3,S,S] in [0, 1]."""
 
-MOST_SAMPLES = 16
-"""Upper bound of m: beyond it a crop spans more pixels than images have."""
 NEAREST = 0.6
 """Least depth of an object's centre, in diameters: nearer than that the camera is inside or beside the object."""
 WIDEST = 5.0
@@ -37,7 +28,7 @@ WIDEST = 5.0
 class Crops:
     """N crops of one image and the virtual cameras that see them."""
 
-    images: Array  # float32 [N,3,S,S] RGB in [0, 1]
+    images: Array  # float32 [N,3,S,S] RGB in [0, 1], on the device
     camera: CropCamera
     trusted: NDArray[np.bool_]  # [N,T] patches that may show the object: those that its mask touches, all without one
 
@@ -48,14 +39,14 @@ def crop_detections(
     detections: Sequence[Detection],
     size: int,
     *,
+    ops: Operations,
     margin: float,
     patch: int,
-    warp: Warp | None = None,
 ) -> Crops:
     """Crop the detections' boxes, S x S pixels each. N = 0 is legal.
 
-    image: uint8 [height,width,3]. margin: side of the crop over the longer side of the box. patch: pixels. warp: see
-    ``Warp``; ``warp_for(image)`` if None. Raises InputError: image, boxes or masks that do not fit the camera.
+    image: uint8 [height,width,3] on the device of ``ops``. margin: side of the crop over the longer side of the box.
+    patch: pixels. Raises InputError: image, boxes or masks that do not fit the camera.
     """
     camera.check_image(image)
     for i, detection in enumerate(detections):
@@ -69,13 +60,13 @@ def crop_detections(
     for i, detection in enumerate(detections):
         if detection.mask is not None:
             trusted[i] = _patches_touched(detection.mask, virtual.H[i], size, patch)
-    return Crops((warp or warp_for(image))(image, virtual.H, size), virtual, trusted)
+    return Crops(ops.warp(image, virtual.H, size), virtual, trusted)
 
 
 def pose_crop(
     camera: Camera, T_camera_object: ArrayLike, centre: ArrayLike, diameter: ArrayLike, size: int, margin: float
 ) -> CropCamera:
-    """Virtual cameras that look at objects' centres.
+    """Make virtual cameras that look at objects' centres.
 
     T_camera_object [M,4,4]; centre [M,3] and diameter [M] of the objects, metres; margin: side of the crop over the
     diameter's image. The poses must be in sight (``in_sight``). M = 0 is legal. Raises InputError.
@@ -91,8 +82,11 @@ def pose_crop(
 
 
 def in_sight(T_camera_object: ArrayLike, centre: ArrayLike, diameter: ArrayLike) -> NDArray[np.bool_]:
-    """Whether a camera can be aimed at objects at these poses, bool [M]: finite, and the centre is in front of the
-    camera, ``NEAREST`` diameters deep at least and not farther than ``WIDEST`` depths off the axis."""
+    """Tell whether a camera can be aimed at objects at these poses, bool [M].
+
+    A pose must be finite, and put the centre at least ``NEAREST`` diameters in front of the camera and at most
+    ``WIDEST`` depths off its axis.
+    """
     T, centre, diameter = (np.asarray(a, np.float64) for a in (T_camera_object, centre, diameter))
     seen = (T[:, :3, :3] @ centre[..., None])[..., 0] + T[:, :3, 3]
     finite = np.isfinite(T).all(axis=(1, 2))
@@ -102,67 +96,10 @@ def in_sight(T_camera_object: ArrayLike, centre: ArrayLike, diameter: ArrayLike)
     return np.asarray(finite & deep & near_axis)
 
 
-def warp_for(image: Array) -> Warp:
-    """The ``Warp`` of where an image is: ``warp_cpu``, or ``crop_cuda.CudaWarp`` on the GPU that holds it."""
-    if isinstance(image, np.ndarray):
-        return warp_cpu
-    from coop_edge.stages.crop_cuda import CudaWarp
-
-    return CudaWarp(device_of(image))
-
-
-def warp_cpu(image: NDArray[np.uint8], H: Floats, size: int) -> NDArray[np.float32]:
-    """``Warp`` with OpenCV; crops are rounded to 8 bits, as those of the training pairs are."""
-    import cv2
-
-    out = np.empty((len(H), size, size, 3), np.uint8)
-    image = np.ascontiguousarray(image)  # once, and not in every call to OpenCV
-    for i, matrix in enumerate(H):
-        m, fine = _finer(matrix, size)
-        crop = cv2.warpPerspective(image, fine, (m * size, m * size), flags=cv2.INTER_LINEAR)
-        out[i] = crop if m == 1 else cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-        _blacken_behind(out[i], matrix)
-    return as_network_image(out)
-
-
-def samples_per_side(H: Floats, size: int) -> NDArray[np.integer]:
-    """m of the module's docstring for homographies [...,3,3], integers [...]: from how long a crop pixel is at the
-    crop's centre."""
-    middle = (size - 1) / 2
-    ends = np.linalg.inv(H) @ np.array([[middle, middle + 1, middle], [middle, middle, middle + 1], [1.0, 1.0, 1.0]])
-    pixels = ends[..., :2, :] / ends[..., 2:, :]
-    span = np.linalg.norm(pixels[..., 1:] - pixels[..., :1], axis=-2).max(axis=-1)
-    return np.asarray(np.clip(np.rint(span), 1, MOST_SAMPLES).astype(np.int64))
-
-
-def _finer(H: Floats, size: int) -> tuple[int, Floats]:
-    """m, and the homography to a crop of m x m pixels in the place of each."""
-    m = int(samples_per_side(H, size))
-    return m, np.array([[m, 0.0, (m - 1) / 2], [0.0, m, (m - 1) / 2], [0.0, 0.0, 1.0]]) @ H
-
-
-def as_network_image(rgb: Array) -> Array:
-    """uint8 [N,S,S,3] -> float32 [N,3,S,S] in [0, 1], contiguous; NumPy or CuPy."""
-    xp = array_module(rgb)
-    return xp.ascontiguousarray(xp.moveaxis(rgb, -1, 1)).astype(np.float32) / np.float32(255.0)
-
-
-def _blacken_behind(crop: NDArray[np.uint8], H: Floats) -> None:
-    """Blacken the pixels whose rays look backwards: the homography mirrors them into the image."""
-    size = len(crop)
-    a, b, c = np.linalg.inv(H)[2]  # of the third homogeneous coordinate, positive in front
-    far = size - 1
-    if min(c, a * far + c, b * far + c, a * far + b * far + c) <= 0.0:
-        u = np.arange(size)
-        crop[(a * u + b * u[:, None] + c) <= 0.0] = 0
-
-
 def _patches_touched(mask: NDArray[np.bool_], H: Floats, size: int, patch: int) -> NDArray[np.bool_]:
-    """Which patches [T] of a crop hold any of the mask [h,w]."""
-    import cv2
-
-    m, fine = _finer(H, size)  # as finely as the image is sampled: a cable is narrower than a pixel of its crop
+    """Tell which patches [T] of a crop hold any of the mask [h,w]."""
+    m, fine = finer(H, size)  # as finely as the image is sampled: a cable is narrower than a pixel of its crop
     inside: Any = cv2.warpPerspective(mask.view(np.uint8), fine, (m * size, m * size), flags=cv2.INTER_NEAREST)
-    _blacken_behind(inside, fine)
+    blacken_behind(inside, fine)
     side = size // patch
     return np.asarray(inside.reshape(side, m * patch, side, m * patch).any(axis=(1, 3)).ravel())

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from coop_edge.stages.arrays import Array, array_module
+from coop_edge.ops.base import Array
 from coop_edge.stages.pairs import Pairs
 from coop_edge.types import Camera
-
-Floats = NDArray[np.float64]
 
 
 class Correspondences(NamedTuple):
@@ -32,11 +27,11 @@ class Correspondences(NamedTuple):
 def correspondences(
     pairs: Pairs, outputs: Mapping[str, Array], points: Array, cells: Array, camera: Camera, radius_px: float
 ) -> Correspondences:
-    """From the refiner's outputs (``flow``, ``scale``, ``certainty``, ``sensitivity``) for ``pairs``.
+    """Weight the refiner's matches for ``pairs``, from ``flow``, ``scale``, ``certainty`` and ``sensitivity``.
 
     points, cells: of ``Pairs.cells``. radius_px: R of the flow probability.
     """
-    xp = array_module(points)
+    xp = pairs.ops.xp
     m, p = points.shape[:2]
     flow = xp.moveaxis(outputs["flow"], 1, -1).reshape(m, p, 2)
     pixels = xp.asarray(cells, dtype=np.float32) + flow
@@ -53,34 +48,24 @@ def correspondences(
 
 
 def in_image(pairs: Pairs, pixels: Array, camera: Camera) -> Array:
-    """Whether crop pixels [M,P,2] or [P,2] lie in the image, bool [M,P]."""
-    xp = array_module(pixels)
+    """Tell whether crop pixels [M,P,2] or [P,2] lie in the image, bool [M,P]."""
+    xp = pairs.ops.xp
     inverse = xp.asarray(np.linalg.inv(pairs.crop.H))
-    q = _linear(inverse[:, :, :2], pixels) + inverse[:, None, :, 2]
+    q = pairs.ops.linear(inverse[:, :, :2], pixels) + inverse[:, None, :, 2]
     # Compared as products, so that nothing is divided by what lies beside or behind the camera.
     x, y, w = q[..., 0], q[..., 1], q[..., 2]
     right, bottom = (camera.width - 0.5) * w, (camera.height - 0.5) * w
     return (w > 0) & (x >= -0.5 * w) & (x < right) & (y >= -0.5 * w) & (y < bottom)
 
 
-def residuals(found: Correspondences, K: Floats, T_crop_object: Array) -> Array:
-    """Reprojection errors float32 [M,P] of all cells at poses [M,4,4], pixels of the crop; inf off the object, behind
-    the camera, and where a pose is not finite."""
-    xp = array_module(found.points)
-    T, K = xp.asarray(T_crop_object), xp.asarray(K)
-    projected = _linear(K, _linear(T[:, :3, :3], found.points) + T[:, None, :3, 3])
+def residuals(pairs: Pairs, found: Correspondences, T_crop_object: Array) -> Array:
+    """Return the reprojection errors float32 [M,P] of all cells at poses [M,4,4], pixels of the crop.
+
+    They are inf off the object, behind the camera, and where a pose is not finite.
+    """
+    xp, linear = pairs.ops.xp, pairs.ops.linear
+    T, K = xp.asarray(T_crop_object), xp.asarray(pairs.crop.K)
+    projected = linear(K, linear(T[:, :3, :3], found.points) + T[:, None, :3, 3])
     z = xp.where(projected[..., 2:] > 0, projected[..., 2:], np.nan)
     distance = xp.linalg.norm(projected[..., :2] / z - found.pixels, axis=-1)
     return xp.where(xp.isfinite(distance), distance, np.inf).astype(np.float32)
-
-
-def _linear(matrices: Array, vectors: Array) -> Array:
-    """matrices [M,j,k] times vectors [M,P,k] or [P,k] -> [M,P,j].
-
-    On the GPU as a sum of k products: ``@`` would be cuBLAS, which nothing else here needs, which CuPy imports without,
-    and which may add up in another order in another batch.
-    """
-    if isinstance(matrices, np.ndarray):
-        return vectors @ np.swapaxes(matrices, 1, 2)
-    terms = [matrices[:, None, :, i] * vectors[..., i, None] for i in range(matrices.shape[2])]
-    return functools.reduce(operator.add, terms)

@@ -1,30 +1,21 @@
-"""What the coarse decoder says, as 2D-3D correspondences: query patch centres and the template's object points."""
+"""The coarse decoder's matches of queries with the templates of their objects."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.errors import InputError
-from coop_edge.kernels.device import device_of
+from coop_edge.ops.base import Array, Decoded, Operations
 from coop_edge.runtime.base import Runner
-from coop_edge.stages.arrays import Array, array_module, run_batched
-from coop_edge.stages.lift_cuda import lift_cuda
+from coop_edge.stages.batches import run_batched
 from coop_edge.stages.objects import ObjectModel
 
 
-class Decoded(NamedTuple):
-    """Each of N queries against each of the V templates of its object."""
-
-    probability: Array  # float32 [N,V,T], 0 = no match
-    index: Array  # int32 [N,V,T] template patch
-    offset: Array  # float32 [N,V,T,2] (x, y) from that patch's centre, patches
-
-
 def decode(
+    ops: Operations,
     runner: Runner,
     tokens: Array,
     objects: Sequence[ObjectModel],
@@ -38,7 +29,7 @@ def decode(
     whole queries where ``micro_batch`` (pairs) allows, else of one query alone, so that with up to V pairs a run never
     depends on the other queries. Raises InputError if the objects' templates differ in number.
     """
-    xp = array_module(tokens)
+    xp = ops.xp
     n, count = tokens.shape[:2]
     views = _views(objects, object_index)
     out = Decoded(
@@ -52,59 +43,11 @@ def decode(
         query = xp.repeat(tokens[rows.start : rows.stop], views, axis=0)
         template = [objects[object_index[i]].descriptors for i in rows]
         template = xp.ascontiguousarray(template[0]) if len(template) == 1 else xp.concatenate(template)
-        outputs = run_batched(runner, {"query": query, "template": template}, micro_batch)
+        outputs = run_batched(ops, runner, {"query": query, "template": template}, micro_batch)
         for name, array in zip(Decoded._fields, out, strict=True):
             array[rows.start : rows.stop] = outputs[name].reshape(len(rows), *array.shape[1:])
     out.probability[...] *= xp.asarray(trusted)[:, None]
     return out
-
-
-def template_pixels(index: Array, offset: Array, side: int, patch: int) -> Array:
-    """Pixels float64 [...,2] (x, y) of patch ``index`` [...] and ``offset`` [...,2] in an image ``side`` patches wide.
-
-    Patch (row r, column c) has index ``side r + c`` and its centre at x = patch (c + 1/2) - 1/2.
-    """
-    xp = array_module(index)
-    cell = xp.stack([index % side, index // side], axis=-1).astype(np.float64)
-    return patch * (cell + 0.5 + offset) - 0.5
-
-
-def patch_centres(size: int, patch: int) -> NDArray[np.float64]:
-    """Pixels [T,2] (x, y) of the patch centres of a ``size`` pixels wide image, row by row."""
-    side = size // patch
-    return np.asarray(template_pixels(np.arange(side * side), np.zeros((side * side, 2)), side, patch))
-
-
-def lift(
-    decoded: Decoded,
-    templates: NDArray[np.integer],
-    objects: Sequence[ObjectModel],
-    object_index: NDArray[np.integer],
-    patch: int,
-    least: float,
-) -> tuple[Array, Array, Array]:
-    """Correspondences with k chosen templates [N,k] per query.
-
-    Returns the object points float32 [N,k,T,3] at the pixels nearest to the matches, valid bool [N,k,T], and the
-    probabilities float32 [N,k,T], 0 where not valid. A match is valid if its probability exceeds ``least`` and its
-    pixel lies on the template's silhouette; one that is not finite is none.
-    """
-    if not isinstance(decoded.probability, np.ndarray):
-        device = device_of(decoded.probability)
-        return lift_cuda(device, decoded, templates, objects, object_index, patch, least)
-    n, k = templates.shape
-    count = decoded.probability.shape[2]
-    probability = decoded.probability[np.arange(n)[:, None], templates]
-    points = np.full((n, k, count, 3), np.nan, np.float32)
-    for i, views in enumerate(templates):
-        maps = objects[object_index[i]].object_points
-        size = maps.shape[1]
-        match = template_pixels(decoded.index[i, views], decoded.offset[i, views], size // patch, patch)
-        known = np.isfinite(match).all(axis=-1, keepdims=True)
-        pixel = np.clip(np.rint(np.where(known, match, 0.0)), 0, size - 1).astype(np.int64)
-        points[i] = np.where(known, maps[views[:, None], pixel[..., 1], pixel[..., 0]], np.float32(np.nan))
-    valid = (probability > least) & np.isfinite(points).all(axis=-1)
-    return points, valid, np.where(valid, probability, np.float32(0.0))
 
 
 def _views(objects: Sequence[ObjectModel], object_index: NDArray[np.integer]) -> int:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from coop_edge.errors import BundleError, InputError
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
+from coop_edge.ops.base import Array, Operations
 from coop_edge.runtime.base import Runner
-from coop_edge.stages.arrays import Array, run_batched
-from coop_edge.stages.crop import as_network_image
+from coop_edge.stages.batches import run_batched
 from coop_edge.templates.template_set import TemplateSet
 
 
@@ -22,7 +22,7 @@ class ObjectModel:
     """One object; make it with ``describe``. In the stages an object is its index in a sequence of these, which is also
     its mesh's index in the renderer.
 
-    ``object_points`` and ``descriptors`` live where the networks run.
+    ``object_points`` and ``descriptors`` are on the device.
     """
 
     name: str
@@ -34,9 +34,9 @@ class ObjectModel:
 
     @classmethod
     def describe(
-        cls, name: str, mesh: Mesh, templates: TemplateSet, encoder: Runner, *, micro_batch: int = 42
+        cls, name: str, mesh: Mesh, templates: TemplateSet, encoder: Runner, ops: Operations, *, micro_batch: int = 42
     ) -> ObjectModel:
-        """Encode the templates of ``mesh`` with the open ``coarse_encoder``.
+        """Encode the templates of ``mesh`` with the open ``coarse_encoder``, which runs where ``ops`` works.
 
         Raises BundleError if the templates are another mesh's, or of another size than the encoder takes.
         """
@@ -47,19 +47,15 @@ class ObjectModel:
                 f"templates of {name!r} are {templates.size} pixels wide, {encoder.label} takes {wanted}; "
                 f"render them again at size {wanted}"
             )
-        rgb, points = templates.rgb, templates.object_points
-        if encoder.device == "cuda":
-            import cupy
-
-            rgb, points = cupy.asarray(rgb), cupy.asarray(points)
-        tokens = run_batched(encoder, {"image": as_network_image(rgb)}, micro_batch)["tokens"]
+        rgb, points = ops.upload(templates.rgb), ops.upload(templates.object_points)
+        tokens = run_batched(ops, encoder, {"image": ops.as_network_image(rgb)}, micro_batch)["tokens"]
         return cls(name, mesh.centre, mesh.diameter, templates.symmetries, points, tokens)
 
 
 def centres_and_diameters(
     objects: Sequence[ObjectModel], index: NDArray[np.integer]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres [M,3] and diameters [M] of the objects at ``index`` [M]. Raises InputError on an index that is none."""
+    """Return centres [M,3] and diameters [M] of the objects at ``index`` [M]. Raises InputError: no such index."""
     if index.size and not (index.min() >= 0 and index.max() < len(objects)):
         raise InputError(f"object index: wanted values in [0, {len(objects)}), got {index.min()}..{index.max()}")
     centres = np.array([model.centre for model in objects], np.float64).reshape(-1, 3)

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from coop_edge.config import OutlineConfig
 from coop_edge.geometry import se3
-from coop_edge.stages.arrays import together_on_host
 from coop_edge.stages.objects import ObjectModel, centres_and_diameters
 from coop_edge.stages.outline_lines import CONTRAST_SPAN, Lines, find_edges, find_lines, object_probability
 from coop_edge.stages.pairs import PairMaker, Pairs
@@ -104,7 +103,7 @@ def align(
 
 
 def _fits(maker: PairMaker, pairs: Pairs, index: NDArray[np.int64], config: OutlineConfig) -> list[Fit | None]:
-    query, depth = together_on_host(pairs.query, pairs.depth)
+    query, depth = pairs.ops.to_host_together(pairs.query, pairs.depth)
     centre, diameter = centres_and_diameters(maker.objects, index)
     images = np.rint(np.moveaxis(query, 1, -1) * 255).astype(np.uint8)
     middle = np.einsum("mij,mj->mi", pairs.T_crop_object[:, :3, :3], centre) + pairs.T_crop_object[:, :3, 3]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.config import RefineConfig
+from coop_edge.ops.base import Array
 from coop_edge.pnp.base import PosePrior
-from coop_edge.stages.arrays import Array
 
 Floats = NDArray[np.float64]
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import CropCamera
+from coop_edge.ops.base import Array
 from coop_edge.pnp.base import LmResult, PnpSolver, PnpStatus, PosePrior
 from coop_edge.runtime.base import Runner
-from coop_edge.stages.arrays import Array, array_module, on_host, run_batched, together_on_host
+from coop_edge.stages.batches import run_batched
 from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.flow import Correspondences, correspondences, in_image, residuals
 from coop_edge.stages.objects import centres_and_diameters
@@ -99,34 +100,34 @@ def refine(
 
 def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: RefineConfig, radius_px: float) -> None:
     """One render, comparison and pose for all active hypotheses."""
-    maker = state.maker
+    maker, ops, xp = state.maker, state.maker.ops, state.maker.ops.xp
     stride = maker.size // runner.outputs["flow"].shape[-1]  # type: ignore[operator]  # not the batch axis: an integer
     pairs = maker.make(state.T[state.active], state.object_index[state.active])
     points, cells = pairs.cells(stride)
-    xp = array_module(points)
     seen = xp.isfinite(points[..., 0]) & in_image(pairs, cells, maker.camera)
-    hidden = on_host(seen.sum(axis=1)) < LEAST_CELLS
+    hidden = ops.to_host(seen.sum(axis=1)) < LEAST_CELLS
     if hidden.any():
         state.fail_some(state.active[hidden], OUTSIDE)
         if not state.active.size:
             return
         pairs = maker.make(state.T[state.active], state.object_index[state.active])
         points, cells = pairs.cells(stride)
-    outputs = run_batched(runner, {"query": pairs.query, "render": pairs.render}, config.micro_batch)
+    outputs = run_batched(ops, runner, {"query": pairs.query, "render": pairs.render}, config.micro_batch)
     found = correspondences(pairs, outputs, points, cells, maker.camera, radius_px)
     result = _solve(state, pairs, found, solver, config)
     blind = (found.weight > 0).sum(axis=1) < LEAST_WEIGHTED
     T_found = xp.where(blind[:, None, None], np.nan, result.T_camera_object)
-    T_crop, covariance, status, blind = together_on_host(T_found, result.covariance, result.statistics.status, blind)
+    solved = T_found, result.covariance, result.statistics.status, blind
+    T_crop, covariance, status, blind = ops.to_host_together(*solved)
     state.advance(pairs, T_crop, covariance, config)
-    state.keep(found, residuals(found, pairs.crop.K, T_found))
+    state.keep(found, residuals(pairs, found, T_found))
     status = np.where(blind & (status == PnpStatus.SOLVED), PnpStatus.TOO_FEW_POINTS, status)
     state.fail_statuses(status)
 
 
 def _solve(state: _State, pairs: Pairs, found: Correspondences, solver: PnpSolver, config: RefineConfig) -> LmResult:
     """Poses of the active ones in their crops' cameras, where the prior stands as well."""
-    xp = array_module(found.points)
+    xp = pairs.ops.xp
     centre, diameter = centres_and_diameters(state.maker.objects, state.object_index[state.active])
     prior = pose_prior(config, pairs.crop.to_crop(state.anchor[state.active]), centre, diameter)
     if prior is not None:
@@ -193,7 +194,7 @@ class _State:
     def keep(self, found: Correspondences, residual_px: Array) -> None:
         """Keep what the poses last advanced are judged by, where it is."""
         values = {name: getattr(found, name) for name in ("weight", "agreement", "visible", "silhouette")}
-        xp = array_module(residual_px)
+        xp = self.maker.ops.xp
         rows = xp.asarray(self.last)
         for name, value in (values | {"residual_px": residual_px}).items():
             if name not in self.cells:
@@ -204,7 +205,7 @@ class _State:
         m = len(self.T)
         empty: dict[str, Any] = {name: np.zeros((m, 0), np.bool_) for name in ("visible", "silhouette")}
         empty |= {name: np.zeros((m, 0), np.float32) for name in ("weight", "agreement", "residual_px")}
-        cells = zip(self.cells, together_on_host(*self.cells.values()), strict=True)
+        cells = zip(self.cells, self.maker.ops.to_host_together(*self.cells.values()), strict=True)
         return Refined(
             self.T,
             self.covariance,

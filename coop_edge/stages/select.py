@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from coop_edge.config import SelectConfig
 from coop_edge.geometry import se3
 from coop_edge.runtime.base import Runner
-from coop_edge.stages.arrays import on_host, run_batched
+from coop_edge.stages.batches import run_batched
 from coop_edge.stages.coarse import REFERENCE_SIZE
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import PairMaker
@@ -65,9 +65,10 @@ class NetworkRescorer:
         """[M]; failed hypotheses keep their score, NaN counts as 0."""
         chosen = np.flatnonzero(refined.ok)
         pairs = self.maker.make(refined.T_camera_object[chosen], object_index[chosen])
-        outputs = run_batched(self.runner, {"query": pairs.query, "render": pairs.render}, self.micro_batch)
+        ops = self.maker.ops
+        outputs = run_batched(ops, self.runner, {"query": pairs.query, "render": pairs.render}, self.micro_batch)
         out = scores.copy()
-        out[chosen] = np.clip(np.nan_to_num(on_host(outputs["score"]), nan=0.0), 0.0, 1.0)
+        out[chosen] = np.clip(np.nan_to_num(ops.to_host(outputs["score"]), nan=0.0), 0.0, 1.0)
         return out
 
 

@@ -1,42 +1,42 @@
-"""TemplateSet files: a compressed .npz whose manifest carries the schema and the hash of all the rest."""
+"""Files of templates: a compressed .npz whose manifest carries the schema and the hash of all the rest."""
 
 from __future__ import annotations
 
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coop_edge.base.files import atomic_write
-from coop_edge.errors import BundleError, InputError
-from coop_edge.mesh.symmetry import Symmetries
-from coop_edge.templates.template_set import TemplateSet
-from coop_edge.templates.viewpoints import VERSION
+from coop_edge.errors import BundleError
 
 FORMAT = "coop_edge.TemplateSet"
 SCHEMA = 1
 """Of the file; a reader refuses a newer one."""
 _ARRAYS = ("rgb", "object_points", "T_camera_object", "K", "symmetries_discrete", "symmetries_continuous")
-_AGAIN = "make it again: coop-edge onboard MESH --unit UNIT -o TEMPLATES.npz"
+AGAIN = "make it again: coop-edge onboard MESH --unit UNIT -o TEMPLATES.npz"
 
 
-def save(templates: TemplateSet, path: str | os.PathLike[str]) -> None:
-    """See ``TemplateSet.save``."""
-    manifest = {"format": FORMAT, "schema": SCHEMA, "hash": templates.hash, **templates._plain()}
-    text = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
+def write(path: str | os.PathLike[str], manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write the arrays of ``_ARRAYS`` by name, and a manifest of plain data, whole or not at all."""
+    text = np.frombuffer(json.dumps({"format": FORMAT, "schema": SCHEMA, **manifest}).encode(), np.uint8)
     with atomic_write(path) as file:
-        contents: dict[str, Any] = {"manifest": text, **templates._arrays()}
+        contents: dict[str, Any] = {"manifest": text, **arrays}
         np.savez_compressed(file, **contents)
 
 
-def load(path: str | os.PathLike[str]) -> TemplateSet:
-    """See ``TemplateSet.load``."""
-    path = Path(path)
+def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read the manifest, and the arrays by name; whether they fit its hash is the caller's to check.
+
+    Raises BundleError: missing, not such a file, damaged, incomplete, or of a newer schema.
+    """
     if not path.is_file():
-        raise BundleError(f"{path}: no such template file; {_AGAIN}")
+        raise BundleError(f"{path}: no such template file; {AGAIN}")
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
@@ -44,48 +44,26 @@ def load(path: str | os.PathLike[str]) -> TemplateSet:
             manifest = _manifest(path, names, file)
             missing = [name for name in _ARRAYS if f"{name}.npy" not in names]
             if missing:
-                raise BundleError(f"{path}: incomplete, without {', '.join(missing)}; {_AGAIN}")
+                raise BundleError(f"{path}: incomplete, without {', '.join(missing)}; {AGAIN}")
             arrays = {name: file[name] for name in _ARRAYS}
     except BundleError:
         raise
     except Exception as error:  # a flipped bit can look like a password, a method or a shape that does not exist
-        raise BundleError(f"{path}: not a template file, or truncated or damaged ({error}); {_AGAIN}") from error
-    return _checked(path, manifest, arrays)
+        raise BundleError(f"{path}: not a template file, or truncated or damaged ({error}); {AGAIN}") from error
+    return manifest, arrays
 
 
 def _manifest(path: Path, names: set[str], file: Any) -> dict[str, Any]:
     if "manifest.npy" not in names:
-        raise BundleError(f"{path}: an archive, but not of templates (it has no manifest); {_AGAIN}")
+        raise BundleError(f"{path}: an archive, but not of templates (it has no manifest); {AGAIN}")
     manifest = json.loads(bytes(file["manifest"]).decode())
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BundleError(f"{path}: an archive, but not of templates (its manifest is not {FORMAT}'s); {_AGAIN}")
+        raise BundleError(f"{path}: an archive, but not of templates (its manifest is not {FORMAT}'s); {AGAIN}")
     schema = manifest.get("schema")
     if not isinstance(schema, int) or schema < 1:
-        raise BundleError(f"{path}: schema {schema!r} is unknown, wanted {SCHEMA}; {_AGAIN}")
+        raise BundleError(f"{path}: schema {schema!r} is unknown, wanted {SCHEMA}; {AGAIN}")
     if schema > SCHEMA:
         raise BundleError(
-            f"{path}: schema {schema} is newer than this coop_edge reads ({SCHEMA}): upgrade coop_edge, or {_AGAIN}"
+            f"{path}: schema {schema} is newer than this coop_edge reads ({SCHEMA}): upgrade coop_edge, or {AGAIN}"
         )
     return manifest
-
-
-def _checked(path: Path, manifest: dict[str, Any], arrays: dict[str, Any]) -> TemplateSet:
-    try:
-        discrete, continuous = arrays.pop("symmetries_discrete"), arrays.pop("symmetries_continuous")
-        templates = TemplateSet(
-            **arrays,
-            symmetries=Symmetries(tuple(discrete), tuple((axis, offset) for axis, offset in continuous)),
-            mesh_hash=manifest["mesh_hash"],
-            diameter=manifest["diameter"],
-            settings=manifest["settings"],
-            name=manifest["name"],
-        )
-        fits = templates.hash == manifest["hash"]
-        order = templates.settings.get("viewpoints", VERSION)
-    except (KeyError, TypeError, ValueError, InputError) as error:
-        raise BundleError(f"{path}: damaged ({type(error).__name__}: {error}); {_AGAIN}") from error
-    if not fits:
-        raise BundleError(f"{path}: damaged, its content does not fit its hash {str(manifest['hash'])[:12]}; {_AGAIN}")
-    if order != VERSION:  # "template 17" would mean another view
-        raise BundleError(f"{path}: its viewpoints are of version {order!r}, wanted {VERSION}; {_AGAIN}")
-    return templates

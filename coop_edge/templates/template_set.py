@@ -9,19 +9,20 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import coop_edge
+from coop_edge.base.version import __version__
 from coop_edge.errors import BundleError, InputError
 from coop_edge.geometry import se3
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.render.base import Renderer, Shading
-from coop_edge.templates import viewpoints
+from coop_edge.templates import storage, viewpoints
 from coop_edge.templates.viewpoints import VIEWPOINTS, template_poses
 
 DEFAULT_SIZE = 224
@@ -120,7 +121,7 @@ class TemplateSet:
         drawer = renderer(mesh, shading=shading, supersample=supersample)
         result = drawer.render(poses, K, size)
         settings = {
-            "coop_edge": coop_edge.__version__,
+            "coop_edge": __version__,
             "renderer": type(drawer).__name__,
             "viewpoints": viewpoints.VERSION,
             "size": int(size),
@@ -174,9 +175,7 @@ class TemplateSet:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a compressed .npz file, whole or not at all."""
-        from coop_edge.templates.storage import save
-
-        save(self, path)
+        storage.write(path, {"hash": self.hash, **self._plain()}, self._arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TemplateSet:
@@ -185,9 +184,30 @@ class TemplateSet:
         Raises BundleError: missing, truncated, damaged (the hash does not fit), not a template file, or written by a
         newer version.
         """
-        from coop_edge.templates.storage import load
-
-        return load(path)
+        path = Path(path)
+        manifest, arrays = storage.read(path)
+        try:
+            discrete, continuous = arrays.pop("symmetries_discrete"), arrays.pop("symmetries_continuous")
+            templates = cls(
+                **arrays,
+                symmetries=Symmetries(tuple(discrete), tuple((axis, offset) for axis, offset in continuous)),
+                mesh_hash=manifest["mesh_hash"],
+                diameter=manifest["diameter"],
+                settings=manifest["settings"],
+                name=manifest["name"],
+            )
+            fits = templates.hash == manifest["hash"]
+            order = templates.settings.get("viewpoints", viewpoints.VERSION)
+        except (KeyError, TypeError, ValueError, InputError) as error:
+            raise BundleError(f"{path}: damaged ({type(error).__name__}: {error}); {storage.AGAIN}") from error
+        if not fits:
+            digest = str(manifest["hash"])[:12]
+            raise BundleError(f"{path}: damaged, its content does not fit its hash {digest}; {storage.AGAIN}")
+        if order != viewpoints.VERSION:  # "template 17" would mean another view
+            raise BundleError(
+                f"{path}: its viewpoints are of version {order!r}, wanted {viewpoints.VERSION}; {storage.AGAIN}"
+            )
+        return templates
 
     def _plain(self) -> dict[str, Any]:
         return {

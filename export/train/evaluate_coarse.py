@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from coop_edge.geometry.patches import template_pixels
 from coop_edge.pnp import PnpStatus
-from coop_edge.stages.matches import template_pixels
 from export.data.batch import PATCH, CoarseBatch, take
 from export.networks import CoarseNet
 from export.train.poses import match_poses

@@ -10,6 +10,7 @@ import numpy as np
 
 from coop_edge.config import OutlineConfig
 from coop_edge.geometry.crop import CropCamera
+from coop_edge.ops.cpu import CpuOperations
 from coop_edge.stages.outline import align
 from coop_edge.stages.pairs import Pairs
 from coop_edge.types import Camera
@@ -52,7 +53,7 @@ class _Views:
         query = np.moveaxis(seen.query, -1, 1).astype(np.float32) / np.float32(255)
         crop = CropCamera(seen.K, turn, np.broadcast_to(np.eye(3), (n, 3, 3)), size)
         depth = np.nan_to_num(z).astype(np.float32)
-        return Pairs(query, query, depth, crop, crop.to_crop(T))
+        return Pairs(query, query, depth, crop, crop.to_crop(T), CpuOperations())
 
 
 def aligned_poses(

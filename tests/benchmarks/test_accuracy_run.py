@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import methods
+from benchmarks.accuracy.boxes import read_boxes
 from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.journal import Journal, journal_path
 from benchmarks.accuracy.methods import MethodOptions, OursMethod, estimator_config
@@ -61,7 +62,7 @@ def knowing(monkeypatch):
 def test_every_image_is_estimated_and_timed(dataset, knowing, tmp_path):
     ticks = []
     with Journal(tmp_path / "a.part", OPTIONS) as journal:
-        boxes = dataset.detections("visib")
+        boxes = read_boxes(dataset, "visib")
         results = run(dataset, MethodOptions("sift"), boxes, journal, advance=lambda: ticks.append(1))
     assert [result.image for result in results] == dataset.images
     assert [result.count for result in results] == [3, 2, 2, 2]
@@ -86,7 +87,7 @@ def test_no_images_and_no_boxes(root, dataset, knowing, tmp_path):
 
 
 def test_a_run_that_was_struck_goes_on(dataset, knowing, tmp_path):
-    boxes, path = dataset.detections("visib"), tmp_path / "a.part"
+    boxes, path = read_boxes(dataset, "visib"), tmp_path / "a.part"
     knowing.fail_after = 2
     with Journal(path, OPTIONS) as journal, pytest.raises(RuntimeError, match="lightning"):
         run(dataset, MethodOptions("sift"), boxes, journal)
@@ -113,7 +114,7 @@ def test_a_run_that_was_struck_goes_on(dataset, knowing, tmp_path):
 
 def test_failures_are_kept_with_their_reasons(dataset, knowing, tmp_path):
     boxes = {
-        image: [box._replace(bbox=(0, 0, 9, 9)) for box in found] for image, found in dataset.detections("obj").items()
+        image: [box._replace(bbox=(0, 0, 9, 9)) for box in found] for image, found in read_boxes(dataset, "obj").items()
     }
     for _ in range(2):  # estimated, then read again
         with Journal(tmp_path / "a.part", OPTIONS) as journal:
@@ -184,7 +185,7 @@ def test_the_estimator_as_a_method(dataset, tiny):
         assert isinstance(method, OursMethod)
         method.add_objects(dataset)
         assert list(method.estimator.objects) == ["obj_000001", "obj_000002"]
-        image, boxes = dataset.images[0], dataset.detections("visib")
+        image, boxes = dataset.images[0], read_boxes(dataset, "visib")
         assert method.estimate(dataset.image(*image), dataset.camera(*image), []) == []
         found = method.estimate(dataset.image(*image), dataset.camera(*image), boxes[image])
         assert [each.object for each in found] == ["obj_000001", "obj_000001", "obj_000002"]
@@ -202,7 +203,7 @@ def test_options_that_cannot_be_meant(tiny):
 
 
 def test_processes_give_what_one_gives(dataset, tiny, tmp_path):
-    boxes, options, found = dataset.detections("visib"), MethodOptions("ours", engines=tiny, config=LENIENT), {}
+    boxes, options, found = read_boxes(dataset, "visib"), MethodOptions("ours", engines=tiny, config=LENIENT), {}
     before = dict(os.environ)
     for processes in (1, 2):
         with Journal(tmp_path / f"{processes}.part", OPTIONS) as journal:
@@ -220,7 +221,7 @@ def test_an_error_in_a_process_reaches_the_caller(dataset, tmp_path):
     options = MethodOptions("ours", engines=str(tmp_path / "nowhere"))
     with Journal(tmp_path / "a.part", OPTIONS) as journal:
         with pytest.raises(Exception, match="no such folder") as raised:
-            run(dataset, options, dataset.detections("visib"), journal, processes=2)
+            run(dataset, options, read_boxes(dataset, "visib"), journal, processes=2)
         assert type(raised.value).__name__ == "BundleError"
         assert journal.done == {}
 

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.gpu import stages
 from coop_edge.errors import BackendUnavailable
-from coop_edge.stages.crop import samples_per_side
-from coop_edge.stages.matches import lift
+from coop_edge.ops.cpu import CpuOperations
+from coop_edge.ops.sampling import samples_per_side
 from tests.cuda_host.host_device import HostDevice
 
 
@@ -28,7 +28,7 @@ def test_the_loads_are_what_the_table_says():
         assert H.shape == (n, 3, 3)
         assert not name.endswith("m = 5") or np.abs(samples_per_side(H, size) - 5).max() == 0
     assert stages.picture().shape == (960, 1280, 3)
-    _, valid, _ = lift(*stages.matches(1), stages.PATCH, 0.2)
+    _, valid, _ = CpuOperations().lift(*stages.matches(1), stages.PATCH, 0.2)
     assert valid.shape == (1, 5, (stages.SIZE // stages.PATCH) ** 2)
     assert 0.3 < valid.mean() < 0.9
 

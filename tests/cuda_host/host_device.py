@@ -56,7 +56,7 @@ def _poison(array: np.ndarray) -> np.ndarray:
 
 
 class HostDevice:
-    """Arrays are NumPy's, kernels are the ``.cu`` files compiled by g++.
+    """Runs the ``.cu`` files, compiled by g++, on NumPy's arrays.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class HostDevice:
     def __init__(
         self, source_dir: Path = SOURCE_DIR, *, sanitize: bool = True, guard: bool = True, reverse: bool = False
     ) -> None:
-        self.xp = _PoisoningNumpy()
+        self.xp, self.id = _PoisoningNumpy(), 0
         self._source_dir = Path(source_dir).resolve()
         self._sanitize, self._guard, self._reverse = sanitize, guard, reverse
         self._kernels: dict[tuple[str, str], HostKernel] = {}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from coop_edge.stages.matches import template_pixels
+from coop_edge.geometry.patches import template_pixels
 from export.data.batch import PATCH
 from export.data.data import make_stream
 from export.networks import CONFIGS, CoarseOutput, build

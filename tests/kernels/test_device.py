@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
+import time
 from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ import pytest
 from benchmarks.gpu import render as gpu_render
 from benchmarks.meshes import grey_box
 from coop_edge.errors import BackendUnavailable
-from coop_edge.kernels.device import SOURCE_DIR, CupyDevice, read_source
+from coop_edge.kernels.device import SOURCE_DIR, CupyDevice, current_device, read_source
 from coop_edge.render.cuda import CudaRenderer
 
 
@@ -25,17 +27,20 @@ class FakeCupy(ModuleType):
     def __init__(self, failure: Exception | None = None) -> None:
         super().__init__("cupy")
         self.failure, self.modules, self.launches, self.current = failure, [], [], None
+        self.gpu, self.probes = 3, 0
         self.cuda = SimpleNamespace(Device=self._device)
 
-    def _device(self, index: int = 3) -> FakeContext:
+    def _device(self, index: int | None = None) -> FakeContext:
         if self.failure:
             raise self.failure
-        return FakeContext(self, index)
+        return FakeContext(self, self.gpu if index is None else index)
 
     def zeros(self, n: int) -> None:
-        pass
+        time.sleep(0.01)  # long enough for another thread to come by
+        self.probes += 1
 
     def RawModule(self, **arguments: object) -> SimpleNamespace:
+        time.sleep(0.01)
         self.modules.append(arguments)
         return SimpleNamespace(
             get_function=lambda name: lambda *launch: self.launches.append((self.current, name, launch))
@@ -90,6 +95,7 @@ def test_kernels_are_compiled_once_and_launched_on_their_device(monkeypatch):
     assert fake.launches == [(3, "raster_small", ((2,), (128,), (np.int32(1), None)))]
 
 
+<<<<<<< HEAD
 class Pair(NamedTuple):
     flag: np.bool_
     array: object
@@ -118,6 +124,57 @@ def test_structures_have_the_layout_of_c(monkeypatch):
     assert (c.count, c.factor, c.inner.flag, c.inner.array, c.last) == (-3, 0.5, True, 0x1234567890, 7)
     nothing = CupyDevice().pack(Pair(np.bool_(False), None))
     assert not CPair.from_buffer_copy(nothing.tobytes()).array
+=======
+def in_threads(call, count: int = 8) -> list:
+    """What ``call`` returns in each of several threads that start at once."""
+    barrier, found = threading.Barrier(count), []
+
+    def run() -> None:
+        barrier.wait()
+        found.append(call())
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == count
+    return found
+
+
+def test_a_gpu_has_one_shared_device_in_whatever_thread(monkeypatch):
+    fake = FakeCupy()
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    devices = in_threads(current_device)
+    assert {id(device) for device in devices} == {id(devices[0])}
+    assert fake.probes == 1
+    assert current_device() is devices[0]
+    assert fake.probes == 1  # the GPU is not asked again
+    fake.gpu = 1
+    assert current_device() is not devices[0]
+    assert (current_device().id, fake.probes) == (1, 2)
+    fake.gpu = 3
+    assert current_device() is devices[0]
+    assert CupyDevice() is not devices[0]
+
+
+def test_a_gpu_that_failed_is_asked_again(monkeypatch):
+    fake = FakeCupy(RuntimeError("cudaErrorNoDevice"))
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    with pytest.raises(BackendUnavailable, match="cudaErrorNoDevice"):
+        current_device()
+    fake.failure = None
+    assert current_device().id == 3
+
+
+def test_a_kernel_is_compiled_once_by_several_threads(monkeypatch):
+    fake = FakeCupy()
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    device = CupyDevice()
+    kernels = in_threads(lambda: device.kernel("raster.cu", "shade"))
+    assert {id(kernel) for kernel in kernels} == {id(kernels[0])}
+    assert len(fake.modules) == 1
+>>>>>>> h/ops
 
 
 @pytest.mark.gpu

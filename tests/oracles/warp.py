@@ -1,4 +1,4 @@
-"""Crops by the definition in ``coop_edge.stages.crop``, in float64 and one sample after the other; slow."""
+"""Crops by the definition in ``coop_edge.ops.sampling``, in float64 and one sample after the other; slow."""
 
 from __future__ import annotations
 

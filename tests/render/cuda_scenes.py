@@ -20,9 +20,9 @@ def on_host(device: Device, result: RenderResult) -> RenderResult:
     arrays = {
         f.name: device.to_numpy(getattr(result, f.name))
         for f in fields(result)
-        if f.name not in ("T_camera_object", "K")
+        if f.name not in ("T_camera_object", "K", "xp")
     }
-    return replace(result, **arrays)
+    return replace(result, **arrays, xp=np)
 
 
 def render(device: Device, meshes, T, K, size, *, mesh_index=None, **options) -> RenderResult:

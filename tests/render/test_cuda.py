@@ -166,7 +166,7 @@ def test_object_points_lie_on_the_surface(device, distance):  # noqa: F811
     result = render(device, meshes, T, Ks, SIZE, mesh_index=index, object_points=True)
     np.testing.assert_array_equal(np.isnan(result.points).all(axis=-1), ~result.mask)
     assert result.object_points() is result.points
-    back_projected = object_points(result.depth, T, np.broadcast_to(Ks, (len(T), 3, 3)))
+    back_projected = object_points(result.depth, T, np.broadcast_to(Ks, (len(T), 3, 3)), device.xp)
     for i, mesh in enumerate(meshes[k] for k in index):
         points, face = result.points[i][result.mask[i]].astype(float), result.triangle_id[i][result.mask[i]]
         corners = mesh.vertices[mesh.faces[face]].astype(float) + mesh.centre

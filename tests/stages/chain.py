@@ -9,6 +9,7 @@ import numpy as np
 
 from coop_edge.config import EstimatorConfig
 from coop_edge.mesh import Mesh, Symmetries
+from coop_edge.ops.cpu import CpuOperations
 from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.render import CpuRenderer
 from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
@@ -22,6 +23,7 @@ from tests.stages.oracles import PATCH, Faults, Oracle, watching
 from tests.stages.scene import Scene
 
 SIZE = 128
+OPS = CpuOperations()
 
 
 @lru_cache(maxsize=32)
@@ -53,7 +55,7 @@ class Chain:
         templates = [templates_of(mesh, (symmetries or {}).get(i), size) for i, mesh in enumerate(scene.meshes)]
         oracle = Oracle(scene, templates, size, faults=faults or Faults())
         models = [
-            ObjectModel.describe(mesh.name, mesh, t, oracle.encoder)
+            ObjectModel.describe(mesh.name, mesh, t, oracle.encoder, OPS)
             for mesh, t in zip(scene.meshes, templates, strict=True)
         ]
         return cls(scene, config or EstimatorConfig(), oracle, models)
@@ -63,19 +65,19 @@ class Chain:
         self.renderer = CpuRenderer(self.scene.meshes, threads=1)
 
     def maker(self) -> PairMaker:
-        margin = self.config.refine.margin
-        return PairMaker(self.scene.image, self.scene.camera, self.models, self.renderer, self.oracle.size, margin)
+        scene, margin = self.scene, self.config.refine.margin
+        return PairMaker(scene.image, scene.camera, self.models, self.renderer, self.oracle.size, margin, OPS)
 
     def coarse(self, detections, index) -> CoarseHypotheses:
         c = self.config
         with watching(self.oracle) as oracle:
-            crops = crop_detections(
-                self.scene.image, self.scene.camera, detections, oracle.size, margin=c.coarse.margin, patch=PATCH
-            )
+            image, camera, options = self.scene.image, self.scene.camera, {"ops": OPS, "margin": c.coarse.margin}
+            crops = crop_detections(image, camera, detections, oracle.size, **options, patch=PATCH)
             return estimate_coarse(
                 crops,
                 self.models,
                 index,
+                ops=OPS,
                 encoder=oracle.encoder,
                 decoder=oracle.decoder,
                 solver=self.solver,

@@ -21,11 +21,9 @@ from unittest import mock
 import numpy as np
 
 from coop_edge.geometry import se3
+from coop_edge.ops.base import Operations
 from coop_edge.render.base import Renderer
 from coop_edge.runtime.base import Runner, TensorSpec
-from coop_edge.stages import crop as crop_stage
-from coop_edge.stages import pairs as pairs_stage
-from coop_edge.stages.arrays import on_host
 from coop_edge.templates import TemplateSet
 from export.data import labels
 from tests.stages.scene import Scene
@@ -256,26 +254,27 @@ class Oracle:
 @contextlib.contextmanager
 def watching(oracle: Oracle) -> Iterator[Oracle]:
     """Let the oracle see the crops that the stages make and all that is rendered, wherever they are."""
-    warp_for, render = crop_stage.warp_for, Renderer.render
+    warp, render = Operations.warp, Renderer.render
 
-    def watched_warp_for(image):
-        def watched_warp(image, H, size):
-            crops = warp_for(image)(image, H, size)
-            oracle.see_crops(on_host(crops), H)
-            return crops
-
-        return watched_warp
+    def watched_warp(self, image, H, size):
+        crops = warp(self, image, H, size)
+        oracle.see_crops(self.to_host(crops), H)
+        return crops
 
     def watched_render(self, T, K, size, *, mesh_index=None):
         result = render(self, T, K, size, mesh_index=mesh_index)
         if self is not oracle.scene.renderer:
             index = np.zeros(len(result.rgb), int) if mesh_index is None else np.asarray(mesh_index)
-            oracle.see_renders(replace(result, rgb=on_host(result.rgb), depth=on_host(result.depth)), index)
+            on_host = {name: _on_host(getattr(result, name)) for name in ("rgb", "depth")}
+            oracle.see_renders(replace(result, **on_host), index)
         return result
 
     with (
-        mock.patch.object(crop_stage, "warp_for", watched_warp_for),
-        mock.patch.object(pairs_stage, "warp_for", watched_warp_for),
+        mock.patch.object(Operations, "warp", watched_warp),
         mock.patch.object(Renderer, "render", watched_render),
     ):
         yield oracle
+
+
+def _on_host(array) -> np.ndarray:
+    return array if isinstance(array, np.ndarray) else array.get()

@@ -10,15 +10,18 @@ import pytest
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
-from coop_edge.stages.crop import crop_detections, in_sight, pose_crop, samples_per_side, warp_cpu
+from coop_edge.ops.cpu import CpuOperations
+from coop_edge.stages.crop import crop_detections, in_sight, pose_crop
 from coop_edge.types import Camera, Detection
 from export.data.pairs_refiner import object_crop
 from export.data.scenes import BASE_K
 from tests.stages.scene import CAMERA, at
 
+OPS = CpuOperations()
+
 
 def crop_of(image, *detections, camera=CAMERA, size=64, margin=1.2):
-    return crop_detections(image, camera, list(detections), size, margin=margin, patch=16)
+    return crop_detections(image, camera, list(detections), size, ops=OPS, margin=margin, patch=16)
 
 
 def ramp(height=480, width=640):
@@ -73,7 +76,7 @@ def test_behind_the_camera_is_black():
     pixels = np.stack([*np.meshgrid(np.arange(64), np.arange(64)), np.ones((64, 64))], axis=-1) @ rays.T
     behind = pixels[..., 2] <= 0
     assert 0.1 < behind.mean() < 0.9
-    got = warp_cpu(np.full((400, 2000, 3), 200, np.uint8), crop.H, 64)[0]
+    got = OPS.warp(np.full((400, 2000, 3), 200, np.uint8), crop.H, 64)[0]
     assert (got[:, behind] == 0).all()
     assert (got[:, ~behind] > 0).any()
 
@@ -84,35 +87,6 @@ def test_what_a_crop_cannot_resolve_is_averaged():
     crops = crop_of(checker, Detection("a", bbox=(120, 40, 400, 400)), size=32)
     assert abs(crops.images.mean() - 0.5) < 0.01
     assert crops.images.std() < 0.06  # single bilinear samples give 0.2
-
-
-@pytest.mark.parametrize(
-    ("span", "samples"), [(0.2, 1), (1.0, 1), (1.4, 1), (1.6, 2), (4.0, 4), (15.6, 16), (99.0, 16)]
-)
-def test_samples_per_side(span, samples):
-    assert samples_per_side(np.diag([1 / span, 1 / span, 1.0]), 64) == samples
-
-
-def test_supersampling_is_the_mean_of_bilinear_samples():
-    """Against a plain implementation in float64."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    size, m = 16, 4
-    H = np.array([[0.25, 0.02, -2.0], [-0.01, 0.25, -1.0], [1e-4, -5e-5, 1.0]])
-    assert samples_per_side(H, size) == m
-    grid = (np.arange(m * size) - (m - 1) / 2) / m
-    x, y = np.meshgrid(grid, grid)
-    q = np.linalg.inv(H) @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
-    u, v = q[:2] / q[2]
-    padded = np.pad(image.astype(float), ((50, 50), (50, 50), (0, 0)))
-    u0, v0 = np.floor(u).astype(int), np.floor(v).astype(int)
-    a, b = (u - u0)[:, None], (v - v0)[:, None]
-    corner = lambda dv, du: padded[np.clip(v0 + dv + 50, 0, 189), np.clip(u0 + du + 50, 0, 219)]  # noqa: E731
-    fine = (1 - b) * ((1 - a) * corner(0, 0) + a * corner(0, 1)) + b * ((1 - a) * corner(1, 0) + a * corner(1, 1))
-    want = fine.reshape(size, m, size, m, 3).mean(axis=(1, 3)).transpose(2, 0, 1) / 255
-    got = warp_cpu(image, H[None], size)[0]
-    assert np.abs(got - want).max() < 3.5 / 255  # two roundings, and OpenCV's interpolation in 1/32 pixel
-    assert np.abs(got - want).mean() < 0.5 / 255
 
 
 def test_a_mask_says_which_patches_to_trust():

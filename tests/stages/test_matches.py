@@ -8,12 +8,11 @@ import pytest
 from coop_edge.errors import BundleError, InputError
 from coop_edge.mesh import Symmetries
 from coop_edge.runtime.base import TensorSpec
-from coop_edge.stages.arrays import run_batched
-from coop_edge.stages.matches import Decoded, decode, lift, patch_centres, template_pixels
+from coop_edge.stages.batches import run_batched
+from coop_edge.stages.matches import decode
 from coop_edge.stages.objects import ObjectModel, centres_and_diameters
 from coop_edge.templates import TemplateSet
-from export.data import labels
-from tests.stages.chain import Chain, templates_of
+from tests.stages.chain import OPS, Chain, templates_of
 from tests.stages.oracles import DIM, OracleRunner
 
 VIEWS, T, SIZE = 5, 16, 64
@@ -43,13 +42,6 @@ def model(k: int, views: int = VIEWS, points=None) -> ObjectModel:
     return ObjectModel(f"object {k}", np.array([0.0, 0.0, k]), 0.1 * (k + 1), Symmetries(), points, descriptors)
 
 
-def test_patch_centres_and_matches_are_those_of_the_training_labels():
-    np.testing.assert_array_equal(patch_centres(SIZE, 16), labels.patch_centres(SIZE))
-    pixels = np.random.default_rng(0).uniform(-0.5, SIZE - 0.5, (T, 2))
-    index, offset = labels.match_labels(pixels, np.ones(T, bool), SIZE)
-    np.testing.assert_allclose(template_pixels(index, offset, SIZE // 16, 16), pixels, atol=1e-5)
-
-
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 5, 7, 10, 11, 64])
 def test_the_micro_batch_changes_no_result_and_is_kept(micro_batch):
     runner = Affine()
@@ -57,7 +49,7 @@ def test_the_micro_batch_changes_no_result_and_is_kept(micro_batch):
     tokens = np.zeros((4, T, DIM), np.float32) + np.arange(4, dtype=np.float32)[:, None, None]
     trusted = np.ones((4, T), bool)
     trusted[1, 3:] = False
-    out = decode(runner, tokens, objects, index, trusted, micro_batch)
+    out = decode(OPS, runner, tokens, objects, index, trusted, micro_batch)
     want = np.arange(4)[:, None] + 10 * index[:, None] + np.arange(VIEWS)
     np.testing.assert_array_equal(out.index[..., 0], want)
     np.testing.assert_allclose(out.probability[..., 0], want / 100, rtol=1e-6)
@@ -72,7 +64,7 @@ def test_a_runner_with_a_largest_batch_is_given_no_more():
     runner = Affine()
     runner.max_batch = 3
     out = run_batched(
-        runner, {"query": np.ones((8, T, DIM), np.float32), "template": np.ones((8, T, DIM), np.float32)}, 64
+        OPS, runner, {"query": np.ones((8, T, DIM), np.float32), "template": np.ones((8, T, DIM), np.float32)}, 64
     )
     assert runner.batches == [3, 3, 2]
     assert out["offset"].shape == (8, T, 2)
@@ -89,13 +81,14 @@ def test_outputs_survive_the_next_run():
 
     ones = np.ones((1, T, DIM), np.float32)
     feed = {"query": np.concatenate([ones, 5 * ones]), "template": np.concatenate([ones, ones])}
-    assert run_batched(Reusing(), feed, 1)["index"][:, 0].tolist() == [2, 6]
+    assert run_batched(OPS, Reusing(), feed, 1)["index"][:, 0].tolist() == [2, 6]
 
 
 def test_no_queries():
-    out = decode(Affine(), np.zeros((0, T, DIM), np.float32), [model(0)], np.zeros(0, int), np.ones((0, T), bool), 42)
+    tokens = np.zeros((0, T, DIM), np.float32)
+    out = decode(OPS, Affine(), tokens, [model(0)], np.zeros(0, int), np.ones((0, T), bool), 42)
     assert out.probability.shape == (0, 0, T)
-    points, valid, probability = lift(out, np.zeros((0, 1), int), [model(0)], np.zeros(0, int), 16, 0.0)
+    points, valid, probability = OPS.lift(out, np.zeros((0, 1), int), [], 16, 0.0)
     assert points.shape == (0, 1, T, 3)
     assert valid.shape == probability.shape == (0, 1, T)
 
@@ -103,52 +96,15 @@ def test_no_queries():
 def test_objects_with_different_numbers_of_templates_are_refused():
     tokens = np.zeros((2, T, DIM), np.float32)
     with pytest.raises(InputError, match="as many templates"):
-        decode(Affine(), tokens, [model(0), model(1, 4)], np.array([0, 1]), np.ones((2, T), bool), 42)
-
-
-def test_lift_reads_the_nearest_pixel_and_drops_what_lies_off_the_silhouette():
-    v, u = np.mgrid[:SIZE, :SIZE]
-    maps = np.stack([np.stack([u, v, np.full(u.shape, j)], -1) for j in range(VIEWS)]).astype(np.float32)
-    maps[:, :, 40:] = np.nan
-    index = np.zeros((1, VIEWS, T), np.int32)
-    offset = np.zeros((1, VIEWS, T, 2), np.float32)
-    probability = np.full((1, VIEWS, T), 0.5, np.float32)
-    index[0, 3, :4] = [5, 5, 2, 0]  # patch 5 spans pixels 16..31, patch 2 columns 32..47
-    offset[0, 3, 1] = (-0.5, 0.5)
-    offset[0, 3, 2] = (0.2, 0.0)
-    offset[0, 3, 3] = (-0.5, -0.5)  # pixel -0.5: the border of the first one
-    probability[0, 3, 5] = 0.1
-    points, valid, share = lift(
-        Decoded(probability, index, offset), np.array([[3, 1]]), [model(0, points=maps)], np.array([0]), 16, 0.2
-    )
-    assert points[0, 0, 0].tolist() in ([24, 24, 3], [23, 23, 3])  # the centre, 23.5
-    assert points[0, 0, 1, 0] in (15, 16)
-    assert points[0, 0, 1, 1] in (31, 32)
-    assert not valid[0, 0, 2]  # column 42.7: off the silhouette
-    assert points[0, 0, 3].tolist() == [0, 0, 3]
-    assert not valid[0, 0, 5]  # improbable
-    assert share[0, 0, 2] == share[0, 0, 5] == 0
-    assert (points[0, 1, :, 2] == 1).all()
-    assert valid[0, 1].all()
-
-
-@pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_an_offset_that_is_not_finite_is_no_match(wrong):
-    """What a network of half precision says where it overflows."""
-    maps = np.ones((VIEWS, SIZE, SIZE, 3), np.float32)
-    offset = np.zeros((1, VIEWS, T, 2), np.float32)
-    offset[0, 0, 3, 1] = wrong
-    decoded = Decoded(np.full((1, VIEWS, T), 0.5, np.float32), np.zeros((1, VIEWS, T), np.int32), offset)
-    _, valid, _ = lift(decoded, np.array([[0]]), [model(0, points=maps)], np.array([0]), 16, 0.2)
-    assert np.flatnonzero(~valid[0, 0]).tolist() == [3]
+        decode(OPS, Affine(), tokens, [model(0), model(1, 4)], np.array([0, 1]), np.ones((2, T), bool), 42)
 
 
 def test_describe_wants_templates_of_the_mesh_and_of_the_networks_size(two, cube, bar):
     encoder = Chain.of(two).oracle.encoder
     with pytest.raises(BundleError, match="another mesh"):
-        ObjectModel.describe("cube", cube, templates_of(bar), encoder)
+        ObjectModel.describe("cube", cube, templates_of(bar), encoder, OPS)
     with pytest.raises(BundleError, match="32 pixels wide, oracle/coarse_encoder takes 128"):
-        ObjectModel.describe("cube", cube, TemplateSet.render(cube, 32, supersample=1), encoder)
+        ObjectModel.describe("cube", cube, TemplateSet.render(cube, 32, supersample=1), encoder, OPS)
 
 
 def test_an_index_that_names_no_object_is_refused():

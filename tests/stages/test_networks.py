@@ -19,7 +19,7 @@ from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import refine
 from coop_edge.stages.select import NetworkRescorer, select
 from tests.runtime.networks import tiny_bundle
-from tests.stages.chain import templates_of
+from tests.stages.chain import OPS, templates_of
 
 SIZE, PATCH = 64, 8
 ROLES = ("coarse_encoder", "coarse_decoder", "refiner", "selector")
@@ -35,16 +35,17 @@ def runners(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(runners, two):
     encoder = runners["coarse_encoder"]
-    return [ObjectModel.describe(m.name, m, templates_of(m, None, SIZE), encoder) for m in two.meshes]
+    return [ObjectModel.describe(m.name, m, templates_of(m, None, SIZE), encoder, OPS) for m in two.meshes]
 
 
 def run(runners, models, scene, detections, index, hypotheses=3):
     solver = CpuPnpSolver(threads=1)
-    crops = crop_detections(scene.image, scene.camera, detections, SIZE, margin=1.2, patch=PATCH)
+    crops = crop_detections(scene.image, scene.camera, detections, SIZE, ops=OPS, margin=1.2, patch=PATCH)
     coarse = estimate_coarse(
         crops,
         models,
         np.array(index, int),
+        ops=OPS,
         encoder=runners["coarse_encoder"],
         decoder=runners["coarse_decoder"],
         solver=solver,
@@ -52,7 +53,7 @@ def run(runners, models, scene, detections, index, hypotheses=3):
         ransac=RansacConfig(threshold_px=4.0),
         patch=PATCH,
     )
-    maker = PairMaker(scene.image, scene.camera, models, CpuRenderer(scene.meshes, threads=1), SIZE, 1.2)
+    maker = PairMaker(scene.image, scene.camera, models, CpuRenderer(scene.meshes, threads=1), SIZE, 1.2, OPS)
     refined = refine(
         maker,
         coarse.T_camera_object,

@@ -12,6 +12,8 @@ from coop_edge.config import OutlineConfig
 from coop_edge.geometry import se3
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.mesh import Symmetries
+from coop_edge.ops.cpu import CpuOperations
+from coop_edge.ops.cuda import CudaOperations
 from coop_edge.render import CpuRenderer
 from coop_edge.render.cuda import CudaRenderer
 from coop_edge.stages.objects import ObjectModel
@@ -65,13 +67,14 @@ def before_green(scene) -> np.ndarray:
     return np.where(who[..., None] >= 0, scene.image, scene.image * np.uint8([0, 1, 1]))
 
 
-def maker_of(scene, image=None, renderer=None) -> PairMaker:
+def maker_of(scene, image=None, renderer=None, ops=None) -> PairMaker:
     models = [
         ObjectModel(m.name, m.centre, m.diameter, Symmetries(), np.zeros((1, 1, 1, 3)), np.zeros((1, 1, 1)))
         for m in scene.meshes
     ]
     image = before_green(scene) if image is None else image
-    return PairMaker(image, scene.camera, models, renderer or CpuRenderer(scene.meshes, threads=1), SIZE, MARGIN)
+    renderer = renderer or CpuRenderer(scene.meshes, threads=1)
+    return PairMaker(image, scene.camera, models, renderer, SIZE, MARGIN, ops or CpuOperations())
 
 
 def off(scene, seed=0, depth=0.02, degrees=3.0, sideways=0.01):
@@ -268,7 +271,9 @@ def test_through_cupy_as_on_the_host(apart, monkeypatch):
     wanted = run(apart, T, index, iterations=2)
     cupy = FakeCupy()
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    maker = maker_of(apart, cupy.put(before_green(apart)), CudaRenderer(apart.meshes, device=CupyDevice()))
+    device = CupyDevice()
+    renderer, ops = CudaRenderer(apart.meshes, device=device), CudaOperations(device)
+    maker = maker_of(apart, cupy.put(before_green(apart)), renderer, ops)
     maker.make(T, index)  # uploads the meshes
     cupy.transfers.clear()
     found = run(apart, T, index, iterations=2, maker=maker)

@@ -1,27 +1,23 @@
-"""The gather kernel against ``matches.lift``, number by number; on the host shim, and on a GPU where there is one."""
+"""The gather kernel against the CPU's lift, number by number; on the host shim, and on a GPU where there is one."""
 
 from __future__ import annotations
-
-import sys
 
 import numpy as np
 import pytest
 
-from coop_edge.errors import InputError
+from coop_edge.geometry.patches import patch_centres
 from coop_edge.kernels.device import address
-from coop_edge.mesh import Symmetries
-from coop_edge.stages.lift_cuda import lift_cuda
-from coop_edge.stages.matches import Decoded, lift, patch_centres
-from coop_edge.stages.objects import ObjectModel
+from coop_edge.ops.base import Decoded
+from coop_edge.ops.cpu import CpuOperations
+from coop_edge.ops.cuda import CudaOperations
 from tests.cuda_host.host_device import HostDevice
 from tests.kernels.devices import device  # noqa: F401
-from tests.runtime.fake_cuda import FakeCupy
 
 PATCH = 8
 
 
-def models(count: int, views: int, size: int) -> list[ObjectModel]:
-    """Objects whose maps hold each pixel's own numbers, off a round silhouette NaN."""
+def models(count: int, views: int, size: int) -> list[np.ndarray]:
+    """Maps of objects that hold each pixel's own numbers, off a round silhouette NaN."""
     v, u = np.mgrid[:size, :size]
     off = np.hypot(u - size / 2, v - size / 2) > 0.45 * size
     out = []
@@ -30,8 +26,7 @@ def models(count: int, views: int, size: int) -> list[ObjectModel]:
             [np.stack([u + 0.25 * k, v + 0.0, np.full(u.shape, 100.0 * k + j)], -1) for j in range(views)]
         )
         points[:, off] = np.nan
-        tokens = np.zeros((views, (size // PATCH) ** 2, 4), np.float32)
-        out.append(ObjectModel(f"object {k}", np.zeros(3), 0.1, Symmetries(), points.astype(np.float32), tokens))
+        out.append(points.astype(np.float32))
     return out
 
 
@@ -59,17 +54,13 @@ def answers(n: int, views: int, count: int, seed=0) -> Decoded:
 def on(device, decoded: Decoded, objects):  # noqa: F811
     """The same on a device."""
     put = device.xp.asarray
-    moved = [
-        ObjectModel(m.name, m.centre, m.diameter, m.symmetries, put(m.object_points), put(m.descriptors))
-        for m in objects
-    ]
-    return Decoded(*map(put, decoded)), moved
+    return Decoded(*map(put, decoded)), [put(points) for points in objects]
 
 
 def assert_is_the_cpus(device, decoded, chosen, objects, object_index, patch=PATCH, least=0.2):  # noqa: F811
-    wanted = lift(decoded, chosen, objects, object_index, patch, least)
+    wanted = CpuOperations().lift(decoded, chosen, [objects[i] for i in object_index], patch, least)
     there, moved = on(device, decoded, objects)
-    found = lift_cuda(device, there, chosen, moved, object_index, patch, least)
+    found = CudaOperations(device).lift(there, chosen, [moved[i] for i in object_index], patch, least)
     for name, a, b in zip(("points", "valid", "probability"), found, wanted, strict=True):
         host = device.to_numpy(a)
         assert (host.shape, host.dtype) == (b.shape, b.dtype), name
@@ -110,7 +101,7 @@ def test_objects_may_have_maps_of_different_sizes(device):  # noqa: F811
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_a_match_that_is_not_finite_is_none(device, wrong):  # noqa: F811
     objects = models(1, 2, 32)
-    objects[0].object_points[...] = 1.0
+    objects[0][...] = 1.0
     offset = np.zeros((1, 2, 16, 2), np.float32)
     offset[0, 1, 3, 0], offset[0, 1, 7, 1] = wrong, wrong
     decoded = Decoded(np.full((1, 2, 16), 0.5, np.float32), np.zeros((1, 2, 16), np.int32), offset)
@@ -124,51 +115,25 @@ def test_a_query_does_not_depend_on_its_batch(device):  # noqa: F811
     objects, decoded, index = models(2, 3, 32), answers(4, 3, 16, seed=3), np.array([0, 1, 1, 0])
     chosen = np.array([[0, 2], [1, 1], [2, 0], [0, 1]])
     there, moved = on(device, decoded, objects)
-    together = [device.to_numpy(a) for a in lift_cuda(device, there, chosen, moved, index, PATCH, 0.2)]
+    maps = [moved[i] for i in index]
+    together = [device.to_numpy(a) for a in CudaOperations(device).lift(there, chosen, maps, PATCH, 0.2)]
     for i in range(4):
         one = Decoded(*(a[i : i + 1] for a in there))
-        alone = lift_cuda(device, one, chosen[i : i + 1], moved, index[i : i + 1], PATCH, 0.2)
+        alone = CudaOperations(device).lift(one, chosen[i : i + 1], maps[i : i + 1], PATCH, 0.2)
         for a, b in zip(alone, together, strict=True):
             np.testing.assert_array_equal(device.to_numpy(a)[0], b[i])
 
 
 def test_the_order_of_threads_does_not_matter():
-    objects, decoded = models(2, 3, 32), answers(3, 3, 16)
+    (first, second), decoded = models(2, 3, 32), answers(3, 3, 16)
     results = [
-        lift_cuda(HostDevice(reverse=r), decoded, np.array([[0], [2], [1]]), objects, np.array([0, 1, 0]), PATCH, 0.1)
+        CudaOperations(HostDevice(reverse=r)).lift(
+            decoded, np.array([[0], [2], [1]]), [first, second, first], PATCH, 0.1
+        )
         for r in (False, True)
     ]
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("template", [-1, 3])
-def test_refuses_a_template_that_there_is_not(template):
-    with pytest.raises(InputError, match=rf"templates: wanted values in \[0, 3\), got {template}\.\.{template}"):
-        lift_cuda(HostDevice(), answers(1, 3, 16), np.array([[template]]), models(1, 3, 32), np.array([0]), PATCH, 0.2)
-
-
-@pytest.mark.parametrize(
-    ("points", "says"),
-    [
-        (np.zeros((2, 32, 32, 3), np.float32), r"wanted float32 \[3,S,S,3\], got float32 \[2, 32, 32, 3\]"),
-        (np.zeros((3, 32, 16, 3), np.float32), r"got float32 \[3, 32, 16, 3\]"),
-        (np.zeros((3, 32, 32, 3)), r"got float64"),
-        (np.zeros((3, 32, 32, 4), np.float32)[..., :3], "wanted a C-contiguous array"),
-    ],
-)
-def test_refuses_a_map_that_the_kernel_would_misread(points, says):
-    model = ObjectModel("cup", np.zeros(3), 0.1, Symmetries(), points, np.zeros((3, 16, 4), np.float32))
-    with pytest.raises(InputError, match=f"object points of 'cup': .*{says}"):
-        lift_cuda(HostDevice(), answers(1, 3, 16), np.array([[0]]), [model], np.array([0]), PATCH, 0.2)
-
-
-def test_refuses_a_map_on_the_host(monkeypatch):
-    """Its address means nothing to a GPU."""
-    monkeypatch.setitem(sys.modules, "cupy", cupy := FakeCupy())
-    decoded = Decoded(*map(cupy.put, answers(1, 3, 16)))
-    with pytest.raises(InputError, match=r"object points of 'object 0': wanted a .*FakeArray, .* got a numpy\.ndarray"):
-        lift(decoded, np.array([[0]]), models(1, 3, 32), np.array([0]), PATCH, 0.2)
 
 
 def test_address(device):  # noqa: F811

@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coop_edge.errors import InputError
 from coop_edge.geometry.crop import crop_camera
-from coop_edge.stages.crop import crop_detections, pose_crop, samples_per_side, warp_cpu
-from coop_edge.stages.crop_cuda import CudaWarp
+from coop_edge.ops.cpu import CpuOperations
+from coop_edge.ops.cuda import CudaOperations
+from coop_edge.ops.sampling import samples_per_side
+from coop_edge.stages.crop import crop_detections, pose_crop
 from coop_edge.types import Camera, Detection
 from tests.cuda_host.host_device import HostDevice
 from tests.kernels.devices import device  # noqa: F401
 from tests.oracles import warp as oracle
 from tests.stages.scene import at
 
+CPU = CpuOperations()
 CAMERA = Camera(np.array([[130.0, 0.0, 70.0], [0.0, 140.0, 50.0], [0.0, 0.0, 1.0]]), 141, 103)
 HALF_A_LEVEL = 0.5 + 0.03
 """Rounding to 8 bits, and 1e-4 pixels across an edge from 0 to 255 in FP32."""
@@ -33,7 +35,7 @@ def smooth(camera=CAMERA) -> np.ndarray:
 
 def levels(device, image, H, size) -> np.ndarray:  # noqa: F811
     """float64 [N,3,S,S] in 0..255."""
-    out = CudaWarp(device)(device.xp.asarray(image), H, size)
+    out = CudaOperations(device).warp(device.xp.asarray(image), H, size)
     assert (out.shape, out.dtype) == ((len(H), 3, size, size), np.float32)
     host = device.to_numpy(out)
     whole = np.rint(host.astype(np.float64) * 255.0)
@@ -71,7 +73,7 @@ def test_is_the_mean_of_bilinear_samples(device, image, case, size):  # noqa: F8
 def test_is_the_cpus_crop_to_one_grey_level(device, case, size):  # noqa: F811
     """One level: both round to 8 bits, the CPU more than once. The image is smooth: OpenCV rounds places of samples."""
     H = crop_camera(CAMERA.K, BOXES[case], size, 1.2).H
-    apart = np.abs(levels(device, smooth(), H, size) - np.rint(255.0 * warp_cpu(smooth(), H, size)))
+    apart = np.abs(levels(device, smooth(), H, size) - np.rint(255.0 * CPU.warp(smooth(), H, size)))
     assert apart.max(initial=0.0) <= 1.0
 
 
@@ -138,31 +140,17 @@ def test_images_of_any_strides(device):  # noqa: F811
     image = device.xp.asarray(np.ascontiguousarray(noise()[:, ::-1]))[:, ::-1]
     H = crop_camera(CAMERA.K, BOXES["m = 1"], 16, 1.2).H
     np.testing.assert_array_equal(
-        device.to_numpy(CudaWarp(device)(image, H, 16)),
-        device.to_numpy(CudaWarp(device)(device.xp.asarray(noise()), H, 16)),
+        device.to_numpy(CudaOperations(device).warp(image, H, 16)),
+        device.to_numpy(CudaOperations(device).warp(device.xp.asarray(noise()), H, 16)),
     )
 
 
-def test_the_stages_take_it_in_the_place_of_the_cpus(device, cube):  # noqa: F811
+def test_the_stages_take_it_in_the_place_of_the_cpus(device):  # noqa: F811
     image = device.xp.asarray(smooth())
     detections = [Detection("a", bbox=(20, 30, 40, 30)), Detection("a", bbox=(90, 10, 30, 60))]
-    crops = crop_detections(image, CAMERA, detections, 32, margin=1.2, patch=16, warp=CudaWarp(device))
-    plain = crop_detections(smooth(), CAMERA, detections, 32, margin=1.2, patch=16)
+    crops = crop_detections(image, CAMERA, detections, 32, ops=CudaOperations(device), margin=1.2, patch=16)
+    plain = crop_detections(smooth(), CAMERA, detections, 32, ops=CPU, margin=1.2, patch=16)
     np.testing.assert_allclose(device.to_numpy(crops.images), plain.images, atol=1.001 / 255)
     np.testing.assert_array_equal(crops.camera.H, plain.camera.H)
-    aimed = pose_crop(CAMERA, at(0.1, 0.05, 0.9)[None], np.zeros((1, 3)), np.array([cube.diameter]), 32, 1.2)
-    np.testing.assert_allclose(levels(device, smooth(), aimed.H, 32) / 255, warp_cpu(smooth(), aimed.H, 32), atol=0.004)
-
-
-@pytest.mark.parametrize(
-    ("image", "says"),
-    [
-        (np.zeros((4, 5), np.uint8), r"uint8 \[4, 5\]"),
-        (np.zeros((4, 5, 4), np.uint8), r"uint8 \[4, 5, 4\]"),
-        (np.zeros((4, 5, 3), np.float32), r"float32 \[4, 5, 3\]"),
-        ([[1]], "builtins.list"),
-    ],
-)
-def test_refuses_what_is_no_image(image, says):
-    with pytest.raises(InputError, match=f"image: wanted .* on the device, got .*{says}"):
-        CudaWarp(HostDevice())(image, np.eye(3)[None], 8)
+    aimed = pose_crop(CAMERA, at(0.1, 0.05, 0.9)[None], np.zeros((1, 3)), np.array([0.17]), 32, 1.2)
+    np.testing.assert_allclose(levels(device, smooth(), aimed.H, 32) / 255, CPU.warp(smooth(), aimed.H, 32), atol=0.004)

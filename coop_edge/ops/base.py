@@ -1,0 +1,158 @@
+"""The contract of the operations that stages ask of a device: crops, correspondences, and ways to the device and back.
+
+``Backend.operations`` makes the implementation of a device. Stages compute elementwise with its array module ``xp`` and
+leave everything that NumPy and CuPy do in different ways to its methods.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.errors import InputError
+
+Array = Any
+"""An array of the device: NumPy's on the CPU, CuPy's on a GPU."""
+Floats = NDArray[np.float64]
+
+
+class Decoded(NamedTuple):
+    """Matches of N queries with each of the V templates of their objects, T patches per image."""
+
+    probability: Array  # float32 [N,V,T], 0 = no match
+    index: Array  # int32 [N,V,T] template patch
+    offset: Array  # float32 [N,V,T,2] (x, y) from that patch's centre, patches
+
+
+class Operations(ABC):
+    """Operations on the arrays of one device. N = 0 is legal everywhere.
+
+    Work on a GPU is queued on its current stream; only ``to_host``, ``to_host_together`` and ``wait`` wait for it.
+
+    xp: the array module of the device, ``numpy`` or ``cupy``.
+    """
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+
+    def warp(self, image: Array, H: Floats, size: int) -> Array:
+        """Resample an image into N crops of size x size pixels, float32 [N,3,size,size] in [0, 1].
+
+        The values are 8-bit levels over 255, sampled as ``ops.sampling`` says.
+
+        Args:
+            image: uint8 [height,width,3] on the device, of any strides.
+            H: float64 [N,3,3] on the host, image pixels -> crop pixels.
+            size: side of a crop, pixels.
+
+        Raises:
+            InputError: the image is not such an array.
+        """
+        self._check("image", image, np.uint8, ("height", "width", 3))
+        return self._warp(image, H, size)
+
+    def lift(
+        self,
+        decoded: Decoded,
+        templates: NDArray[np.integer],
+        maps: Sequence[Array],
+        patch: int,
+        least: float,
+    ) -> tuple[Array, Array, Array]:
+        """Look up the object points of each query's matches with k chosen templates.
+
+        A match is valid if its probability exceeds ``least``, its template pixel is finite and that pixel, limited to
+        the template and rounded, lies on the template's silhouette.
+
+        Args:
+            decoded: the matches, on the device.
+            templates: integers [N,k] on the host, the chosen templates of each query.
+            maps: object points of each query's templates, N arrays float32 [V,S,S,3], C-contiguous, on the device;
+                metres, object's frame, NaN off the object. S may differ.
+            patch: side of a patch, pixels.
+            least: probability that a valid match exceeds.
+
+        Returns:
+            Object points float32 [N,k,T,3] (metres), valid bool [N,k,T], and probability float32 [N,k,T], which is 0
+            where not valid; all on the device.
+
+        Raises:
+            InputError: matches, templates or maps do not fit together, or are not on the device.
+        """
+        n, k = templates.shape
+        views, count = decoded.probability.shape[1:]
+        self._check("probability", decoded.probability, np.float32, (n, views, count))
+        self._check("index", decoded.index, np.int32, (n, views, count))
+        self._check("offset", decoded.offset, np.float32, (n, views, count, 2))
+        if not n * k * count:
+            empty, shape = self.xp.empty, (n, k, count)
+            return empty((*shape, 3), dtype=np.float32), empty(shape, dtype=np.bool_), empty(shape, dtype=np.float32)
+        if templates.min() < 0 or templates.max() >= views:
+            raise InputError(f"templates: wanted values in [0, {views}), got {templates.min()}..{templates.max()}")
+        if len(maps) != n:
+            raise InputError(f"maps: wanted {n}, one for each query, got {len(maps)}")
+        for i, points in enumerate(maps):
+            self._check(f"maps[{i}]", points, np.float32, (views, "S", "S", 3), contiguous=True)
+        return self._lift(decoded, templates, maps, patch, least)
+
+    def as_network_image(self, rgb: Array) -> Array:
+        """Convert images uint8 [N,S,S,3] to a network's input, float32 [N,3,S,S] in [0, 1], C-contiguous."""
+        xp = self.xp
+        return xp.ascontiguousarray(xp.moveaxis(rgb, -1, 1)).astype(np.float32) / np.float32(255.0)
+
+    @abstractmethod
+    def linear(self, matrices: Array, vectors: Array) -> Array:
+        """Multiply matrices [M,j,k] with vectors [M,P,k] or [P,k]: [M,P,j]."""
+
+    @abstractmethod
+    def upload(self, array: Any, name: str = "array") -> Array:
+        """Return ``array``, C-contiguous, on the device; what is there already is not copied unless its strides ask.
+
+        name: what an error calls it. Raises InputError: an array on a device that is not this one.
+        """
+
+    @abstractmethod
+    def to_host(self, array: Array) -> NDArray[Any]:
+        """Return ``array`` in NumPy; a copy only if it comes from a GPU."""
+
+    @abstractmethod
+    def to_host_together(self, *arrays: Array) -> list[NDArray[Any]]:
+        """Return arrays of numbers [M,...] in NumPy, each with its own dtype; from a GPU they come in one copy.
+
+        On the way all have the dtype of their sum, which must hold every value.
+        """
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Wait for the queued work, so that any other stream may read its results."""
+
+    @abstractmethod
+    def _warp(self, image: Array, H: Floats, size: int) -> Array:
+        """``warp`` of a checked image."""
+
+    @abstractmethod
+    def _lift(
+        self, decoded: Decoded, templates: NDArray[np.integer], maps: Sequence[Array], patch: int, least: float
+    ) -> tuple[Array, Array, Array]:
+        """``lift`` of checked arrays, none empty."""
+
+    def _check(
+        self, name: str, array: Any, dtype: Any, shape: tuple[int | str, ...], *, contiguous: bool = False
+    ) -> None:
+        """Raise InputError unless ``array`` is on the device and as wanted; a text in ``shape`` is any one size."""
+        sizes: dict[int | str, int] = {}
+        fits = isinstance(array, self.xp.ndarray) and array.dtype == dtype and array.ndim == len(shape)
+        fits = fits and all(
+            given == (sizes.setdefault(wanted, given) if isinstance(wanted, str) else wanted)
+            for given, wanted in zip(array.shape, shape, strict=True)
+        )
+        if fits and (array.flags.c_contiguous or not contiguous):
+            return
+        kinds = [f"{kind.__module__}.{kind.__name__}" for kind in (self.xp.ndarray, type(array))]
+        wanted = f"{kinds[0]} {np.dtype(dtype)} [{','.join(map(str, shape))}]" + contiguous * ", C-contiguous"
+        given = f"{kinds[1]} {array.dtype} {list(array.shape)}" if hasattr(array, "dtype") else kinds[1]
+        raise InputError(f"{name}: wanted a {wanted}, got a {given}{', not contiguous' if fits else ''}")

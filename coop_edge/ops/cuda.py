@@ -1,0 +1,131 @@
+"""The operations on a GPU: CuPy, and the kernels in ``kernels/warp.cu`` and ``kernels/lift.cu``.
+
+Crops are rounded once, from samples at exact places in FP32; so they are within half a grey level of the mean in real
+numbers, plus 0.03 for the place of a sample, which is off by 1e-4 pixels at most. The CPU rounds the samples too,
+before their mean. Object points are those of the CPU to the last bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.errors import InputError, quoted
+from coop_edge.kernels.device import Device, address
+from coop_edge.ops.base import Array, Decoded, Floats, Operations
+from coop_edge.ops.sampling import samples_per_side
+
+_BLOCK = 128  # kBlock
+_FARTHEST = float(1 << 22)  # pixels: of the anchor, which FP32 holds exactly
+
+
+class CudaOperations(Operations):
+    """``Operations`` on the arrays of ``device``."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device.xp)
+        self._device = device
+
+    def linear(self, matrices: Array, vectors: Array) -> Array:
+        """See ``Operations.linear``.
+
+        A sum of k products: ``@`` would be cuBLAS, which nothing else here needs, which CuPy imports without, and which
+        may add up in another order in another batch.
+        """
+        terms = [matrices[:, None, :, i] * vectors[..., i, None] for i in range(matrices.shape[2])]
+        return functools.reduce(operator.add, terms)
+
+    def upload(self, array: Any, name: str = "array") -> Array:
+        """See ``Operations.upload``.
+
+        What is on this GPU already (``__cuda_array_interface__``: CuPy, PyTorch, PyCUDA's GPUArray) is taken as it is,
+        in the order of CuPy's current stream. Raises InputError also for memory that CuPy cannot read.
+        """
+        if not hasattr(array, "__cuda_array_interface__"):
+            return self.xp.asarray(np.ascontiguousarray(array))
+        try:
+            taken = self.xp.asarray(array)
+        except Exception as error:  # CuPy's CUDARuntimeError has no base of its own
+            raise InputError(f"{name}: its __cuda_array_interface__ cannot be read: {quoted(error)}") from error
+        here = self._device.id
+        if taken.device.id != here:
+            raise InputError(f"{name}: wanted on GPU {here}, where the networks are, got on GPU {taken.device.id}")
+        return self.xp.ascontiguousarray(taken)
+
+    def to_host(self, array: Array) -> NDArray[Any]:
+        """See ``Operations.to_host``."""
+        return np.asarray(self._device.to_numpy(array))
+
+    def to_host_together(self, *arrays: Array) -> list[NDArray[Any]]:
+        """See ``Operations.to_host_together``. Each copy has its price, whatever its size."""
+        if not arrays:
+            return []
+        rows = len(arrays[0])
+        widths = [math.prod(array.shape[1:]) for array in arrays]
+        common = np.result_type(*(array.dtype for array in arrays))
+        flat = [array.reshape(rows, width).astype(common) for array, width in zip(arrays, widths, strict=True)]
+        table = np.split(self.to_host(self.xp.concatenate(flat, axis=1)), np.cumsum(widths)[:-1], axis=1)
+        return [part.reshape(array.shape).astype(array.dtype) for part, array in zip(table, arrays, strict=True)]
+
+    def wait(self) -> None:
+        """See ``Operations.wait``."""
+        self.xp.cuda.get_current_stream().synchronize()
+
+    def _warp(self, image: Array, H: Floats, size: int) -> Array:
+        """All crops in one launch."""
+        xp = self.xp
+        out = xp.empty((len(H), 3, size, size), dtype=np.float32)
+        if not len(H):
+            return out
+        crops = xp.asarray(crop_numbers(H, size))
+        height, width = (np.int32(side) for side in image.shape[:2])
+        self._device.kernel("warp.cu", "warp_crops")(
+            (-(-len(H) * size * size // _BLOCK),),
+            (_BLOCK,),
+            (xp.ascontiguousarray(image), height, width, crops, np.int32(len(H)), np.int32(size), out),
+        )
+        return out
+
+    def _lift(
+        self, decoded: Decoded, templates: NDArray[np.integer], maps: Sequence[Array], patch: int, least: float
+    ) -> tuple[Array, Array, Array]:
+        """All queries in one launch."""
+        xp = self.xp
+        n, k = templates.shape
+        views, count = decoded.probability.shape[1:]
+        shape = n, k, count
+        points, valid = xp.empty((*shape, 3), dtype=np.float32), xp.empty(shape, dtype=np.bool_)
+        probability = xp.empty(shape, dtype=np.float32)
+        places = np.array([(address(surface), surface.shape[1]) for surface in maps], np.int64)
+        read = (xp.ascontiguousarray(array) for array in decoded)
+        numbers = (np.int32(number) for number in (n, views, k, count, patch))
+        self._device.kernel("lift.cu", "lift_matches")(
+            (-(-n * k * count // _BLOCK),),
+            (_BLOCK,),
+            (*read, xp.asarray(templates.astype(np.int32)), xp.asarray(places), *numbers, np.float32(least))
+            + (points, valid, probability),
+        )
+        return points, valid, probability
+
+
+def crop_numbers(H: Floats, size: int) -> NDArray[np.float32]:
+    """Return what the kernel reads of each crop, float32 [N,12]: see ``CropToImage`` in ``kernels/warp.cuh``.
+
+    H [N,3,3]: image pixels -> crop pixels. Coordinates are taken relative to the crop's middle and to the image pixel
+    nearest to what is seen there, which is done here, in FP64.
+    """
+    middle = 0.5 * (size - 1)
+    h = np.linalg.inv(H) @ np.array([[1.0, 0.0, middle], [0.0, 1.0, middle], [0.0, 0.0, 1.0]])
+    depth = h[:, 2, 2]  # of the middle's ray; without one in front there is no anchor, and none is needed
+    ahead = depth > 0.0
+    h /= np.where(ahead, depth, np.abs(h[:, 2]).max(axis=1))[:, None, None]
+    anchor = np.where(ahead[:, None], np.clip(np.rint(h[:, :2, 2]), -_FARTHEST, _FARTHEST), 0.0)
+    h[:, :2] -= anchor[:, :, None] * h[:, 2:]
+    samples = samples_per_side(H, size)
+    return np.concatenate([h.reshape(-1, 9), anchor, samples[:, None]], axis=1).astype(np.float32)
