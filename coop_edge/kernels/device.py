@@ -10,13 +10,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-<<<<<<< HEAD
-import sys
-from collections.abc import Callable, Sequence
-=======
 import threading
-from collections.abc import Sequence
->>>>>>> h/ops
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 

@@ -95,7 +95,6 @@ def test_kernels_are_compiled_once_and_launched_on_their_device(monkeypatch):
     assert fake.launches == [(3, "raster_small", ((2,), (128,), (np.int32(1), None)))]
 
 
-<<<<<<< HEAD
 class Pair(NamedTuple):
     flag: np.bool_
     array: object
@@ -124,7 +123,8 @@ def test_structures_have_the_layout_of_c(monkeypatch):
     assert (c.count, c.factor, c.inner.flag, c.inner.array, c.last) == (-3, 0.5, True, 0x1234567890, 7)
     nothing = CupyDevice().pack(Pair(np.bool_(False), None))
     assert not CPair.from_buffer_copy(nothing.tobytes()).array
-=======
+
+
 def in_threads(call, count: int = 8) -> list:
     """What ``call`` returns in each of several threads that start at once."""
     barrier, found = threading.Barrier(count), []
@@ -174,7 +174,6 @@ def test_a_kernel_is_compiled_once_by_several_threads(monkeypatch):
     kernels = in_threads(lambda: device.kernel("raster.cu", "shade"))
     assert {id(kernel) for kernel in kernels} == {id(kernels[0])}
     assert len(fake.modules) == 1
->>>>>>> h/ops
 
 
 @pytest.mark.gpu
