@@ -181,7 +181,15 @@ class Pipeline:
         if not iterations:
             return refined
         with clock("outline"):
-            aligned = align(maker, refined.T_camera_object, index, self.config.outline, iterations, refined.covariance)
+            aligned = align(
+                maker,
+                refined.T_camera_object,
+                index,
+                solver=self.solver,
+                config=self.config.outline,
+                iterations=iterations,
+                covariance=refined.covariance,
+            )
         covariance = np.where(aligned.aligned[:, None, None], aligned.covariance, refined.covariance)
         return replace(refined, T_camera_object=aligned.T_camera_object, covariance=covariance)
 

@@ -133,7 +133,7 @@ __device__ __forceinline__ int2 place_of(const int* rows, const float* border, i
 extern "C" __global__ void __launch_bounds__(kLines)
 outline_lines(const float* __restrict__ query, const float* __restrict__ depth, const float* __restrict__ border,
               int* __restrict__ counters, const float* __restrict__ beliefs, const double* __restrict__ views,
-              const float* __restrict__ step, int size, float unit, float* __restrict__ points,
+              const float* __restrict__ step, int size, float unit, int samples, float* __restrict__ points,
               float* __restrict__ pixels, float* __restrict__ normals, float* __restrict__ weights,
               float* __restrict__ edges, float* __restrict__ verdict) {
     __shared__ float scratch[4 * kLines / 32];
@@ -161,8 +161,12 @@ outline_lines(const float* __restrict__ query, const float* __restrict__ depth, 
         float seen[kPlaces];
 #pragma unroll
         for (int k = 0; k < kPlaces; ++k) {
-            const float along = unit * (float)(k - kReach);
-            seen[k] = belief_at(crop, centre[0] + along * normal[0], centre[1] + along * normal[1]);
+            seen[k] = 0.0f;
+            for (int j = 0; j < samples; ++j) {
+                const float along = unit * ((float)(k - kReach) + ((float)j + 0.5f) / (float)samples - 0.5f);
+                seen[k] += belief_at(crop, centre[0] + along * normal[0], centre[1] + along * normal[1]);
+            }
+            seen[k] /= (float)samples;
         }
         edge = find_edge(seen, step, unit);
         pixel[0] = centre[0] + edge.shift * normal[0], pixel[1] = centre[1] + edge.shift * normal[1];

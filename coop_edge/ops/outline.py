@@ -120,6 +120,11 @@ def step_function() -> NDArray[np.float32]:
     return (2 * BELIEF * np.tanh(r / (2 * SOFTNESS))).astype(np.float32)
 
 
+def samples_per_place(size: int) -> int:
+    """Return how many samples, about a pixel of a crop of ``size`` apart, are averaged for each place on a line."""
+    return max(1, round(size / REFERENCE_SIZE))
+
+
 def farthest(size: int) -> int:
     """Return the distance in whole pixels beyond which the outline's place doesn't matter in a crop of ``size``."""
     return int(RING * size / REFERENCE_SIZE) + 2

@@ -33,6 +33,7 @@ from coop_edge.ops.outline import (
     STANDS_OUT,
     Outlines,
     farthest,
+    samples_per_place,
     step_function,
     windows,
 )
@@ -54,6 +55,7 @@ class Tables(NamedTuple):
     blur: Array
     step: Array
     unit: float  # crop pixels per pixel of a crop of REFERENCE_SIZE
+    samples: int  # ``outline.samples_per_place``
 
 
 class Results(NamedTuple):
@@ -76,7 +78,8 @@ def measure(query: Array, depth: Array, views: Array) -> Outlines:
     """Measure M outlines; arrays are checked. views: ``outline.view_numbers``."""
     count, size = depth.shape[:2]
     around = windows(size)
-    tables = Tables(around.smooth, around.slope, around.blur, step_function(), size / REFERENCE_SIZE)
+    numbers = size / REFERENCE_SIZE, samples_per_place(size)
+    tables = Tables(around.smooth, around.slope, around.blur, step_function(), *numbers)
     shapes = (LINES, 3), (LINES, 2), (LINES, 2), (LINES,), (LINES, 4), (3,)
     results = [np.zeros((count, *shape), np.float32) for shape in shapes]
     for m in range(count):
@@ -113,10 +116,11 @@ def _measure_one(query: Array, depth: Array, signed: Array, view: Array, tables:
         row = border[_chosen(i, len(border))]
         x, y = int(row[0]), int(row[1])
         centre_x, centre_y = x + row[2] * row[4], y + row[3] * row[4]
-        seen = np.empty(PLACES)
-        for k in range(PLACES):
-            along = tables.unit * (k - REACH)
-            seen[k] = _bilinear(belief, color, centre_x + along * row[2], centre_y + along * row[3])
+        seen = np.zeros(PLACES)
+        for k in range(PLACES * tables.samples):
+            along = tables.unit * ((k + 0.5) / tables.samples - 0.5 - REACH)
+            sample = _bilinear(belief, color, centre_x + along * row[2], centre_y + along * row[3])
+            seen[k // tables.samples] += sample / tables.samples
         edge = out.edges[i]
         _find_edge(seen, tables, edge)
         out.pixels[i, 0], out.pixels[i, 1] = centre_x + edge[0] * row[2], centre_y + edge[0] * row[3]

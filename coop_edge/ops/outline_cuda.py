@@ -16,6 +16,7 @@ from coop_edge.ops.outline import (
     Array,
     Outlines,
     farthest,
+    samples_per_place,
     step_function,
     windows,
 )
@@ -54,7 +55,8 @@ class OutlineKernels:
         self._launch("outline_border", per_pixel, distance, around, radius, side, scale, border, counters)
         self._launch("outline_beliefs", per_color, counters, side, beliefs)
         read = query, depth, border, counters, beliefs, views, step
-        self._launch("outline_lines", (count,), *read, side, scale, *results, block=LINES)
+        samples = np.int32(samples_per_place(size))
+        self._launch("outline_lines", (count,), *read, side, scale, samples, *results, block=LINES)
         return Outlines(*results)
 
     def _launch(self, kernel: str, grid: tuple[int, ...], *arguments: Any, block: int = _BLOCK) -> None:

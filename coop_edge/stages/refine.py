@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from coop_edge.config import RefineConfig
 from coop_edge.geometry import se3
-from coop_edge.geometry.crop import REFERENCE_SIZE, CropCamera
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.ops.base import Array
 from coop_edge.pnp.base import LmResult, PnpSolver, PnpStatus, PosePrior
 from coop_edge.runtime.base import Runner
@@ -180,7 +180,7 @@ class _State:
         """Take the poses solved for the active ones, and end those that hardly moved."""
         a = self.last = self.active
         self.T[a] = pairs.crop.to_camera(T_crop)
-        self.covariance[a] = _turned(cov, pairs.crop)
+        self.covariance[a] = se3.turn_covariances(np.swapaxes(pairs.crop.R_crop_camera, 1, 2), cov)
         self.iterations[a] += 1
         K = self.maker.camera.K
         self.image_px[a] = np.sqrt(K[0, 0] * K[1, 1]) / pairs.crop.K[:, 0, 0]
@@ -232,10 +232,3 @@ def shifts(T_old: Floats, T_new: Floats, K: Floats, centre: Floats, diameter: Fl
     space = (np.linalg.norm(move, axis=1) + turn * radius) / diameter
     sideways = np.hypot(move[:, 0], move[:, 1]) + turn * radius + np.abs(move[:, 2]) * radius / depth
     return space, K[:, 0, 0] * sideways / depth
-
-
-def _turned(covariance: Floats, crop: CropCamera) -> Floats:
-    """Covariances [M,6,6] in the axes of the virtual cameras -> in those of the real one, with the same centre."""
-    B = np.zeros((len(covariance), 6, 6))
-    B[:, :3, :3] = B[:, 3:, 3:] = np.swapaxes(crop.R_crop_camera, 1, 2)
-    return B @ covariance @ np.swapaxes(B, 1, 2)

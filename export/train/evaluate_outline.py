@@ -11,6 +11,7 @@ import numpy as np
 from coop_edge.config import OutlineConfig
 from coop_edge.geometry.crop import CropCamera
 from coop_edge.ops.cpu import CpuOperations
+from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.stages.outline import align
 from coop_edge.stages.pairs import Pairs
 from coop_edge.types import Camera
@@ -69,5 +70,13 @@ def aligned_poses(
     """
     config = config or OutlineConfig()
     views: Any = _Views(batch, scenes)
-    found = align(views, T_camera_object, np.arange(len(batch.query)), config, config.iterations, covariance)
+    found = align(
+        views,
+        T_camera_object,
+        np.arange(len(batch.query)),
+        solver=CpuPnpSolver(threads=1),
+        config=config,
+        iterations=config.iterations,
+        covariance=covariance,
+    )
     return found.T_camera_object, found.aligned
