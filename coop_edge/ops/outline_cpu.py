@@ -15,6 +15,7 @@ from coop_edge.ops.outline import (
     BINS,
     CLEAR,
     CONTRAST_SPAN,
+    EDGE_BLUR,
     FAINT,
     FLOOR,
     INFORMATION,
@@ -176,7 +177,7 @@ def _border(signed: Array, tables: Tables) -> Array:
                 share = min(max(share, 0.05), 0.95)
                 found[count, 0], found[count, 1] = x, y
                 found[count, 2], found[count, 3] = along_x / length, along_y / length
-                found[count, 4] = tables.unit / LOGISTIC * math.log(share / (1.0 - share))
+                found[count, 4] = EDGE_BLUR * tables.unit / LOGISTIC * math.log(share / (1.0 - share))
                 count += 1
     return found[:count]
 
