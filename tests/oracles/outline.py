@@ -32,9 +32,9 @@ def find_lines(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     if len(kept) > o.LINES:
         kept = kept[np.floor(np.linspace(0, len(kept) - 1, o.LINES) + 0.5).astype(int)]
     pixel, normal = np.stack([x, y], axis=1)[kept], normal[kept] / length[kept, None]
-    share = ndimage.gaussian_filter(mask.astype(float), o.EDGE_BLUR * unit, mode="nearest")[pixel[:, 1], pixel[:, 0]]
+    share = ndimage.gaussian_filter(mask.astype(float), o.EDGE_BLUR, mode="nearest")[pixel[:, 1], pixel[:, 0]]
     share = share.clip(0.05, 0.95)
-    inside = unit / o.LOGISTIC * np.log(share / (1 - share))
+    inside = o.EDGE_BLUR / o.LOGISTIC * np.log(share / (1 - share))
     return pixel, pixel + normal * inside[:, None], normal
 
 
