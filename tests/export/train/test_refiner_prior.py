@@ -118,9 +118,9 @@ def test_the_outline_stage_is_told_the_covariances_of_its_poses(pairs, net, monk
         made.append(refined(*given, **parts))
         return made[-1]
 
-    def listening(maker, T, index, config, iterations, covariance):
+    def listening(maker, T, index, *, covariance, **parts):
         told.append((T, covariance))
-        return aligned(maker, T, index, config, iterations, covariance)
+        return aligned(maker, T, index, covariance=covariance, **parts)
 
     monkeypatch.setattr(turns, "refine", noting)
     monkeypatch.setattr(turns, "align", listening)
