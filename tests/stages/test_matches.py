@@ -12,7 +12,6 @@ from coop_edge.stages.batches import run_batched
 from coop_edge.stages.matches import decode
 from coop_edge.stages.objects import ObjectModel, centres_and_diameters
 from coop_edge.templates import TemplateSet
-from tests import label_oracle as labels
 from tests.stages.chain import OPS, Chain, templates_of
 from tests.stages.oracles import DIM, OracleRunner
 
