@@ -9,22 +9,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from coop_edge.base.jit import jit, stamp_of
 from export.data.geometry import Pixels, Random, inverse_camera, on_gpu, per_pixel, rotate, selected_pixels
+from export.data.light_cpu import compose
 from export.data.photo import blur_matrix
 from export.data.scenes import Scenes, SceneViews, inside_view
 from export.data.stock import ObjectStock
 from export.data.textures import LINEAR
-
-Array = np.ndarray[Any, Any]
 
 LIGHTS = 3
 """Most lights of a scene."""
@@ -120,7 +116,7 @@ def photograph(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: L
     if not on_gpu(light):
         image = torch.empty_like(background)
         given = (views.seen.albedo, views.seen.item, light, dim[:, 0], background, within, image)
-        _compose(LINEAR, *(tensor.numpy() for tensor in given))
+        compose(LINEAR, *(tensor.numpy() for tensor in given))
         return image
     on, off = _resized(light, n), _resized(dim, n)
     levels = views.seen.albedo.permute(0, 3, 1, 2).int()
@@ -128,47 +124,6 @@ def photograph(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: L
     lit = torch.addcmul(on[:, 3:], albedo, on[:, :3])
     image = torch.where(solid, lit, background * off)
     return image * within[:, None]
-
-
-def _compose(
-    linear: Array, albedo: Array, item: Array, light: Array, dim: Array, background: Array, within: Array, image: Array
-) -> None:
-    """What ``photograph`` does on a GPU with the maps spread to all pixels, one pixel after the other.
-
-    linear [256]: light of levels. albedo uint8 [N,n,n,3]; item [N,n,n]; light [N,4,h,h] and dim [N,h,h], n = 2 h;
-    background and image [N,3,n,n]; within bool [N,n,n].
-    """
-    n, h = item.shape[1], light.shape[2]
-    for i in range(len(item)):
-        for v in range(n):
-            y0 = max((v - 1) // 2, 0)
-            y1, b = min((v + 1) // 2, h - 1), np.float32(0.75 if v % 2 else 0.25)  # pixel v lies at (v - 1/2) / 2
-            for u in range(n):
-                x0 = max((u - 1) // 2, 0)
-                x1, a = min((u + 1) // 2, h - 1), np.float32(0.75 if u % 2 else 0.25)
-                solid = item[i, v, u] >= 0
-                gleam = np.float32(0.0)
-                if solid:
-                    gleam = _between(light[i, 3], y0, y1, x0, x1, b, a)
-                for c in range(3):
-                    value = np.float32(0.0)
-                    if within[i, v, u] and solid:
-                        value = linear[albedo[i, v, u, c]] * _between(light[i, c], y0, y1, x0, x1, b, a) + gleam
-                    elif within[i, v, u]:
-                        value = background[i, c, v, u] * _between(dim[i], y0, y1, x0, x1, b, a)
-                    image[i, c, v, u] = value
-
-
-def _between(values: Array, y0: int, y1: int, x0: int, x1: int, b: float, a: float) -> float:
-    """Interpolate; a and b are the shares of column x0 and row y0."""
-    one = np.float32(1.0)
-    return (values[y0, x0] * a + values[y0, x1] * (one - a)) * b + (values[y1, x0] * a + values[y1, x1] * (one - a)) * (
-        one - b
-    )
-
-
-_STAMP = stamp_of([Path(__file__)])
-_between, _compose = jit(_between, _STAMP, forceinline=True), jit(_compose, _STAMP)
 
 
 def _light(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Lighting) -> tuple[Tensor, Tensor]:
