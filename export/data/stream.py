@@ -20,11 +20,14 @@ import numpy as np
 import torch
 
 from coop_edge.errors import BackendUnavailable, InputError
+from coop_edge.kernels.device import CupyDevice
 from export.data import textures
 from export.data.batch import PATCH, on_host, stack, take
 from export.data.objects import TrainingObject
 from export.data.pairs import PairGenerator
-from export.data.render import stock_renderer
+from export.data.render import StockRenderer
+from export.data.render_cpu import HostRenderer
+from export.data.render_cuda import KernelRenderer
 from export.data.rerender import PairRecord, records_of
 from export.data.stock import ObjectStock
 from export.data.supply import OBJECTS_PER_BACKGROUND, SPLITS, DataOptions, LaneObjects, Layout
@@ -114,6 +117,14 @@ class _Lane:
             if background is not None:
                 self._stock.put_background(slot // OBJECTS_PER_BACKGROUND, background)
         self._made = max(self._made, wanted.stop)
+
+
+def stock_renderer(stock: ObjectStock) -> StockRenderer:
+    """Make the renderer for the stock's device."""
+    if stock.device.type != "cuda":
+        return HostRenderer(stock)
+    with torch.cuda.device(stock.device):
+        return KernelRenderer(stock, CupyDevice())
 
 
 class Stream:

@@ -32,9 +32,9 @@ def find_lines(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     if len(kept) > o.LINES:
         kept = kept[np.floor(np.linspace(0, len(kept) - 1, o.LINES) + 0.5).astype(int)]
     pixel, normal = np.stack([x, y], axis=1)[kept], normal[kept] / length[kept, None]
-    share = ndimage.gaussian_filter(mask.astype(float), o.EDGE_BLUR * unit, mode="nearest")[pixel[:, 1], pixel[:, 0]]
+    share = ndimage.gaussian_filter(mask.astype(float), o.EDGE_BLUR, mode="nearest")[pixel[:, 1], pixel[:, 0]]
     share = share.clip(0.05, 0.95)
-    inside = unit / o.LOGISTIC * np.log(share / (1 - share))
+    inside = o.EDGE_BLUR / o.LOGISTIC * np.log(share / (1 - share))
     return pixel, pixel + normal * inside[:, None], normal
 
 
@@ -56,9 +56,11 @@ def object_probability(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None
 def find_edge(probability: np.ndarray, centre: np.ndarray, normal: np.ndarray) -> tuple[float, float, float, float]:
     """Shift, its variance, and the contrasts there and at the centre, of one line, by Bayes' rule."""
     unit = len(probability) / o.REFERENCE_SIZE
-    along = np.arange(-o.REACH, o.REACH + 1)
-    places = centre + unit * along[:, None] * normal
-    p = ndimage.map_coordinates(probability, places.T[::-1], order=1, mode="grid-constant", cval=0.5)
+    along, m = np.arange(-o.REACH, o.REACH + 1), max(1, round(unit))
+    between = (np.arange(m) + 0.5) / m - 0.5
+    places = centre + unit * (along[:, None, None] + between[:, None]) * normal  # [25,m,2]
+    p = ndimage.map_coordinates(probability, np.moveaxis(places, -1, 0)[::-1], order=1, mode="grid-constant", cval=0.5)
+    p = p.mean(axis=1)
     shifts = np.arange(-o.SHIFT, o.SHIFT + 1)
     step = 0.5 - o.BELIEF * np.tanh((along - shifts[:, None]) / (2 * o.SOFTNESS))
     likelihood = np.prod(step * p + (1 - step) * (1 - p), axis=1)

@@ -15,7 +15,7 @@ from coop_edge.render.cpu import CpuRenderer
 from export.data import light
 from export.data.geometry import Random
 from export.data.light import LIGHTS, Lighting, draw_lighting, photograph
-from export.data.render import HostRenderer
+from export.data.render_cpu import HostRenderer
 from export.data.scenes import Scenes, SceneViews, look
 from tests.export.data.cases import (
     CPU,
