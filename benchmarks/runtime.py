@@ -37,7 +37,8 @@ from coop_edge.runtime.bundle import ROLES, Bundle
 from coop_edge.runtime.onnx import OnnxRunner
 from export.networks import SIZES, build, preset
 from export.onnx.bundle import export_bundle
-from export.train.checkpoint import Provenance, save_network
+from export.train.checkpoint import save_network
+from export.train.provenance import Provenance
 from export.verify.engines import Reference
 
 BATCHES = (1, 8, 42)

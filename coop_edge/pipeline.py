@@ -101,15 +101,8 @@ class Pipeline:
     ) -> CoarseHypotheses:
         size, patch = self.bundle.input_size, self.bundle.patch_size
         with clock("crop"):
-            crops = crop_detections(
-                frame.image,
-                frame.camera,
-                detections,
-                size,
-                ops=self.ops,
-                margin=self.config.coarse.margin,
-                patch=patch,
-            )
+            margin, ops = self.config.coarse.margin, self.ops
+            crops = crop_detections(frame.image, frame.camera, detections, size, ops=ops, margin=margin, patch=patch)
         with clock("coarse"):
             return estimate_coarse(
                 crops,

@@ -1,4 +1,4 @@
-"""The workstation side of coop_edge: networks, training and export, in PyTorch. Run it from a checkout.
+"""Trains the networks of coop_edge in PyTorch and exports them to bundles; run from a checkout, not part of the wheel.
 
 Nothing in ``coop_edge`` imports this package, and it is not in the wheel.
 """

@@ -1,4 +1,4 @@
-"""`python -m export`."""
+"""Runs `python -m export`."""
 
 from export.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The command line of the ablations."""
+"""Defines the command line of the ablations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ JSON = Path("benchmarks/results/ablations_xs.json")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    default = Settings(init=None)
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ablations",
         description="Train each variant on equally many pairs, from the same seeds, and compare on held-out objects.",
@@ -26,23 +25,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("action", nargs="?", choices=("run", "report"), default="run")
     parser.add_argument("--json", type=Path, default=JSON, metavar="FILE", help=f"results (default {JSON})")
     parser.add_argument("--out", type=Path, default=Path("out/ablations"), metavar="DIR", help="folders of the runs")
-    parser.add_argument("--init", type=Path, metavar="FILE", help="coarse checkpoint that the refiners start from")
-    parser.add_argument("--pack", type=Path, metavar="FILE", help="asset pack (default: procedural objects alone)")
     names = f"a variant ({', '.join(VARIANTS)}) or a question ({', '.join(q.name for q in QUESTIONS)}); repeatable"
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=names)
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="repetitions (default 3)")
-    for name, kind, text in (
-        ("size", str, "preset of the networks"), ("batch_size", int, "pairs per step"),
-        ("coarse_steps", int, "of each coarse run"), ("refiner_steps", int, "of each refiner run"),
-        ("hardness", float, "of training pairs at the end of the ramp, 0 to 1"),
-        ("ramp", int, "pairs over which they get there"),
-        ("evaluate_samples", int, "held-out pairs, hard and easy each"),
-        ("ranking_queries", int, "held-out queries against all templates, hard and easy each"),
-        ("threads", int, "of PyTorch"), ("workers", int, "processes that draw pairs"), ("device", str, "cpu or cuda"),
-    ):  # fmt: skip
-        value = getattr(default, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=value, help=f"{text} (default {value})")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=default.compile)
+    for name, value, text in Settings(init=None).described():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=value, help=text)
+        elif value is None:
+            parser.add_argument(flag, type=Path, metavar="FILE", help=text)
+        else:
+            parser.add_argument(flag, type=type(value), default=value, help=f"{text} (default {value})")
     parser.add_argument("--nice", type=int, default=0, metavar="N", help="lower the priority of it all by N")
     return parser.parse_args(arguments)
 

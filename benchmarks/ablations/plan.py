@@ -1,4 +1,4 @@
-"""What is compared with what: questions, their variants, and the options that all runs share."""
+"""Declares what is compared with what: questions, their variants, and the options that all runs share."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coop_edge.base.options import Config
 from coop_edge.errors import InputError
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train a network. arguments: of ``python -m export train ROLE``, besides those that all share."""
+    """One way to train a network."""
 
     name: str
     role: str
     label: str
-    arguments: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    """Settings of ``python -m export train ROLE``, besides those that all variants share."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,19 @@ class Question:
     """The figure that answers it first."""
 
 
-PAPER = ("--fine-channels", "0")
-"""Fine matching is ours: what the paper claims is judged without it."""
+PAPER = "network.fine_channels=0"
+"""Leaves fine matching out, which is ours: what the paper claims is judged without it."""
 
 VARIANTS = {
     v.name: v
     for v in (
         Variant("hybrid", "coarse", "hybrid: class and offset"),
-        Variant("classification", "coarse", "classification: class alone", ("--head", "classification")),
-        Variant("regression", "coarse", "regression: position alone", ("--head", "regression")),
-        Variant("object_only", "coarse", "labels on the object alone", ("--no-match", "off")),
-        Variant("laplace", "refiner", "Laplace flow, pose loss", PAPER),
-        Variant("deterministic", "refiner", "deterministic flow, pose loss", (*PAPER, "--flow", "deterministic")),
-        Variant("no_pose_loss", "refiner", "Laplace flow, no pose loss", (*PAPER, "--pose-loss", "off")),
+        Variant("classification", "coarse", "classification: class alone", ("network.head=classification",)),
+        Variant("regression", "coarse", "regression: position alone", ("network.head=regression",)),
+        Variant("object_only", "coarse", "labels on the object alone", ("no_match=false",)),
+        Variant("laplace", "refiner", "Laplace flow, pose loss", (PAPER,)),
+        Variant("deterministic", "refiner", "deterministic flow, pose loss", (PAPER, "network.flow=deterministic")),
+        Variant("no_pose_loss", "refiner", "Laplace flow, no pose loss", (PAPER, "network.sensitivity=false")),
         Variant("fine", "refiner", "Laplace flow, pose loss, fine matching"),
     )
 }
@@ -58,35 +60,47 @@ QUESTIONS = (
 )
 
 SEED_BASE = 0
-"""Seed of the first repetition; the others count up. A repetition's variants share first weights and pairs."""
+"""Seed of the first repetition; the others count up. All variants of a repetition share first weights and pairs."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What all runs share. Samples of a run: batch_size times the steps of its role."""
+class Settings(Config):
+    """Options that all runs share. A run sees batch_size times the steps of its role samples."""
 
     init: Path | None
-    """Coarse checkpoint from which every refiner starts: from nothing they learn too slowly to differ."""
+    """coarse checkpoint that the refiners start from: from nothing they learn too slowly to differ"""
     pack: Path | None = None
+    """asset pack; without one all objects are procedural"""
     size: str = "xs"
+    """preset of the networks"""
     batch_size: int = 16
+    """pairs per step"""
     coarse_steps: int = 750
+    """steps of each coarse run"""
     refiner_steps: int = 450
+    """steps of each refiner run"""
     hardness: float = 0.5
+    """hardness of training pairs at the end of the ramp, 0 to 1"""
     ramp: int = 6000
+    """pairs over which they get there"""
     evaluate_samples: int = 256
+    """held-out pairs, hard and easy each"""
     ranking_queries: int = 48
-    """Queries by which a coarse network's ranking of templates is judged, at each hardness; four per object."""
+    """held-out queries against all templates of their object, hard and easy each"""
     threads: int = 1
+    """threads of PyTorch"""
     workers: int = 1
+    """processes that draw pairs"""
     compile: bool = True
+    """compile the networks"""
     device: str = "cpu"
+    """cpu or cuda"""
 
     def steps(self, role: str) -> int:
         return self.coarse_steps if role == "coarse" else self.refiner_steps
 
     def same(self, role: str) -> dict[str, Any]:
-        """What has to be the same in all runs of a role that are held against each other; files by their content."""
+        """Return what has to be the same in all runs of a role that are compared; files stand by their content."""
         return {
             "size": self.size,
             "batch_size": self.batch_size,
@@ -100,25 +114,26 @@ class Settings:
         }
 
     def command(self, variant: Variant, seed: int, folder: Path) -> list[str]:
-        """Arguments of ``python -m export`` for one run: one evaluation and one checkpoint, both at the end."""
-        never = "1000000"
+        """Return the arguments of ``python -m export`` for one run: one evaluation and one checkpoint, at the end."""
+        never = 1e6
         options: dict[str, Any] = {
-            "size": self.size, "out": folder.absolute(), "seed": seed, "batch-size": self.batch_size,
-            "max-steps": self.steps(variant.role), "minutes": never, "checkpoint-minutes": never,
-            "evaluate-minutes": never, "evaluate-samples": self.evaluate_samples, "hardness": self.hardness,
-            "ramp": self.ramp, "threads": self.threads, "workers": self.workers, "device": self.device,
+            "size": self.size, "seed": seed, "batch_size": self.batch_size, "max_steps": self.steps(variant.role),
+            "minutes": never, "checkpoint_minutes": never, "evaluate_minutes": never,
+            "evaluate_samples": self.evaluate_samples, "hardness": self.hardness, "ramp": self.ramp,
+            "threads": self.threads, "workers": self.workers, "device": self.device, "compile": self.compile,
         }  # fmt: skip
         if self.pack is not None:
             options["pack"] = self.pack.absolute()
+        words = ["train", variant.role, "--out", str(folder.absolute())]
         if variant.role == "refiner":
             assert self.init is not None
-            options["init"] = self.init.absolute()
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        return ["train", variant.role, *words, "--compile" if self.compile else "--no-compile", *variant.arguments]
+            words += ["--init", str(self.init.absolute())]
+        settings = [*(f"{name}={value}" for name, value in options.items()), *variant.settings]
+        return words + [word for setting in settings for word in ("--set", setting)]
 
 
 def chosen(names: Sequence[str]) -> list[Variant]:
-    """The variants named, or those of the questions named; all without a name. Raises InputError."""
+    """Return the variants named, or those of the questions named; all without a name. Raises InputError."""
     by_question = {q.name: q.variants for q in QUESTIONS}
     wanted: dict[str, Variant] = {}
     for name in names or list(VARIANTS):
@@ -131,7 +146,7 @@ def chosen(names: Sequence[str]) -> list[Variant]:
 
 
 def _content(path: Path | None) -> str | None:
-    """Name and the beginning of the SHA-256 of a file: what it was, wherever it lay."""
+    """Return a file's name and the beginning of its SHA-256, which do not depend on where it lies."""
     if path is None:
         return None
     with path.open("rb") as file:

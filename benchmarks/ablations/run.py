@@ -147,7 +147,7 @@ def free_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
 @functools.lru_cache(maxsize=2)
 def _refiner_pairs(size: int, hardness: float, samples: int, pack: Path | None) -> list[Any]:
     """The held-out pairs of the training's own evaluation, with their scenes."""
-    from export.data.data import make_stream
+    from export.data.stream import make_stream
     from export.train.refiner import BATCH
     from export.train.task import EVALUATION_SEED
 

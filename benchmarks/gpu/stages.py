@@ -20,12 +20,10 @@ from benchmarks.gpu.command import gpu_ms, graph_ms, run
 from benchmarks.meshes import smooth_texture
 from coop_edge.geometry.crop import crop_camera
 from coop_edge.kernels.device import CupyDevice
-from coop_edge.mesh import Symmetries
 from coop_edge.ops.base import Decoded
 from coop_edge.ops.cpu import CpuOperations
 from coop_edge.ops.cuda import CudaOperations
 from coop_edge.ops.sampling import samples_per_side
-from coop_edge.stages.objects import ObjectModel
 
 K = np.array([[1200.0, 0.0, 639.5], [0.0, 1200.0, 479.5], [0.0, 0.0, 1.0]])
 VIEWS, PATCH, SIZE = 42, 16, 224
@@ -45,8 +43,8 @@ def homographies(n: int, size: int, side: float) -> np.ndarray:
     return crop_camera(K, np.concatenate([corner, np.full((n, 2), side)], axis=1), size, 1.2).H
 
 
-def matches(n: int) -> tuple[Decoded, np.ndarray, list[ObjectModel], np.ndarray]:
-    """On the host: what a decoder says of n detections of two objects, and five templates of each."""
+def matches(n: int) -> tuple[Decoded, np.ndarray, list[np.ndarray]]:
+    """Make, on the host, a decoder's matches of n detections of two objects, five templates of each, and its maps."""
     rng, count = np.random.default_rng(1), (SIZE // PATCH) ** 2
     shape = n, VIEWS, count
     decoded = Decoded(
@@ -56,11 +54,7 @@ def matches(n: int) -> tuple[Decoded, np.ndarray, list[ObjectModel], np.ndarray]
     )
     maps = rng.random((2, VIEWS, SIZE, SIZE, 3), np.float32)
     maps[:, :, : SIZE // 4] = np.nan
-    tokens = np.zeros((VIEWS, count, 1), np.float32)
-    objects = [
-        ObjectModel(f"object {i}", np.zeros(3), 0.1, Symmetries(), points, tokens) for i, points in enumerate(maps)
-    ]
-    return decoded, rng.integers(0, VIEWS, (n, 5)), objects, np.arange(n) % 2
+    return decoded, rng.integers(0, VIEWS, (n, 5)), [maps[i % 2] for i in range(n)]
 
 
 class Recorded:
@@ -100,19 +94,17 @@ def measure_warp(device: CupyDevice, load: tuple[int, int, float], repeats: int)
 
 
 def measure_lift(device: CupyDevice, n: int, repeats: int) -> dict[str, float]:
-    decoded, chosen, objects, index = matches(n)
+    decoded, chosen, maps = matches(n)
     recorded, put = Recorded(device), device.xp.asarray
     cpu, cuda = CpuOperations(), CudaOperations(recorded)
     there = Decoded(*map(put, decoded))
-    moved = [
-        ObjectModel(m.name, m.centre, m.diameter, m.symmetries, put(m.object_points), put(m.descriptors))
-        for m in objects
-    ]
+    moved = [put(points) for points in maps[:2]]
+    moved = [moved[i % 2] for i in range(n)]
 
     def call() -> tuple[Any, Any, Any]:
-        return cuda.lift(there, chosen, moved, index, PATCH, 0.2)
+        return cuda.lift(there, chosen, moved, PATCH, 0.2)
 
-    wanted = cpu.lift(decoded, chosen, objects, index, PATCH, 0.2)
+    wanted = cpu.lift(decoded, chosen, maps, PATCH, 0.2)
     for found, right in zip(call(), wanted, strict=True):
         np.testing.assert_array_equal(device.to_numpy(found), right)
     ms = graph_ms(device.xp, recorded.launch, repeats)
@@ -120,7 +112,7 @@ def measure_lift(device: CupyDevice, n: int, repeats: int) -> dict[str, float]:
         "valid": float(wanted[1].mean()),
         "ms": ms,
         "call_ms": gpu_ms(device.xp, call, repeats),
-        "cpu_ms": time_ms(lambda: cpu.lift(decoded, chosen, objects, index, PATCH, 0.2), repeats=10)["p50"],
+        "cpu_ms": time_ms(lambda: cpu.lift(decoded, chosen, maps, PATCH, 0.2), repeats=10)["p50"],
         "gb_per_s": wanted[1].size * (16.0 + 12.0 + 17.0) / ms * 1e-6,
     }
 

@@ -1,55 +1,137 @@
-"""The base of all options: conversion to and from plain data, and the checks of their ranges.
+"""The base class of all option classes: reading from plain data and from texts, and checks of ranges.
 
-``from_dict`` and ``to_dict`` convert to and from nested plain data; an unknown key is a ``ConfigError`` that lists the
-known ones, so that a misspelt option is never silently ignored.
+A misspelt option is never ignored: an unknown name is a ``ConfigError`` that lists the known ones and the nearest.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import inspect
+import itertools
 import math
+import textwrap
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from coop_edge.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
 
 
-def _require(condition: bool, config: Config, name: str, wanted: str) -> None:
-    if not condition:
-        given = getattr(config, name)
-        raise ConfigError(f"{type(config).__name__}.{name} = {given!r}: wanted {wanted}")
-
-
 @dataclass(frozen=True)
 class Config:
-    """Base of all option classes: conversion to and from plain data, with unknown keys refused."""
+    """Base of all option classes: frozen dataclasses of numbers, flags, texts, choices and further option classes.
+
+    A subclass checks its ranges in ``__post_init__`` by ``_int``, ``_number``, ``_flag``, ``_choice`` and ``_nested``.
+    """
 
     @classmethod
     def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
-        """Build from nested plain data. Raises ConfigError on an unknown key or a value out of range."""
+        """Build from nested plain data; what is not given keeps its default.
+
+        Raises ConfigError on an unknown name or a value out of range.
+        """
         if not isinstance(values, Mapping):
             raise ConfigError(f"{cls.__name__}: wanted a mapping of options, got {type(values).__name__}")
-        fields = {f.name for f in dataclasses.fields(cls)}
-        hints = typing.get_type_hints(cls)
         arguments: dict[str, Any] = {}
-        for key, value in values.items():
-            if key not in fields:
-                close = difflib.get_close_matches(str(key), fields, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise ConfigError(f"{cls.__name__} has no option {key!r}{hint} (options: {', '.join(sorted(fields))})")
-            kind = hints[key]
-            nested = isinstance(kind, type) and issubclass(kind, Config)
-            arguments[key] = kind.from_dict(value) if nested and isinstance(value, Mapping) else value
+        for name, value in values.items():
+            kind = cls._kind(name)
+            nested = _is_group(kind) and isinstance(value, Mapping)
+            arguments[name] = kind.from_dict(value) if nested else value
         return cls(**arguments)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain data; ``from_dict`` is its inverse."""
+        """Return nested plain data; ``from_dict`` is its inverse."""
         return dataclasses.asdict(self)
+
+    def updated(self: C, settings: Iterable[str]) -> C:
+        """Return a copy with some options changed, each given as ``name=value``: what ``--set`` takes.
+
+        Args:
+            settings: texts such as ``refine.iterations=3``; see ``parse``.
+
+        Raises ConfigError as ``parse`` does, or on a value out of range.
+        """
+        return self._merged(self.parse(settings))
+
+    @classmethod
+    def parse(cls, settings: Iterable[str]) -> dict[str, Any]:
+        """Read texts of the form ``name=value`` into nested plain data, as ``from_dict`` takes it.
+
+        Args:
+            settings: a nested option has a dotted name, such as ``refine.lm.loss=huber``. The option's type says how a
+                value is read: as an integer, a number, ``true`` or ``false``, a text. Ranges are not checked here.
+
+        Raises ConfigError: no such form, an unknown name, a value of another type, an option given twice.
+        """
+        out: dict[str, Any] = {}
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            *groups, last = name.split(".")
+            if not equals or not all((*groups, last)):
+                raise ConfigError(f"setting {setting!r}: wanted NAME=VALUE, such as {cls.names()[0]}=VALUE")
+            owner: type[Config] = cls
+            values = out
+            for group in groups:
+                kind = owner._kind(group)
+                if not _is_group(kind):
+                    raise ConfigError(f"setting {setting!r}: {owner.__name__}.{group} is an option, it has none inside")
+                owner, values = kind, values.setdefault(group, {})
+            kind = owner._kind(last)
+            if _is_group(kind):
+                inside = ", ".join(f"{name}.{each}" for each in kind.names())
+                raise ConfigError(f"setting {setting!r}: {name} is a group of options; set one of {inside}")
+            if last in values:
+                raise ConfigError(f"setting {setting!r}: {name} has been given already, as {values[last]!r}")
+            values[last] = _read(kind, text, setting)
+        return out
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the dotted names of all options, nested ones included, such as ``refine.lm.loss``."""
+        out = []
+        for name, kind in typing.get_type_hints(cls).items():
+            out += [f"{name}.{inner}" for inner in kind.names()] if _is_group(kind) else [name]
+        return out
+
+    def described(self, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+        """Yield (dotted name, value, description) of every option; the description is the text below the field.
+
+        prefix: put before each name.
+        """
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(type(self)))).body
+        texts = {}
+        for declared, text in itertools.pairwise(getattr(tree, "body", ())):
+            if isinstance(declared, ast.AnnAssign) and isinstance(text, ast.Expr):
+                texts[ast.unparse(declared.target)] = " ".join(str(ast.literal_eval(text.value)).split())
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Config):
+                yield from value.described(f"{prefix}{field.name}.")
+            else:
+                yield prefix + field.name, value, texts.get(field.name, "")
+
+    @classmethod
+    def _kind(cls, name: str) -> Any:
+        """The type of the option ``name``. Raises ConfigError that lists the options if there is none."""
+        kinds = typing.get_type_hints(cls)
+        if name in kinds:
+            return kinds[name]
+        elsewhere = [full for full in cls.names() if full.endswith(f".{name}")]
+        close = difflib.get_close_matches(str(name), kinds, n=1) or elsewhere
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise ConfigError(f"{cls.__name__} has no option {name!r}{hint} (options: {', '.join(sorted(kinds))})")
+
+    def _merged(self: C, values: Mapping[str, Any]) -> C:
+        changes = {
+            name: getattr(self, name)._merged(value) if isinstance(value, Mapping) else value
+            for name, value in values.items()
+        }
+        return dataclasses.replace(self, **changes)
 
     def _int(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)
@@ -71,3 +153,34 @@ class Config:
     def _nested(self, **kinds: type[Config]) -> None:
         for name, kind in kinds.items():
             _require(isinstance(getattr(self, name), kind), self, name, f"{kind.__name__} or a mapping of its options")
+
+
+_READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
+    int: (int, "an integer"),
+    float: (float, "a number"),
+    bool: (lambda text: {"true": True, "false": False}[text.lower()], "true or false"),
+    str: (str, "a text"),
+}
+"""How the text of an option is read, by its type, and what an error says was wanted."""
+
+
+def _read(kind: Any, text: str, setting: str) -> Any:
+    if typing.get_origin(kind) is Literal:
+        choices = {str(choice): choice for choice in typing.get_args(kind)}
+        read, wanted = choices.__getitem__, f"one of {', '.join(choices)}"
+    else:
+        read, wanted = _READERS[kind]
+    try:
+        return read(text)
+    except (ValueError, KeyError):
+        raise ConfigError(f"setting {setting!r}: wanted {wanted}, got {text!r}") from None
+
+
+def _is_group(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Config)
+
+
+def _require(condition: bool, config: Config, name: str, wanted: str) -> None:
+    if not condition:
+        given = getattr(config, name)
+        raise ConfigError(f"{type(config).__name__}.{name} = {given!r}: wanted {wanted}")

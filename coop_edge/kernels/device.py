@@ -11,9 +11,11 @@ import functools
 import hashlib
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from coop_edge.errors import BackendUnavailable
 
@@ -37,7 +39,7 @@ class Kernel(Protocol):
         """Launch on the current stream; every extent of ``grid`` and ``block`` is at least 1.
 
         Arguments: C-contiguous device arrays of the parameter's element type (passed as pointers; None is a null
-        pointer) and NumPy scalars of the parameter's exact type.
+        pointer), NumPy scalars of the parameter's exact type, and structures that ``Device.pack`` made.
         """
         ...
 
@@ -52,6 +54,13 @@ class Device(Protocol):
 
     def kernel(self, source: str, name: str) -> Kernel:
         """The kernel ``name`` of ``SOURCE_DIR/source``; compiled on first use and cached."""
+        ...
+
+    def pack(self, structure: tuple[Any, ...]) -> Any:
+        """A C structure, to be passed by value, from a NamedTuple of its members: what a kernel takes, or NamedTuples.
+
+        The arrays must stay alive until the launch.
+        """
         ...
 
     def to_numpy(self, array: Array) -> Any:
@@ -88,6 +97,10 @@ class CupyDevice:
                     self.xp.cuda.Device(self.id), self._modules[source].get_function(name)
                 )
             return self._kernels[source, name]
+
+    def pack(self, structure: tuple[Any, ...]) -> np.ndarray:
+        """A C structure, to be passed by value, from a NamedTuple of its members."""
+        return packed(structure, lambda array: int(array.data.ptr))
 
     def to_numpy(self, array: Array) -> Any:
         """Copy a device array to the host (waits for the current stream)."""
@@ -137,6 +150,26 @@ def address(array: Array) -> int:
     """Where an array's first element is: on the GPU for CuPy's, on the host for NumPy's."""
     interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
     return int(interface["data"][0])
+
+
+def packed(structure: tuple[Any, ...], address: Callable[[Array], int]) -> np.ndarray:
+    """The bytes of a C structure as a NumPy array [1] whose dtype has C's alignment.
+
+    Args:
+        structure: NamedTuple of arrays (pointers in C), None (null), NumPy scalars and such NamedTuples.
+        address: where an array is in the memory of the device.
+    """
+    values: list[Any] = []
+    for member in structure:
+        if isinstance(member, tuple):
+            values.append(packed(member, address)[0])
+        elif isinstance(member, np.generic):
+            values.append(member)
+        else:
+            values.append(np.uint64(0 if member is None else address(member)))
+    names = structure._fields  # type: ignore[attr-defined]
+    layout = np.dtype([(name, value.dtype) for name, value in zip(names, values, strict=True)], align=True)
+    return np.array([tuple(values)], layout)
 
 
 class _CupyKernel:

@@ -1,4 +1,4 @@
-// Object points of matches with templates: coop_edge/stages/lift_cuda.py holds the launch, stages/matches.py the rule.
+// Object points of matches with templates: coop_edge/ops/cuda.py holds the launch, ops/base.py the rule.
 //
 // A thread per match of a query's patch with a chosen template. Every query reads the maps of its own object, by their
 // address, so that all objects are done in one launch. Which pixel is the nearest is worked out in FP64, in the order

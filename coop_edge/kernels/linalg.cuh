@@ -9,6 +9,10 @@
 
 namespace coop {
 
+// Constants, not the results of invalid operations: a compiler may assume that those do not occur.
+COOP_HD double not_a_number() { return __longlong_as_double(0x7ff8000000000000ll); }  // quiet
+COOP_HD double infinity() { return __longlong_as_double(0x7ff0000000000000ll); }
+
 template <typename T>
 COOP_HD T dot3(const T* a, const T* b) {
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];

@@ -1,4 +1,4 @@
-// Levenberg-Marquardt on the reprojection error: residual, Jacobian and the 28 sums of the normal equations.
+// Residuals and Jacobians of points and lines, and the 28 sums of the normal equations.
 //
 // FP32 where the points are (Orin computes FP64 at 1/64 of its FP32 rate), without losing the pixels' last digits: the
 // object is centred on its weighted centroid and the image on that centroid's projection m0 at the start pose, by the
@@ -107,6 +107,30 @@ COOP_HD void accumulate(const LmView<T>& view, const T* X, const T* m, T w, int 
         sums[SUM_G + i] += u * r[0] + v * r[1];
 #pragma unroll
         for (int j = i; j < 6; ++j) sums[upper<6>(i, j)] += u * row_u[j] + v * row_v[j];
+    }
+}
+
+// Add one line of weight w to the sums: its residual is that of its point X along the unit normal n of the image line.
+template <typename T>
+COOP_HD void accumulate_line(const LmView<T>& view, const T* X, const T* m, const T* n, T w, int loss, T scale,
+                             T* sums) {
+    T across[2], row_u[6], row_v[6];
+    if (!residual_and_jacobian(view, X, m, across, row_u, row_v)) {
+        sums[SUM_BEHIND] += T(1);
+        return;
+    }
+    const T r = n[0] * across[0] + n[1] * across[1];
+    T slope;
+    sums[SUM_COST] += robust_cost(loss, scale, w * w * r * r, &slope);
+    const T weight = w * w * slope;
+#pragma unroll
+    for (int i = 0; i < 6; ++i) row_u[i] = n[0] * row_u[i] + n[1] * row_v[i];
+#pragma unroll
+    for (int i = 0; i < 6; ++i) {
+        const T u = weight * row_u[i];
+        sums[SUM_G + i] += u * r;
+#pragma unroll
+        for (int j = i; j < 6; ++j) sums[upper<6>(i, j)] += u * row_u[j];
     }
 }
 

@@ -1,4 +1,4 @@
-// From the caller's arrays to what the LM passes read: checks, centroid, centred and normalised FP32 points.
+// From the caller's arrays to what the LM passes read: checks, centroid, centred and normalised FP32 points and lines.
 //
 // `In` is float or double, as the caller's arrays are; arithmetic on points stays in that type. A centroid or image
 // origin is subtracted in two parts, high and low, so that float arrays lose nothing to a far-off origin.
@@ -9,8 +9,27 @@
 
 namespace coop {
 
-// Places in the sums of the first pass.
-enum InputSum { SUM_WEIGHTED = 0, SUM_FRONT = 1, SUM_BAD = 2, SUM_WEIGHT = 3, SUM_POINT = 4 };
+// Points or lines of all problems, [B][count]; `normals` is null for points.
+template <typename In>
+struct LmTargets {
+    const In *points, *pixels, *normals, *weights;
+    int count;
+};
+
+// The caller's arrays. K_stride: 0 if all problems share one K, else 9.
+template <typename In>
+struct LmInput {
+    LmTargets<In> points, lines;
+    const double *K, *T_init;
+    int K_stride;
+    PriorInput prior;
+};
+
+// Places in the sums of the first pass: a group of six for points and one for lines, then what is wrong.
+enum InputSum { SUM_WEIGHTED = 0, SUM_FRONT = 1, SUM_WEIGHT = 2, SUM_PLACE = 3, SUM_GROUP = 6, SUM_BAD = 12 };
+constexpr int INPUT_SUMS = 16;
+
+constexpr double LEAST_RESIDUALS = 6.0;  // that a pose takes; a point has two, a line one
 
 template <typename T>
 COOP_HD bool finite(T value) {
@@ -50,65 +69,82 @@ COOP_HD bool in_front(const double* T, const In* X) {
     return In(T[8]) * X[0] + In(T[9]) * X[1] + In(T[10]) * X[2] + In(T[11]) > In(MIN_DEPTH);
 }
 
-// Add one correspondence to the first pass's sums. Entries of weight 0 are not looked at.
+// The arrays of one problem.
 template <typename In>
-COOP_HD void accumulate_input(const In* X, const In* u, In w, const double* T, In* sums) {
+COOP_HD LmTargets<In> targets_of(LmTargets<In> all, int problem) {
+    const long long first = (long long)problem * all.count;
+    all.points += 3 * first;
+    all.pixels += 2 * first;
+    all.weights += first;
+    if (all.normals) all.normals += 2 * first;
+    return all;
+}
+
+COOP_HD PriorInput prior_of(PriorInput all, int problem) {
+    if (all.T_anchor) {
+        all.T_anchor += 16 * problem;
+        all.centre += 3 * problem;
+        all.information += 36 * problem;
+    }
+    return all;
+}
+
+// Add target i to its group of the first pass's sums. Entries of weight 0 are not looked at.
+template <typename In>
+COOP_HD void accumulate_input(const LmTargets<In>& in, int i, const double* T, In* group, In* bad) {
+    const In w = in.weights[i];
     if (w == In(0)) return;
-    const bool good = w > In(0) && finite(w) && finite(X[0]) && finite(X[1]) && finite(X[2]) && finite(u[0]) &&
-                      finite(u[1]);
+    const In *X = in.points + 3 * i, *u = in.pixels + 2 * i;
+    bool good = w > In(0) && finite(w) && finite(X[0]) && finite(X[1]) && finite(X[2]) && finite(u[0]) && finite(u[1]);
+    if (in.normals) good = good && finite(in.normals[2 * i]) && finite(in.normals[2 * i + 1]);
     if (!good) {
-        sums[SUM_BAD] += In(1);
+        *bad += In(1);
         return;
     }
-    sums[SUM_WEIGHTED] += In(1);
+    group[SUM_WEIGHTED] += In(1);
     if (!in_front(T, X)) return;
-    sums[SUM_FRONT] += In(1);
-    sums[SUM_WEIGHT] += w * w;
-    for (int i = 0; i < 3; ++i) sums[SUM_POINT + i] += w * w * X[i];
+    group[SUM_FRONT] += In(1);
+    group[SUM_WEIGHT] += w * w;
+    for (int k = 0; k < 3; ++k) group[SUM_PLACE + k] += w * w * X[k];
 }
 
-// The caller's arrays of a prior; not looked at unless `given`.
-struct PriorInput {
-    const double *T_anchor, *centre, *sigma;
-    int given;
-};
-
-COOP_HD PriorInput prior_input(const double* T_anchor, const double* centre, const double* sigma, int given,
-                               int problem) {
-    PriorInput out = {T_anchor, centre, sigma, given};
-    if (given) {
-        out.T_anchor += 16 * problem;
-        out.centre += 3 * problem;
-        out.sigma += 6 * problem;
-    }
-    return out;
-}
-
-// A rigid motion, a finite centre, positive standard deviations, which may be infinite; or none at all.
+// A rigid motion, a finite centre, a symmetric matrix whose diagonal bounds the rest; or none at all.
 COOP_HD bool is_prior(const PriorInput& in) {
-    if (!in.given) return true;
-    bool good = is_motion(in.T_anchor) && all_finite(in.centre, 3);
-    for (int i = 0; i < 6; ++i) good = good && in.sigma[i] > 0.0;
-    return good;
+    if (!in.T_anchor) return true;
+    if (!is_motion(in.T_anchor) || !all_finite(in.centre, 3) || !all_finite(in.information, 36)) return false;
+    for (int i = 0; i < 6; ++i) {
+        const double* row = in.information + 6 * i;
+        if (row[i] < 0.0) return false;
+        for (int j = 0; j < 6; ++j) {
+            const double bound = sqrt(row[i] * fmax(in.information[7 * j], 0.0)) * (1.0 + 1e-6);
+            if (fabs(row[j]) > bound || fabs(row[j] - in.information[6 * j + i]) > 1e-6 * bound) return false;
+        }
+    }
+    return true;
 }
 
-// The status of a problem from its sums, first that holds. `least`: points that it takes.
+// The status of a problem from its sums, first that holds. `least`: residuals that it takes.
 COOP_HD int input_status(const double* K, const double* T, const PriorInput& in, const double* sums, double least) {
+    const double* lines = sums + SUM_GROUP;
+    const double weighted = 2.0 * sums[SUM_WEIGHTED] + lines[SUM_WEIGHTED];
+    const double seen = 2.0 * sums[SUM_FRONT] + lines[SUM_FRONT];
     if (!is_camera(K) || !is_motion(T) || !is_prior(in) || sums[SUM_BAD] > 0.0) return NON_FINITE;
-    if (sums[SUM_WEIGHTED] < least) return TOO_FEW_POINTS;
-    if (sums[SUM_FRONT] < 1.0 && sums[SUM_WEIGHTED] > 0.0) return BEHIND_CAMERA;
-    if (sums[SUM_FRONT] < least) return TOO_FEW_POINTS;
+    if (weighted < least) return TOO_FEW_POINTS;
+    if (seen < 1.0 && weighted > 0.0) return BEHIND_CAMERA;
+    if (seen < least) return TOO_FEW_POINTS;
     return SOLVED;
 }
 
-// Set up a problem from its sums.
+// Set up a problem from its sums. Its centre is the points' centroid; the lines', where there are no points.
 COOP_HD void lm_setup(const double* K, const double* T, const PriorInput& in, const double* sums, double damping,
                       LmState* state) {
+    const double* lines = sums + SUM_GROUP;
+    const double* group = sums[SUM_FRONT] > 0.0 ? sums : lines;
     state->K = read_intrinsics(K);
-    state->participants = int(sums[SUM_FRONT]);
+    state->residuals = int(2.0 * sums[SUM_FRONT] + lines[SUM_FRONT]);
     for (int i = 0; i < 3; ++i) {
-        const bool pointless = in.given && sums[SUM_FRONT] < 1.0;
-        state->centre[i] = pointless ? in.centre[i] : sums[SUM_POINT + i] / sums[SUM_WEIGHT];
+        const bool nothing = in.T_anchor && group[SUM_FRONT] < 1.0;
+        state->centre[i] = nothing ? in.centre[i] : group[SUM_PLACE + i] / group[SUM_WEIGHT];
     }
     for (int row = 0; row < 3; ++row) {
         for (int i = 0; i < 3; ++i) state->R[3 * row + i] = T[4 * row + i];
@@ -117,8 +153,8 @@ COOP_HD void lm_setup(const double* K, const double* T, const PriorInput& in, co
     state->m0[0] = state->t[0] / state->t[2];
     state->m0[1] = state->t[1] / state->t[2];
     lm_begin(state, damping);
-    if (in.given) read_prior(in.T_anchor, in.centre, in.sigma, state->centre, &state->prior);
-    const int status = input_status(K, T, in, sums, is_proper(state->prior) ? 0.0 : 3.0);
+    if (in.T_anchor) read_prior(in, state->centre, &state->prior);
+    const int status = input_status(K, T, in, sums, is_proper(state->prior) ? 0.0 : LEAST_RESIDUALS);
     if (status != SOLVED) {
         lm_end(state, STOP_UNSOLVED);
         state->status = status;
@@ -146,32 +182,35 @@ COOP_HD void gather_point(const LmState& state, const In* X, const In* u, float*
     normalise(state.K, state.m0[0], state.m0[1], u, m_out, stride);
 }
 
-// First pass: sums over the block's share of a problem's points, then, in the block that arrives last, the set-up.
+// First pass: sums over the block's share of a problem's targets, then, in the block that arrives last, the set-up.
 template <typename In>
-__device__ inline void lm_read(const In* points_object, const In* points_image, const In* weights, const double* K,
-                               const double* T, const PriorInput& prior, int count, int block, int blocks,
-                               double damping, double* partials, LmState* state, unsigned* arrived, In* scratch,
-                               double* total, int* is_last) {
-    In sums[8];
+__device__ inline void lm_read(const LmInput<In>& in, int problem, int block, int blocks, double damping,
+                               double* partials, LmState* state, unsigned* arrived, In* scratch, double* total,
+                               int* is_last) {
+    const LmTargets<In> points = targets_of(in.points, problem), lines = targets_of(in.lines, problem);
+    const double *K = in.K + problem * in.K_stride, *T = in.T_init + 16 * problem;
+    In sums[INPUT_SUMS];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sums[i] = In(0);
-    for (int i = block * blockDim.x + threadIdx.x; i < count; i += blocks * blockDim.x)
-        accumulate_input(points_object + 3 * i, points_image + 2 * i, weights[i], T, sums);
-    block_sums<8>(sums, scratch, total);
-    if (last_block_sums<8>(total, partials, block, blocks, arrived, is_last) && threadIdx.x == 0)
-        lm_setup(K, T, prior, total, damping, state);
+    for (int i = 0; i < INPUT_SUMS; ++i) sums[i] = In(0);
+    const int first = block * blockDim.x + threadIdx.x, stride = blocks * blockDim.x;
+    for (int i = first; i < points.count; i += stride) accumulate_input(points, i, T, sums, sums + SUM_BAD);
+    for (int i = first; i < lines.count; i += stride) accumulate_input(lines, i, T, sums + SUM_GROUP, sums + SUM_BAD);
+    block_sums<INPUT_SUMS>(sums, scratch, total);
+    if (last_block_sums<INPUT_SUMS>(total, partials, block, blocks, arrived, is_last) && threadIdx.x == 0)
+        lm_setup(K, T, prior_of(in.prior, problem), total, damping, state);
 }
 
-// Second pass: the block's share of the points, gathered. Weight 0 marks those that take no part.
+// Second pass: the block's share of one kind of targets, gathered into planes [6][count] (X, m, w), and [8][count] with
+// the normals of lines. Weight 0 marks those that take no part.
 template <typename In>
-__device__ inline void lm_gather(const In* points_object, const In* points_image, const In* weights, const double* T,
-                                 int count, int block, int blocks, const LmState* state, float* gathered) {
-    for (int i = block * blockDim.x + threadIdx.x; i < count; i += blocks * blockDim.x) {
-        const bool used = weights[i] > In(0) && in_front(T, points_object + 3 * i);
-        gathered[5 * count + i] = used ? float(weights[i]) : 0.0f;
-        if (used)
-            gather_point(*state, points_object + 3 * i, points_image + 2 * i, gathered + i, gathered + 3 * count + i,
-                         count);
+__device__ inline void lm_gather(const LmTargets<In>& in, const double* T, int block, int blocks,
+                                 const LmState* state, float* out) {
+    for (int i = block * blockDim.x + threadIdx.x; i < in.count; i += blocks * blockDim.x) {
+        const bool used = in.weights[i] > In(0) && in_front(T, in.points + 3 * i);
+        out[5 * in.count + i] = used ? float(in.weights[i]) : 0.0f;
+        if (!used) continue;
+        gather_point(*state, in.points + 3 * i, in.pixels + 2 * i, out + i, out + 3 * in.count + i, in.count);
+        for (int k = 0; in.normals && k < 2; ++k) out[(6 + k) * in.count + i] = float(in.normals[2 * i + k]);
     }
 }
 

@@ -43,11 +43,8 @@ struct LmState {
     double predicted;                       // decrease of the cost by the trial step, to second order
     LmPrior prior;
     LmView<float> view;                     // of the trial pose
-    int participants, passes, steps, status, stop, active;
+    int residuals, passes, steps, status, stop, active;
 };
-
-COOP_HD double not_a_number() { return sqrt(-1.0); }
-COOP_HD double infinity() { return -log(0.0); }
 
 // Begin at (R, t), already set and centred, without a prior; the first pass evaluates that pose.
 COOP_HD void lm_begin(LmState* state, double damping) {
@@ -154,8 +151,8 @@ COOP_HD void lm_pose(const LmState& state, double* T) {
     T[15] = 1.0;
 }
 
-// Covariance of xi = (rho, phi) at the object's origin: A H^-1 A^T v, A = [I hat(R c); 0 I]. v = cost / (2 n - 6), NaN
-// for three participants, which leave nothing to estimate it from; with a prior v = 1. False if H is singular.
+// Covariance of xi = (rho, phi) at the object's origin: A H^-1 A^T v, A = [I hat(R c); 0 I]. v = cost / (residuals - 6),
+// NaN for six residuals, which leave nothing to estimate it from; with a prior v = 1. False if H is singular.
 COOP_HD bool lm_covariance(const LmState& state, double* covariance) {
     double L[36], scale[6], Rc[3];
     for (int i = 0; i < 6; ++i) {
@@ -166,7 +163,7 @@ COOP_HD bool lm_covariance(const LmState& state, double* covariance) {
     for (int i = 0; i < 6; ++i)
         for (int j = i; j < 6; ++j) L[6 * j + i] = state.H[upper<6>(i, j)] * scale[i] * scale[j];
     if (!cholesky<double, 6>(L, SINGULAR_PIVOT)) return false;
-    double variance = state.participants > 3 ? state.cost / (2.0 * state.participants - 6.0) : not_a_number();
+    double variance = state.residuals > 6 ? state.cost / (state.residuals - 6.0) : not_a_number();
     if (state.prior.given) variance = 1.0;
     multiply33_3(state.R, state.centre, Rc);
     for (int column = 0; column < 6; ++column) {

@@ -11,6 +11,15 @@ namespace coop {
 constexpr int RANSAC_THREADS = 128;
 constexpr int RANSAC_WARPS = RANSAC_THREADS / 32;
 
+// The caller's arrays, [B][size]. K_stride: 0 if all problems share one K, else 9.
+template <typename In>
+struct RansacInput {
+    const In *points_object, *points_image;
+    const bool* valid;
+    const double* K;
+    int K_stride;
+};
+
 struct RansacProblem {
     Intrinsics<double> K;
     double origin[3];  // of the FP32 coordinates: the first valid point, metres

@@ -131,8 +131,7 @@ __device__ inline PoseScore refine(const RansacView& view, const RansacOptions& 
     return block_score(view, shared->pose, threshold2, nullptr, used, shared);
 }
 
-// Write a solved problem's pose, inliers and statistics, or its failure. All threads must call; the inliers of the
-// caller's invalid points are false.
+// The caller's arrays for the results, [B].
 struct RansacOutputs {
     double* T;
     bool* inliers;
@@ -151,6 +150,8 @@ __device__ inline void write_pose(const RansacProblem& problem, const RansacShar
     T[15] = 1.0;
 }
 
+// Write a solved problem's pose, inliers and statistics, or its failure. All threads must call; the inliers of the
+// caller's invalid points are false.
 __device__ inline void write_result(const RansacProblem& problem, int status, int drawn, const PoseScore& result,
                                     const unsigned char* flags, const int* index, int size, int b,
                                     const RansacOutputs& out, const RansacShared& shared) {

@@ -1,4 +1,4 @@
-// Crops of one image as virtual cameras see them: coop_edge/stages/crop_cuda.py holds the launch, stages/crop.py the rule.
+// Crops of one image as virtual cameras see them: coop_edge/ops/cuda.py holds the launch, ops/sampling.py the rule.
 //
 // A thread per crop pixel makes all three channels: the mean of samples x samples bilinear samples, rounded to 8 bits
 // once, at the end. The result does not depend on what else is in the batch.

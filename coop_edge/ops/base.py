@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,20 +28,6 @@ class Decoded(NamedTuple):
     probability: Array  # float32 [N,V,T], 0 = no match
     index: Array  # int32 [N,V,T] template patch
     offset: Array  # float32 [N,V,T,2] (x, y) from that patch's centre, patches
-
-
-class HasObjectPoints(Protocol):
-    """What ``Operations.lift`` reads of an object."""
-
-    @property
-    def name(self) -> str:
-        """Name of the object, for errors."""
-        ...
-
-    @property
-    def object_points(self) -> Array:
-        """float32 [V,S,S,3] metres, object's frame; NaN off the object."""
-        ...
 
 
 class Operations(ABC):
@@ -75,8 +61,7 @@ class Operations(ABC):
         self,
         decoded: Decoded,
         templates: NDArray[np.integer],
-        objects: Sequence[HasObjectPoints],
-        object_index: NDArray[np.integer],
+        maps: Sequence[Array],
         patch: int,
         least: float,
     ) -> tuple[Array, Array, Array]:
@@ -88,8 +73,8 @@ class Operations(ABC):
         Args:
             decoded: the matches, on the device.
             templates: integers [N,k] on the host, the chosen templates of each query.
-            objects: whose maps are on the device.
-            object_index: integers [N] on the host, into ``objects``.
+            maps: object points of each query's templates, N arrays float32 [V,S,S,3], C-contiguous, on the device;
+                metres, object's frame, NaN off the object. S may differ.
             patch: side of a patch, pixels.
             least: probability that a valid match exceeds.
 
@@ -110,10 +95,11 @@ class Operations(ABC):
             return empty((*shape, 3), dtype=np.float32), empty(shape, dtype=np.bool_), empty(shape, dtype=np.float32)
         if templates.min() < 0 or templates.max() >= views:
             raise InputError(f"templates: wanted values in [0, {views}), got {templates.min()}..{templates.max()}")
-        for i in np.unique(object_index):
-            name, points = f"object points of {objects[i].name!r}", objects[i].object_points
-            self._check(name, points, np.float32, (views, "S", "S", 3), contiguous=True)
-        return self._lift(decoded, templates, [objects[i].object_points for i in object_index], patch, least)
+        if len(maps) != n:
+            raise InputError(f"maps: wanted {n}, one for each query, got {len(maps)}")
+        for i, points in enumerate(maps):
+            self._check(f"maps[{i}]", points, np.float32, (views, "S", "S", 3), contiguous=True)
+        return self._lift(decoded, templates, maps, patch, least)
 
     def outlines(
         self, query: Array, depth: Array, crop: CropCamera, T_crop_object: Floats, image_size: tuple[int, int]
@@ -174,7 +160,7 @@ class Operations(ABC):
     def _lift(
         self, decoded: Decoded, templates: NDArray[np.integer], maps: Sequence[Array], patch: int, least: float
     ) -> tuple[Array, Array, Array]:
-        """``lift`` of checked arrays, none empty. maps: float32 [V,S,S,3] of each of N queries, S may differ."""
+        """``lift`` of checked arrays, none empty."""
 
     @abstractmethod
     def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:

@@ -1,4 +1,4 @@
-"""Pose solvers: EPnP inside RANSAC and weighted Levenberg-Marquardt, batched; the contract is in ``pnp.base``.
+"""Solve poses, batched: EPnP inside RANSAC and weighted Levenberg-Marquardt. The contract is in ``pnp.base``.
 
 All backends run the one algorithm below; the integers (samples, number of hypotheses, tie-breaking) agree exactly, the
 floats to rounding. T maps object to camera, errors are in pixels, "in front" means z > 1e-6 m (``MIN_DEPTH``).
@@ -71,14 +71,15 @@ dimension and any basis of it is as good: what comes out then depends on the eig
 
 Weighted Levenberg-Marquardt
 ----------------------------
-Participants are fixed at T_init: weight > 0 and in front. Entries of weight 0 are never read further. NON_FINITE: K,
-T_init, a weight or an entry of weight > 0 holds NaN or infinity, or a weight is negative; TOO_FEW_POINTS: fewer than 3
-weights > 0; BEHIND_CAMERA: none of those in front; TOO_FEW_POINTS: fewer than 3 in front. A step that takes a
-participant out of the space in front of the camera has infinite cost and is refused, so the cost is one function
-throughout and cannot be lowered by losing points.
+Participants are points and lines, fixed at T_init: weight > 0 and in front. Entries of weight 0 are never read further.
+A point has two residuals, a line one. NON_FINITE: K, T_init, a weight or an entry of weight > 0 holds NaN or infinity,
+or a weight is negative; TOO_FEW_POINTS: fewer than 6 residuals of weight > 0; BEHIND_CAMERA: none of those in front;
+TOO_FEW_POINTS: fewer than 6 in front. A step that takes a participant out of the space in front of the camera has
+infinite cost and is refused, so the cost is one function throughout and cannot be lowered by losing participants.
 
-Points are centred: X' = X - c, t' = t + R c with c the mean of the participants weighted by w^2. The step
-xi' = (rho', phi) moves R <- Exp(phi) R, t' <- t' + rho'. With r = pi(K (R X' + t')) - u, s = w^2 |r|^2:
+Coordinates are centred: X' = X - c, t' = t + R c with c the mean of the participating points weighted by w^2, or, if
+there are none, of the lines. The step xi' = (rho', phi) moves R <- Exp(phi) R, t' <- t' + rho'. With r = pi(K (R X' +
+t')) - u of a point, r = n . (pi(K (R X' + t')) - u) of a line with unit normal n, and s = w^2 |r|^2:
 
     cost = sum f(s)      H = sum w^2 f'(s) J^T J      g = sum w^2 f'(s) J^T r
     f(s) = s  |  huber: s if s <= d^2 else 2 d sqrt(s) - d^2  |  cauchy: d^2 log(1 + s / d^2)
@@ -91,22 +92,23 @@ One pass gives the 28 sums (21 + 6 + 1) at a pose; a trial step is one pass. For
    (COST); otherwise: refuse, lambda <- max(lambda, 1e-12) damping_up; above 1e12: stop (DAMPING).
 
 At the end, DEGENERATE if the undamped H, scaled to a unit diagonal, has a Cholesky pivot <= 1e-12 (a backend that
-sums in FP32 takes a larger bound). Covariance: C' = H^-1 cost / (2 n - 6), then moved from the centroid to the
-object's origin, C = A C' A^T with A = [I  hat(R c); 0  I], since rho = rho' - phi x R c. It is NaN for n = 3, where
-nothing is left to estimate the variance from.
+sums in FP32 takes a larger bound). Covariance: C' = H^-1 cost / (m - 6) for m residuals, then moved from the centroid
+to the object's origin, C = A C' A^T with A = [I  hat(R c); 0  I], since rho = rho' - phi x R c. It is NaN for m = 6,
+where nothing is left to estimate the variance from.
 
 A Gaussian prior on the pose (``PosePrior``)
 --------------------------------------------
 adds e^T L e to the cost, whatever the loss; e = (p - p_anchor, log(R R_anchor^T)) with p = R (q - c) + t' the place of
-the object's centre q, L = diag(1 / sigma^2). With a = R (q - c) it adds B^T L B to H and B^T L e to g,
+the object's centre q, L the information. With a = R (q - c) it adds B^T L B to H and B^T L e to g,
 
     B = d e / d xi' = [I  -hat(a); 0  J(e_R)^-1],    J the left Jacobian of SO(3), e_R the last three of e.
 
 J is exact, so the cost is minimised and not merely lowered; the prior is that of xi at its anchor however far the pose
-goes. Three things change with a prior: if all sigmas are finite, it takes no points (TOO_FEW_POINTS does not occur,
-BEHIND_CAMERA still does: weights > 0, none of them in front), and without any c is q; NON_FINITE also stands for its
-arrays, where an infinite sigma is legal; and the covariance is A H^-1 A^T without the factor cost / (2 n - 6), for the
-weights have the prior's unit: they are inverse standard deviations. An infinite sigma adds exact zeros.
+goes. Three things change with a prior: if L has full rank (its Cholesky pivots, scaled to a unit diagonal, exceed
+1e-12), it takes no residuals (TOO_FEW_POINTS does not occur, BEHIND_CAMERA still does: weights > 0, none of them in
+front), and without any c is q; NON_FINITE also stands for its arrays; and the covariance is A H^-1 A^T without the
+factor cost / (m - 6), for the weights have the prior's unit: they are inverse standard deviations. An information of
+zero adds exact zeros.
 """
 
 from __future__ import annotations

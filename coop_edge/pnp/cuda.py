@@ -25,8 +25,8 @@ tests' problems: the same samples, numbers of hypotheses and inliers; poses with
 plus 2 % of their standard deviation (typically 0.01 %).
 
 Two answers differ from the CPU solver's, because raising would mean waiting for the GPU: a problem whose K is no
-pinhole camera's, whose T_init or anchor is no rigid motion, or whose prior has a sigma that is not positive, comes back
-as NON_FINITE instead of InputError.
+pinhole camera's, whose T_init or anchor is no rigid motion, or whose prior's information cannot be one, comes back as
+NON_FINITE instead of InputError.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from coop_edge.errors import InputError
 from coop_edge.kernels.device import Device
 from coop_edge.pnp import cuda_lm, cuda_ransac
 from coop_edge.pnp.base import (
+    LineTargets,
     LmResult,
     PosePrior,
     RansacResult,
@@ -104,6 +105,7 @@ class CudaPnpSolver:
         config: LmConfig | None = None,
         *,
         prior: PosePrior | None = None,
+        lines: LineTargets | None = None,
         out: LmResult | None = None,
     ) -> LmResult:
         """``PnpSolver.weighted_lm``; ``out``: arrays of an earlier result of the same shapes, written and returned.
@@ -112,16 +114,21 @@ class CudaPnpSolver:
         iteration (LmStop.COST), whatever ``cost_tolerance``. A set of points counts as DEGENERATE from a scaled pivot
         of 1e-6 on. Raises InputError on shapes, dtypes, and on arrays that are not on the device.
         """
-        arrays = {"points_object": points_object, "points_image": points_image, "weights": weights}
-        if isinstance(prior, PosePrior):
-            arrays |= {f"prior.{name}": array for name, array in vars(prior).items()}
-        check_on_device(self.device, **arrays, K=K, T_init=T_init)
-        batch = check_lm_inputs(points_object, points_image, weights, K, T_init, prior)
+        given = points_object, points_image, weights, K, T_init
+        arrays = dict(zip(("points_object", "points_image", "weights", "K", "T_init"), given, strict=True))
+        for what, held in (("prior", prior), ("lines", lines)):
+            if isinstance(held, (PosePrior, LineTargets)):
+                arrays |= {f"{what}.{name}": array for name, array in held._asdict().items()}
+        check_on_device(self.device, **arrays)
+        batch = check_lm_inputs(*given, prior, lines)
         if out is None:
             out = cuda_lm.empty_result(self.device, batch)
         else:
             cuda_lm.check_result(out, batch)
         if batch:
-            config = config or LmConfig()
-            cuda_lm.run(self.device, self._scratch, points_object, points_image, weights, K, T_init, config, prior, out)
+            cuda_lm.run(self.device, self._scratch, given, config or LmConfig(), prior, lines, out)
         return out
+
+    def close(self) -> None:
+        """Give the scratch back; a later call allocates anew. CUDA graphs captured before must not run any more."""
+        self._scratch = Scratch(self.device)

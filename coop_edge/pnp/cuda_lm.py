@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from coop_edge.config import ROBUST_LOSSES, LmConfig
 from coop_edge.kernels.device import Device
-from coop_edge.pnp.base import LmResult, LmStatistics, PosePrior
+from coop_edge.pnp.base import LineTargets, LmResult, LmStatistics, PosePrior
 from coop_edge.pnp.cuda_arrays import Outputs, Scratch, as_floats, check_count, check_outputs, empty_outputs
 
 Array = Any
@@ -17,13 +17,73 @@ _SOURCE = "lm.cu"
 _THREADS = 256  # LM_THREADS
 _POINTS_PER_THREAD = 8
 _MAX_BLOCKS = 64
-_STATE_BYTES = 792  # sizeof(LmState), asserted in lm.cu
+_STATE_BYTES = 1032  # sizeof(LmState), asserted in lm.cu
 _SUMS = 32
 
 
-def blocks_per_problem(points: int) -> int:
-    """A function of the number of points alone, so that a problem's sums do not depend on its batch."""
-    return min(max(-(-points // (_THREADS * _POINTS_PER_THREAD)), 1), _MAX_BLOCKS)
+class _Targets(NamedTuple):  # LmTargets
+    points: Array
+    pixels: Array
+    normals: Array | None
+    weights: Array
+    size: np.int32
+
+
+class _Input(NamedTuple):  # LmInput
+    points: _Targets
+    lines: _Targets
+    K: Array
+    T_init: Array
+    K_stride: np.int32
+    prior: PosePrior
+
+
+class _Work(NamedTuple):  # LmWork
+    problems: np.int32
+    blocks: np.int32
+    points: np.int32
+    lines: np.int32
+    gathered_points: Array
+    gathered_lines: Array
+    partials: Array
+    arrived: Array
+    states: Array
+
+
+class _Outputs(NamedTuple):  # LmOutputs
+    T: Array
+    covariance: Array
+    status: Array
+    initial_cost: Array
+    final_cost: Array
+    steps: Array
+    damping: Array
+    stop: Array
+
+
+class Options(NamedTuple):
+    """LmOptions of ``kernels/lm_step.cuh``."""
+
+    iterations: np.int32
+    loss: np.int32
+    damping: np.float64
+    damping_up: np.float64
+    damping_down: np.float64
+    step_tolerance: np.float64
+    cost_tolerance: np.float64
+    loss_scale: np.float64
+
+
+def options_of(config: LmConfig) -> Options:
+    """The options as the kernels take them."""
+    reals = "damping", "damping_up", "damping_down", "step_tolerance", "cost_tolerance", "loss_scale_px"
+    flags = np.int32(config.iterations), np.int32(ROBUST_LOSSES.index(config.loss))
+    return Options(*flags, *(np.float64(getattr(config, name)) for name in reals))
+
+
+def blocks_per_problem(targets: int) -> int:
+    """A function of the number of points and lines alone, so that a problem's sums do not depend on its batch."""
+    return min(max(-(-targets // (_THREADS * _POINTS_PER_THREAD)), 1), _MAX_BLOCKS)
 
 
 def _arrays(batch: int) -> Outputs:
@@ -50,61 +110,64 @@ def check_result(out: LmResult, batch: int) -> None:
 def run(
     device: Device,
     scratch: Scratch,
-    points_object: Array,
-    points_image: Array,
-    weights: Array,
-    K: Array,
-    T_init: Array,
+    given: tuple[Array, Array, Array, Array, Array],
     config: LmConfig,
     prior: PosePrior | None,
+    lines: LineTargets | None,
     out: LmResult,
 ) -> None:
-    """Launch all passes on the current stream; shapes are checked, B >= 1."""
-    batch, count = points_object.shape[:2]
-    check_count(count)
-    X, u, w = as_floats(device, points_object, points_image, weights)
-    K = device.xp.ascontiguousarray(K, dtype=np.float64)
-    T_init = device.xp.ascontiguousarray(T_init, dtype=np.float64)
-    expected = _prior_arguments(device, prior, T_init)
-    blocks = blocks_per_problem(count)
-    states = scratch.take("lm_states", (batch, _STATE_BYTES), np.uint8)
-    gathered = scratch.take("lm_points", (batch, 6, count), np.float32)
-    partials = scratch.take("lm_partials", (batch, blocks, _SUMS), np.float64)
-    arrived = scratch.take_zeroed("lm_arrived", batch, np.uint32)
-    suffix = "f32" if np.float32 == X.dtype else "f64"
+    """Launch all passes on the current stream, for ``given`` as ``weighted_lm`` takes it; checked, B >= 1."""
+    source, suffix = _input(device, given, prior, lines)
+    batch, points, across = len(source.T_init), int(source.points.size), int(source.lines.size)
+    check_count(points)
+    check_count(across)
+    blocks = blocks_per_problem(points + across)
+    work = device.pack(
+        _Work(
+            np.int32(batch),
+            np.int32(blocks),
+            np.int32(points),
+            np.int32(across),
+            scratch.take("lm_points", (batch, 6, points), np.float32),
+            scratch.take("lm_lines", (batch, 8, across), np.float32),
+            scratch.take("lm_partials", (batch, blocks, _SUMS), np.float64),
+            scratch.take_zeroed("lm_arrived", batch, np.uint32),
+            scratch.take("lm_states", (batch, _STATE_BYTES), np.uint8),
+        )
+    )
     grid, block = (batch * blocks,), (_THREADS,)
-    n, b, K_stride = np.int32(count), np.int32(blocks), np.int32(0 if K.ndim == 2 else 9)
-
-    device.kernel(_SOURCE, f"lm_read_{suffix}")(
-        grid,
-        block,
-        (X, u, w, K, K_stride, T_init, *expected, n, b, np.float64(config.damping), partials, arrived, states),
-    )
-    device.kernel(_SOURCE, f"lm_gather_{suffix}")(grid, block, (X, u, w, T_init, n, b, states, gathered))
-    options, iterate = _option_arguments(config), device.kernel(_SOURCE, "lm_iterate")
+    read, options = device.pack(source), device.pack(options_of(config))
+    device.kernel(_SOURCE, f"lm_read_{suffix}")(grid, block, (read, work, np.float64(config.damping)))
+    device.kernel(_SOURCE, f"lm_gather_{suffix}")(grid, block, (read, work))
+    iterate = device.kernel(_SOURCE, "lm_iterate")
     for _ in range(config.iterations + 1):
-        iterate(grid, block, (gathered, n, b, *options, partials, arrived, states))
+        iterate(grid, block, (options, work))
     s = out.statistics
-    device.kernel(_SOURCE, "lm_finish")(
-        (-(-batch // _THREADS),),
-        block,
-        (
-            *(states, np.int32(batch), out.T_camera_object, out.covariance, s.status),
-            *(s.initial_cost, s.final_cost, s.iterations, s.final_damping, s.stop),
-        ),
+    results = _Outputs(
+        *(out.T_camera_object, out.covariance, s.status, s.initial_cost, s.final_cost),
+        *(s.iterations, s.final_damping, s.stop),
     )
+    device.kernel(_SOURCE, "lm_finish")((-(-batch // _THREADS),), block, (work, device.pack(results)))
 
 
-def _option_arguments(config: LmConfig) -> tuple[Any, ...]:
-    """The options as ``lm_iterate`` takes them."""
-    reals = "damping", "damping_up", "damping_down", "step_tolerance", "cost_tolerance", "loss_scale_px"
-    flags = np.int32(config.iterations), np.int32(ROBUST_LOSSES.index(config.loss))
-    return (*flags, *(np.float64(getattr(config, name)) for name in reals))
-
-
-def _prior_arguments(device: Device, prior: PosePrior | None, T_init: Array) -> tuple[Any, ...]:
-    """Anchor, centre, sigma and whether they are meant, as ``lm_read`` takes them."""
-    if prior is None:
-        return T_init, T_init, T_init, np.int32(0)  # CuPy knows no null pointer
-    arrays = (prior.T_anchor, prior.centre, prior.sigma)
-    return (*(device.xp.ascontiguousarray(a, dtype=np.float64) for a in arrays), np.int32(1))
+def _input(
+    device: Device,
+    given: tuple[Array, Array, Array, Array, Array],
+    prior: PosePrior | None,
+    lines: LineTargets | None,
+) -> tuple[_Input, str]:
+    """The caller's arrays as the kernels read them, and the suffix of the kernels for their dtype."""
+    X, u, w, *across = as_floats(device, *given[:3], *(lines or ()))
+    K, T_init, *held = (device.xp.ascontiguousarray(a, dtype=np.float64) for a in (*given[3:], *(prior or ())))
+    targets = _Targets(None, None, None, None, np.int32(0))
+    if lines:
+        targets = _Targets(across[0], across[1], across[2], across[3], np.int32(across[0].shape[1]))
+    source = _Input(
+        _Targets(X, u, None, w, np.int32(X.shape[1])),
+        targets,
+        K,
+        T_init,
+        np.int32(0 if K.ndim == 2 else 9),
+        PosePrior(*held) if prior else PosePrior(None, None, None),
+    )
+    return source, "f32" if np.float32 == X.dtype else "f64"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,12 +11,54 @@ from coop_edge.config import MINIMAL_SOLVERS, LmConfig, RansacConfig
 from coop_edge.kernels.device import Device
 from coop_edge.pnp.base import RansacResult, RansacStatistics
 from coop_edge.pnp.cuda_arrays import Outputs, Scratch, as_floats, check_count, check_outputs, empty_outputs
+from coop_edge.pnp.cuda_lm import Options as LmOptions
+from coop_edge.pnp.cuda_lm import options_of as lm_options_of
 
 Array = Any
 
 _SOURCE = "ransac.cu"
 _THREADS = 128  # RANSAC_THREADS
 _PROBLEM_BYTES = 72  # sizeof(RansacProblem), asserted in ransac.cu
+
+
+class _Input(NamedTuple):  # RansacInput
+    points_object: Array
+    points_image: Array
+    valid: Array
+    K: Array
+    K_stride: np.int32
+
+
+class _Work(NamedTuple):  # RansacWork
+    size: np.int32
+    problems: Array
+    points: Array
+    index: Array
+    flags: Array
+    substreams: Array | None
+
+
+class _Options(NamedTuple):  # RansacOptions
+    threshold2: np.float32
+    hypotheses: np.int32
+    minimal: np.int32
+    sample_size: np.int32
+    refine: np.int32
+    min_inliers: np.int32
+    adaptive: np.int32
+    log_miss: np.float64
+    seed: np.uint64
+    lm: LmOptions
+
+
+class _Outputs(NamedTuple):  # RansacOutputs
+    T: Array
+    inliers: Array
+    status: Array
+    n_inliers: Array
+    hypotheses: Array
+    score: Array
+    rms: Array
 
 
 def _arrays(batch: int, count: int) -> Outputs:
@@ -57,36 +99,35 @@ def run(
     check_count(count)
     X, u = as_floats(device, points_object, points_image)
     K = device.xp.ascontiguousarray(K, dtype=np.float64)
-    valid = device.xp.ascontiguousarray(valid)
     if substreams is not None:
         substreams = device.xp.ascontiguousarray(substreams)
-    problems = scratch.take("ransac_problems", (batch, _PROBLEM_BYTES), np.uint8)
-    points = scratch.take("ransac_points", (batch, 5, count), np.float32)
-    index = scratch.take("ransac_index", (batch, count), np.int32)
-    flags = scratch.take("ransac_flags", (batch, 2, count), np.uint8)
-    suffix = "f32" if np.float32 == X.dtype else "f64"
-    grid, block, size = (batch,), (_THREADS,), np.int32(count)
-
-    device.kernel(_SOURCE, f"ransac_read_{suffix}")(
-        grid, block, (X, u, valid, K, np.int32(0 if K.ndim == 2 else 9), size, problems, points, index)
+    source = _Input(X, u, device.xp.ascontiguousarray(valid), K, np.int32(0 if K.ndim == 2 else 9))
+    work = device.pack(
+        _Work(
+            np.int32(count),
+            scratch.take("ransac_problems", (batch, _PROBLEM_BYTES), np.uint8),
+            scratch.take("ransac_points", (batch, 5, count), np.float32),
+            scratch.take("ransac_index", (batch, count), np.int32),
+            scratch.take("ransac_flags", (batch, 2, count), np.uint8),
+            substreams,
+        )
     )
     s = out.statistics
-    device.kernel(_SOURCE, "ransac_solve")(
-        grid,
-        block,
-        (
-            *(problems, points, index, substreams, size, flags, *_options(config)),
-            *(out.T_camera_object, out.inliers, s.status, s.n_inliers, s.hypotheses, s.score, s.reprojection_rms_px),
-        ),
+    results = _Outputs(
+        *(out.T_camera_object, out.inliers, s.status, s.n_inliers, s.hypotheses, s.score, s.reprojection_rms_px)
     )
+    grid, block, suffix = (batch,), (_THREADS,), "f32" if np.float32 == X.dtype else "f64"
+    device.kernel(_SOURCE, f"ransac_read_{suffix}")(grid, block, (device.pack(source), work))
+    options = device.pack(_options(config))
+    device.kernel(_SOURCE, "ransac_solve")(grid, block, (options, work, device.pack(results)))
 
 
-def _options(config: RansacConfig) -> tuple[np.generic, ...]:
-    """The kernel's scalars, from ``threshold`` on."""
+def _options(config: RansacConfig) -> _Options:
+    """The options as the kernel takes them; LM is that of the refinement on inliers."""
     adaptive = config.confidence < 1.0
-    lm = LmConfig()
-    return (
-        np.float32(config.threshold_px),
+    threshold = np.float32(config.threshold_px)
+    return _Options(
+        threshold * threshold,
         np.int32(config.hypotheses),
         np.int32(MINIMAL_SOLVERS.index(config.minimal)),
         np.int32(config.sample_size),
@@ -95,7 +136,5 @@ def _options(config: RansacConfig) -> tuple[np.generic, ...]:
         np.int32(adaptive),
         np.float64(math.log1p(-config.confidence) if adaptive else 0.0),
         np.uint64(config.seed),
-        np.int32(lm.iterations),
-        *(np.float64(value) for value in (lm.damping, lm.damping_up, lm.damping_down)),
-        *(np.float64(value) for value in (lm.step_tolerance, lm.cost_tolerance)),
+        lm_options_of(LmConfig()),
     )

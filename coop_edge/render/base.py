@@ -35,8 +35,6 @@ Array = Any  # np.ndarray, or cupy.ndarray from the CUDA renderer
 
 NEAR = 1e-3
 """Near plane, metres: geometry closer to the camera is clipped."""
-_BACK_PROJECTED = 1 << 16
-"""Pixels back-projected at once: the float64 in between takes four times as much memory as their points."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +73,18 @@ class RenderResult:
 def object_points(depth: Array, T_camera_object: np.ndarray, K: np.ndarray, xp: Any = np) -> Array:
     """Back-project depth [N,H,W] (metres, 0 = nothing) to points in the object's frame, float32 [N,H,W,3], NaN off it.
 
-    x_object = R^T (depth K^-1 (u, v, 1) - t). depth and the result are arrays of the module ``xp``; T_camera_object
-    [N,4,4] and K [N,3,3] are on the host.
+    depth and the result are arrays of the module ``xp``; T_camera_object [N,4,4] and K [N,3,3] are on the host. Works
+    view by view: the float64 in between takes four times as much memory as the result (see ``back_project``).
     """
-    n, height, width = depth.shape
-    points = xp.empty((n, height, width, 3), np.float32)
-    step = max(1, _BACK_PROJECTED // max(1, height * width))
-    for first in range(0, n, step):
-        part = slice(first, first + step)
-        points[part] = _back_project(depth[part], T_camera_object[part], K[part], xp)
+    points = xp.empty((*depth.shape, 3), np.float32)
+    for i in range(len(depth)):
+        one = slice(i, i + 1)
+        points[one] = back_project(depth[one], T_camera_object[one], K[one], xp)
     return points
 
 
-def _back_project(depth: Array, T_camera_object: np.ndarray, K: np.ndarray, xp: Any) -> Array:
-    """``object_points`` of all views at once."""
+def back_project(depth: Array, T_camera_object: np.ndarray, K: np.ndarray, xp: Any = np) -> Array:
+    """Do what ``object_points`` does for all views at once: x_object = R^T (depth K^-1 (u, v, 1) - t)."""
     height, width = depth.shape[1:]
     K_inverse = np.linalg.inv(np.asarray(K, np.float64))
     R_t = np.swapaxes(np.asarray(T_camera_object, np.float64)[:, :3, :3], 1, 2)

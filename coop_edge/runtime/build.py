@@ -198,7 +198,7 @@ def _make(
 def _verify(bundle: Bundle, network: Network, info: PlanInfo, plan: bytes, options: BuildOptions) -> dict[str, Any]:
     if options.sm is not None:
         return {"against": None, "reason": f"built for SM {options.sm} without running it"}
-    from coop_edge.runtime.parity import verify
+    from coop_edge.runtime.plan_check import verify
     from coop_edge.runtime.tensorrt import TensorRtRunner
 
     with TensorRtRunner((info, plan), network) as runner:

@@ -99,7 +99,8 @@ def estimate_coarse(
     decoded = decode(ops, decoder, tokens, objects, object_index, crops.trusted, config.micro_batch)
     scores = ops.to_host(decoded.probability.sum(axis=-1)).astype(np.float64)  # [N,V]
     best = np.argsort(-scores, axis=1, kind="stable")[:, : max(config.candidates, config.hypotheses)]
-    points, valid, probability = ops.lift(decoded, best, objects, object_index, patch, config.min_probability)
+    maps = [objects[i].object_points for i in object_index.tolist()]
+    points, valid, probability = ops.lift(decoded, best, maps, patch, config.min_probability)
     solved = _solve(ops, solver, points, valid, crops, ransac, patch)
     mass = probability.astype(np.float64)
     support = (mass * solved.inliers.reshape(valid.shape)).sum(axis=2)

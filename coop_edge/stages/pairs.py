@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from coop_edge.geometry.crop import CropCamera
 from coop_edge.ops.base import Array, Operations
-from coop_edge.render.base import Renderer, object_points
+from coop_edge.render.base import Renderer, back_project
 from coop_edge.stages.crop import in_sight, pose_crop
 from coop_edge.stages.objects import ObjectModel, centres_and_diameters
 from coop_edge.types import Camera
@@ -42,7 +42,7 @@ class Pairs:
         depth = self.depth[:, first::stride, first::stride]
         to_cells = np.array([[1 / stride, 0, -first / stride], [0, 1 / stride, -first / stride], [0, 0, 1]])
         xp = self.ops.xp
-        points = object_points(depth, self.T_crop_object, to_cells @ self.crop.K, xp)
+        points = back_project(depth, self.T_crop_object, to_cells @ self.crop.K, xp)
         x, y = xp.meshgrid(*[xp.arange(first, self.crop.size, stride, dtype=np.float64)] * 2)
         return points.reshape(len(self), -1, 3), xp.stack([x.ravel(), y.ravel()], axis=1)
 

@@ -1,1 +1,1 @@
-"""The command ``python -m export``: one module per group of commands."""
+"""Defines the command ``python -m export``: one module per group of commands."""

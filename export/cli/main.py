@@ -1,28 +1,29 @@
-"""The command `python -m export`: the workstation side.
+"""The command `python -m export`: training, and export to bundles.
 
-Exit codes: 0 done, 1 a bundle fails its verification or a trip was cut short, 2 wrong use, 3 training diverged.
+Exit codes: 0 done, 1 a bundle fails its verification, 2 wrong use, 3 training diverged.
 """
 
 from __future__ import annotations
 
 import typer
 
-from export.cli import bundles, campaign, training
+from export.cli import bundles, data, training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
 @app.callback()
 def _root() -> None:
-    """The workstation side of coop_edge."""
+    """Train the networks of coop_edge and turn them into bundles."""
 
 
 for _command in (
     training.train,
+    training.options,
+    training.evaluate,
     training.profile,
-    training.assets,
-    training.pairs,
-    campaign.campaign,
+    data.assets,
+    data.pairs,
     bundles.onnx,
     bundles.verify,
 ):

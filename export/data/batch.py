@@ -3,6 +3,8 @@
 Pixels: the top-left pixel is centred at (0, 0). Patches are ``PATCH`` pixels wide, numbered row by row; patch (row r,
 column c) of a W-patch-wide image has index r W + c and covers pixels PATCH c .. PATCH c + PATCH - 1, so its centre lies
 at pixel x = PATCH (c + 1/2) - 1/2. All images are RGB uint8; poses map object to camera, metres.
+
+A batch holds tensors of a GPU, or NumPy arrays. Its rows are labels; several may be of one photograph.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class CoarseBatch:
     K_query: Any  # float64 [N,3,3] of the query crop
     T_query: Any  # float64 [N,4,4] T_camera_object in the query crop's camera: the truth
     diameter: Any  # float64 [N] metres
+    query_index: Any  # int64 [N], number of the photograph in its stream: rows of equal number have the same query
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class RefinerBatch:
     T_true: Any  # float64 [N,4,4]
     model_points: Any  # float32 [N,P,3] points on the surface, metres, object's frame
     diameter: Any  # float64 [N] metres
+    query_index: Any  # int64 [N], number of the photograph in its stream: rows of equal number are crops of one
 
 
 def on_host(batch: B) -> B:
@@ -73,8 +77,14 @@ def take(batch: B, which: Any) -> B:
 
 
 def stack(batches: list[B]) -> B:
-    """Concatenate batches of one kind along N."""
+    """Concatenate batches of one kind along N: of arrays, or of tensors. Raises ValueError if there is none."""
     if not batches:
         raise ValueError("stack: wanted at least one batch")
-    kind = type(batches[0])
-    return kind(**{f.name: np.concatenate([getattr(b, f.name) for b in batches]) for f in fields(kind)})  # type: ignore[arg-type]
+    if len(batches) == 1:
+        return batches[0]
+    parts = {f.name: [getattr(b, f.name) for b in batches] for f in fields(batches[0])}  # type: ignore[arg-type]
+    if isinstance(batches[0].query, np.ndarray):  # type: ignore[attr-defined]
+        return type(batches[0])(**{name: np.concatenate(values) for name, values in parts.items()})
+    import torch
+
+    return type(batches[0])(**{name: torch.cat(values) for name, values in parts.items()})

@@ -1,96 +1,156 @@
-"""What a network is asked for, worked out from geometry alone: matches, flow, visibility.
+"""What a network is asked for, worked out from geometry alone: matches, flow, visibility; for a batch, as tensors.
 
 A surface point is visible in a view if its own side faces the camera and the depth image holds it there. The depth
 image is known at whole pixels; between them the surface lies between the depths of the four around, so a point is
-accepted within that range, widened by ``tolerance``. Only pixels of the same object count, so whatever stands in front
+accepted within that range, widened by a tolerance. Only pixels of the same object count, so whatever stands in front
 hides it. The side settles what depth cannot: the two faces of a thin plate. Within a pixel of an outline the answer may
 err to either side: there a depth image does not tell.
+
+Geometry is float64. Points are [3,P], with the number of the view that each belongs to in ``row`` [P].
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from coop_edge.geometry import se3
-from coop_edge.geometry.camera import project, unproject
 from export.data.batch import PATCH
-
-Array = np.ndarray[Any, Any]
+from export.data.geometry import (
+    per_pixel,
+    projected,
+    rotate,
+    selected_pixels,
+    transformed,
+    turned,
+    unprojected,
+)
+from export.data.render import Layers, StockRenderer
+from export.data.scenes import Scenes, depths_at, inside, look
+from export.data.stock import ObjectStock
 
 TOLERANCE = 0.01
-"""Of depth comparisons, as a share of the diameter."""
+"""Tolerance of depth comparisons, as a share of the diameter."""
 
 
-def patch_centres(size: int) -> Array:
-    """Pixels float64 [T,2] (x, y) of the centres of a size x size image's patches, row by row."""
-    middle = PATCH * (np.arange(size // PATCH) + 0.5) - 0.5
-    x, y = np.meshgrid(middle, middle)
-    return np.stack([x.ravel(), y.ravel()], axis=1)
+def patch_camera(K: Tensor) -> Tensor:
+    """K [N,3,3] of the small images whose pixels are centred at the patch centres of K's images."""
+    small = K.clone()
+    small[:, :2, 2] -= PATCH / 2 - 0.5
+    small[:, :2] /= PATCH
+    return small
 
 
-def patch_camera(K: Array) -> Array:
-    """K of the small image whose pixels are centred at the patch centres of K's image."""
-    shift = np.array([[1.0, 0.0, -(PATCH / 2 - 0.5)], [0.0, 1.0, -(PATCH / 2 - 0.5)], [0.0, 0.0, 1.0]])
-    return np.diag([1.0 / PATCH, 1.0 / PATCH, 1.0]) @ shift @ K
+def sides_seen(normals: Tensor, points: Tensor, T: Tensor, row: Tensor) -> Tensor:
+    """Whether the cameras T[row] see the front of the triangles with normals [3,P] at points [3,P]; bool [P].
 
-
-def side_seen(normals: Array, points: Array, T: Array) -> Array:
-    """+1 or -1 [P]: which side of its triangle (normal [P,3]) the camera sees at points [P,3] (object's frame)."""
-    eye = se3.invert(T)[:3, 3]
-    return np.where(np.einsum("nk,nk->n", normals, eye - points) >= 0, 1, -1)
-
-
-def visible_in(points: Array, T: Array, K: Array, depth: Array, tolerance: float) -> tuple[Array, Array]:
-    """Which of the points [P,3] (object's frame) a view shows: pixels float64 [P,2], and bool [P].
-
-    depth float32 [n,n]: metres where the view shows this object, 0 elsewhere. tolerance: metres.
+    T: T_camera_object [N,4,4]; normals and points are in the object's frame.
     """
-    n = len(depth)
-    moved = se3.transform(T, points)
-    uv = project(K, moved)
-    z = moved[:, 2]
-    inside = np.isfinite(uv).all(axis=1)
-    safe = np.where(inside[:, None], uv, 0.0)
-    inside &= ((safe >= -0.5) & (safe < n - 0.5)).all(axis=1)
-    x0 = np.clip(np.floor(safe[:, 0]), -1, n).astype(np.int64)
-    y0 = np.clip(np.floor(safe[:, 1]), -1, n).astype(np.int64)
-    low, high = np.full(len(z), np.inf), np.full(len(z), -np.inf)
+    eye = -rotate(T[:, :3, :3].mT, T[:, :3, 3])
+    return (normals * (per_pixel(eye, row) - points)).sum(dim=0) >= 0
+
+
+def visible_in(
+    points: Tensor, row: Tensor, T: Tensor, K: Tensor, depth: Tensor, tolerance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which of the points [3,P] (object's frame) the views T[row], K[row] show: pixels [2,P], and bool [P].
+
+    depth: float32 [N,n,n] metres where a view shows this object, 0 elsewhere. tolerance: [N] metres.
+    """
+    n = depth.shape[-1]
+    moved = transformed(T, points, row)
+    uv = projected(K, moved, row)
+    z = moved[2]
+    inside_image = torch.isfinite(uv).all(dim=0)
+    safe = torch.where(inside_image, uv, 0.0)
+    inside_image &= ((safe >= -0.5) & (safe < n - 0.5)).all(dim=0)
+    x0, y0 = (safe[i].floor().clamp(-1, n).long() for i in (0, 1))
+    low, high = torch.full_like(z, torch.inf), torch.full_like(z, -torch.inf)
+    flat, first = depth.flatten(), row * (n * n)
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        near = depth[np.clip(y0 + dy, 0, n - 1), np.clip(x0 + dx, 0, n - 1)]
-        low = np.minimum(low, np.where(near > 0, near, np.inf))
-        high = np.maximum(high, near)  # 0 never is the largest where there is something
-    return uv, inside & (z >= low - tolerance) & (z <= high + tolerance)
+        at = first + (y0 + dy).clamp(0, n - 1) * n + (x0 + dx).clamp(0, n - 1)
+        near = flat.index_select(0, at).double()
+        low = torch.minimum(low, torch.where(near > 0, near, torch.inf))
+        high = torch.maximum(high, near)  # 0 never is the largest where there is something
+    t = tolerance.index_select(0, row)
+    return uv, inside_image & (z >= low - t) & (z <= high + t)
 
 
-def point_map(depth: Array, T: Array, K: Array) -> Array:
-    """``render.base.object_points`` of one view, float32 [n,n,3], worked out where there is an object alone."""
-    out = np.full((*depth.shape, 3), np.nan, np.float32)
-    rows, columns = np.nonzero(depth)
-    pixels = np.stack([columns, rows], axis=1)
-    out[rows, columns] = (unproject(K, pixels, depth[rows, columns]) - T[:3, 3]) @ T[:3, :3]
-    return out
-
-
-def match_labels(pixels: Array, matched: Array, size: int) -> tuple[Array, Array]:
-    """match_index int64 [T] and offset float32 [T,2] of points that fall on template pixels [T,2] where ``matched``."""
+def match_labels(pixels: Tensor, matched: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """match_index int64 [N,T] and offset float32 [N,T,2] of template pixels [N,T,2] where ``matched`` [N,T]."""
     side = size // PATCH
-    position = np.where(matched[:, None], (pixels + 0.5) / PATCH, 0.0)
-    cell = np.clip(np.floor(position), 0, side - 1)
-    index = np.where(matched, cell[:, 1] * side + cell[:, 0], side * side).astype(np.int64)
-    offset = np.where(matched[:, None], position - cell - 0.5, 0.0)
-    return index, offset.astype(np.float32)
+    position = torch.where(matched[..., None], (pixels + 0.5) / PATCH, 0.0)
+    cell = position.floor().clamp(0, side - 1)
+    index = torch.where(matched, cell[..., 1] * side + cell[..., 0], float(side * side)).long()
+    offset = torch.where(matched[..., None], position - cell - 0.5, 0.0)
+    return index, offset.float()
+
+
+def coarse_labels(
+    renderer: StockRenderer, stock: ObjectStock, scene: Scenes, R: Tensor, K: Tensor, size: int, T_template: Tensor,
+    K_template: Tensor, template_depth: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """match_index int64 [L,T], offset float32 [L,T,2], on_target bool [L,T] of L = N times labels templates.
+
+    The templates of query i are rows i L / N .. (i + 1) L / N - 1 of T_template, K_template and template_depth
+    [L,size,size].
+    """
+    n, side, count = len(scene), size // PATCH, len(T_template)
+    times = max(1, count // max(n, 1))
+    tolerance = (TOLERANCE * scene.diameter).repeat_interleave(times)
+    views = look(renderer, scene.items, R, patch_camera(K), side, colors=False)  # exactly at the patch centres
+    at = selected_pixels(views.seen.item == 0)
+    T = scene.items.T[:, 0]
+    points = unprojected(turned(R, T), views.K, at, depths_at(views, scene.items, 0, at))
+    normals = face_normals(stock, scene.items.slot[:, 0].index_select(0, at.row), at.of(views.seen.triangle))
+    front = sides_seen(normals, points, T, at.row)
+    shown_target = (at.of(views.seen.item) == 0) & inside(scene.edge, R, views.K, at.row, at.u, at.v)
+    parts = []
+    on_target = at.spread(shown_target).flatten(1)
+    for label in range(times):
+        row = at.row * times + label
+        uv, shown = visible_in(points, row, T_template, K_template, template_depth, tolerance)
+        shown &= front == sides_seen(normals, points, T_template, row)
+        pixels = at.spread(uv).flatten(2).permute(1, 2, 0)
+        matched = at.spread(shown & shown_target).flatten(1)
+        parts.append((*match_labels(pixels, matched, size), on_target))
+    index, offset, on = (torch.stack(part, dim=1).flatten(0, 1) for part in zip(*parts, strict=True))
+    return index, offset, on
 
 
 def flow_labels(
-    points: Array, normals: Array, T_init: Array, T_true: Array, K: Array, depth: Array, tolerance: float
-) -> tuple[Array, Array]:
-    """Where the rendered points [P,3] lie in the query, and which of them it shows.
+    stock: ObjectStock, slot: Tensor, seen: Layers, T_init: Tensor, T_true: Tensor, K: Tensor, depth: Tensor,
+    tolerance: Tensor, within: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Flow float32 [N,2,S,S], visibility bool [N,S,S] and object points float32 [N,S,S,3]; see RefinerBatch.
 
-    points, normals (of their triangles): object's frame. depth [n,n]: the query's, metres where it shows this object.
-    Returns pixels float64 [P,2] and bool [P].
+    slot: of the objects [N]. seen: the render at T_init. depth: the query's [N,S,S], metres where it shows this object,
+    0 elsewhere. within: of points [3,P] (object's frame), their query pixels [2,P] and rows [P], whether the photograph
+    holds them, bool [P].
     """
-    uv, visible = visible_in(points, T_true, K, depth, tolerance)
-    same = side_seen(normals, points, T_init) == side_seen(normals, points, T_true)
-    return uv, visible & same
+    at = selected_pixels(seen.triangle >= 0)
+    triangle = at.of(seen.triangle)
+    on = triangle >= 0
+    points = unprojected(T_init, K, at, at.of(seen.depth).double())
+    normals = face_normals(stock, slot.index_select(0, at.row), triangle)
+    uv, visible = visible_in(points, at.row, T_true, K, depth, tolerance)
+    visible &= sides_seen(normals, points, T_init, at.row) == sides_seen(normals, points, T_true, at.row)
+    visible &= on & within(points, uv, at.row)
+    flow = at.spread(torch.where(on, uv - torch.stack([at.u, at.v]), 0.0).float()).transpose(0, 1)
+    surface = at.spread(torch.where(on, points, torch.nan).float(), torch.nan).permute(1, 2, 3, 0)
+    return flow.contiguous(), at.spread(visible), surface.contiguous()
+
+
+def point_map(seen: Layers, T: Tensor, K: Tensor) -> Tensor:
+    """Surface points of renders in the object's frame, float32 [N,n,n,3], NaN off the object."""
+    at = selected_pixels(seen.triangle >= 0)
+    points = unprojected(T, K, at, at.of(seen.depth).double())
+    points = torch.where(at.of(seen.triangle) >= 0, points, torch.nan).float()
+    return at.spread(points, torch.nan).permute(1, 2, 3, 0).contiguous()
+
+
+def face_normals(stock: ObjectStock, slot: Tensor, triangle: Tensor) -> Tensor:
+    """Unit normals float64 [3,P] of triangles [P] of slots [P]; anything where the triangle is -1."""
+    which = slot * stock.limits.faces + triangle.long().clamp(min=0)
+    return stock.face_normals.view(-1, 3).index_select(0, which).T.double()

@@ -21,7 +21,7 @@ import numpy as np
 from coop_edge.errors import InputError, MeshError
 from coop_edge.geometry import se3
 from coop_edge.mesh.mesh import Mesh
-from export.data import augment, objects, textures
+from export.data import objects, textures
 from export.data.objects import TrainingObject
 from export.data.primitives import Surface
 
@@ -126,7 +126,7 @@ class Pack:
             uv = _box_projection(mesh, rng.uniform(0.7, 3.0), rng)
             face_texture = np.zeros_like(face_texture)
         elif rng.random() < 0.4:
-            matrix = augment.color_matrix(rng.uniform(-np.pi, np.pi), rng.uniform(0.5, 1.5))
+            matrix = textures.color_matrix(rng.uniform(-np.pi, np.pi), rng.uniform(0.5, 1.5))
             colors = cv2.transform(colors.reshape(1, -1, 3), matrix).reshape(colors.shape)
             images = tuple(cv2.transform(image, matrix) for image in images)
         if not images and len(np.unique(colors.reshape(-1, 3), axis=0)) == 1:

@@ -1,114 +1,292 @@
-"""One coarse pair: a photograph-like query crop, a template, and which patch of one shows what of the other."""
+"""Batches of pairs: a photograph-like query with templates (coarse), or with renders at wrong poses (refiner).
+
+A photograph is drawn once and serves several labels. A coarse query is a crop as a detector gives it. A refiner's
+photograph is drawn somewhat larger than the crops taken from it; each crop is a homography of it, as at run time, aimed
+by its start pose, so the same photograph serves any pose (see ``rerender``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
-import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
-from coop_edge.geometry import se3
-from coop_edge.render.base import RenderResult
 from coop_edge.runtime.bundle import TemplateSettings
-from coop_edge.templates.template_set import DEFAULT_FIELD_OF_VIEW, DEFAULT_MARGIN, template_camera
-from coop_edge.templates.viewpoints import VIEWPOINTS
-from export.data import augment, labels, scenes
-from export.data.batch import PATCH, CoarseBatch
-from export.data.objects import TrainingObject
-from export.data.scenes import Item, Scene
-from export.data.scenes_light import draw_lighting, photograph
+from coop_edge.templates.template_set import DEFAULT_FIELD_OF_VIEW, DEFAULT_MARGIN
+from coop_edge.templates.viewpoints import VIEWPOINTS, template_poses
+from export.data.batch import CoarseBatch, RefinerBatch
+from export.data.geometry import (
+    Random,
+    camera_matrix,
+    from_rt,
+    inverse_camera,
+    projected,
+    rotate,
+    so3_exp,
+    transformed,
+    turned,
+)
+from export.data.labels import TOLERANCE, coarse_labels, flow_labels, point_map
+from export.data.light import draw_lighting, photograph
+from export.data.photo import (
+    JPEG_SHARE,
+    MOTION_SHARE,
+    SUPERSAMPLE,
+    Looks,
+    camera,
+    draw_backdrops,
+    draw_looks,
+    warped,
+)
+from export.data.render import Layers, StockRenderer
+from export.data.scenes import Scenes, draw_crops, draw_scenes, inside, look, object_crops
+from export.data.stock import ObjectStock
 
-Array = np.ndarray[Any, Any]
-Rng = np.random.Generator
-
+STAGES = ("objects", "scenes", "render", "augment", "labels")
+"""What the time of drawing goes into, in this order; the first is exchanging objects."""
 TEMPLATE = TemplateSettings(len(VIEWPOINTS), DEFAULT_MARGIN, DEFAULT_FIELD_OF_VIEW)
 """How templates are rendered here; the manifest of a bundle tells it the runtime."""
 NEAR_SHARE = 0.7
-"""Of pairs whose template is the one seen from nearest the query's direction; the others take any of the 42."""
-VIEW_JITTER = np.radians(4.0)
+"""Share of pairs whose template is seen from nearest the query's direction, at hardness 1; the others take any."""
+VIEW_JITTER = math.radians(4.0)
 """Standard deviation of a template's small random turn, radians per axis."""
+ROTATION_NOISE = math.radians(15.0)
+"""Standard deviation per Euler axis of start poses, about the mesh's centre."""
+SIDEWAYS_NOISE, DEPTH_NOISE = 0.05, 0.25
+"""Standard deviations along x, y and along z, in diameters: (1, 1, 5) cm for an object of 20 cm."""
+NEARER = (2.0, 2.0, 1.0)
+"""Exponents of the uniform shares of that noise, of rotation, sideways and depth, between iterations: drawn apart,
+because sideways is right first and depth last, and most of them small."""
+DEPTH_LIMIT = 0.05
+"""Upper bound of the depth noise's standard deviation, as a share of the distance: an object of 20 cm that is 1 m away
+takes the full 5 cm; from nearer by, a start pose that far off would be known to be wrong from its size alone."""
+FIELD, DENSITY = 1.6, 1.25
+"""Side of the photograph over that of the first crop, and its pixels per pixel of that crop."""
 
 
-@dataclass(frozen=True)
-class Stock:
-    """What pairs are drawn from: objects, and backgrounds uint8 [n,n,3]."""
+@dataclass(frozen=True, eq=False)
+class Photographs:
+    """N photographs of scenes, and what refiner pairs are made of at any pose."""
 
-    objects: Sequence[TrainingObject]
-    backgrounds: Sequence[Array]
+    scene: Scenes
+    picture: Tensor  # uint8 [N,m,m,3]
+    R: Tensor  # float64 [N,3,3]: base camera -> photograph's camera
+    K: Tensor  # float64 [N,3,3] of the photograph
+    looks: Looks  # of the renders
+    margin: Tensor  # float64 [N] of crops: their side over the projected diameter
 
 
-def coarse_pair(rng: Rng, stock: Stock, size: int, hardness: float = 1.0) -> CoarseBatch:
-    """A batch of one. size: of the images, a multiple of PATCH. hardness: 0 to 1, see ``data.make_stream``."""
-    scene = scenes.draw_scene(rng, stock.objects, hardness)
-    crop = scenes.crop_of(rng, scene, size)
-    R, K = crop.R_crop_camera[0], crop.K[0]
-    query = query_image(rng, scene, R, K, size, stock, hardness)
-    T_query = se3.from_rt(R, np.zeros(3)) @ scene.target.T
-    T_template, K_template = template_view(rng, scene.target, size, hardness)
-    template, seen = augment.draw_look(rng, hardness).render(scene.target.object, T_template, K_template, size)
-    index, offset, on_target = coarse_labels(scene, R, K, size, T_template, K_template, seen)
-    return CoarseBatch(
-        query=query[None],
-        template=template[None],
-        match_index=index[None],
-        offset=offset[None],
-        on_target=on_target[None],
-        template_points=labels.point_map(seen.depth[0], T_template, K_template)[None],
-        K_query=K[None],
-        T_query=T_query[None],
-        diameter=np.array([scene.target.object.diameter]),
+class PairGenerator:
+    """Draws pairs with images of S = size pixels a side from a stock.
+
+    done: called with the name of each stage (``STAGES``) when it has been launched.
+    """
+
+    def __init__(self, stock: ObjectStock, renderer: StockRenderer, size: int) -> None:
+        self.stock, self.renderer, self.size = stock, renderer, size
+        self.done: Callable[[str], None] = lambda stage: None
+        self.random = Random(stock.device)
+        self.counts = np.random.default_rng(0)
+        """On the host, for what has to be known there: how many rows get what is launched for some only."""
+
+    def seed(self, *key: int) -> None:
+        """Start the sequence of random numbers of this key."""
+        words = np.random.SeedSequence(key).generate_state(2, np.uint64) >> np.uint64(1)
+        self.random.seed(int(words[0]))
+        self.counts = np.random.default_rng(int(words[1]))
+
+    def coarse(self, hardness: Tensor, labels: int = 1, first: int = 0) -> CoarseBatch:
+        """Draw ``labels`` templates for each of N = len(hardness) queries.
+
+        hardness: float64 [N], 0 to 1, see ``stream.make_stream``. first: number of the first query.
+        """
+        scene, R, K, query = self.queries(hardness)
+        seen_by = scene.repeated(labels)
+        slot = seen_by.items.slot[:, 0]
+        hard = hardness.repeat_interleave(labels)
+        T_template, K_template = self.template_views(seen_by, hard)
+        looks = draw_looks(self.random, hard)
+        template, seen = self._render(looks, slot, T_template, K_template, self.some(0.5, len(slot)))
+        self.done("render")
+        index, offset, on_target = coarse_labels(
+            self.renderer, self.stock, scene, R, K, self.size, T_template, K_template, seen.depth
+        )
+        points = point_map(seen, T_template, K_template)
+        self.done("labels")
+        which = self._rows(len(scene), labels)
+        return CoarseBatch(
+            query=query[which],
+            template=template,
+            match_index=index,
+            offset=offset,
+            on_target=on_target,
+            template_points=points,
+            K_query=K[which],
+            T_query=turned(R, scene.items.T[:, 0])[which],
+            diameter=seen_by.diameter,
+            query_index=which + first,
+        )
+
+    def queries(self, hardness: Tensor) -> tuple[Scenes, Tensor, Tensor, Tensor]:
+        """Draw N = len(hardness) crops as a detector and a camera give them: scenes, R [N,3,3] and K [N,3,3] of the
+        crops' cameras, images uint8 [N,size,size,3]."""
+        scene, probe = draw_scenes(self.random, self.stock, self.renderer, hardness)
+        R, K = draw_crops(self.random, scene, probe, self.stock, self.size)
+        self.done("scenes")
+        return scene, R, K, self.query_images(scene, R, K, hardness)
+
+    def query_images(self, scene: Scenes, R: Tensor, K: Tensor, hardness: Tensor) -> Tensor:
+        """Photograph scenes through the crops' cameras, uint8 [N,size,size,3]; drawn at twice the size."""
+        fine = camera_matrix(2.0 * K[:, 0, 0], self.size - 0.5)  # two samples per pixel and axis
+        light = self._photograph(scene, R, fine, 2 * self.size, hardness)
+        light = light[..., ::2, :] + light[..., 1::2, :]
+        return self._camera(0.25 * (light[..., ::2] + light[..., 1::2]), self.size / 128.0, hardness)
+
+    def template_views(self, scene: Scenes, hardness: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw T_camera_object [N,4,4] and K [N,3,3] of templates: nearest to how the query sees the target, or any."""
+        n, random, stock = len(scene), self.random, self.stock
+        slot = scene.items.slot[:, 0]
+        directions, rotations = self._viewpoints
+        towards = -rotate(scene.items.T[:, 0, :3, :3].mT, scene.centre)  # from the object to the camera, object's axes
+        near = random.chance(1.0 - hardness * (1.0 - NEAR_SHARE), n)
+        view = torch.where(near, (towards @ directions.mT).argmax(dim=1), random.integers(len(VIEWPOINTS), n))
+        R = rotations[view] @ so3_exp(VIEW_JITTER * random.normal(n, 3))
+        half = math.tan(math.radians(TEMPLATE.field_of_view) / 2.0)
+        distance = stock.radius[slot] / math.sin(math.atan(half / TEMPLATE.margin))
+        t = torch.stack([torch.zeros_like(distance), torch.zeros_like(distance), distance], dim=1)
+        focal = torch.full_like(distance, 0.5 * self.size / half)
+        return from_rt(R, t - rotate(R, stock.centre[slot])), camera_matrix(focal, 0.5 * (self.size - 1))
+
+    def refiner(self, hardness: Tensor, labels: int = 1, halfway: float = 0.0, first: int = 0) -> RefinerBatch:
+        """Draw N = len(hardness) photographs and the pairs of ``labels`` start poses each; see ``photographs``."""
+        photographs, starts = self.photographs(hardness, labels, halfway)
+        return self.refiner_at(photographs, starts, self.some(0.5, len(starts)), first)
+
+    def photographs(self, hardness: Tensor, labels: int, halfway: float) -> tuple[Photographs, Tensor]:
+        """Draw N = len(hardness) photographs and their start poses T_camera_object [N labels,4,4], base cameras.
+
+        hardness: float64 [N], 0 to 1, see ``stream.make_stream``. halfway: share of the start poses that are nearer to
+        the truth than the start noise, as poses are between iterations; a photograph's later ones come first in that.
+        """
+        n, random = len(hardness), self.random
+        scene, _ = draw_scenes(random, self.stock, self.renderer, hardness)
+        number = torch.arange(labels, dtype=torch.float64, device=self.stock.device)
+        far = ((1.0 - halfway) * labels - number).clamp(0.0, 1.0).repeat(n)
+        starts = start_poses(random, self.stock, scene.repeated(labels), self._spread(~random.chance(far, n * labels)))
+        margin = random.uniform(1.05, 1.4, n)
+        self.done("scenes")
+        side = 2 * round(self.size * FIELD * DENSITY / 2)
+        R, K = object_crops(self.stock, scene, starts[::labels], side, margin * FIELD)
+        light = self._photograph(scene, R, K, side, hardness)
+        picture = self._camera(light, self.size * DENSITY / 128.0, hardness)
+        return Photographs(scene, picture, R, K, draw_looks(random, hardness), margin), starts
+
+    def refiner_at(self, photographs: Photographs, T_init: Tensor, fine: int, first: int = 0) -> RefinerBatch:
+        """Make the pairs at start poses T_init [N labels,4,4] (base cameras), an equal number of each photograph in a
+        row; the first ``fine`` renders are supersampled."""
+        stock, size, labels = self.stock, self.size, len(T_init) // max(1, len(photographs.scene))
+        which = self._rows(len(photographs.scene), labels)
+        scene = photographs.scene.repeated(labels)
+        slot, T_true = scene.items.slot[:, 0], scene.items.T[:, 0]
+        R, K = object_crops(stock, scene, T_init, size, photographs.margin[which])
+        R_wide, K_wide = photographs.R[which], photographs.K[which]
+        query = warped(photographs.picture, which, K_wide @ R_wide @ R.mT @ inverse_camera(K), size)
+        self.done("augment")
+        init, true = turned(R, T_init), turned(R, T_true)
+        render, seen = self._render(photographs.looks.rows(which), slot, init, K, fine)
+        now = look(self.renderer, scene.items, R, K, size, colors=False).seen
+        self.done("render")
+        limit = photographs.picture.shape[1] - 0.5
+        wide = turned(R_wide, T_true)
+
+        def within(points: Tensor, uv: Tensor, row: Tensor) -> Tensor:
+            there = projected(K_wide, transformed(wide, points, row), row)
+            pictured = ((there >= -0.5) & (there < limit)).all(dim=0)
+            return pictured & inside(scene.edge, R, K, row, uv[0], uv[1])
+
+        depth = torch.where(now.item == 0, now.depth, 0.0)
+        flow, visible, points = flow_labels(stock, slot, seen, init, true, K, depth, TOLERANCE * scene.diameter, within)
+        self.done("labels")
+        return RefinerBatch(
+            query=query,
+            render=render,
+            object_points=points,
+            flow=flow,
+            visible=visible,
+            K=K,
+            T_init=init,
+            T_true=true,
+            model_points=stock.model_points[slot],
+            diameter=scene.diameter,
+            query_index=which + first,
+        )
+
+    def some(self, share: float, n: int) -> int:
+        """How many of n: ``share`` of them on average, as even as can be."""
+        return min(n, int(share * n + self.counts.random()))
+
+    def _rows(self, n: int, labels: int) -> Tensor:
+        """Which photograph each label is of, int64 [n labels]."""
+        return torch.arange(n, device=self.stock.device).repeat_interleave(labels)
+
+    def _spread(self, near: Tensor) -> Tensor:
+        """Shares of the start noise (rotation, sideways, depth) [N,3]: drawn where ``near`` [N], else all of it."""
+        shares = self.random.uniform(0.0, 1.0, len(near), 3)
+        drawn = torch.stack([shares[:, i] ** p for i, p in enumerate(NEARER)], dim=1)
+        return torch.where(near[:, None], drawn, 1.0)
+
+    def _photograph(self, scene: Scenes, R: Tensor, K: Tensor, size: int, hardness: Tensor) -> Tensor:
+        """Linear light float32 [N,3,size,size]."""
+        views = look(self.renderer, scene.items, R, K, size)
+        self.done("render")
+        lighting = draw_lighting(self.random, scene, hardness)
+        backdrops = draw_backdrops(self.random, self.stock.backgrounds, len(scene), size)
+        return photograph(self.stock, scene, views, lighting, backdrops)
+
+    def _camera(self, light: Tensor, unit: float, hardness: Tensor) -> Tensor:
+        n = len(light)
+        picture = camera(self.random, light, unit, hardness, self.some(MOTION_SHARE, n), self.some(JPEG_SHARE, n))
+        self.done("augment")
+        return picture
+
+    def _render(self, looks: Looks, slot: Tensor, T: Tensor, K: Tensor, fine: int) -> tuple[Tensor, Layers]:
+        """The objects as their models look; the first ``fine`` supersampled."""
+        parts = []
+        for low, high, samples in ((0, fine, SUPERSAMPLE), (fine, len(slot), 1)):
+            at = slice(low, high)
+            parts.append(self.renderer.lit(slot[at], T[at], K[at], self.size, looks.lights.rows(low, high), samples))
+        layers = Layers(*(torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "depth", "triangle")))
+        return looks.recolored(layers.rgb), layers
+
+    @cached_property
+    def _viewpoints(self) -> tuple[Tensor, Tensor]:
+        """Directions [42,3] to the cameras of templates, and their rotations [42,3,3]."""
+        device = self.stock.device
+        rotations = np.ascontiguousarray(template_poses(1.0)[:, :3, :3])
+        return torch.from_numpy(np.array(VIEWPOINTS)).to(device), torch.from_numpy(rotations).to(device)
+
+
+def start_poses(random: Random, stock: ObjectStock, scene: Scenes, spread: Tensor) -> Tensor:
+    """The targets' poses, off by ``spread`` [N,3] (rotation, sideways, depth) times the start noise: T_camera_object
+    [N,4,4] in the base cameras."""
+    n = len(scene)
+    angles = ROTATION_NOISE * spread[:, :1] * random.normal(n, 3)
+    eye = torch.eye(3, dtype=torch.float64, device=angles.device)
+    turns = so3_exp(angles[..., None] * eye)  # about x, y, z
+    turn = turns[:, 0] @ turns[:, 1] @ turns[:, 2]
+    sideways = SIDEWAYS_NOISE * scene.diameter
+    far = torch.minimum(DEPTH_NOISE * scene.diameter, DEPTH_LIMIT * scene.centre[:, 2])
+    shift = (
+        torch.cat([spread[:, 1:2], spread[:, 1:]], dim=1)
+        * random.normal(n, 3)
+        * torch.stack([sideways, sideways, far], dim=1)
     )
-
-
-def query_image(rng: Rng, scene: Scene, R: Array, K: Array, size: int, stock: Stock, hardness: float = 1.0) -> Array:
-    """The crop as a camera takes it, uint8 [size,size,3]; drawn at twice the size."""
-    fine = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]]) @ K  # two samples per pixel and axis
-    view = scenes.look(scene, R, fine, 2 * size)
-    light = photograph(scene, view, draw_lighting(rng, scene, hardness), backdrop(rng, stock, 2 * size))
-    return augment.camera(rng, cv2.resize(light, (size, size), interpolation=cv2.INTER_AREA), hardness=hardness)
-
-
-def backdrop(rng: Rng, stock: Stock, size: int) -> Array:
-    """A piece of one of the backgrounds, turned, mirrored, enlarged to uint8 [size,size,3]."""
-    plate = stock.backgrounds[int(rng.integers(len(stock.backgrounds)))]
-    side = int(len(plate) * rng.uniform(0.4, 1.0))
-    y, x = rng.integers(len(plate) - side + 1, size=2)
-    piece = np.rot90(plate[y : y + side, x : x + side], int(rng.integers(4)))
-    if rng.random() < 0.5:
-        piece = piece[:, ::-1]
-    return cv2.resize(np.ascontiguousarray(piece), (size, size), interpolation=cv2.INTER_LINEAR)
-
-
-def template_view(rng: Rng, target: Item, size: int, hardness: float = 1.0) -> tuple[Array, Array]:
-    """T_camera_object [4,4] and K [3,3] of a template: nearest to how the query sees the target, or any."""
-    settings = {"margin": TEMPLATE.margin, "field_of_view": TEMPLATE.field_of_view}
-    poses, K = template_camera(target.object.mesh, size, **settings)
-    R = target.T[:3, :3]
-    towards = -R.T @ scenes.centre_of(target)  # from the object's centre to the camera, object's axes
-    near = rng.random() < 1.0 - hardness * (1.0 - NEAR_SHARE)
-    view = int(np.argmax(VIEWPOINTS @ towards)) if near else int(rng.integers(len(VIEWPOINTS)))
-    turn = se3.so3_exp(rng.normal(0.0, VIEW_JITTER, 3))
-    centre = target.object.mesh.centre
-    T = poses[view] @ se3.from_rt(turn, centre - turn @ centre)
-    return T, K
-
-
-def coarse_labels(
-    scene: Scene, R: Array, K: Array, size: int, T_template: Array, K_template: Array, seen: RenderResult
-) -> tuple[Array, Array, Array]:
-    """match_index int64 [T], offset float32 [T,2], on_target bool [T]; see CoarseBatch."""
-    target = scene.target
-    K_patch = labels.patch_camera(K)
-    centres = scenes.look(scene, R, K_patch, size // PATCH)  # what is seen exactly at the patch centres
-    at, points = scenes.points_of(centres, 0, target)
-    normals = target.object.face_normals[centres.triangle.ravel()[at]].astype(np.float64)
-    tolerance = labels.TOLERANCE * target.object.diameter
-    uv, shown = labels.visible_in(points, T_template, K_template, seen.depth[0], tolerance)
-    shown &= labels.side_seen(normals, points, target.T) == labels.side_seen(normals, points, T_template)
-    inside = scenes.inside_photograph(scene, R, K, labels.patch_centres(size)[at])
-    count = (size // PATCH) ** 2
-    pixels, matched, on_target = np.zeros((count, 2)), np.zeros(count, bool), np.zeros(count, bool)
-    pixels[at], matched[at], on_target[at] = uv, shown & inside, inside
-    return *labels.match_labels(pixels, matched, size), on_target
+    z = torch.maximum(shift[:, 2], -0.3 * scene.centre[:, 2])
+    shift = torch.cat([shift[:, :2], z[:, None]], dim=1)
+    R = turn @ scene.items.T[:, 0, :3, :3]
+    return from_rt(R, scene.centre + shift - rotate(R, stock.centre[scene.items.slot[:, 0]]))

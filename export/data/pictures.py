@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from coop_edge.errors import InputError
+from coop_edge.stages.matches import patch_centres
 from export.data.batch import PATCH, CoarseBatch, RefinerBatch
-from export.data.labels import patch_centres
 
 Array = np.ndarray[Any, Any]
 
@@ -45,7 +45,7 @@ def _coarse(batch: CoarseBatch, i: int) -> Array:
     size = batch.query.shape[1]
     side = size // PATCH
     canvas = _enlarged(np.concatenate([batch.query[i], batch.template[i]], axis=1))
-    centres = patch_centres(size)
+    centres = patch_centres(size, PATCH)
     for t, start in enumerate(centres):
         index = int(batch.match_index[i, t])
         if index == side * side:

@@ -20,6 +20,12 @@ from PIL import Image
 Array = np.ndarray[Any, Any]
 Rng = np.random.Generator
 
+GAMMA = 2.2
+"""Exponent from sRGB values to linear light, nearly."""
+LINEAR = ((np.arange(256) / 255.0) ** GAMMA).astype(np.float32)
+"""Linear light of the 256 levels of an image."""
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in brightness."""
 HELD_OUT_SHARE = 0.1
 """Of assets (meshes of a pack, photographs) kept for evaluation."""
 _PHOTOS = (
@@ -40,6 +46,25 @@ def random_color(rng: Rng) -> Array:
         return np.full(3, 20.0 + 230.0 * rng.beta(0.9, 0.8))
     value, saturation = 0.15 + 0.85 * rng.beta(2.0, 1.3), rng.beta(1.5, 1.5)
     return 255.0 * np.array(colorsys.hsv_to_rgb(rng.random(), saturation, value))
+
+
+def _color_bases() -> Array:
+    """float64 [3,2,3,3]: turns (constant, cosine and sine part) times saturations (constant and linear part)."""
+    grey, eye = np.tile(LUMA, (3, 1)), np.eye(3)
+    third, cycle = np.full((3, 3), 1.0 / 3.0), np.roll(eye, 1, axis=0)
+    turn = np.stack([third, eye - third, (cycle - cycle.T) / np.sqrt(3.0)])
+    return turn[:, None] @ np.stack([grey, eye - grey])
+
+
+COLOR_BASES = _color_bases()
+"""See ``color_matrix``: sum over k, l of (1, cos, sin)_k (1, saturation)_l COLOR_BASES[k, l]."""
+
+
+def color_matrix(angle: float, saturation: float) -> Array:
+    """Change of RGB colours, float64 [3,3]: of the saturation, then a turn of the hue by ``angle`` radians about the
+    grey axis."""
+    turn = np.array([1.0, np.cos(angle), np.sin(angle)])
+    return np.einsum("k,l,klij->ij", turn, [1.0, saturation], COLOR_BASES)
 
 
 def noise(rng: Rng, size: int, octaves: int = 4, coarsest: int = 3) -> Array:

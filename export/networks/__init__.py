@@ -1,4 +1,4 @@
-"""The networks of Co-op in PyTorch: coarse, refiner, selector; each is built from one configuration."""
+"""Defines the networks of Co-op in PyTorch: coarse, refiner, selector; each is built from one configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from coop_edge.errors import ConfigError
 from export.networks.coarse import CoarseNet, CoarseOutput
 from export.networks.config import (
     CONFIGS,
-    ROLES,
     SIZES,
     CoarseNetConfig,
     NetConfig,
@@ -15,7 +14,6 @@ from export.networks.config import (
     TrunkConfig,
     preset,
 )
-from export.networks.croco import load_croco, read_state_dict
 from export.networks.refiner import RefinerNet, RefinerOutput
 from export.networks.selector import SelectorNet
 
@@ -23,7 +21,6 @@ Net = CoarseNet | RefinerNet | SelectorNet
 
 __all__ = [
     "CONFIGS",
-    "ROLES",
     "SIZES",
     "CoarseNet",
     "CoarseNetConfig",
@@ -37,14 +34,12 @@ __all__ = [
     "SelectorNetConfig",
     "TrunkConfig",
     "build",
-    "load_croco",
     "preset",
-    "read_state_dict",
 ]
 
 
 def build(config: NetConfig) -> Net:
-    """The network of a configuration, freshly initialised from PyTorch's global generator."""
+    """Return the network of a configuration, freshly initialised from PyTorch's global generator."""
     if isinstance(config, CoarseNetConfig):
         return CoarseNet(config)
     if isinstance(config, RefinerNetConfig):

@@ -1,4 +1,4 @@
-"""The coarse network: for each query patch the template patch that shows the same surface, or none (Co-op, stage 1)."""
+"""Finds for each query patch the template patch that shows the same surface, or none (Co-op, stage 1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from export.networks.trunk import Matcher, OffsetHead, Trunk, grid_of, start_sma
 
 
 class CoarseOutput(NamedTuple):
-    """Raw outputs for training. What the head does not have is None."""
+    """Raw outputs, for training; what the head does not have is None."""
 
     logits: Tensor | None  # float32 [N,T,T+1], the last class is no match ("hybrid", "classification")
     offset: Tensor | None  # float32 [N,T,2] patch units ("hybrid")
@@ -23,7 +23,7 @@ class CoarseOutput(NamedTuple):
 
 
 class CoarseNet(nn.Module):
-    """``encode`` each image once, ``decode`` each pair.
+    """The coarse network: ``encode`` each image once, ``decode`` each pair.
 
     Pixels follow ``export.data.batch``: match x = 16 (column + 1/2 + U_x) - 1/2.
     """
@@ -48,11 +48,11 @@ class CoarseNet(nn.Module):
             self.offset = OffsetHead(dim)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Image [N,3,S,S] float32 RGB in [0, 1] -> tokens [N,T,D]; the bundle's ``coarse_encoder``."""
+        """Turn images [N,3,S,S], float32 RGB in [0, 1], into tokens [N,T,D]: the bundle's ``coarse_encoder``."""
         return self.trunk.encode(image)
 
     def forward(self, query: Tensor, template: Tensor, match_index: Tensor) -> CoarseOutput:
-        """Training: images [N,3,S,S] and the true classes [N,T] (T = no match), on which the offset is conditioned."""
+        """Compare images [N,3,S,S] in training; the offset is that of the true classes [N,T] (T = no match)."""
         if query.shape != template.shape:
             raise InputError(f"template: wanted the query's shape {list(query.shape)}, got {list(template.shape)}")
         tokens = self.trunk.encode(torch.cat([query, template]))
@@ -60,7 +60,7 @@ class CoarseNet(nn.Module):
         return self.compare(query_tokens, template_tokens, match_index)
 
     def compare(self, query: Tensor, template: Tensor, match_index: Tensor | None = None) -> CoarseOutput:
-        """Raw outputs from tokens [N,T,D]; the offset is that of ``match_index``, or of the best class without it."""
+        """Compare tokens [N,T,D]; the offset is that of ``match_index``, or of the best class without it."""
         decoded = self.trunk.decode(query, template, grid_of(query))[-1]
         if self.config.head == "regression":
             raw = self.regression(decoded).float()
@@ -76,10 +76,10 @@ class CoarseNet(nn.Module):
         return CoarseOutput(logits, self.offset(decoded, template.gather(1, index)), None, None)
 
     def decode(self, query: Tensor, template: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens [N,T,D] of queries and templates -> the bundle's ``coarse_decoder``.
+        """Match the tokens [N,T,D] of queries with those of templates: the bundle's ``coarse_decoder``.
 
-        probability [N,T] of the best template patch, 0 where *no match* wins; index [N,T] int32 of that patch; offset
-        [N,T,2] in [-0.5, 0.5], patch units.
+        Returns probability [N,T] of the best template patch, 0 where *no match* wins; index [N,T] int32 of that patch;
+        offset [N,T,2] in [-0.5, 0.5], patch units.
         """
         out = self.compare(query, template)
         if out.position is not None and out.matched is not None:

@@ -1,18 +1,18 @@
-"""Options of the networks: one frozen, validated dataclass per role, and the size presets.
+"""Declares the options of the networks, one validated dataclass per role, and their size presets.
 
 ``to_dict`` and ``from_dict`` convert to plain data; every checkpoint stores it, so a network is rebuilt from its file.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
 
-from coop_edge.config import Config
+from coop_edge.base.options import Config
 from coop_edge.errors import ConfigError
 
-ROLES = ("coarse", "refiner", "selector")
-SIZES = ("xs", "s", "b", "l")
+Size = Literal["xs", "s", "b", "l"]
+SIZES = get_args(Size)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class RefinerNetConfig(Config):
     flow: Literal["laplace", "deterministic"] = "laplace"
     """"laplace" = a scale per cell; "deterministic" (ablation) = none, the scale output is 1 everywhere."""
     sensitivity: bool = True
-    """Whether a sensitivity is predicted; without the pose loss nothing teaches it, then off: 1 everywhere."""
+    """Whether a sensitivity is predicted, and taught by the loss through PnP; false = neither, it is 1 everywhere."""
     scale_min_px: float = 0.25
     """Lower bound of the Laplace scale, pixels."""
     scale_max_px: float = 16.0
@@ -154,59 +154,69 @@ class SelectorNetConfig(Config):
 NetConfig = CoarseNetConfig | RefinerNetConfig | SelectorNetConfig
 CONFIGS: dict[str, type[Any]] = {"coarse": CoarseNetConfig, "refiner": RefinerNetConfig, "selector": SelectorNetConfig}
 
-_TRUNKS: dict[str, dict[str, Any]] = {
-    "xs": {},
+PRESETS: dict[str, dict[str, Any]] = {
+    "xs": {"trunk": {}, "match_dim": 128, "dpt_channels": 48, "fine_channels": 64},
     "s": {
-        "image_size": 224,
-        "stem_channels": 32,
-        "encoder_dim": 320,
-        "encoder_depth": 6,
-        "encoder_heads": 10,
-        "decoder_dim": 256,
-        "decoder_depth": 5,
-        "decoder_heads": 8,
+        "trunk": {
+            "image_size": 224,
+            "stem_channels": 32,
+            "encoder_dim": 320,
+            "encoder_depth": 6,
+            "encoder_heads": 10,
+            "decoder_dim": 256,
+            "decoder_depth": 5,
+            "decoder_heads": 8,
+        },
+        "match_dim": 192,
+        "dpt_channels": 80,
+        "fine_channels": 64,
     },
-    # The shapes of ViT-B/16 and ViT-L/16 with a base decoder: what a CroCo-v2-shaped file can start.
+    # The encoders of ViT-B/16 and ViT-L/16 with a base decoder.
     "b": {
-        "image_size": 224,
-        "stem": "linear",
-        "encoder_dim": 768,
-        "encoder_depth": 12,
-        "encoder_heads": 12,
-        "decoder_dim": 768,
-        "decoder_depth": 12,
-        "decoder_heads": 12,
+        "trunk": {
+            "image_size": 224,
+            "stem": "linear",
+            "encoder_dim": 768,
+            "encoder_depth": 12,
+            "encoder_heads": 12,
+            "decoder_dim": 768,
+            "decoder_depth": 12,
+            "decoder_heads": 12,
+        },
+        "match_dim": 256,
+        "dpt_channels": 256,
+        "fine_channels": 0,
     },
     "l": {
-        "image_size": 224,
-        "stem": "linear",
-        "encoder_dim": 1024,
-        "encoder_depth": 24,
-        "encoder_heads": 16,
-        "decoder_dim": 768,
-        "decoder_depth": 12,
-        "decoder_heads": 12,
+        "trunk": {
+            "image_size": 224,
+            "stem": "linear",
+            "encoder_dim": 1024,
+            "encoder_depth": 24,
+            "encoder_heads": 16,
+            "decoder_dim": 768,
+            "decoder_depth": 12,
+            "decoder_heads": 12,
+        },
+        "match_dim": 256,
+        "dpt_channels": 256,
+        "fine_channels": 0,
     },
 }
-_MATCH_DIM = {"xs": 128, "s": 192, "b": 256, "l": 256}
-_DPT_CHANNELS = {"xs": 48, "s": 80, "b": 256, "l": 256}
-_FINE_CHANNELS = {"xs": 64, "s": 64, "b": 0, "l": 0}
+"""Options of each size that differ from the defaults; a role takes those that it has."""
 
 
-def preset(role: str, size: str, **options: Any) -> NetConfig:
-    """The configuration of a role ("coarse", "refiner", "selector") at a size ("xs", "s", "b", "l").
+def preset(role: str, size: str) -> NetConfig:
+    """Return the configuration of a role ("coarse", "refiner", "selector") at a size ("xs", "s", "b", "l").
 
-    ``options`` replace single fields. R grows with the image: 1/64 of its side. Raises ConfigError.
+    The radius R of the flow probability grows with the image: 1/64 of its side. Raises ConfigError.
     """
     if role not in CONFIGS:
-        raise ConfigError(f"role: wanted one of {', '.join(ROLES)}, got {role!r}")
-    if size not in _TRUNKS:
+        raise ConfigError(f"role: wanted one of {', '.join(CONFIGS)}, got {role!r}")
+    if size not in PRESETS:
         raise ConfigError(f"size: wanted one of {', '.join(SIZES)}, got {size!r}")
-    values: dict[str, Any] = {"trunk": TrunkConfig(**_TRUNKS[size])}
-    if role != "selector":
-        values["match_dim"] = _MATCH_DIM[size]
-    if role == "refiner":
-        values["dpt_channels"] = _DPT_CHANNELS[size]
-        values["fine_channels"] = _FINE_CHANNELS[size]
-        values["radius_px"] = values["trunk"].image_size / 64
-    return CONFIGS[role].from_dict({**values, **options})
+    known = {f.name for f in fields(CONFIGS[role])}
+    config: NetConfig = CONFIGS[role].from_dict({k: v for k, v in PRESETS[size].items() if k in known})
+    if isinstance(config, RefinerNetConfig):
+        return replace(config, radius_px=config.trunk.image_size / 64)
+    return config

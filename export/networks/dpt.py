@@ -1,4 +1,4 @@
-"""From tokens to a dense map: the DPT head (Ranftl et al., Vision transformers for dense prediction, ICCV 2021)."""
+"""Turns tokens into a dense map: the DPT head (Ranftl et al., Vision transformers for dense prediction, ICCV 2021)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Attention with 2-D rotary positions, perceptron, encoder block, decoder block.
+"""Defines attention with 2-D rotary positions, the perceptron, and the blocks of encoder and decoder.
 
-Pre-norm transformer blocks (Dosovitskiy et al., ICLR 2021; Weinzaepfel et al., CroCo v2, ICCV 2023). The names of the
-parameters and the order of the operations are those of a CroCo v2 state dict, so that one can be loaded as it is.
+Pre-norm transformer blocks (Dosovitskiy et al., ICLR 2021), with the operations in the order of Weinzaepfel et al.,
+CroCo v2, ICCV 2023.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Rotation = tuple[Tensor, Tensor]
 
 
 def rotary_table(height: int, width: int, head_dim: int, base: float, device: torch.device | None = None) -> Rotation:
-    """Cosines and sines [T,head_dim], float32, for the T = height x width cells of a grid, row by row.
+    """Return cosines and sines [T,head_dim], float32, for the T = height x width cells of a grid, row by row.
 
     The first half of the channels turns with the row y, the second with the column x. Within a half of D channels,
     channels k and k + D/2 form a plane that turns by position * base^(-2k/D) (Su et al., RoFormer, 2021).

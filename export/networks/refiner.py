@@ -1,4 +1,4 @@
-"""The refiner: from the render at the current pose to the query, a flow and how far to trust it (Co-op, stage 2).
+"""Predicts the flow from the render at the current pose to the query, and how far to trust it (Co-op, stage 2).
 
 Matching comes first: the similarities of the rendered image's decoded tokens and the query's tokens give an expected
 position (soft-argmax) per patch, hence a flow; fine matching, where there is any, makes it one per cell of 8 pixels; a
@@ -24,7 +24,7 @@ from export.networks.trunk import Matcher, OffsetHead, Trunk, grid_of
 
 
 class RefinerOutput(NamedTuple):
-    """H = W = S / stride; float32."""
+    """Outputs of the refiner, float32; H = W = S / stride."""
 
     flow: Tensor  # [N,2,H,W] pixels (x, y), rendered -> query
     scale: Tensor  # [N,1,H,W] Laplace scale b, pixels
@@ -36,12 +36,12 @@ class RefinerOutput(NamedTuple):
 
 
 def cell_pixels(stride: int) -> slice:
-    """The pixels that the output cells stand for, along one axis of the S x S image."""
+    """Return the pixels that the output cells stand for, along one axis of the S x S image."""
     return slice(stride // 2, None, stride)
 
 
 class RefinerNet(nn.Module):
-    """Both crops through one encoder; the rendered image's tokens attend to the query's."""
+    """The refiner: both crops pass one encoder, and the rendered image's tokens attend to the query's."""
 
     role = "refiner"
 
@@ -72,9 +72,9 @@ class RefinerNet(nn.Module):
             last.bias.zero_()
 
     def forward(self, query: Tensor, render: Tensor, chosen: Tensor | None = None) -> RefinerOutput:
-        """Crops of the image and renders [N,3,S,S], float32 RGB in [0, 1], by the same virtual camera.
+        """Compare crops of the image with renders, both [N,3,S,S] float32 RGB in [0, 1], by the same virtual camera.
 
-        chosen: where fine matching shall look instead of at what is most similar, see ``fine.expected_match``.
+        chosen: where fine matching looks instead of at what is most similar, see ``fine.expected_match``.
         """
         if query.shape != render.shape:
             raise InputError(f"render: wanted the query's shape {list(query.shape)}, got {list(render.shape)}")
@@ -92,7 +92,7 @@ class RefinerNet(nn.Module):
         return self._outputs(raw, coarse_flow, logits, fine)
 
     def confidence(self, out: RefinerOutput) -> Tensor:
-        """W = certainty * sensitivity * P_R with P_R = 1 - exp(-R / b), [N,1,H,W].
+        """Return W = certainty * sensitivity * P_R with P_R = 1 - exp(-R / b), [N,1,H,W].
 
         The certainty is detached: the pose must not teach what is visible. P_R is the probability that the error along
         one axis is below R if errors are Laplace distributed with scale b.
@@ -101,15 +101,15 @@ class RefinerNet(nn.Module):
         return out.certainty_logit.detach().sigmoid() * out.sensitivity * flow_probability
 
     def export_outputs(self, query: Tensor, render: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The bundle's ``refiner``: flow, scale, certainty, sensitivity."""
+        """Return flow, scale, certainty and sensitivity: the bundle's ``refiner``."""
         return self.exported(self(query, render))
 
     def exported(self, out: RefinerOutput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The part of ``out`` that ``export_outputs`` gives."""
+        """Return the part of ``out`` that ``export_outputs`` gives."""
         return out.flow, out.scale, out.certainty_logit.sigmoid(), out.sensitivity
 
     def _match(self, decoded: Tensor, memory: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Flow per patch [N,2,rows,columns], pixels, and the similarities [N,T,T]."""
+        """Return the flow per patch [N,2,rows,columns], pixels, and the similarities [N,T,T]."""
         rows, columns = grid
         logits = self.matcher(decoded, memory)
         probability = functional.softmax(logits, dim=-1)

@@ -1,4 +1,4 @@
-"""The selector: one score per refined hypothesis, from the query and the render at that pose (Co-op, stage 3)."""
+"""Scores a refined hypothesis from the query and the render at its pose (Co-op, stage 3)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SelectorNet(nn.Module):
         self.out = nn.Linear(dim, 1)
 
     def forward(self, query: Tensor, render: Tensor) -> Tensor:
-        """Crops of the image and renders [N,3,S,S], float32 RGB in [0, 1] -> logits [N]."""
+        """Return the logits [N] of crops of the image and renders, both [N,3,S,S] float32 RGB in [0, 1]."""
         if query.shape != render.shape:
             raise InputError(f"render: wanted the query's shape {list(query.shape)}, got {list(render.shape)}")
         memory, tokens = self.trunk.encode(torch.cat([query, render])).chunk(2)
@@ -37,5 +37,5 @@ class SelectorNet(nn.Module):
         return self.out(functional.gelu(self.hidden(pooled)))[:, 0].float()
 
     def export_outputs(self, query: Tensor, render: Tensor) -> Tensor:
-        """The bundle's ``selector``: score [N] in [0, 1]."""
+        """Return the scores [N] in [0, 1]: the bundle's ``selector``."""
         return self(query, render).sigmoid()

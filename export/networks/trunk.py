@@ -1,4 +1,4 @@
-"""The trunk of every role: patch embedding, ViT encoder, and the decoder in which one image's tokens read the other's.
+"""Defines the trunk of every role: patch embedding, ViT encoder, and the decoder in which tokens read another image's.
 
 Images are [N,3,H,W] float32 RGB in [0, 1]; the normalisation is inside. Tokens are [N,T,D], T = (H/16)(W/16), row
 by row.
@@ -67,7 +67,7 @@ class ConvStem(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Encoder and decoder; the parameters bear the names of a CroCo v2 state dict."""
+    """Encoder and decoder that all roles share."""
 
     rgb_mean: Tensor
     rgb_std: Tensor
@@ -92,11 +92,11 @@ class Trunk(nn.Module):
         _initialise_trunk(self)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Image [N,3,H,W] -> tokens [N,T,decoder_dim], ready for ``decode`` on either side. Raises InputError."""
+        """Turn images [N,3,H,W] into tokens [N,T,decoder_dim], for ``decode`` on either side. Raises InputError."""
         return self.encode_with_maps(image)[0]
 
     def encode_with_maps(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """As ``encode``, with the maps of the stem (see ``ConvStem``; a linear one has none). Raises InputError."""
+        """Return what ``encode`` does, and the maps of the stem (see ``ConvStem``; a linear one has none)."""
         patch = self.config.patch_size
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % patch or image.shape[3] % patch:
             raise InputError(f"image: wanted [N,3,H,W] with sides a multiple of {patch}, got {list(image.shape)}")
@@ -168,7 +168,7 @@ class OffsetHead(nn.Module):
 
 
 def grid_of(tokens: Tensor) -> tuple[int, int]:
-    """(rows, columns) of the square image that gave tokens [N,T,D]. Raises InputError if T is not a square."""
+    """Return (rows, columns) of the square image that gave tokens [N,T,D]. Raises InputError if T is not a square."""
     count = int(tokens.shape[1])
     side = round(count**0.5)
     if side * side != count:
@@ -177,17 +177,17 @@ def grid_of(tokens: Tensor) -> tuple[int, int]:
 
 
 def start_small(layer: nn.Linear) -> None:
-    """Outputs near zero at first: a head that starts with large errors sends noise through the whole trunk."""
+    """Let outputs be near zero at first: a head that starts with large errors sends noise through the whole trunk."""
     nn.init.normal_(layer.weight, std=0.01)
 
 
 def _full(x: Tensor) -> Tensor:
-    """At least float32: under autocast the branches of a block are bfloat16, their sum must not be."""
+    """Return x in float32 at least: under autocast the branches of a block are bfloat16, their sum must not be."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _initialise_linear(module: nn.Module) -> None:
-    """A quarter of the variance that would keep that of the input; zero biases. Convolutions keep PyTorch's start."""
+    """Draw a linear layer's weights with a quarter of the variance that would keep the input's; zero its biases."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.5 / math.sqrt(module.in_features))
         nn.init.zeros_(module.bias)
@@ -195,7 +195,7 @@ def _initialise_linear(module: nn.Module) -> None:
 
 @torch.no_grad()
 def _initialise_trunk(trunk: Trunk) -> None:
-    """So that tokens of patches that look alike are alike from the first step on, at every depth.
+    """Start the trunk so that tokens of patches that look alike are alike from the first step on, at every depth.
 
     Random projections everywhere bury what a patch shows under what all patches share, and matching then has to be
     discovered: the first thousands of pairs teach where objects tend to lie, no more. Hence residual branches that

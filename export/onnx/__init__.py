@@ -1,1 +1,1 @@
-"""From checkpoints to a model bundle: tracing, simplification, FP16, manifest."""
+"""Turns checkpoints into a model bundle: tracing, simplification, FP16, manifest."""

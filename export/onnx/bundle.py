@@ -1,4 +1,4 @@
-"""Checkpoints -> a model bundle: one ONNX graph per role and the manifest, or nothing at all."""
+"""Turns checkpoints into a model bundle: one ONNX graph per role and the manifest, or nothing at all."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ from coop_edge.runtime.bundle import (
     write_manifest,
 )
 from export.data.pairs import TEMPLATE
-from export.networks import Net
+from export.networks import Net, RefinerNetConfig
 from export.onnx.checks import checked
 from export.onnx.precision import to_half
-from export.onnx.provenance import Provenance, completed
 from export.onnx.trace import GRAPHS, specs_of, trace
-from export.shards import digest_of, networks_in
 from export.train.checkpoint import Checkpoint, load_network, read_metadata
 
 Verify = Callable[[Path], Mapping[str, Any]]
@@ -56,7 +54,6 @@ def export_bundle(
     force: bool = False,
     verify: Verify | None = None,
     progress: Callable[[str], None] | None = None,
-    unstated: Provenance | None = None,
 ) -> Bundle:
     """Write the bundle ``out`` from network files, or folders of them: one coarse, one refiner, maybe a selector.
 
@@ -64,8 +61,6 @@ def export_bundle(
     replace the bundle that is there; its notes (files that are neither graphs, plans nor manifests) stay. verify:
     called with the folder of the finished bundle before it gets its name; what it returns is kept in the manifest, and
     an exception from it means that nothing is written. progress: called with the role that is being exported.
-    unstated: licences, hardware and commit (``code``) of networks whose files do not say theirs, as those of earlier
-    versions.
 
     Everything is written beside ``out`` and moved at the end. Raises InputError (roles missing, doubled or of sizes
     that cannot go together, a weight that FP16 cannot hold, ``out`` exists), ConfigError (a checkpoint of a newer
@@ -77,16 +72,17 @@ def export_bundle(
     out = Path(out)
     _check_target(out, force)
     nets = [load_network(source.path, role)[0] for role, source in sources.items()]
-    trunk = sources["coarse"].info.config.trunk
+    trunk, refiner = sources["coarse"].info.config.trunk, sources["refiner"].info.config
+    assert isinstance(refiner, RefinerNetConfig)
     plan = Bundle(  # checked before the graphs are made, which takes a while
         folder=out,
         name=name,
         version=version,
         licence=licence,
-        training={role: _training(source, unstated or Provenance()) for role, source in sources.items()},
+        training={role: _training(source) for role, source in sources.items()},
         input_size=trunk.image_size,
         patch_size=trunk.patch_size,
-        radius_px=sources["refiner"].info.config.radius_px,
+        radius_px=refiner.radius_px,
         template=TEMPLATE,
         networks={role: _planned(net, role, precision, out) for net in nets for role in GRAPHS[net.role]},
     )
@@ -101,7 +97,7 @@ def export_bundle(
 
 
 def find_sources(checkpoints: Sequence[str | Path]) -> dict[str, Source]:
-    """The checkpoints by role, as their files say; ``checkpoints`` are network files or folders that hold some.
+    """Return the checkpoints by role, as their files say; ``checkpoints`` are network files or folders that hold some.
 
     Raises InputError: no file, roles missing or doubled, crops or patches of different sizes. ConfigError: a file of a
     newer version.
@@ -133,13 +129,13 @@ def find_sources(checkpoints: Sequence[str | Path]) -> dict[str, Source]:
 def _files(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
-    if files := networks_in(given):
+    if files := sorted(given.glob("*.safetensors")):
         return files
     raise InputError(f"checkpoint {given}: a folder without a .safetensors file; wanted one that training wrote")
 
 
 def _planned(net: Net, role: str, precision: str, folder: Path) -> Network:
-    """A graph that is not there yet."""
+    """Describe a graph that is not there yet."""
     return Network(role, folder / f"{role}.onnx", "0" * 64, precision, *specs_of(net, role))
 
 
@@ -162,9 +158,9 @@ def _write_graphs(
     return networks
 
 
-def _training(source: Source, unstated: Provenance) -> dict[str, Any]:
-    """Where the weights of a checkpoint come from, as plain data."""
-    p = completed(source.info.provenance, unstated)
+def _training(source: Source) -> dict[str, Any]:
+    """State where the weights of a checkpoint come from, as plain data."""
+    p = source.info.provenance
     return {
         "data": p.data,
         "licences": dict(p.licences),
@@ -174,7 +170,7 @@ def _training(source: Source, unstated: Provenance) -> dict[str, Any]:
         "seed": p.seed,
         "minutes": round(p.minutes, 2),
         "hardware": p.hardware,
-        "checkpoint_sha256": digest_of(source.path),
+        "checkpoint_sha256": sha256_of(source.path),
         "network": source.info.config.to_dict(),
     }
 
@@ -192,7 +188,7 @@ def _check_target(out: Path, force: bool) -> None:
 
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out``, gone at the end if it is still there."""
+    """Make a folder beside ``out`` that is removed at the end if it is still there."""
     folder = out.with_name(f".{out.name[:40]}.{uuid4().hex[:8]}.tmp")
     try:
         folder.mkdir(parents=True)

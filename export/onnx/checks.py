@@ -1,4 +1,4 @@
-"""What has to hold of a graph before it becomes part of a bundle; the runtime and TensorRT rely on it."""
+"""Checks what has to hold of a graph before it becomes part of a bundle; the runtime and TensorRT rely on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNWANTED = ("Attention", "RotaryEmbedding", "Constant", "Identity", "If", "Loop"
 def checked(
     model: ModelProto, role: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], precision: str
 ) -> ModelProto:
-    """The model with the type and shape of every tensor recorded, after all checks; inference is strict.
+    """Return the model with the type and shape of every tensor recorded, after all checks; inference is strict.
 
     Raises BundleError that names the role, the node or tensor, what was found and what was wanted.
     """
@@ -89,7 +89,7 @@ def _check_values(model: ModelProto, role: str) -> None:
 
 
 def _recorded(value: ValueInfoProto) -> tuple[tuple[int | None, ...], str]:
-    """Shape and NumPy dtype that are recorded of a tensor; sides that are not numbers are None."""
+    """Return the shape and NumPy dtype that are recorded of a tensor; sides that are not numbers are None."""
     tensor = value.type.tensor_type
     shape = tuple(side.dim_value if side.HasField("dim_value") else None for side in tensor.shape.dim)
     return shape, helper.tensor_dtype_to_np_dtype(tensor.elem_type).name

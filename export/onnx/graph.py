@@ -1,4 +1,4 @@
-"""An ONNX graph that can be edited: nodes in topological order, constants as arrays by name."""
+"""Holds an ONNX graph that can be edited: nodes in topological order, constants as arrays by name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Graph:
                 self.nodes.append(NodeProto.FromString(node.SerializeToString()))
 
     def model(self) -> ModelProto:
-        """The model, with constants as initialisers in the order of their first use."""
+        """Return the model, with constants as initialisers in the order of their first use."""
         used = dict.fromkeys(name for node in self.nodes for name in node.input if name in self.constants)
         used |= dict.fromkeys(v.name for v in self.outputs if v.name in self.constants)
         tensors = [numpy_helper.from_array(np.asarray(self.constants[n], order="C"), n) for n in used]
@@ -47,11 +47,11 @@ class Graph:
         return {v.name for v in self.outputs}
 
     def producers(self) -> dict[str, NodeProto]:
-        """The node that makes each tensor; inputs and constants have none."""
+        """Return the node that makes each tensor; inputs and constants have none."""
         return {name: node for node in self.nodes for name in node.output if name}
 
     def consumers(self) -> dict[str, list[NodeProto]]:
-        """The nodes that read each tensor."""
+        """Return the nodes that read each tensor."""
         found: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(node.input):
@@ -85,7 +85,7 @@ class Graph:
         self.constants = {name: value for name, value in self.constants.items() if name in needed}
 
     def rename(self) -> None:
-        """Names by one rule: nodes /module/path/Operator, tensors after their node, constants after their first reader.
+        """Name nodes /module/path/Operator, tensors after their node, constants after their first reader.
 
         Parameters keep theirs, as do inputs and outputs. Equal constants that are no parameters become one.
         """
@@ -114,21 +114,21 @@ class Graph:
         self.constants = constants | {n: v for n, v in self.constants.items() if n in kept}
 
     def element_types(self) -> dict[str, int]:
-        """``TensorProto`` element type of every tensor, by strict inference. Raises onnx's InferenceError."""
+        """Infer the ``TensorProto`` element type of every tensor, strictly. Raises onnx's InferenceError."""
         model = onnx.shape_inference.infer_shapes(self.model(), check_type=True, strict_mode=True)
         types = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in self.constants.items()}
         return types | {v.name: v.type.tensor_type.elem_type for v in tensors_of(model)}
 
 
 def tensors_of(model: ModelProto) -> Iterator[ValueInfoProto]:
-    """What the model records of its inputs, of the tensors between its nodes, and of its outputs."""
+    """Return what the model records of its inputs, of the tensors between its nodes, and of its outputs."""
     yield from model.graph.input
     yield from model.graph.value_info
     yield from model.graph.output
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
-    """Value of an attribute of a node."""
+    """Return the value of an attribute of a node."""
     for item in node.attribute:
         if item.name == name:
             return helper.get_attribute_value(item)

@@ -1,4 +1,4 @@
-"""FP16 inside an ONNX graph: which nodes compute in half precision, and the casts around them.
+"""Turns an ONNX graph to FP16: which nodes compute in half precision, and the casts around them.
 
 TensorRT 11 builds strongly typed networks alone, so a graph has to say itself what is half. This is done on the graph,
 not in PyTorch: the rules stand in one table whatever the network, a trace under autocast would round the similarities
@@ -62,7 +62,7 @@ def to_half(graph: Graph) -> Graph:
 
 
 def _chosen(graph: Graph) -> set[int]:
-    """``id`` of the nodes that compute in FP16."""
+    """Return the ``id`` of the nodes that compute in FP16."""
     types, producers, consumers = graph.element_types(), graph.producers(), graph.consumers()
     half: set[int] = set()
 
@@ -74,7 +74,7 @@ def _chosen(graph: Graph) -> set[int]:
         if node.op_type in PRODUCTS:
             chosen = bool(_PRODUCT_SCOPES.match(node.name))
         elif node.op_type in ELEMENTWISE:
-            chosen = all(map(is_half, data)) and (_ELEMENTWISE_SCOPES.match(node.name) or _is_bias(node, graph))
+            chosen = all(map(is_half, data)) and bool(_ELEMENTWISE_SCOPES.match(node.name) or _is_bias(node, graph))
         else:  # a sibling that reads the tensor in FP32 has it cast already
             siblings = [n for name in data for n in consumers[name] if n.op_type not in (*PRODUCTS, *MOVES)]
             chosen = node.op_type in MOVES and all(map(is_half, data)) and not siblings
@@ -90,12 +90,12 @@ def _chosen(graph: Graph) -> set[int]:
 
 
 def _data(node: NodeProto) -> list[str]:
-    """The inputs that hold what is computed with, not shapes or indices."""
+    """Return the inputs that hold what is computed with, not shapes or indices."""
     return [name for name in node.input[: _ACTIVATIONS.get(node.op_type)] if name]
 
 
 def _is_bias(node: NodeProto, graph: Graph) -> bool:
-    """Whether the node adds a parameter vector to the product of the same layer."""
+    """Tell whether the node adds a parameter vector to the product of the same layer."""
     constants = [name for name in node.input if name in graph.constants]
     if node.op_type != "Add" or len(constants) != 1 or graph.constants[constants[0]].ndim != 1:
         return False
@@ -132,7 +132,7 @@ def _cast(graph: Graph, half: set[int]) -> None:
 
 
 def _store_in_half(graph: Graph) -> None:
-    """Weights of products in FP32 become FP16 constants and a cast; those that FP16 cannot hold stay as they are.
+    """Store weights of FP32 products as FP16 constants and a cast; those that FP16 cannot hold stay as they are.
 
     Biases stay: they are small, and added to a sum in FP32.
     """
@@ -152,7 +152,7 @@ def _store_in_half(graph: Graph) -> None:
 
 
 def _cast_of(name: str, to_half: bool, made: dict[str, NodeProto], nodes: list[NodeProto]) -> str:
-    """Name of the cast of a tensor, which is made where it is first needed."""
+    """Return the name of the cast of a tensor, which is made where it is first needed."""
     kind, element = ("fp16", TensorProto.FLOAT16) if to_half else ("fp32", TensorProto.FLOAT)
     if name not in made:
         made[name] = helper.make_node("Cast", [name], [f"{name}/{kind}"], f"{name}/Cast", to=element)
@@ -161,12 +161,12 @@ def _cast_of(name: str, to_half: bool, made: dict[str, NodeProto], nodes: list[N
 
 
 def _fits(value: np.ndarray[Any, Any]) -> bool:
-    """Whether FP16 holds all values; False for NaN too."""
+    """Tell whether FP16 holds all values; False for NaN too."""
     return bool(np.abs(value).max(initial=0.0) <= _HALF_MAX)
 
 
 def _half_constant(graph: Graph, name: str, keep: bool) -> str:
-    """Name of the FP16 values of a constant; under another name if FP32 nodes read it too."""
+    """Return the name of the FP16 values of a constant; another name if FP32 nodes read it too."""
     target = f"{name}/fp16" if keep else name
     value = graph.constants[name]
     if value.dtype == np.float16 or (keep and target in graph.constants):

@@ -1,4 +1,4 @@
-"""A traced graph made tidy: what depends on shapes alone becomes constant, and what does nothing goes.
+"""Tidies a traced graph: what depends on shapes alone becomes constant, and what does nothing goes.
 
 The trace computes every shape, position and rotary table anew in each run, from ``Shape`` nodes: two thirds of its
 nodes. Only the batch axis is dynamic, so nearly all of it is constant. Which tensors depend on shapes alone is read off
@@ -29,14 +29,14 @@ _Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class _Probe:
-    """What a run at one batch size showed: values of tensors that depend on shapes alone, shapes of the others."""
+    """Results of a run at one batch size: values of tensors that depend on shapes alone, shapes of the others."""
 
     values: Mapping[str, np.ndarray]
     shapes: Mapping[str, _Shape]
 
 
 def simplify(model: ModelProto) -> Graph:
-    """The tidy graph of a traced model of standard operators, batch axis first in every input.
+    """Return the tidy graph of a traced model of standard operators, batch axis first in every input.
 
     Raises BundleError if a shape depends on the batch in another way than along one axis.
     """
@@ -56,7 +56,7 @@ def simplify(model: ModelProto) -> Graph:
 
 
 def _inline(graph: Graph, node: NodeProto) -> None:
-    """Equal parameters come as one constant and identities: give every name its own reference to the values."""
+    """Give every name its own reference to its values: equal parameters come as one constant and identities."""
     source = node.input[0]
     if source in graph.constants and node.output[0] not in graph.output_names:
         graph.constants[node.output[0]] = graph.constants[source]
@@ -66,7 +66,7 @@ def _inline(graph: Graph, node: NodeProto) -> None:
 
 
 def _fold_normalisations(graph: Graph) -> None:
-    """Batch normalisation by fixed statistics is a factor and a summand per channel: the convolution's own from now."""
+    """Fold batch normalisation by fixed statistics (a factor and a summand per channel) into the convolution."""
     producers, consumers = graph.producers(), graph.consumers()
     for node in [n for n in graph.nodes if n.op_type == "BatchNormalization"]:
         source, target = node.input[0], node.output[0]
@@ -85,7 +85,7 @@ def _fold_normalisations(graph: Graph) -> None:
 
 
 def _shape_derived(graph: Graph) -> set[str]:
-    """Names of the tensors that no input's values reach, constants not among them."""
+    """Return the names of the tensors that no input's values reach, constants not among them."""
     derived: set[str] = set()
     for node in graph.nodes:
         inputs = [name for name in node.input if name]
@@ -126,7 +126,7 @@ def _run(graph: Graph, derived: set[str]) -> tuple[_Probe, _Probe]:
 
 
 def _fold(graph: Graph, derived: set[str], probes: tuple[_Probe, _Probe]) -> None:
-    """What is the same at both batch sizes becomes constant; its nodes go."""
+    """Make what is the same at both batch sizes constant, and drop its nodes."""
     first, second = (p.values for p in probes)
     same = {n for n in derived if first[n].shape == second[n].shape and np.array_equal(first[n], second[n])}
     names = _parameter_names(graph)
@@ -141,7 +141,7 @@ def _fold(graph: Graph, derived: set[str], probes: tuple[_Probe, _Probe]) -> Non
 
 
 def _parameter_names(graph: Graph) -> dict[str, str]:
-    """Transposed weights keep the name of the parameter, where nothing else uses it."""
+    """Let transposed weights keep the name of the parameter, where nothing else uses it."""
     consumers = graph.consumers()
     found = {}
     for node in graph.nodes:
@@ -152,12 +152,13 @@ def _parameter_names(graph: Graph) -> dict[str, str]:
 
 
 def _fix_shapes(graph: Graph, probes: tuple[_Probe, _Probe]) -> None:
-    """Constant shapes for Reshape, Expand and Resize."""
+    """Make the shapes of Reshape, Expand and Resize constant."""
     for node in graph.nodes:
         if node.op_type not in ("Reshape", "Expand", "Resize"):
             continue
-        given = tuple(p.shapes[node.input[0]] for p in probes)
-        made = tuple(p.shapes[node.output[0]] for p in probes)
+        first, second = (p.shapes for p in probes)
+        given = first[node.input[0]], second[node.input[0]]
+        made = first[node.output[0]], second[node.output[0]]
         if node.op_type == "Resize":
             if len(node.input) > 3 and node.input[3]:
                 factors = [1.0 if a != b else _factor(g, a) for g, a, b in zip(given[0], *made, strict=True)]
@@ -201,7 +202,7 @@ def _expand_target(node: NodeProto, given: tuple[_Shape, _Shape], made: tuple[_S
 
 
 def _factor(given: int, made: int) -> float:
-    """The factor by which ``floor(given * factor)`` is ``made`` in float32."""
+    """Return the factor by which ``floor(given * factor)`` is ``made`` in float32."""
     factor = np.float32(made / given)
     while int(np.floor(np.float32(given) * factor)) < made:
         factor = np.nextafter(factor, np.float32(np.inf))
@@ -209,7 +210,7 @@ def _factor(given: int, made: int) -> float:
 
 
 def _fill(graph: Graph, derived: set[str], probes: tuple[_Probe, _Probe]) -> None:
-    """Tensors of one value everywhere and N rows: a scalar where it is broadcast anyway, else a ConstantOfShape."""
+    """Replace tensors of one value and N rows by a scalar where it is broadcast anyway, else by a ConstantOfShape."""
     needed = {name for node in graph.nodes if not derived.issuperset(node.output) for name in node.input}
     consumers = graph.consumers()
     for name in sorted((needed | graph.output_names) & derived - set(graph.constants)):
@@ -225,7 +226,7 @@ def _fill(graph: Graph, derived: set[str], probes: tuple[_Probe, _Probe]) -> Non
 
 
 def _broadcasts(node: NodeProto, name: str, shape: _Shape, probe: _Probe) -> bool:
-    """Whether the node gives the same with a scalar: another input has the whole shape already."""
+    """Tell whether the node gives the same with a scalar: another input has the whole shape already."""
     others = [probe.shapes[other] for other in node.input if other and other != name]
     return node.op_type in _BROADCASTING and shape in others and probe.shapes[node.output[0]] == shape
 

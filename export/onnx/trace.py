@@ -1,4 +1,4 @@
-"""From a PyTorch network to the ONNX graphs of its roles, FP32: traced, simplified, checked against the bundle's table.
+"""Turns a PyTorch network into the FP32 ONNX graphs of its roles: traced, simplified, declared as the bundle's table.
 
 The legacy exporter (TorchScript) is used: it makes one LayerNormalization node per norm and takes a second a graph.
 """
@@ -27,14 +27,20 @@ from export.onnx.simplify import simplify
 
 GRAPHS = {"coarse": ("coarse_encoder", "coarse_decoder"), "refiner": ("refiner",), "selector": ("selector",)}
 """Roles of the graphs that the network of a checkpoint's role gives."""
-_METHODS = {"coarse_encoder": "encode", "coarse_decoder": "decode"}
+METHODS = {
+    "coarse_encoder": "encode",
+    "coarse_decoder": "decode",
+    "refiner": "export_outputs",
+    "selector": "export_outputs",
+}
+"""Method of the network that each graph computes."""
 _BATCH = 2
 
 Specs = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
 def specs_of(net: Net, role: str) -> Specs:
-    """Inputs and outputs of a role's graph at the size that the network was trained at."""
+    """Return the inputs and outputs of a role's graph at the size that the network was trained at."""
     trunk = net.config.trunk
     return specs(
         role,
@@ -46,7 +52,7 @@ def specs_of(net: Net, role: str) -> Specs:
 
 
 def trace(net: Net, role: str) -> Graph:
-    """The FP32 graph of a role ("coarse_encoder", "coarse_decoder", "refiner", "selector"); only N is dynamic.
+    """Return the FP32 graph of a role ("coarse_encoder", "coarse_decoder", "refiner", "selector"); only N is dynamic.
 
     Inputs and outputs are those of the bundle's table. The network is put into eval mode and traced on the CPU. Raises
     InputError if it cannot have the role, BundleError if the graph depends on N in a way that cannot be exported.
@@ -54,7 +60,7 @@ def trace(net: Net, role: str) -> Graph:
     if role not in GRAPHS[net.role]:
         raise InputError(f"a {net.role} network gives the graphs {', '.join(GRAPHS[net.role])}, not {role}")
     inputs, outputs = specs_of(net, role)
-    model = _trace(net.eval(), _METHODS.get(role, "export_outputs"), inputs, outputs)
+    model = _trace(net.eval(), METHODS[role], inputs, outputs)
     graph = simplify(model)
     graph.rename()
     graph.name = role
@@ -79,7 +85,7 @@ def _trace(
         torch.onnx.export(
             net,
             examples,
-            buffer,
+            buffer,  # type: ignore[arg-type]
             input_names=names[0],
             output_names=names[1],
             opset_version=OPSET,
@@ -92,7 +98,7 @@ def _trace(
 
 @contextmanager
 def _forward_is(net: nn.Module, method: str) -> Iterator[None]:
-    """Calls of the network mean another method; calls that this method makes mean ``forward`` as ever.
+    """Let calls of the network mean another method; calls that this method makes mean ``forward`` as ever.
 
     Not a wrapping module: its name would precede those of all nodes and parameters.
     """
@@ -113,27 +119,27 @@ def _forward_is(net: nn.Module, method: str) -> Iterator[None]:
 
 @contextmanager
 def _chunks_split() -> Iterator[None]:
-    """``Tensor.chunk`` as one Split into equal parts, instead of a Slice per part with bounds computed from Shape."""
+    """Export ``Tensor.chunk`` as one Split into equal parts, instead of a Slice per part with bounds from Shape."""
 
     def chunk(g: Any, x: Any, chunks: int, dim: int) -> Any:
         return g.op("Split", x, axis_i=dim, num_outputs_i=chunks, outputs=chunks)
 
-    torch.onnx.register_custom_op_symbolic("prim::ConstantChunk", chunk, OPSET)
+    torch.onnx.register_custom_op_symbolic("prim::ConstantChunk", chunk, OPSET)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.onnx.unregister_custom_op_symbolic("prim::ConstantChunk", OPSET)
+        torch.onnx.unregister_custom_op_symbolic("prim::ConstantChunk", OPSET)  # type: ignore[attr-defined]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the notes that sizes become constants, which is wanted here, and that this exporter is the old one."""
+    """Silence the notes that sizes become constants, which is wanted here, and that this exporter is the old one."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", UserWarning)
             yield

@@ -1,1 +1,1 @@
-"""Training: losses, the loop, checkpoints, and figures on held-out pairs."""
+"""Trains the networks: losses, the loop, checkpoints, and figures on held-out pairs."""

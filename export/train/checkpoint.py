@@ -1,42 +1,27 @@
-"""Networks on disk: a safetensors file that says what it is, and a folder from which training goes on.
+"""Reads and writes networks: a safetensors file that says what it is, and the state from which training resumes.
 
-A network file holds the weights (EMA) and, as JSON in its metadata, the role, the configuration and where the weights
-come from. It is rebuilt from the file alone, or from a set of small ones: a path may be a shard's (``export.shards``).
-A training folder holds that file, and ``training_state.pt`` with the raw weights, the optimiser and the random
-generator.
+A network file holds the (averaged) weights and, as JSON in its metadata, the role, the configuration and the provenance
+of the weights; the network is rebuilt from the file alone. A training folder holds that file, and
+``training_state.pt`` with the raw weights, the optimiser and the random generator.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from coop_edge.base.files import atomic_write
 from coop_edge.errors import ConfigError, InputError
-from export.networks import CONFIGS, Net, NetConfig, RefinerNet, SelectorNet, build
-from export.onnx.provenance import Provenance, code_version
-from export.shards import LIMIT, metadata_of, read_tensors, shards_of, write_shards
-
-__all__ = [
-    "Checkpoint",
-    "Provenance",
-    "code_version",
-    "load_network",
-    "load_state",
-    "parameters_of",
-    "read_metadata",
-    "save_network",
-    "save_sharded",
-    "save_state",
-    "start_from",
-]
+from export.networks import CONFIGS, Net, NetConfig, build
+from export.train.provenance import Provenance
 
 SCHEMA = 1
 _KEY = "coop_edge"
@@ -57,36 +42,24 @@ def save_network(
     """Write a network file atomically; ``weights`` (an EMA's, say) take the place of the network's own."""
     state = net.state_dict() if weights is None else weights
     tensors = {name: value.detach().to("cpu").contiguous() for name, value in state.items()}
-    with atomic_write(path) as file:
-        file.write(save(tensors, _metadata(net, provenance)))
-
-
-def save_sharded(
-    folder: str | Path,
-    net: Net,
-    provenance: Provenance,
-    weights: Mapping[str, Tensor] | None = None,
-    limit: int = LIMIT,
-) -> list[Path]:
-    """As ``save_network``, in shards of at most ``limit`` bytes that take the place of the role's older ones."""
-    state = net.state_dict() if weights is None else weights
-    return write_shards(folder, net.role, provenance.step, state, _metadata(net, provenance), limit)
-
-
-def _metadata(net: Net, provenance: Provenance) -> dict[str, str]:
     content = {"schema": SCHEMA, "role": net.role, "config": net.config.to_dict(), "provenance": asdict(provenance)}
-    return {_KEY: json.dumps(content, allow_nan=False)}
+    with atomic_write(path) as file:
+        file.write(save(tensors, {_KEY: json.dumps(content, allow_nan=False)}))
 
 
 def read_metadata(path: str | Path) -> Checkpoint:
-    """What is in a network file, without its weights. Raises InputError if it is not one, ConfigError if too new.
+    """Read what a network file says about itself, without its weights.
 
-    Files of earlier versions say less of their provenance; what they do not say has its default.
+    Raises InputError if the file is not a network file, ConfigError if it is of another version.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"checkpoint {path}: no such file")
-    text = metadata_of(shards_of(path)[0]).get(_KEY)
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except SafetensorError as error:
+        raise InputError(f"checkpoint {path}: not a safetensors file: {error}") from None
     if text is None:
         raise InputError(f"checkpoint {path}: a safetensors file, but none that this project wrote (no {_KEY!r} entry)")
     data = json.loads(text)
@@ -94,13 +67,11 @@ def read_metadata(path: str | Path) -> Checkpoint:
         raise ConfigError(f"checkpoint {path}: schema {data.get('schema')!r}, this version reads {SCHEMA}")
     if data["role"] not in CONFIGS:
         raise ConfigError(f"checkpoint {path}: unknown role {data['role']!r}; known are {', '.join(CONFIGS)}")
-    known = {f.name for f in fields(Provenance)}
-    provenance = Provenance(**{k: v for k, v in data["provenance"].items() if k in known})
-    return Checkpoint(data["role"], CONFIGS[data["role"]].from_dict(data["config"]), provenance)
+    return Checkpoint(data["role"], CONFIGS[data["role"]].from_dict(data["config"]), Provenance(**data["provenance"]))
 
 
 def load_network(path: str | Path, role: str | None = None) -> tuple[Net, Checkpoint]:
-    """The network of a file, in eval mode, and what the file says.
+    """Return the network of a file, in eval mode, and what the file says about itself.
 
     Raises InputError if the file is none of ours, holds another role than ``role``, or its tensors do not fit.
     """
@@ -112,24 +83,26 @@ def load_network(path: str | Path, role: str | None = None) -> tuple[Net, Checkp
         )
     net = build(info.config)
     try:
-        net.load_state_dict(read_tensors(path), strict=True)
+        net.load_state_dict(load_file(path), strict=True)
     except RuntimeError as error:
         raise InputError(f"checkpoint {path}: its tensors do not fit its configuration: {error}") from None
     return net.eval(), info
 
 
-def start_from(net: RefinerNet | SelectorNet, path: str | Path) -> list[str]:
-    """Copy what a network of another role shares with ``net`` (trunk, matcher, offset head); returns the names copied.
+def start_from(net: Net, path: str | Path) -> list[str]:
+    """Copy a network file's weights into ``net``; returns the names of the tensors copied.
 
-    The trunk must fit whole. Raises InputError.
+    Of another role's network, what both share is copied: trunk, matcher and offset head. Raises InputError if the file
+    is not a network file, or if its trunk does not fit.
     """
     source, info = load_network(path)
     theirs, own = source.state_dict(), net.state_dict()
-    shared = [k for k in own if k in theirs and k.split(".")[0] in ("trunk", "matcher", "offset")]
-    trunk = {k for k in own if k.startswith("trunk.")}
+    same = info.role == net.role
+    shared = [k for k in own if k in theirs and (same or k.split(".")[0] in ("trunk", "matcher", "offset"))]
+    needed = {k for k in own if same or k.startswith("trunk.")}
     wrong = [k for k in shared if theirs[k].shape != own[k].shape]
-    if wrong or not trunk <= set(shared):
-        key = (wrong or sorted(trunk - set(shared)))[0]
+    if wrong or not needed <= set(shared):
+        key = (wrong or sorted(needed - set(shared)))[0]
         given = list(theirs[key].shape) if key in theirs else "nothing"
         raise InputError(
             f"--init {path}: its {info.role} network does not fit: {key} wanted {list(own[key].shape)}, got {given}; "
@@ -149,14 +122,14 @@ def save_state(folder: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: str | Path) -> dict[str, Any]:
-    """The state that ``save_state`` wrote, on the CPU. No code in it is run. Raises InputError."""
+    """Read the state that ``save_state`` wrote, onto the CPU. No code in it is run. Raises InputError."""
     path = Path(folder) / STATE_FILE
     if not path.is_file():
-        raise InputError(f"--resume {folder}: holds no {STATE_FILE}")
+        raise InputError(f"--resume {folder}: holds no {STATE_FILE}; wanted the folder of an earlier run")
     loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return loaded
 
 
 def parameters_of(net: nn.Module) -> int:
-    """Number of trained values."""
+    """Count the trained values of a network."""
     return sum(p.numel() for p in net.parameters())

@@ -1,4 +1,4 @@
-"""Training of the coarse network."""
+"""Trains the coarse network: its losses, its held-out pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from export.train.losses import coarse_loss
 from export.train.task import Task
 
 BATCH = 32
-"""Pairs that an evaluation decodes at once."""
+"""Number of pairs that an evaluation decodes at once."""
 
 
 class CoarseTask(Task):
@@ -25,7 +25,6 @@ class CoarseTask(Task):
 
     role = "coarse"
     stream_role = "coarse"
-    key_metric = "class_accuracy"
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         out = model(batch["query"], batch["template"], batch["match_index"])
@@ -40,7 +39,7 @@ class CoarseTask(Task):
 
     @cached_property
     def _held_out(self) -> list[list[CoarseBatch]]:
-        """Pairs as hard as they get, and easy ones; drawn once, the same at every evaluation."""
+        """Draw pairs as hard as they get, and easy ones; once, so that every evaluation has the same."""
         drawn = []
         for hardness in (1.0, 0.0):
             with self.held_out_stream(BATCH, hardness=hardness) as stream:

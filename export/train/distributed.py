@@ -1,4 +1,4 @@
-"""Several processes that train one network: what torchrun sets up, and what they have to agree on.
+"""Lets several processes train one network: what torchrun sets up, and what they have to agree on.
 
 Started alone, a process is a group of one and nothing here does anything.
 """
@@ -19,7 +19,7 @@ from coop_edge.errors import BackendUnavailable
 
 @dataclass(frozen=True)
 class Group:
-    """rank of size processes; ``device`` is this process's own."""
+    """This process's rank among ``size`` processes, and its device."""
 
     rank: int
     size: int
@@ -31,7 +31,7 @@ class Group:
         return self.rank == 0
 
     def wrap(self, net: nn.Module) -> nn.Module:
-        """The network whose backward pass averages gradients over the group.
+        """Return the network whose backward pass averages gradients over the group.
 
         Batch normalisation takes each process's own batch; the running statistics are those of the first process.
         """
@@ -41,7 +41,7 @@ class Group:
         return DistributedDataParallel(net, device_ids=ids)
 
     def largest(self, *values: float) -> tuple[float, ...]:
-        """The largest of each value over the group: the same answer everywhere."""
+        """Return the largest of each value over the group: the same answer everywhere."""
         if self.size == 1:
             return values
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -49,13 +49,16 @@ class Group:
         return tuple(tensor.tolist())
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Wait until all processes are here."""
         if self.size > 1:
             distributed.barrier()
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto", "cpu" or "cuda"; under torchrun each local process has a GPU of its own. Raises BackendUnavailable."""
+    """Return the device of "auto", "cpu" or "cuda"; under torchrun each process has a GPU of its own.
+
+    Raises BackendUnavailable.
+    """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -72,7 +75,7 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def join(device_name: str) -> Iterator[Group]:
-    """The group that torchrun's environment describes (NCCL on GPUs, gloo on CPUs), or a group of one."""
+    """Join the group that torchrun's environment describes (NCCL on GPUs, gloo on CPUs), or a group of one."""
     device = pick_device(device_name)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

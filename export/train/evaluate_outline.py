@@ -16,8 +16,7 @@ from coop_edge.stages.outline import align
 from coop_edge.stages.pairs import Pairs
 from coop_edge.types import Camera
 from export.data.batch import RefinerBatch, take
-from export.data.pairs_refiner import RefinerScene, centres_of
-from export.data.rerender import rerender
+from export.data.rerender import PairRecord, centres_of, rerender
 
 Array = np.ndarray[Any, Any]
 
@@ -35,14 +34,14 @@ class _Views:
     crop of it, so the image ends nowhere.
     """
 
-    def __init__(self, batch: RefinerBatch, scenes: Sequence[RefinerScene]) -> None:
+    def __init__(self, batch: RefinerBatch, scenes: Sequence[PairRecord]) -> None:
         self._batch, self._scenes = batch, scenes
         self.objects = [_Target(c, float(d)) for c, d in zip(centres_of(scenes), batch.diameter, strict=True)]
         size = batch.query.shape[1]
         self.camera = Camera(batch.K[0] if len(batch.K) else np.eye(3), size, size)
 
     def in_sight(self, T: Array, index: Array) -> Array:
-        return np.isfinite(T).all(axis=(1, 2))
+        return np.asarray(np.isfinite(T).all(axis=(1, 2)))
 
     def make(self, T: Array, index: Array) -> Pairs:
         before = take(self._batch, index)
@@ -59,7 +58,7 @@ class _Views:
 
 def aligned_poses(
     batch: RefinerBatch,
-    scenes: Sequence[RefinerScene],
+    scenes: Sequence[PairRecord],
     T_camera_object: Array,
     config: OutlineConfig | None = None,
     covariance: Array | None = None,

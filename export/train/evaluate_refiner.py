@@ -13,8 +13,7 @@ from scipy import stats
 
 from coop_edge.config import OutlineConfig, RefineConfig
 from export.data.batch import RefinerBatch
-from export.data.pairs_refiner import centres_of
-from export.data.rerender import rerender
+from export.data.rerender import centres_of, rerender
 from export.networks import RefinerNet, SelectorNet
 from export.networks.refiner import cell_pixels
 from export.train.evaluate_outline import aligned_poses

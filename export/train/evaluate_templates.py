@@ -16,9 +16,11 @@ from scipy import stats
 from coop_edge.render.cpu import CpuRenderer
 from coop_edge.templates.template_set import template_camera
 from coop_edge.templates.viewpoints import VIEWPOINTS
-from export.data import augment, objects, pairs, scenes, textures
-from export.data.data import PACK_SHARE, PLATES
-from export.data.packs import Pack
+from export.data.pairs import PairGenerator
+from export.data.photo import SUPERSAMPLE
+from export.data.render import HostRenderer
+from export.data.stock import stock_of
+from export.data.supply import DataOptions, ObjectSupply
 from export.networks import CoarseNet
 from export.train.task import to_image
 
@@ -27,6 +29,10 @@ Array = np.ndarray[Any, Any]
 NEAR, FAR = 45.0, 90.0
 """Degrees from the query's direction up to which a template is near, and from which on it is far. Neighbours are 32 to
 36 degrees apart: about six are near, 21 are far; those in between share much of what they show and do not count."""
+
+
+QUERIES_AT_ONCE = 16
+"""Queries that are drawn together."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +57,26 @@ def draw_ranking(
 ) -> Ranking:
     """Queries of ``count`` held-out objects, as a held-out stream draws them; templates as the estimator renders them.
 
-    The objects are functions of the seed and the pack alone, the queries of the hardness too (``data.make_stream``).
+    The objects are functions of the seed and the pack alone, the queries of the hardness too (``stream.make_stream``).
     """
-    rng = np.random.default_rng([seed, 0])
-    source = None if pack is None else Pack(pack, split="heldout")
-    folder = None if photos is None else os.fspath(photos)
-    things = [
-        source.draw(rng) if source is not None and rng.random() < PACK_SHARE
-        else objects.procedural(rng, "heldout", folder) for _ in range(count)
-    ]  # fmt: skip
-    plates = [textures.background(rng, 256, "heldout", folder) for _ in range(PLATES)]
-    stock = pairs.Stock(things, plates)
-    drawn = [_query(np.random.default_rng([seed, 1, i]), stock, size, hardness) for i in range(queries)]
+    paths = [None if path is None else os.fspath(path) for path in (pack, photos)]
+    supply = ObjectSupply(DataOptions("coarse", size, seed, "heldout", *paths))
+    made = [supply(number, 1.0) for number in range(count)]
+    things = [thing for thing, _ in made]
+    stock = stock_of(things, torch.device("cpu"), [picture for _, picture in made if picture is not None])
+    generator = PairGenerator(stock, HostRenderer(stock), size)
+    parts = []
+    for first in range(0, max(queries, 1), QUERIES_AT_ONCE):
+        generator.seed(seed, 1, first)
+        scene, _, _, query = generator.queries(torch.full((QUERIES_AT_ONCE,), hardness, dtype=torch.float64))
+        angle = view_angles(scene.items.T[:, 0, :3, :3].numpy(), scene.centre.numpy())
+        parts.append((query.numpy(), scene.items.slot[:, 0].numpy(), angle))
+    query, which, angle = (np.concatenate(part)[:queries] for part in zip(*parts, strict=True))
     template = np.zeros((count, len(VIEWPOINTS), size, size, 3), np.uint8)
     for i, thing in enumerate(things):
         poses, K = template_camera(thing.mesh, size)
-        template[i] = CpuRenderer(thing.mesh, supersample=augment.SUPERSAMPLE, threads=1).render(poses, K, size).rgb
-    return Ranking(
-        np.stack([image for image, _, _ in drawn]) if drawn else np.zeros((0, size, size, 3), np.uint8),
-        np.array([which for _, which, _ in drawn], np.int64),
-        np.stack([angle for _, _, angle in drawn]) if drawn else np.zeros((0, len(VIEWPOINTS))),
-        template,
-    )
+        template[i] = CpuRenderer(thing.mesh, supersample=SUPERSAMPLE, threads=1).render(poses, K, size).rgb
+    return Ranking(query, which, angle, template)
 
 
 @torch.no_grad()
@@ -94,25 +98,19 @@ def evaluate_ranking(net: CoarseNet, ranking: Ranking, device: torch.device) -> 
     return {"template_auroc": float(np.mean(areas)), "template_near": float(np.mean(hits))} if areas else {}
 
 
-def view_angles(item: scenes.Item) -> Array:
-    """Degrees [V] between the direction in which an object is seen and that of each of its templates."""
-    centre = scenes.centre_of(item)
-    towards = -item.T[:3, :3].T @ (centre / np.linalg.norm(centre))  # to the camera, in the object's axes
-    return np.degrees(np.arccos(np.clip(VIEWPOINTS @ towards, -1.0, 1.0)))
+def view_angles(R: Array, centre: Array) -> Array:
+    """Degrees [N,V] between the directions in which objects are seen and those of each of their templates.
+
+    R: rotations [N,3,3] of T_camera_object. centre: of the objects [N,3], in the camera.
+    """
+    towards = -np.einsum("nji,nj->ni", R, centre) / np.linalg.norm(centre, axis=1, keepdims=True)  # object's axes
+    return np.degrees(np.arccos(np.clip(towards @ VIEWPOINTS.T, -1.0, 1.0)))
 
 
 def area_under_curve(positive: Array, negative: Array) -> float:
     """Probability that a positive's score exceeds a negative's, ties half: area under the ROC curve, by ranks."""
     rank = stats.rankdata(np.concatenate([positive, negative]))[: len(positive)]
     return float((rank.sum() - len(positive) * (len(positive) + 1) / 2) / (len(positive) * len(negative)))
-
-
-def _query(rng: np.random.Generator, stock: pairs.Stock, size: int, hardness: float) -> tuple[Array, int, Array]:
-    scene = scenes.draw_scene(rng, stock.objects, hardness)
-    crop = scenes.crop_of(rng, scene, size)
-    image = pairs.query_image(rng, scene, crop.R_crop_camera[0], crop.K[0], size, stock, hardness)
-    which = next(i for i, thing in enumerate(stock.objects) if thing is scene.target.object)
-    return image, which, view_angles(scene.target)
 
 
 def _images(rgb: Array, device: torch.device) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The losses of Co-op, each a mean over what it applies to; zero, with a gradient of zero, where there is nothing.
+"""Defines the losses of Co-op, each a mean over what it applies to; zero, with a zero gradient, where there is nothing.
 
 Means are over all patches or pixels of a batch, not per image: an image with few visible pixels weighs little.
 """

@@ -1,4 +1,4 @@
-"""AdamW with weight decay on matrices alone, a schedule over the time given, and an average of the weights."""
+"""Provides AdamW with weight decay on matrices alone, the learning rate's schedule, and the average of the weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def adamw(net: nn.Module, weight_decay: float = 0.05) -> torch.optim.AdamW:
-    """AdamW (Loshchilov, Hutter, ICLR 2019); biases, norms and scalars are not decayed. The rate is set per step."""
+    """Make AdamW (Loshchilov, Hutter, ICLR 2019); biases, norms and scalars are not decayed."""
     matrices = [p for p in net.parameters() if p.requires_grad and p.ndim >= 2]
     others = [p for p in net.parameters() if p.requires_grad and p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -18,7 +18,7 @@ def adamw(net: nn.Module, weight_decay: float = 0.05) -> torch.optim.AdamW:
 
 
 def learning_rate(peak: float, progress: float, warmup: float, floor: float = 0.01) -> float:
-    """Linear warm-up over the share ``warmup`` of the run, then half a cosine down to ``floor * peak``.
+    """Rise linearly over the share ``warmup`` of the run, then fall along half a cosine to ``floor * peak``.
 
     progress: share of the time that has passed, in [0, 1].
     """
@@ -29,13 +29,8 @@ def learning_rate(peak: float, progress: float, warmup: float, floor: float = 0.
     return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * phase)))
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = value
-
-
 class Ema:
-    """Exponential moving average of the weights; what is evaluated and published.
+    """Exponential moving average of the weights; these are what is evaluated and published.
 
     The decay starts low, (1 + n) / (10 + n) after n updates, so that a short run is not held back by its first weights.
     """

@@ -1,4 +1,4 @@
-"""Training of the refiner, and of the selector, which sees the same pairs."""
+"""Trains the refiner, and the selector, which sees the same pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from export.train.losses import certainty_loss, laplace_nll, matching_loss, pose
 from export.train.task import Task
 
 BATCH = 16
-"""Pairs that an evaluation draws at once."""
+"""Number of pairs that an evaluation draws at once."""
 POSE_RAMP = (0.05, 0.2)
 """Shares of the run between which the pose loss comes in: before there is a flow, it teaches nothing."""
 POSE_WEIGHT = 4.0
@@ -36,7 +36,6 @@ class RefinerTask(Task):
 
     role = "refiner"
     stream_role = "refiner"
-    key_metric = "error_after_5"
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         out: RefinerOutput = model(batch["query"], batch["render"])
@@ -74,7 +73,7 @@ class RefinerTask(Task):
     def _pose(
         net: RefinerNet, out: RefinerOutput, batch: dict[str, Tensor], points: Tensor, silhouette: Tensor
     ) -> Tensor:
-        """The pose loss, in float64: PnP on pixels and metres loses it all in less."""
+        """Return the pose loss, computed in float64: PnP on pixels and metres loses its digits in less."""
         limit = GRADIENT_LIMIT / max(len(points), 1)
         weights = limit_gradient(net.confidence(out)[:, 0], limit).double() * silhouette
         image = cell_centres(net.config.stride, out.flow).double() + limit_gradient(out.flow, limit).double()
@@ -88,7 +87,7 @@ class RefinerTask(Task):
         return pose_loss(solution, batch["T_true"], batch["model_points"].double(), batch["diameter"])
 
     def _held_out(self, hardness: float) -> list[tuple[Any, Any]]:
-        """(batch, scenes), drawn once: the same pairs at every evaluation."""
+        """Draw (batch, scenes) once, so that every evaluation has the same pairs."""
         if hardness not in self._drawn:
             with self.held_out_stream(BATCH, keep_scenes=True, hardness=hardness) as stream:
                 batches = [next(stream) for _ in range(-(-self.options.evaluate_samples // BATCH))]
@@ -104,7 +103,6 @@ class SelectorTask(RefinerTask):
     """The score of a render against exp(-error / 10 % of the diameter)."""
 
     role = "selector"
-    key_metric = "rank_correlation"
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         moved = batch["T_init"] - batch["T_true"]
@@ -119,8 +117,8 @@ class SelectorTask(RefinerTask):
 
 
 def _matching_on_grid(logits: Tensor, batch: dict[str, Tensor], cell: int, step: int, first: int) -> Tensor:
-    """``matching_loss`` of the pixels in the middle of cells, whose sides have ``cell`` pixels, against candidates on
-    the pixels first, first + step, ... of both axes. logits [N,(S/cell)^2,(S/step)^2]."""
+    """Return the ``matching_loss`` of the middle pixels of cells, ``cell`` pixels wide, against candidates on
+    pixels first, first + step, ... of both axes. logits [N,(S/cell)^2,(S/step)^2]."""
     centres = cell_pixels(cell)
     side = batch["flow"].shape[2] // step
     here = cell_centres(cell, batch["flow"][:, :, centres, centres])
@@ -129,7 +127,7 @@ def _matching_on_grid(logits: Tensor, batch: dict[str, Tensor], cell: int, step:
 
 
 def cell_centres(stride: int, flow: Tensor) -> Tensor:
-    """Pixels (x, y) that the cells of a map [N,2,H,W] stand for, [2,H,W]."""
+    """Return the pixels (x, y) that the cells of a map [N,2,H,W] stand for, [2,H,W]."""
     height, width = flow.shape[2:]
     y = stride // 2 + stride * torch.arange(height, device=flow.device)
     x = stride // 2 + stride * torch.arange(width, device=flow.device)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: CSV files, a plot, a JSON with the final figures; and what it shows while it runs."""
+"""Writes what a run leaves behind (CSV files, a plot, a JSON report), and shows how it stands."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Array = np.ndarray[Any, Any]
 
 
 def mean_or_none(values: Array) -> float | None:
-    """The mean, or None of nothing."""
+    """Return the mean, or None of nothing."""
     return float(np.mean(values)) if values.size else None
 
 
 def median_or_none(values: Array) -> float | None:
-    """The median, or None of nothing."""
+    """Return the median, or None of nothing."""
     return float(np.median(values)) if values.size else None
 
 
 def present(figures: Mapping[str, float | None]) -> dict[str, float]:
-    """The finite figures."""
+    """Return the figures that are finite."""
     return {k: float(v) for k, v in figures.items() if v is not None and np.isfinite(v)}
 
 
@@ -60,7 +60,7 @@ class Table:
             csv.DictWriter(file, self._columns).writerow(row)
 
     def column(self, name: str) -> Array:
-        """float64, NaN where a row lacks it."""
+        """Return a column as float64, NaN where a row lacks it."""
         values = [r.get(name) for r in self.rows]
         return np.array([float(v) if v not in (None, "") else np.nan for v in values])
 
@@ -74,13 +74,13 @@ class Table:
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """JSON, atomically; NaN is refused because it is not JSON."""
+    """Write JSON, whole or not at all; NaN is refused because it is not JSON."""
     with atomic_write(path) as file:
         file.write((json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
 
 
 def plot(path: Path, title: str, metrics: Table, evaluations: Table, shown: Sequence[str]) -> None:
-    """Losses (left) and held-out figures (right) over the samples seen, as a PNG."""
+    """Plot losses (left) and held-out figures (right) over the samples seen, into a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -133,13 +133,13 @@ class Display:
         self._progress.stop()
 
     def step(self, elapsed: float, text: str) -> None:
-        """``elapsed`` seconds of the run have passed; ``text`` says how it stands."""
+        """Show that ``elapsed`` seconds of the run have passed, and ``text``, which says how it stands."""
         self._progress.update(self._task, completed=min(elapsed, self._total), description=text)
         if self._enabled and not self.console.is_terminal and elapsed - self._last_line >= 30:
             self._last_line = elapsed
             self.console.print(f"{elapsed / 60:6.1f} min  {text}", highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Show one line that stays."""
         if self._enabled:
             self.console.print(text, highlight=False, soft_wrap=True)

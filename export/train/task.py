@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.data.data import Stream, make_stream
+from export.data.stream import Stream, make_stream
 from export.networks import Net, NetConfig
 from export.train.options import TrainOptions
 
@@ -23,8 +23,6 @@ class Task(ABC):
 
     role: str
     stream_role: str
-    key_metric: str
-    """The metric that the progress display shows."""
 
     def __init__(self, config: NetConfig, options: TrainOptions) -> None:
         self.config = config
@@ -42,7 +40,7 @@ class Task(ABC):
         """Figures on held-out objects; ``net`` is in eval mode. Every figure is finite or left out."""
 
     def held_out_stream(self, batch_size: int, **options: Any) -> Stream:
-        """Pairs of held-out objects, drawn in this process."""
+        """Pairs of held-out objects, drawn in this process on the CPU: NumPy arrays."""
         return make_stream(
             self.stream_role,
             self.config.trunk.image_size,

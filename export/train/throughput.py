@@ -1,4 +1,4 @@
-"""Where the time of training goes: pairs per second of each stage, on the machine at hand."""
+"""Measures where the time of training goes: pairs per second of each stage, on the machine at hand."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import nn
 
-from export.data.data import make_stream
-from export.data.device_data import DeviceStream
-from export.data.device_pairs import STAGES
-from export.networks import build
-from export.train.distributed import pick_device
-from export.train.optimiser import Ema, adamw
-from export.train.options import TrainOptions, uses_bfloat16
-from export.train.session import TASKS, Plan, network_of
-from export.train.task import to_tensors
+from export.data.pairs import STAGES
+from export.data.stream import make_stream
+from export.networks import NetConfig, build
+from export.train.distributed import Group, pick_device
+from export.train.learner import Learner
+from export.train.options import TrainOptions
+from export.train.run import TASKS
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Seconds per stage over ``pairs`` pairs, in the order of a step; ``wall`` from the first to the last."""
+    """Seconds per stage over ``pairs`` pairs, in the order of a step; ``wall`` is the time that they took together."""
 
     pairs: int
     wall: float
@@ -30,16 +27,16 @@ class Throughput:
 
     @property
     def per_second(self) -> dict[str, float]:
-        """Pairs per second of each stage, as if it were alone."""
+        """Return the pairs per second of each stage, as if it were alone."""
         return {name: self.pairs / s if s > 0 else float("inf") for name, s in self.seconds.items()}
 
     @property
     def total(self) -> float:
-        """Pairs per second of it all."""
+        """Return the pairs per second of all stages together."""
         return self.pairs / self.wall
 
     def table(self) -> str:
-        """A line per stage, the slowest marked."""
+        """Return a line per stage, the slowest marked."""
         slowest = max(self.seconds, key=lambda name: self.seconds[name])
         whole = max(sum(self.seconds.values()), 1e-12)
         lines = [f"{'stage':<10} {'pairs/s':>10} {'share':>7}"]
@@ -50,14 +47,14 @@ class Throughput:
 
 
 class StageClock:
-    """Time between marks, by name. On a GPU marks are events on its stream: nothing waits before ``seconds``."""
+    """Measures the time between marks, by name. On a GPU marks are events on its stream: only ``seconds`` waits."""
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device.type == "cuda"
         self._marks: list[tuple[str, float | torch.cuda.Event]] = []
 
     def mark(self, stage: str) -> None:
-        """What was done since the last mark was this stage; the first mark starts the clock."""
+        """Count the time since the last mark for this stage; the first mark starts the clock."""
         now: float | torch.cuda.Event
         if self._gpu:
             now = torch.cuda.Event(enable_timing=True)
@@ -67,7 +64,7 @@ class StageClock:
         self._marks.append((stage, now))
 
     def seconds(self) -> dict[str, float]:
-        """Of each stage, since the clock was started."""
+        """Return the seconds of each stage since the clock was started."""
         if self._gpu:
             torch.cuda.synchronize()
         total: dict[str, float] = {}
@@ -80,34 +77,31 @@ class StageClock:
         return total
 
 
-def measure(plan: Plan, seconds: float) -> Throughput:
-    """Train a network of a plan that is thrown away, for ``seconds`` after three steps to warm up.
+def measure(role: str, options: TrainOptions, config: NetConfig, seconds: float) -> Throughput:
+    """Train a network that is thrown away, for ``seconds`` after three steps to warm up.
 
-    Stages: ``device_pairs.STAGES`` where the device draws; "waiting" for pairs that workers draw, and their upload;
-    "forward" (with the losses), "backward", "update". Raises as ``session.train`` does.
+    Stages: ``pairs.STAGES`` where this process draws pairs; "waiting" for pairs that workers draw, and their upload;
+    "forward" (with the losses), "backward", "update". Raises as ``run.start`` does.
     """
-    options, config = network_of(plan)
     device = pick_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    net = build(config).to(device).train()
-    task = TASKS[plan.role](config, options)
-    step = _Step(net, task, options, device)
+    task = TASKS[role](config, options)
+    learner = Learner(task, build(config), options, Group(0, 1, device))
     with make_stream(
         task.stream_role, config.trunk.image_size, batch_size=options.batch_size, workers=options.workers,
-        seed=options.seed, device=str(device), data=options.data, hardness=options.hardness, **task.stream_options(),
+        seed=options.seed, device=str(device), hardness=options.hardness, **task.stream_options(),
     ) as stream:  # fmt: skip
         for _ in range(3):
-            step.run(next(stream), StageClock(device))
+            learner.step(next(stream), 1.0, 0.0)
         clock = StageClock(device)
-        if isinstance(stream, DeviceStream):
-            stream.watch(clock.mark)
+        stream.watch(clock.mark)
         if device.type == "cuda":
             torch.cuda.synchronize()
         began, steps = time.perf_counter(), 0
         clock.mark("start")
         while time.perf_counter() - began < seconds or not steps:
-            step.run(next(stream), clock)
+            learner.step(next(stream), 1.0, 0.0, clock.mark)
             steps += 1
             if device.type == "cuda" and steps % 20 == 0:
                 torch.cuda.synchronize()  # as the trainer's looks do
@@ -115,28 +109,3 @@ def measure(plan: Plan, seconds: float) -> Throughput:
         wall = time.perf_counter() - began
     order = [*STAGES, "waiting", "forward", "backward", "update"]
     return Throughput(steps * options.batch_size, wall, {name: spent[name] for name in order if name in spent})
-
-
-class _Step:
-    """The trainer's step without its looks."""
-
-    def __init__(self, net: nn.Module, task: object, options: TrainOptions, device: torch.device) -> None:
-        self._net, self._task, self._options, self._device = net, task, options, device
-        self._optimiser, self._ema = adamw(net), Ema(net, options.ema_decay)
-        self._model = torch.compile(net) if options.compile else net
-        self._bfloat16 = uses_bfloat16(options.precision, device)
-
-    def run(self, batch: object, clock: StageClock) -> None:
-        tensors = to_tensors(batch, self._device)
-        clock.mark("waiting")
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-            parts = self._task.losses(self._model, tensors, 1.0)  # type: ignore[attr-defined]
-        loss = torch.stack(list(parts.values())).sum()
-        clock.mark("forward")
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._net.parameters(), self._options.clip)
-        clock.mark("backward")
-        self._optimiser.step()
-        self._ema.update(self._net)
-        clock.mark("update")

@@ -4,9 +4,9 @@ Two comparisons. Outputs: each role is fed the same arrays as PyTorch's (the dec
 names the graph at fault. Poses, which count in the end: each engine's own chain, from the encoder over the decoder to
 RANSAC, and from the refiner to Levenberg-Marquardt. A bundle passes if
 
-* every output of an FP32 graph is within 1e-4 of PyTorch's, relative to the output's norm (``verify_outputs``), and
+* every output of an FP32 graph is within 1e-4 of PyTorch's, relative to the output's norm (``outputs``), and
 * for graphs of either precision, the poses' median difference is below 0.1 px and 0.1 % of the diameter
-  (``verify_poses``), over the pairs that PyTorch finds a pose for.
+  (``poses``), over the pairs that PyTorch finds a pose for.
 
 Pairs are of held-out procedural objects, drawn from a fixed seed, easy ones. Where PyTorch finds a pose for fewer than
 16 of them, more are drawn, and those that it finds a pose for are added: a weakly trained network is compared on as
@@ -26,9 +26,10 @@ import numpy as np
 
 from coop_edge.errors import CoopEdgeError, InputError
 from coop_edge.runtime.bundle import ROLES, Bundle, write_manifest
+from coop_edge.runtime.parity import Undecided
 from export.data.batch import PATCH, CoarseBatch, stack, take
-from export.data.data import Stream, make_stream
-from export.data.pairs_refiner import centres_of
+from export.data.rerender import centres_of
+from export.data.stream import Stream, make_stream
 from export.verify.engines import Engine, Reference, find_engines, run_all
 from export.verify.outputs import OutputRow, compare_outputs
 from export.verify.poses import MIN_POSES, CentredBatch, PoseRow, Poses, coarse_poses, compare_poses, refined_poses
@@ -181,23 +182,26 @@ def compare(
     for role in roles:
         feeds[role] = _feed(role, pairs.of(role), wanted)
         wanted[role] = reference.run(role, feeds[role])
-    decisions = reference.decisions(feeds["coarse_decoder"])
-    answers = reference.answers(feeds["refiner"])
-    kinds = {"coarse": (pairs.coarse, pairs.coarse_drawn), "refined": (pairs.refiner, pairs.refiner_drawn)}
+    undecided: dict[str, Undecided | None] = {
+        "coarse_decoder": reference.decisions(feeds["coarse_decoder"]),
+        "refiner": reference.answers(feeds["refiner"]),
+    }
+    kinds: dict[str, tuple[CoarseBatch | CentredBatch, int]] = {
+        "coarse": (pairs.coarse, pairs.coarse_drawn),
+        "refined": (pairs.refiner, pairs.refiner_drawn),
+    }
     poses = {kind: _poses(bundle, batch, wanted) for kind, (batch, _) in kinds.items()}
     output_rows: list[OutputRow] = []
     pose_rows: list[PoseRow] = []
     for engine in engines:
         chain: dict[str, dict[str, Array]] = {}
         for role in roles:
-            decided = decisions if role == "coarse_decoder" else None
             with engine.runner(role) as runner:
                 given = run_all(runner, feeds[role])
                 # In the chain the decoder reads this engine's own tokens; the other roles read images, as above.
-                chain[role] = run_all(runner, _feed(role, pairs.of(role), chain)) if decided else given
+                chain[role] = run_all(runner, _feed(role, pairs.of(role), chain)) if role == "coarse_decoder" else given
             precision = bundle.networks[role].precision
-            either = answers if role == "refiner" else None
-            output_rows += compare_outputs(engine.name, role, precision, wanted[role], given, decided, either)
+            output_rows += compare_outputs(engine.name, role, precision, wanted[role], given, undecided.get(role))
         for kind, (batch, drawn) in kinds.items():
             theirs = _poses(bundle, batch, chain)
             pose_rows.append(compare_poses(engine.name, kind, batch, poses[kind], theirs, drawn=drawn))

@@ -1,11 +1,12 @@
-"""What is compared: PyTorch's networks as a bundle's roles, and the engines that run the bundle's graphs here."""
+"""Runs what is compared: PyTorch's networks as a bundle's roles, and the engines for the bundle's graphs."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from coop_edge.runtime.base import Runner
 from coop_edge.runtime.bundle import Bundle, specs
 from export.networks import CoarseNet, Net, RefinerNet
 from export.onnx.bundle import find_sources
-from export.onnx.trace import GRAPHS
+from export.onnx.trace import GRAPHS, METHODS
 from export.train.checkpoint import load_network
 from export.verify.outputs import FP32_BOUND, Answers, Decisions
 
@@ -24,18 +25,13 @@ Array = np.ndarray[Any, Any]
 Feed = Mapping[str, Array]
 
 BATCH = 16
-"""Samples of a run; the last run of a set is smaller, so that another batch size is met too."""
+"""Samples of a run; the last run of a set is smaller, so that another batch size is tested too."""
 MOST_MOVED = 16
-"""Windows of a sample that are moved to see what else a refiner may say: those that it is least decided about."""
+"""Most windows of a sample that are moved to see what else a refiner may say: those it is least decided about."""
+GPU_ENGINES: dict[str, Literal["onnx", "tensorrt"]] = {"ONNX Runtime, CUDA": "onnx", "TensorRT": "tensorrt"}
+"""Engines of a GPU by the name the report gives them, as ``Backend.runner`` takes them."""
 NETWORK_OF = {graph: role for role, graphs in GRAPHS.items() for graph in graphs}
 """The checkpoint's role of each of the bundle's roles."""
-METHODS = {
-    "coarse_encoder": "encode",
-    "coarse_decoder": "decode",
-    "refiner": "export_outputs",
-    "selector": "export_outputs",
-}
-"""What a role is in PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +51,17 @@ class Engines:
 
 
 def find_engines(bundle: Bundle, threads: int) -> Engines:
-    """ONNX Runtime on the CPU always; its CUDA provider and TensorRT where they run this bundle's graphs here."""
+    """Find ONNX Runtime on the CPU always; its CUDA provider and TensorRT where they run this bundle's graphs here."""
     from coop_edge.runtime.onnx import OnnxRunner
 
     found = Engines([Engine("ONNX Runtime, CPU", lambda role: OnnxRunner(bundle.network(role), threads=threads))])
     missing = probe_cuda()
     cuda = Backend("cuda", "verification")
-    for name, engine in (("ONNX Runtime, CUDA", "onnx"), ("TensorRT", "tensorrt")):
+    for name, engine in GPU_ENGINES.items():
         if missing is not None:
             found.absent[name] = missing
             continue
-        candidate = Engine(name, lambda role, engine=engine: cuda.runner(bundle, role, engine=engine))
+        candidate = Engine(name, functools.partial(cuda.runner, bundle, engine=engine))
         try:
             for role in bundle.networks:
                 with candidate.runner(role):
@@ -78,7 +74,7 @@ def find_engines(bundle: Bundle, threads: int) -> Engines:
 
 
 def run_all(runner: Runner, feed: Feed) -> dict[str, Array]:
-    """All outputs for a feed of any N, in runs of ``BATCH``, as NumPy arrays. ``runner`` is open."""
+    """Return all outputs for a feed of any N, in runs of ``BATCH``, as NumPy arrays. ``runner`` is open."""
     step = min(BATCH, runner.max_batch or BATCH)
     parts: list[dict[str, Array]] = []
     count = len(next(iter(feed.values())))
@@ -102,7 +98,7 @@ class Reference:
 
     @classmethod
     def of(cls, bundle: Bundle, checkpoints: Sequence[str | Path]) -> Reference:
-        """From checkpoint files, or folders of ``train`` that hold one; one of each network that the bundle has.
+        """Load checkpoint files, or folders of ``train`` that hold one; one of each network that the bundle has.
 
         Raises InputError if one is missing, doubled, or of other sizes than the bundle says.
         """
@@ -117,13 +113,13 @@ class Reference:
         return cls(nets)
 
     def call(self, role: str) -> Callable[..., Any]:
-        """The network's method that does what a role's graph does: tensors by input name -> output or outputs."""
+        """Return the network's method that a role's graph computes: tensors by input name -> output or outputs."""
         method: Callable[..., Any] = getattr(self.nets[NETWORK_OF[role]], METHODS[role])
         return method
 
     @torch.inference_mode()
     def run(self, role: str, feed: Feed) -> dict[str, Array]:
-        """Outputs of a role, named as in the bundle, for a feed of any N."""
+        """Return the outputs of a role, named as in the bundle, for a feed of any N."""
         names = [spec.name for spec in specs(role, input_size=1, patch_size=1, dim=1, stride=1)[1]]
         call = self.call(role)
         parts = [call(**part) for part in _batches(feed)]
@@ -133,7 +129,7 @@ class Reference:
 
     @torch.inference_mode()
     def decisions(self, feed: Feed) -> Decisions:
-        """By how much the coarse decoder decided as it did."""
+        """Return by how much the coarse decoder decided as it did."""
         net = self.nets["coarse"]
         assert isinstance(net, CoarseNet)
         outputs = [net.compare(part["query"], part["template"]) for part in _batches(feed)]
@@ -148,7 +144,7 @@ class Reference:
 
     @torch.inference_mode()
     def answers(self, feed: Feed) -> Answers | None:
-        """What else the refiner may say where fine matching is undecided; None without fine matching."""
+        """Return what else the refiner may say where fine matching is undecided; None without fine matching."""
         net = self.nets["refiner"]
         assert isinstance(net, RefinerNet)
         if not net.config.fine_channels:
@@ -212,7 +208,10 @@ def _batches(feed: Feed) -> list[dict[str, torch.Tensor]]:
 def _check_sizes(bundle: Bundle, net: Net, path: Path) -> None:
     """Raise InputError unless the checkpoint's sizes are those the manifest states."""
     trunk = net.config.trunk
-    pairs = [("input_size", bundle.input_size, trunk.image_size), ("patch_size", bundle.patch_size, trunk.patch_size)]
+    pairs: list[tuple[str, float, float]] = [
+        ("input_size", bundle.input_size, trunk.image_size),
+        ("patch_size", bundle.patch_size, trunk.patch_size),
+    ]
     if isinstance(net, CoarseNet):
         pairs.append(("dim", bundle.dim, trunk.decoder_dim))
     if isinstance(net, RefinerNet):

@@ -1,4 +1,4 @@
-"""The report of a verification: plain data for the manifest, and a table for the terminal."""
+"""Makes the report of a verification: plain data for the manifest, and a table for the terminal."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from coop_edge.runtime.bundle import Bundle
-from export.train.checkpoint import code_version
+from export.train.provenance import code_version
 from export.verify.engines import Engines
 from export.verify.outputs import FP32_BOUND, MAX_TIES, OutputRow
 from export.verify.poses import DIAMETER_BOUND, MIN_POSES, PX_BOUND, PoseRow
 
 
 def complaints_of(rows: Sequence[OutputRow], poses: Sequence[PoseRow], allow_few_poses: bool) -> list[str]:
-    """What fails, a line each."""
+    """Return what fails, a line each."""
     return [row.complaint for row in rows if not row.passed] + [
         row.complaint for row in poses if not row.passed(allow_few_poses)
     ]
@@ -33,7 +33,7 @@ def make_report(
     poses: Sequence[PoseRow],
     allow_few_poses: bool,
 ) -> dict[str, Any]:
-    """Everything that was compared and how it came out; ``drawn`` says on what."""
+    """Return everything that was compared and how it came out; ``drawn`` says on what."""
     import onnxruntime
     import torch
 
@@ -54,20 +54,20 @@ def make_report(
             "pose_median_diameters": DIAMETER_BOUND,
             "pose_pairs_at_least": MIN_POSES,
         },
-        "outputs": [_plain(row) | {"passed": row.passed} for row in rows],
+        "outputs": [_plain(row) | {"bound": row.bound, "passed": row.passed} for row in rows],
         "poses": [_plain(row) | {"passed": row.passed(allow_few_poses)} for row in poses],
         "engines_not_compared": dict(engines.absent),
     }
 
 
 def _plain(row: Any) -> dict[str, Any]:
-    """The row for JSON, which knows neither infinity nor NaN: None."""
+    """Return the row for JSON, which knows neither infinity nor NaN: they become None."""
     values = dataclasses.asdict(row)
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def print_report(report: Mapping[str, Any], console: Console | None = None) -> None:
-    """Two tables per engine, outputs and poses, and the engines that were not compared with the reason."""
+    """Print two tables per engine, outputs and poses, and the engines that were not compared with the reason."""
     console = console or Console()
     for engine in dict.fromkeys(row["engine"] for row in report["outputs"]):
         console.print(_output_table(engine, [row for row in report["outputs"] if row["engine"] == engine]))

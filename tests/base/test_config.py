@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from coop_edge import ConfigError, EstimatorConfig, LmConfig, RansacConfig, RefineConfig
@@ -57,3 +59,71 @@ def test_refusals(values, says):
 def test_from_dict_wants_a_mapping():
     with pytest.raises(ConfigError, match="wanted a mapping"):
         EstimatorConfig.from_dict([("ransac", {})])  # type: ignore[arg-type]
+
+
+def value_of(config, name):
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def test_every_option_can_be_set_by_a_text():
+    config = EstimatorConfig()
+    names = EstimatorConfig.names()
+    assert {"coarse.margin", "refine.lm.loss", "ransac.refine", "select.min_score"} <= set(names)
+    assert len(names) == sum(1 for _ in leaves(config.to_dict()))
+    assert config.updated(f"{name}={value_of(config, name)}" for name in names) == config
+    for name in names:
+        (value,) = leaves(EstimatorConfig.parse([f"{name}={value_of(config, name)}"]))
+        assert type(value) is type(value_of(config, name)), name
+
+
+def leaves(values):
+    for value in values.values():
+        yield from leaves(value) if isinstance(value, dict) else [value]
+
+
+def test_texts_change_what_they_name_and_nothing_else():
+    before = EstimatorConfig(refine=RefineConfig(survivors=3))
+    after = before.updated(
+        [
+            "refine.iterations=3",
+            "refine.lm.loss=huber",
+            "ransac.confidence=1e-1",
+            "ransac.refine=False",
+        ]
+    )
+    refine = dataclasses.replace(before.refine, iterations=3, lm=LmConfig(loss="huber"))
+    assert after == EstimatorConfig(refine=refine, ransac=RansacConfig(confidence=0.1, refine=False))
+    assert before == EstimatorConfig(refine=RefineConfig(survivors=3))
+    assert before.updated([]) == before
+    assert LmConfig().updated(["loss=cauchy"]) == LmConfig(loss="cauchy")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["refine.iterations"], "setting 'refine.iterations': wanted NAME=VALUE"),
+        (["=3"], "wanted NAME=VALUE"),
+        (["refine.=3"], "wanted NAME=VALUE"),
+        (["refine.iteration=3"], "RefineConfig has no option 'iteration'; did you mean 'iterations'? (options: "),
+        (["refin.iterations=3"], "EstimatorConfig has no option 'refin'; did you mean 'refine'? (options: coarse, "),
+        (["min_inlier_ratio=1"], "did you mean 'select.min_inlier_ratio'?"),
+        (["refine=3"], "refine is a group of options; set one of refine.iterations, refine.survivors, "),
+        (["refine.iterations.x=3"], "RefineConfig.iterations is an option, it has none inside"),
+        (["refine.iterations=3.5"], "setting 'refine.iterations=3.5': wanted an integer, got '3.5'"),
+        (["refine.margin=wide"], "setting 'refine.margin=wide': wanted a number, got 'wide'"),
+        (["ransac.refine=1"], "setting 'ransac.refine=1': wanted true or false, got '1'"),
+        (["ransac.minimal=p4p"], "setting 'ransac.minimal=p4p': wanted one of p3p, epnp, got 'p4p'"),
+        (["refine.iterations=300"], "RefineConfig.iterations = 300: wanted an integer in [0, 100]"),
+        (["refine.margin=nan"], "RefineConfig.margin = nan: wanted a number in [1, 4]"),
+        (
+            ["refine.margin=2", "refine.margin=3"],
+            "refine.margin=3': refine.margin has been given already, as 2.0",
+        ),
+    ],
+)
+def test_texts_that_are_refused(settings, says):
+    with pytest.raises(ConfigError) as error:
+        EstimatorConfig().updated(settings)
+    assert says in str(error.value)

@@ -39,19 +39,17 @@ class Trainings:
         monkeypatch.setattr(run, "free_figures", lambda checkpoint, settings: {"free_error_after_5": 0.25})
 
     def __call__(self, arguments, log):
-        options = dict(zip(arguments[2::2], arguments[3::2], strict=False))
+        options = dict(word.split("=") for word in arguments[3::2] if "=" in word)
         folder = log.parent
         assert not (folder / run.STATE).exists(), "a killed run's state would be refused"
         (folder / run.STATE).write_bytes(b"state")
         self.done.append(folder.name)
-        status, steps = self.fate(folder.name, int(options["--max-steps"]))
+        status, steps = self.fate(folder.name, int(options["max_steps"]))
         log.write_text("first\nlast words\n")
         if status == 0:
-            final = {
-                f"{p}{f.name}": 0.5 + 0.01 * int(options["--seed"]) for _, p in SETS for f in FIGURES[arguments[1]]
-            }
+            final = {f"{p}{f.name}": 0.5 + 0.01 * int(options["seed"]) for _, p in SETS for f in FIGURES[arguments[1]]}
             report = {
-                "steps": steps, "samples": steps * int(options["--batch-size"]), "minutes": 1.5, "parameters": 10**6,
+                "steps": steps, "samples": steps * int(options["batch_size"]), "minutes": 1.5, "parameters": 10**6,
                 "device": "cpu", "hardware": {"cpu": "abacus", "cores": 2}, "code": "1", "data": "procedural objects",
                 "final": final,
             }  # fmt: skip
@@ -65,31 +63,34 @@ def go(tmp_path, *arguments, only=("head",)):
 
 
 def test_every_variant_trains_what_its_name_says(tmp_path, init):
-    """By the training's own parser: the options exist, the samples are equal, and variants differ in one thing."""
-    typer_app = pytest.importorskip("export.cli.main", reason="python -m export needs typer").app
+    """By the training's own command: the options exist, the samples are equal, and variants differ in one thing."""
+    app = pytest.importorskip("export.cli.main", reason="PyTorch is not installed (extra export)").app
+    run = pytest.importorskip("export.train.run", reason="PyTorch is not installed (extra export)")
     import typer
 
     settings = Settings(init, coarse_steps=7, refiner_steps=5, batch_size=3)
-    command = typer.main.get_command(typer_app).commands["train"]
+    command = typer.main.get_command(app).commands["train"]
     parsed = {}
     for v in VARIANTS.values():
         words = settings.command(v, 2, tmp_path / v.name)
         assert words[0] == "train"
-        parsed[v.name] = command.make_context("train", words[1:]).params
+        given = command.make_context("train", words[1:]).params
+        assert str(getattr(given["role"], "value", given["role"])) == v.role
+        assert given["out"] == tmp_path / v.name
+        assert (given["init"] is not None) == (v.role == "refiner")
+        options, network = run.options_from(v.role, given["setting"])
+        assert (options.max_steps, options.batch_size, options.seed) == (settings.steps(v.role), 3, 2)
+        parsed[v.name] = {name: value for name, value, _ in [*options.described(), *network.described()]}
     for name, found in parsed.items():
-        role = VARIANTS[name].role
-        assert str(getattr(found["role"], "value", found["role"])) == role
-        assert (found["max_steps"], found["batch_size"], found["seed"]) == (settings.steps(role), 3, 2)
-        base = parsed["hybrid" if role == "coarse" else "laplace"]
-        changed = {k for k in found if found[k] != base[k]} - {"out"}
+        base = parsed["hybrid" if VARIANTS[name].role == "coarse" else "laplace"]
+        changed = {k for k in found if found[k] != base[k]}
         wanted = {
             "classification": {"head"}, "regression": {"head"}, "object_only": {"no_match"},
-            "deterministic": {"flow"}, "no_pose_loss": {"pose_loss"}, "fine": {"fine_channels"},
+            "deterministic": {"flow"}, "no_pose_loss": {"sensitivity"}, "fine": {"fine_channels"},
         }  # fmt: skip
         assert changed == wanted.get(name, set())
-        if role == "refiner":  # what the paper claims without fine matching; where it is asked for, the size's own
-            assert found["fine_channels"] == (None if name == "fine" else 0)
-        assert (found["init"] is not None) == (role == "refiner")
+        if VARIANTS[name].role == "refiner":  # what the paper claims without fine matching
+            assert (found["fine_channels"] > 0) == (name == "fine")
 
 
 def test_a_refiner_of_the_ablations_size_matches_finely_unless_told_not_to(init):
@@ -269,7 +270,8 @@ def test_a_refiner_is_also_judged_without_the_prior(tmp_path, init):
     """Its figures have their names, and a change of the sensitivity changes the pose."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra export)")
     from export.networks import CONFIGS, build
-    from export.train.checkpoint import Provenance, save_network
+    from export.train.checkpoint import save_network
+    from export.train.provenance import Provenance
     from tests.export.small_nets import NET
 
     torch.manual_seed(0)

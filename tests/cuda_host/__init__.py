@@ -13,7 +13,8 @@ went into it.
 
 What a kernel has to look like
 ------------------------------
-- ``extern "C" __global__ void name(...)`` in a ``.cu`` file; parameters are pointers and arithmetic scalars.
+- ``extern "C" __global__ void name(...)`` in a ``.cu`` file; parameters are pointers, arithmetic scalars and
+  structures of these (by value, at most 16 members, no arrays), which are given as NamedTuples.
   Templates and helpers go into ``.cuh`` files, which are found by ``#include "name.cuh"``.
 - No ``#include <...>``: NVRTC has no host headers. Integer widths are spelt ``int``, ``unsigned``, ``long long``.
 - Shared memory is static (``__shared__ float sums[256];``), declared in a plain function: inside a template it works,

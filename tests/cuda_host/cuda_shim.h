@@ -84,7 +84,7 @@ T from_bits(unsigned long long bits) {
 }
 
 // ---- Kernel signatures, read by host_device.py ----------------------------------------------------------------------
-// One item per parameter: "scalar kind size" or "pointer kind size alignment access", kind as NumPy's dtype.kind.
+// One item per parameter, kind as NumPy's dtype.kind; a structure is followed by the items of its members.
 template <class T>
 constexpr char kind() {
   if (std::is_same<T, bool>::value) return 'b';
@@ -111,23 +111,87 @@ constexpr int component(T) { return sizeof(T); }
 
 struct Parameter {  // mirrored by host_device.py
   int pointer, kind, component, size, alignment, writes;
+  int offset, members;  // within the structure that holds it; of a structure by value
 };
+
+// Number of members of a structure: the most initialisers that its braces take.
+struct Anything {
+  template <class T>
+  operator T() const;
+};
+template <size_t>
+using AnythingAt = Anything;
+template <class T, size_t... I>
+auto takes(std::index_sequence<I...>) -> decltype(T{AnythingAt<I>()...}, std::true_type());
 template <class T>
-constexpr Parameter parameter() {
+std::false_type takes(...);
+template <class T, size_t N = 16>
+constexpr size_t members() {
+  if constexpr (decltype(takes<T>(std::make_index_sequence<N>()))::value) return N;
+  else return members<T, N - 1>();
+}
+
+template <class T>
+Parameter* describe(const T& value, int offset, Parameter* out);
+
+// The members of a structure, in order, by a structured binding of as many names.
+#define CUDA_SHIM_MEMBERS(N, ...)        \
+  if constexpr (members<T>() == N) {     \
+    const auto& [__VA_ARGS__] = value;   \
+    return visit(__VA_ARGS__);           \
+  }
+template <class T>
+Parameter* describe_members(const T& value, Parameter* out) {
+  const auto visit = [&](const auto&... member) {
+    ((out = describe(member, int((const char*)&member - (const char*)&value), out)), ...);
+    return out;
+  };
+  CUDA_SHIM_MEMBERS(1, a)
+  CUDA_SHIM_MEMBERS(2, a, b)
+  CUDA_SHIM_MEMBERS(3, a, b, c)
+  CUDA_SHIM_MEMBERS(4, a, b, c, d)
+  CUDA_SHIM_MEMBERS(5, a, b, c, d, e)
+  CUDA_SHIM_MEMBERS(6, a, b, c, d, e, f)
+  CUDA_SHIM_MEMBERS(7, a, b, c, d, e, f, g)
+  CUDA_SHIM_MEMBERS(8, a, b, c, d, e, f, g, h)
+  CUDA_SHIM_MEMBERS(9, a, b, c, d, e, f, g, h, i)
+  CUDA_SHIM_MEMBERS(10, a, b, c, d, e, f, g, h, i, j)
+  CUDA_SHIM_MEMBERS(11, a, b, c, d, e, f, g, h, i, j, k)
+  CUDA_SHIM_MEMBERS(12, a, b, c, d, e, f, g, h, i, j, k, l)
+  CUDA_SHIM_MEMBERS(13, a, b, c, d, e, f, g, h, i, j, k, l, m)
+  CUDA_SHIM_MEMBERS(14, a, b, c, d, e, f, g, h, i, j, k, l, m, n)
+  CUDA_SHIM_MEMBERS(15, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o)
+  CUDA_SHIM_MEMBERS(16, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)
+}
+#undef CUDA_SHIM_MEMBERS
+
+// Writes the item of a parameter or member and of what it holds, unless `out` counts only; returns the end.
+template <class T>
+Parameter* describe(const T& value, int offset, Parameter* out) {
   using P = typename std::remove_pointer<T>::type;
   using V = typename std::remove_cv<P>::type;
   static_assert(!std::is_void<V>::value, "kernel parameters are typed pointers, not void*");
-  return {std::is_pointer<T>::value, kind<V>(), component(V{}), sizeof(V), alignof(V), !std::is_const<P>::value};
+  constexpr bool structure = std::is_class<T>::value && kind<V>() == 'V';
+  Parameter item = {std::is_pointer<T>::value, kind<V>(), component(V{}), sizeof(V), alignof(V),
+                    !std::is_const<P>::value, offset, 0};
+  if constexpr (structure) {
+    item.members = members<T>();
+    *out++ = item;
+    return describe_members(value, out);
+  }
+  *out++ = item;
+  return out;
 }
+constexpr size_t MAX_ITEMS = 128;  // of a kernel, members included; host_device.py reads no more
 
 template <auto Kernel>
 struct Entry;
 template <class... A, void (*Kernel)(A...)>
 struct Entry<Kernel> {
   static int signature(Parameter* out) {
-    const Parameter list[] = {parameter<A>()..., Parameter{}};
-    if (out) memcpy(out, list, sizeof...(A) * sizeof(Parameter));
-    return sizeof...(A);
+    const Parameter* begin = out;
+    ((out = describe(typename std::remove_cv<A>::type{}, 0, out)), ...);
+    return int(out - begin);
   }
   template <size_t... I>
   static void call(void** arguments, std::index_sequence<I...>) {

@@ -35,11 +35,11 @@ class _Region:
 
 
 class GuardedArrays:
-    """Guarded copies of C-contiguous arrays, by argument number; arrays that share memory still share it."""
+    """Guarded copies of C-contiguous arrays, by place among the arguments; arrays that share memory still share it."""
 
-    def __init__(self, arrays: dict[int, np.ndarray]) -> None:
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self._arrays = arrays
-        self._region: dict[int, _Region] = {}
+        self._region: dict[str, _Region] = {}
         last: _Region | None = None
         for i in sorted(arrays, key=lambda i: arrays[i].ctypes.data):
             start, size = arrays[i].ctypes.data, arrays[i].nbytes
@@ -53,18 +53,18 @@ class GuardedArrays:
             self._inside(i)[:] = array.reshape(-1).view(np.uint8)
 
     @property
-    def addresses(self) -> dict[int, int]:
+    def addresses(self) -> dict[str, int]:
         """Where the kernel finds each array."""
         return {i: r.address + self._arrays[i].ctypes.data - r.start for i, r in self._region.items()}
 
-    def damaged(self) -> list[int]:
+    def damaged(self) -> list[str]:
         """Arguments around which the guard bytes have changed."""
         return sorted(i for i, region in self._region.items() if region.damaged())
 
-    def copy_back(self, written: Iterable[int]) -> None:
+    def copy_back(self, written: Iterable[str]) -> None:
         """Bring the results of these arguments into the arrays that were given."""
         for i in written:
             self._arrays[i].reshape(-1).view(np.uint8)[:] = self._inside(i)
 
-    def _inside(self, i: int) -> np.ndarray:
+    def _inside(self, i: str) -> np.ndarray:
         return self._region[i].inside(self._arrays[i].ctypes.data, self._arrays[i].nbytes)

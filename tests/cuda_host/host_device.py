@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from coop_edge.kernels.device import SOURCE_DIR
+from coop_edge.kernels.device import SOURCE_DIR, packed
 from tests.cuda_host.build import build, kernel_names
 from tests.cuda_host.guard import GuardedArrays
 
 _ERROR_BYTES = 1024
+_MAX_ITEMS = 128  # cuda_shim::MAX_ITEMS
 
 
 class KernelError(RuntimeError):
@@ -21,7 +23,10 @@ class KernelError(RuntimeError):
 
 
 class _Parameter(ctypes.Structure):  # cuda_shim::Parameter
-    _fields_ = [(name, ctypes.c_int) for name in ("pointer", "kind", "component", "size", "alignment", "writes")]
+    _fields_ = [
+        (name, ctypes.c_int)
+        for name in ("pointer", "kind", "component", "size", "alignment", "writes", "offset", "members")
+    ]
 
     @property
     def dtype(self) -> np.dtype | None:
@@ -80,6 +85,10 @@ class HostDevice:
             self._kernels[source, name] = HostKernel(library, name, guard=self._guard, reverse=self._reverse)
         return self._kernels[source, name]
 
+    def pack(self, structure: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The structure as it is: a launch packs it, with pointers to guarded copies of its arrays."""
+        return structure
+
     def to_numpy(self, array: np.ndarray) -> np.ndarray:
         """A copy, as from a device."""
         return np.array(array)
@@ -91,26 +100,28 @@ class HostKernel:
     def __init__(self, library: ctypes.CDLL, name: str, *, guard: bool, reverse: bool) -> None:
         self.name = name
         self._guard, self._reverse = guard, reverse
-        signature = library[f"cuda_shim_signature_{name}"]
-        self._parameters = (_Parameter * signature(None))()
-        signature(self._parameters)
+        items = (_Parameter * _MAX_ITEMS)()
+        count = library[f"cuda_shim_signature_{name}"](items)
+        self._parameters: list[_Node] = []
+        rest = list(items[:count])
+        while rest:
+            self._parameters.append(_node(str(len(self._parameters)), rest))
         self._launch = library[f"cuda_shim_launch_{name}"]
 
     def __call__(self, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any]) -> None:
         if len(arguments) != len(self._parameters):
             raise KernelError(f"{self.name}: takes {len(self._parameters)} arguments, got {len(arguments)}")
-        for i, (parameter, argument) in enumerate(zip(self._parameters, arguments, strict=True)):
-            if why := _mismatch(parameter, argument):
-                raise KernelError(f"{self.name}: argument {i}: {why}")
+        leaves: list[tuple[_Node, Any]] = []
+        for node, argument in zip(self._parameters, arguments, strict=True):
+            if why := _collect(node, argument, leaves):
+                raise KernelError(f"{self.name}: argument {why}")
         dimensions = [_dimensions(self.name, "grid", grid), _dimensions(self.name, "block", block)]
-        arrays = {i: a for i, a in enumerate(arguments) if isinstance(a, np.ndarray)}
+        arrays = {node.place: value for node, value in leaves if isinstance(value, np.ndarray)}
         guarded = GuardedArrays(arrays) if self._guard else None
-        addresses = guarded.addresses if guarded else {i: a.ctypes.data for i, a in arrays.items()}
-        # Each slot points at a pointer or at a scalar, as in cuLaunchKernel.
-        values = [
-            np.array(addresses.get(i, 0), np.uintp) if parameter.pointer else np.array(argument)
-            for i, (parameter, argument) in enumerate(zip(self._parameters, arguments, strict=True))
-        ]
+        addresses = guarded.addresses if guarded else {place: a.ctypes.data for place, a in arrays.items()}
+        where = {id(array): addresses[place] for place, array in arrays.items()}
+        # Each slot points at a pointer, at a scalar or at a structure, as in cuLaunchKernel.
+        values = [_value(argument, lambda array: where[id(array)]) for argument in arguments]
         slots = (ctypes.c_void_p * max(len(values), 1))(*[v.ctypes.data for v in values])
         error = ctypes.create_string_buffer(_ERROR_BYTES)
         failed = self._launch(*dimensions, int(self._reverse), slots, error, ctypes.c_size_t(_ERROR_BYTES))
@@ -119,7 +130,49 @@ class HostKernel:
         if guarded and (damaged := guarded.damaged()):
             raise KernelError(f"{self.name}: wrote outside the array of argument {', '.join(map(str, damaged))}")
         if guarded:
-            guarded.copy_back([i for i in arrays if self._parameters[i].writes])
+            guarded.copy_back([node.place for node, _ in leaves if node.place in arrays and node.item.writes])
+
+
+@dataclass
+class _Node:
+    """A parameter, or a member of a structure: its place ("2", "2.1"), what C says of it, its members."""
+
+    place: str
+    item: _Parameter
+    members: list[_Node]
+
+
+def _node(place: str, rest: list[_Parameter]) -> _Node:
+    """The first of the items, with its members, which are taken from the list."""
+    item = rest.pop(0)
+    return _Node(place, item, [_node(f"{place}.{i}", rest) for i in range(item.members)])
+
+
+def _value(argument: Any, address: Callable[[np.ndarray], int]) -> np.ndarray:
+    if isinstance(argument, tuple):
+        return packed(argument, address)
+    if argument is None or isinstance(argument, np.ndarray):
+        return np.array(0 if argument is None else address(argument), np.uintp)
+    return np.array(argument)
+
+
+def _collect(node: _Node, argument: Any, leaves: list[tuple[_Node, Any]]) -> str | None:
+    """Add the scalars and arrays of an argument to ``leaves``; returns why it does not fit, or None."""
+    if not node.members:
+        leaves.append((node, argument))
+        why = _mismatch(node.item, argument)
+        return f"{node.place}: {why}" if why else None
+    if not isinstance(argument, tuple) or len(argument) != len(node.members):
+        return f"{node.place}: wanted a NamedTuple of {len(node.members)}, got {_describe(argument)}"
+    for member, value in zip(node.members, argument, strict=True):
+        if why := _collect(member, value, leaves):
+            return why
+    layout = packed(argument, lambda array: 0).dtype
+    offsets = [layout.fields[name][1] for name in layout.names]
+    wanted = [member.item.offset for member in node.members]
+    if offsets != wanted or layout.itemsize != node.item.size:
+        return f"{node.place}: members at {offsets} of {layout.itemsize} bytes, wanted {wanted} of {node.item.size}"
+    return None
 
 
 def _dimensions(name: str, what: str, values: Sequence[int]) -> Any:
@@ -132,8 +185,6 @@ def _mismatch(parameter: _Parameter, argument: Any) -> str | None:
     """Why ``argument`` does not fit, or None."""
     dtype = parameter.dtype
     if not parameter.pointer:
-        if dtype is None:
-            return "structures by value are not supported"
         if not isinstance(argument, np.generic) or argument.dtype != dtype:
             return f"wanted the NumPy scalar {dtype}, got {_describe(argument)}"
         return None

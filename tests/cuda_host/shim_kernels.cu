@@ -95,6 +95,22 @@ __constant__ const int table[3] = {4, 5, 6};
 extern "C" __global__ void constants(int* out) { out[threadIdx.x] = table[threadIdx.x]; }
 extern "C" __global__ void maybe(int* out, const float* optional) { out[0] = optional == nullptr; }
 
+struct Inner {
+  const float* in;
+  bool flag;
+};
+struct Outer {
+  int count;
+  double factor;
+  Inner inner;
+  float* out;
+  unsigned char last;
+};
+extern "C" __global__ void structures(Outer s, const Inner other, int n) {
+  if ((int)threadIdx.x < s.count) s.out[threadIdx.x] = (float)s.factor * s.inner.in[threadIdx.x] + s.last;
+  if (threadIdx.x == 0) s.out[n] = (s.inner.flag ? 1.0f : 2.0f) + (other.in ? other.in[0] : 0.5f);
+}
+
 // ---- Wrong on purpose ----
 extern "C" __global__ void early_return(int* out) {
   if (threadIdx.x >= 20) return;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -134,7 +135,35 @@ def test_null_pointer_argument(device):
     assert out[0] == 0
 
 
+class Inner(NamedTuple):
+    pointer: np.ndarray | None
+    flag: np.bool_
+
+
+class Outer(NamedTuple):
+    count: np.int32
+    factor: np.float64
+    inner: Inner
+    out: np.ndarray
+    last: np.uint8
+
+
+def outer(**changes):
+    x = np.arange(8, dtype=np.float32)
+    made = Outer(np.int32(8), np.float64(3), Inner(x, np.bool_(False)), np.zeros(10, np.float32), np.uint8(1))
+    return made._replace(**changes)
+
+
+def test_structures_by_value(device):
+    s = outer()
+    run(device, "structures", 32, s, Inner(None, np.bool_(True)), np.int32(8))
+    np.testing.assert_array_equal(s.out, [*(3 * np.arange(8) + 1), 2.5, 0])
+    run(device, "structures", 32, s, Inner(s.out, np.bool_(True)), np.int32(9))  # shares memory with the first
+    assert s.out[9] == 3.0
+
+
 INT = np.zeros(64, np.int32)
+NOT_GIVEN = Inner(None, np.bool_(True))
 WRONG = [
     (
         "early_return",
@@ -173,6 +202,22 @@ WRONG = [
     ("indices", 1, (INT[::2], np.int32(5)), "wanted a C-contiguous array"),
     ("indices", 1, (np.broadcast_to(np.int32(0), (1,)), np.int32(0)), "read-only"),
     ("swap_pairs", 1, (np.zeros(6, np.float32), np.zeros(8, np.float32)), "24 bytes are no multiple"),
+    ("structures", 32, (outer(), NOT_GIVEN, np.int32(10)), r"wrote outside the array of argument 0\.3"),
+    ("structures", 1, (INT, NOT_GIVEN, np.int32(0)), "argument 0: wanted a NamedTuple of 5, got array int32"),
+    ("structures", 1, (outer()[:4], NOT_GIVEN, np.int32(0)), "argument 0: wanted a NamedTuple of 5"),
+    (
+        "structures",
+        1,
+        (outer(count=np.int64(1)), NOT_GIVEN, np.int32(0)),
+        r"argument 0\.0: wanted the NumPy scalar int32",
+    ),
+    (
+        "structures",
+        1,
+        (outer(inner=Inner(INT, np.bool_(0))), NOT_GIVEN, np.int32(0)),
+        r"argument 0\.2\.0: wanted an array of",
+    ),
+    ("structures", 1, (outer(), Inner(None, np.uint8(1)), np.int32(0)), r"argument 1\.1: wanted the NumPy scalar bool"),
 ]
 
 

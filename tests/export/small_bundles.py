@@ -19,8 +19,9 @@ from export.networks.refiner import cell_pixels
 from export.onnx.graph import Graph
 from export.onnx.precision import to_half
 from export.onnx.trace import GRAPHS, specs_of, trace
-from export.train.checkpoint import Provenance, save_network
+from export.train.checkpoint import save_network
 from export.train.losses import certainty_loss, laplace_nll
+from export.train.provenance import Provenance
 from export.train.task import to_tensors
 from export.verify.bundle import Pairs
 from tests.export.small_nets import NET, TRUNK

@@ -15,7 +15,7 @@ from export.networks import CONFIGS, build
 from export.onnx import precision
 from export.onnx.graph import Graph, tensors_of
 from export.onnx.precision import to_half
-from export.onnx.trace import GRAPHS, trace
+from export.onnx.trace import GRAPHS, METHODS, trace
 from tests.export.small_nets import NET, TRUNK
 
 SIZE = 64
@@ -43,7 +43,6 @@ GRAPHS_OF_VARIANTS = [
 """Graphs that differ: encoders do not know of the head, nor decoders of the stem."""
 STORED = 16
 """Fewest values of a head's weight that is stored in FP16 in these graphs, whose heads are as small as all of them."""
-METHODS = {"coarse_encoder": "encode", "coarse_decoder": "decode"}
 
 
 @cache
@@ -85,7 +84,7 @@ def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, np.nda
 def torch_outputs(variant: str, role: str, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
     """What PyTorch makes of the same feed."""
     with torch.no_grad():
-        out = getattr(small_net(variant), METHODS.get(role, "export_outputs"))(*map(torch.from_numpy, feed.values()))
+        out = getattr(small_net(variant), METHODS[role])(*map(torch.from_numpy, feed.values()))
     return [t.numpy() for t in (out if isinstance(out, tuple) else (out,))]
 
 

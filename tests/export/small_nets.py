@@ -37,6 +37,7 @@ def coarse_batch(rng, n, size):
         K_query=np.broadcast_to([[100.0, 0, size / 2], [0, 100, size / 2], [0, 0, 1]], (n, 3, 3)).copy(),
         T_query=np.broadcast_to(np.eye(4), (n, 4, 4)).copy(),
         diameter=np.ones(n),
+        query_index=np.arange(n),
     )
 
 
@@ -66,6 +67,7 @@ def refiner_batch(rng, n, size):
             np.float32
         ),
         diameter=np.full(n, 0.6),
+        query_index=np.arange(n),
     )
 
 

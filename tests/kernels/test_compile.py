@@ -44,6 +44,13 @@ def test_compiles(source, architecture, record_property):
 
 
 @pytest.mark.parametrize("source", sorted(SOURCE_DIR.glob("*.cu*")), ids=lambda path: path.name)
+def test_no_number_is_the_result_of_an_invalid_operation(source):
+    """NaN and infinity are constants (``linalg.cuh``): the square root of -1 is whatever the compiler likes."""
+    text = source.read_text()
+    assert not re.search(r"(sqrtf?|logf?|acosf?)\s*\(\s*(-\s*[\d.]|0*\.?0+f?\s*\))|[\d.]f?\s*/\s*0*\.0*f?[^\d.]", text)
+
+
+@pytest.mark.parametrize("source", sorted(SOURCE_DIR.glob("*.cu*")), ids=lambda path: path.name)
 def test_needs_no_header_of_the_toolkit(source):
     assert not re.search(r"#\s*include\s*<", source.read_text())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,14 +45,10 @@ def decoded(n: int = 1) -> Decoded:
     return Decoded(np.full(shape, 0.5, np.float32), np.zeros(shape, np.int32), np.zeros((*shape, 2), np.float32))
 
 
-def cup(points=None) -> SimpleNamespace:
-    points = np.ones((VIEWS, SIZE, SIZE, 3), np.float32) if points is None else points
-    return SimpleNamespace(name="cup", object_points=points)
-
-
 def lift(ops, matches=None, templates=((0,),), points=None):
     matches = decoded() if matches is None else matches
-    return ops.lift(matches, np.array(templates), [cup(points)], np.zeros(len(templates), int), PATCH, 0.2)
+    points = np.ones((VIEWS, SIZE, SIZE, 3), np.float32) if points is None else points
+    return ops.lift(matches, np.array(templates), [points], PATCH, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +81,7 @@ def test_refuses_a_template_that_there_is_not(numpys, template):
     ],
 )
 def test_refuses_a_map_that_it_would_misread(numpys, points, says):
-    with pytest.raises(InputError, match=f"object points of 'cup': .*{says}"):
+    with pytest.raises(InputError, match=rf"maps\[0\]: .*{says}"):
         lift(numpys, points=points)
 
 
@@ -107,10 +102,15 @@ def test_refuses_matches_that_do_not_fit_together(numpys, field, wrong, says):
         lift(numpys, decoded()._replace(**{field: wrong}))
 
 
+def test_refuses_more_or_fewer_maps_than_queries(numpys):
+    with pytest.raises(InputError, match="maps: wanted 2, one for each query, got 1"):
+        lift(numpys, decoded(2), templates=((0,), (1,)))
+
+
 def test_refuses_arrays_on_the_host(cupy):
     """Their addresses mean nothing to a GPU."""
     ops = CudaOperations(CupyDevice())
-    with pytest.raises(InputError, match=r"object points of 'cup': wanted a .*FakeArray .* got a numpy\.ndarray"):
+    with pytest.raises(InputError, match=r"maps\[0\]: wanted a .*FakeArray .* got a numpy\.ndarray"):
         lift(ops, Decoded(*map(cupy.put, decoded())))
     with pytest.raises(InputError, match=r"probability: wanted a .*FakeArray .* got a numpy\.ndarray"):
         lift(ops)
@@ -122,7 +122,7 @@ def test_nothing_to_do(ops):
     image, none = ops.upload(np.zeros((4, 5, 3), np.uint8)), np.zeros((0, 3, 3))
     assert ops.warp(image, none, 8).shape == (0, 3, 8, 8)
     matches = Decoded(*map(ops.upload, decoded(0)))
-    results = ops.lift(matches, np.zeros((0, 2), int), [], np.zeros(0, int), PATCH, 0.2)
+    results = ops.lift(matches, np.zeros((0, 2), int), [], PATCH, 0.2)
     kinds = [(result.shape, result.dtype) for result in results]
     assert kinds == [((0, 2, COUNT, 3), np.float32), ((0, 2, COUNT), np.bool_), ((0, 2, COUNT), np.float32)]
     assert ops.to_host_together() == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -11,10 +9,6 @@ from coop_edge.ops.base import Decoded
 from coop_edge.ops.cpu import CpuOperations
 
 VIEWS, T, SIZE = 5, 16, 64
-
-
-def model(points) -> SimpleNamespace:
-    return SimpleNamespace(name="object", object_points=points)
 
 
 def test_lift_reads_the_nearest_pixel_and_drops_what_lies_off_the_silhouette():
@@ -30,7 +24,7 @@ def test_lift_reads_the_nearest_pixel_and_drops_what_lies_off_the_silhouette():
     offset[0, 3, 3] = (-0.5, -0.5)  # pixel -0.5: the border of the first one
     probability[0, 3, 5] = 0.1
     points, valid, share = CpuOperations().lift(
-        Decoded(probability, index, offset), np.array([[3, 1]]), [model(maps)], np.array([0]), 16, 0.2
+        Decoded(probability, index, offset), np.array([[3, 1]]), [maps], 16, 0.2
     )
     assert points[0, 0, 0].tolist() in ([24, 24, 3], [23, 23, 3])  # the centre, 23.5
     assert points[0, 0, 1, 0] in (15, 16)
@@ -50,5 +44,5 @@ def test_an_offset_that_is_not_finite_is_no_match(wrong):
     offset = np.zeros((1, VIEWS, T, 2), np.float32)
     offset[0, 0, 3, 1] = wrong
     decoded = Decoded(np.full((1, VIEWS, T), 0.5, np.float32), np.zeros((1, VIEWS, T), np.int32), offset)
-    _, valid, _ = CpuOperations().lift(decoded, np.array([[0]]), [model(maps)], np.array([0]), 16, 0.2)
+    _, valid, _ = CpuOperations().lift(decoded, np.array([[0]]), [maps], 16, 0.2)
     assert np.flatnonzero(~valid[0, 0]).tolist() == [3]

@@ -7,19 +7,17 @@ import pytest
 
 from coop_edge.geometry.patches import patch_centres
 from coop_edge.kernels.device import address
-from coop_edge.mesh import Symmetries
 from coop_edge.ops.base import Decoded
 from coop_edge.ops.cpu import CpuOperations
 from coop_edge.ops.cuda import CudaOperations
-from coop_edge.stages.objects import ObjectModel
 from tests.cuda_host.host_device import HostDevice
 from tests.kernels.devices import device  # noqa: F401
 
 PATCH = 8
 
 
-def models(count: int, views: int, size: int) -> list[ObjectModel]:
-    """Objects whose maps hold each pixel's own numbers, off a round silhouette NaN."""
+def models(count: int, views: int, size: int) -> list[np.ndarray]:
+    """Maps of objects that hold each pixel's own numbers, off a round silhouette NaN."""
     v, u = np.mgrid[:size, :size]
     off = np.hypot(u - size / 2, v - size / 2) > 0.45 * size
     out = []
@@ -28,8 +26,7 @@ def models(count: int, views: int, size: int) -> list[ObjectModel]:
             [np.stack([u + 0.25 * k, v + 0.0, np.full(u.shape, 100.0 * k + j)], -1) for j in range(views)]
         )
         points[:, off] = np.nan
-        tokens = np.zeros((views, (size // PATCH) ** 2, 4), np.float32)
-        out.append(ObjectModel(f"object {k}", np.zeros(3), 0.1, Symmetries(), points.astype(np.float32), tokens))
+        out.append(points.astype(np.float32))
     return out
 
 
@@ -57,17 +54,13 @@ def answers(n: int, views: int, count: int, seed=0) -> Decoded:
 def on(device, decoded: Decoded, objects):  # noqa: F811
     """The same on a device."""
     put = device.xp.asarray
-    moved = [
-        ObjectModel(m.name, m.centre, m.diameter, m.symmetries, put(m.object_points), put(m.descriptors))
-        for m in objects
-    ]
-    return Decoded(*map(put, decoded)), moved
+    return Decoded(*map(put, decoded)), [put(points) for points in objects]
 
 
 def assert_is_the_cpus(device, decoded, chosen, objects, object_index, patch=PATCH, least=0.2):  # noqa: F811
-    wanted = CpuOperations().lift(decoded, chosen, objects, object_index, patch, least)
+    wanted = CpuOperations().lift(decoded, chosen, [objects[i] for i in object_index], patch, least)
     there, moved = on(device, decoded, objects)
-    found = CudaOperations(device).lift(there, chosen, moved, object_index, patch, least)
+    found = CudaOperations(device).lift(there, chosen, [moved[i] for i in object_index], patch, least)
     for name, a, b in zip(("points", "valid", "probability"), found, wanted, strict=True):
         host = device.to_numpy(a)
         assert (host.shape, host.dtype) == (b.shape, b.dtype), name
@@ -108,7 +101,7 @@ def test_objects_may_have_maps_of_different_sizes(device):  # noqa: F811
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_a_match_that_is_not_finite_is_none(device, wrong):  # noqa: F811
     objects = models(1, 2, 32)
-    objects[0].object_points[...] = 1.0
+    objects[0][...] = 1.0
     offset = np.zeros((1, 2, 16, 2), np.float32)
     offset[0, 1, 3, 0], offset[0, 1, 7, 1] = wrong, wrong
     decoded = Decoded(np.full((1, 2, 16), 0.5, np.float32), np.zeros((1, 2, 16), np.int32), offset)
@@ -122,19 +115,20 @@ def test_a_query_does_not_depend_on_its_batch(device):  # noqa: F811
     objects, decoded, index = models(2, 3, 32), answers(4, 3, 16, seed=3), np.array([0, 1, 1, 0])
     chosen = np.array([[0, 2], [1, 1], [2, 0], [0, 1]])
     there, moved = on(device, decoded, objects)
-    together = [device.to_numpy(a) for a in CudaOperations(device).lift(there, chosen, moved, index, PATCH, 0.2)]
+    maps = [moved[i] for i in index]
+    together = [device.to_numpy(a) for a in CudaOperations(device).lift(there, chosen, maps, PATCH, 0.2)]
     for i in range(4):
         one = Decoded(*(a[i : i + 1] for a in there))
-        alone = CudaOperations(device).lift(one, chosen[i : i + 1], moved, index[i : i + 1], PATCH, 0.2)
+        alone = CudaOperations(device).lift(one, chosen[i : i + 1], maps[i : i + 1], PATCH, 0.2)
         for a, b in zip(alone, together, strict=True):
             np.testing.assert_array_equal(device.to_numpy(a)[0], b[i])
 
 
 def test_the_order_of_threads_does_not_matter():
-    objects, decoded = models(2, 3, 32), answers(3, 3, 16)
+    (first, second), decoded = models(2, 3, 32), answers(3, 3, 16)
     results = [
         CudaOperations(HostDevice(reverse=r)).lift(
-            decoded, np.array([[0], [2], [1]]), objects, np.array([0, 1, 0]), PATCH, 0.1
+            decoded, np.array([[0], [2], [1]]), [first, second, first], PATCH, 0.1
         )
         for r in (False, True)
     ]

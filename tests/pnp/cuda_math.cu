@@ -86,6 +86,22 @@ extern "C" __global__ void residual_f64(const double* pose, const double* xi, co
     residual_item(pose, xi, m0, K, X, u, count, residual, jacobian);
 }
 
+// The share of each line in the 28 sums at its pose; lines X, u, n, w.
+extern "C" __global__ void line_terms(const double* pose, const double* m0, const double* K, const double* lines,
+                                      int loss, double scale, int count, double* sums) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    const Intrinsics<double> camera = {K[0], K[1], K[2], K[3], K[4]};
+    LmView<double> view;
+    make_view(pose + 12 * i, pose + 12 * i + 9, m0 + 2 * i, camera, &view);
+    const double *X = lines + 8 * i, *u = X + 3, *n = X + 5;
+    const double y = (u[1] - K[4]) / K[3], x = (u[0] - K[2] - K[1] * y) / K[0];
+    const double m[2] = {x - m0[2 * i], y - m0[2 * i + 1]};
+    double all[SUM_COUNT] = {};
+    accumulate_line(view, X, m, n, X[7], loss, scale, all);
+    for (int k = 0; k < 28; ++k) sums[28 * i + k] = all[k];
+}
+
 extern "C" __global__ void robust(const double* s, int loss, double scale, int count, double* cost, double* slope) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count) cost[i] = robust_cost(loss, scale, s[i], slope + i);
@@ -118,12 +134,13 @@ extern "C" __global__ void sums_4(float* v, double* out) {
 }
 
 // The prior's share of the 28 sums at poses (R, t) of points centred on `centroid`; and log and the inverse left Jacobian.
-extern "C" __global__ void prior_terms(const double* T_anchor, const double* centre, const double* sigma,
+extern "C" __global__ void prior_terms(const double* T_anchor, const double* centre, const double* information,
                                        const double* centroid, const double* pose, int count, double* sums) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     LmPrior prior;
-    read_prior(T_anchor + 16 * i, centre + 3 * i, sigma + 6 * i, centroid + 3 * i, &prior);
+    const PriorInput in = {T_anchor + 16 * i, centre + 3 * i, information + 36 * i};
+    read_prior(in, centroid + 3 * i, &prior);
     for (int k = 0; k < 28; ++k) sums[28 * i + k] = 0.0;
     add_prior(prior, pose + 12 * i, pose + 12 * i + 9, sums + 28 * i);
 }

@@ -144,6 +144,16 @@ def test_a_second_call_allocates_no_scratch(solver):
         assert {name: id(array) for name, array in solver._scratch._arrays.items()} == before
 
 
+def test_closing_gives_the_scratch_back_and_a_later_call_allocates_anew(solver):
+    solver.close()
+    before = to_host(solver.device, solver.weighted_lm(*_lm_inputs(solver)))
+    assert solver._scratch._arrays
+    solver.close()
+    assert not solver._scratch._arrays
+    assert_same_bits(to_host(solver.device, solver.weighted_lm(*_lm_inputs(solver))), before)
+    solver.close()
+
+
 def test_a_smaller_batch_after_a_larger_one_is_not_disturbed_by_what_it_left(solver):
     fresh = CudaPnpSolver(solver.device)
     solver.weighted_lm(*_lm_inputs(solver, B=5, P=3000))

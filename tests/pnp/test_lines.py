@@ -1,4 +1,4 @@
-"""Lines beside points in Levenberg-Marquardt, of both backends: SciPy's minima, statuses, shapes; alone and in a batch."""
+"""Lines beside points in Levenberg-Marquardt, of both backends: SciPy's minima, statuses, shapes, batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.pnp.test_prior import LONG, correlated, one, problem, solve, whitened
 
 
 def mixed(B=4, P=30, L=40, seed=0, noise_px=1.0, **options):
-    """Arguments of a solver, a prior and lines of the same objects: pixels slid along the lines, weights that differ."""
+    """Arguments of a solver, a prior and lines of the same objects: pixels slid along the lines, unequal weights."""
     given, prior = problem(B, P, seed=seed, **options)
     truth = make_problems(B, P, noise_px=noise_px, seed=seed, **options).T_camera_object
     rng = np.random.default_rng([seed, 1])

@@ -7,8 +7,8 @@ import pytest
 
 from coop_edge.geometry import se3
 from coop_edge.kernels.device import CupyDevice
-from coop_edge.pnp.normal_equations import SUMS
 from coop_edge.pnp.base import PosePrior
+from coop_edge.pnp.normal_equations import SUMS
 from coop_edge.pnp.prior import about_centroid, add_prior, inverse_left_jacobian, rotation_vector
 from tests.cuda_host.host_device import HostDevice
 from tests.pnp.cuda_support import MathKernels

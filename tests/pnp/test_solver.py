@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -93,8 +94,20 @@ def test_the_number_of_threads_changes_nothing(solver, problems, threads):
         for name in one.statistics.__dataclass_fields__:
             np.testing.assert_array_equal(getattr(one.statistics, name), getattr(other.statistics, name))
     many.close()
-    assert many.ransac_epnp(**arguments(problems, "ransac_epnp")).T_camera_object.shape == (7, 4, 4)
-    many.close()
+
+
+def test_closing_stops_the_threads_and_a_later_call_starts_new_ones(solver, problems):
+    many, given = CpuPnpSolver(threads=2), arguments(problems, "ransac_epnp")
+    many.close()  # nothing to stop yet
+    for _ in range(2):
+        before = threading.active_count()
+        np.testing.assert_array_equal(
+            many.ransac_epnp(**given).T_camera_object, solver.ransac_epnp(**given).T_camera_object
+        )
+        assert threading.active_count() > before
+        many.close()
+        many.close()
+        assert threading.active_count() == before
 
 
 _FORK = """

@@ -9,7 +9,7 @@ from coop_edge.errors import EngineError
 from coop_edge.runtime.build import BuildOptions, build_plans
 from coop_edge.runtime.bundle import ROLES, Bundle
 from coop_edge.runtime.onnx import OnnxRunner
-from coop_edge.runtime.parity import compare, failures, sample_feed
+from coop_edge.runtime.plan_check import judge, sample_feed
 from coop_edge.runtime.tensorrt import TensorRtRunner
 from coop_edge.runtime.tensorrt_api import MODULES
 from tests.runtime.networks import tiny_bundle
@@ -44,7 +44,7 @@ def test_computes_what_onnx_runtime_computes(built, cuda_graph):
                     found = {name: cupy.asnumpy(array) for name, array in runner.run(given, stream).items()}
                 assert {name: array.shape for name, array in found.items()} == {n: a.shape for n, a in wanted.items()}
                 if batch:
-                    assert failures(compare(found, wanted), "fp32") == []
+                    assert judge(wanted, found, "fp32")[1] == []
 
 
 def test_a_damaged_plan_never_reaches_tensorrt(built):

@@ -71,15 +71,8 @@ class Chain:
     def coarse(self, detections, index) -> CoarseHypotheses:
         c = self.config
         with watching(self.oracle) as oracle:
-            crops = crop_detections(
-                self.scene.image,
-                self.scene.camera,
-                detections,
-                oracle.size,
-                ops=OPS,
-                margin=c.coarse.margin,
-                patch=PATCH,
-            )
+            image, camera, options = self.scene.image, self.scene.camera, {"ops": OPS, "margin": c.coarse.margin}
+            crops = crop_detections(image, camera, detections, oracle.size, **options, patch=PATCH)
             return estimate_coarse(
                 crops,
                 self.models,

@@ -2,8 +2,8 @@
 
 A runner is given pixels and nothing else, so an oracle recognises them: it looks on while crops are made and renders
 drawn, keeps a fingerprint of each with its camera, and looks the fingerprint up when the pixels come in. What it then
-answers is worked out by ``export.data.labels``, the very definitions that the networks are trained on: a stage
-that follows other conventions than training cannot find the right pose.
+answers is worked out by ``tests.label_oracle``, which training's labels are held against: a stage that follows other
+conventions than training cannot find the right pose.
 
     with watching(oracle := Oracle(scene, templates)):
         ... run the stages, or an Estimator, with oracle.encoder, oracle.decoder, oracle.refiner as its runners
@@ -25,7 +25,7 @@ from coop_edge.ops.base import Operations
 from coop_edge.render.base import Renderer
 from coop_edge.runtime.base import Runner, TensorSpec
 from coop_edge.templates import TemplateSet
-from export.data import labels
+from tests import label_oracle as labels
 from tests.stages.scene import Scene
 from tests.stages.seen import SeenCrop, SeenObject, fingerprint, intrinsics_and_rotation, seen_templates
 

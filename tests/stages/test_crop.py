@@ -1,8 +1,7 @@
-"""Crops: pixels where the virtual camera sees them, without aliasing, and the same cameras as in training."""
+"""Crops: pixels where the virtual camera sees them, without aliasing. (Training's crops are held against these cameras
+in ``tests/export/data/test_scenes.py``.)"""
 
 from __future__ import annotations
-
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +12,6 @@ from coop_edge.geometry.camera import project
 from coop_edge.ops.cpu import CpuOperations
 from coop_edge.stages.crop import crop_detections, in_sight, pose_crop
 from coop_edge.types import Camera, Detection
-from export.data.pairs_refiner import object_crop
-from export.data.scenes import BASE_K
 from tests.stages.scene import CAMERA, at
 
 OPS = CpuOperations()
@@ -134,19 +131,6 @@ def test_no_patch_behind_the_camera_is_trusted():
 def test_wrong_input_is_refused(image, box, says):
     with pytest.raises(InputError, match=says):
         crop_of(image, Detection("a", bbox=box))
-
-
-@pytest.mark.parametrize("place", [(0, 0, 0.5), (0.1, -0.05, 0.5), (0.3, 0.2, 0.4), (-0.5, 0.1, 1.5)])
-def test_pose_crop_is_the_virtual_camera_of_the_training_pairs(bar, place):
-    T = at(*place, (0.3, 1.0, 2.0), bar.centre)
-    item = SimpleNamespace(object=SimpleNamespace(mesh=bar, diameter=bar.diameter))
-    want = object_crop(T, item, 128, 1.2)
-    got = pose_crop(CAMERA, T[None], bar.centre[None], np.array([bar.diameter]), 128, 1.2)
-    np.testing.assert_allclose(got.K, want.K, rtol=1e-12)
-    np.testing.assert_allclose(got.R_crop_camera, want.R_crop_camera, atol=1e-12)
-    image_to_base = BASE_K @ np.linalg.inv(CAMERA.K)
-    np.testing.assert_allclose(got.H, want.H @ image_to_base, rtol=1e-9, atol=1e-9)
-    assert got.size == 128
 
 
 def test_pose_crop_looks_at_the_centre_and_is_a_homography_of_the_image(bar):

@@ -85,10 +85,10 @@ def test_outputs_survive_the_next_run():
 
 
 def test_no_queries():
-    tokens, none = np.zeros((0, T, DIM), np.float32), np.zeros(0, int)
-    out = decode(OPS, Affine(), tokens, [model(0)], none, np.ones((0, T), bool), 42)
+    tokens = np.zeros((0, T, DIM), np.float32)
+    out = decode(OPS, Affine(), tokens, [model(0)], np.zeros(0, int), np.ones((0, T), bool), 42)
     assert out.probability.shape == (0, 0, T)
-    points, valid, probability = OPS.lift(out, np.zeros((0, 1), int), [model(0)], none, 16, 0.0)
+    points, valid, probability = OPS.lift(out, np.zeros((0, 1), int), [], 16, 0.0)
     assert points.shape == (0, 1, T, 3)
     assert valid.shape == probability.shape == (0, 1, T)
 

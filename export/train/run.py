@@ -1,0 +1,186 @@
+"""Starts and resumes training runs: from options to a folder with weights, figures and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coop_edge.base.hardware import hardware
+from coop_edge.errors import ConfigError, InputError
+from export.data.stream import make_stream
+from export.networks import CONFIGS, NetConfig, build, preset
+from export.train.checkpoint import STATE_FILE, load_network, load_state, parameters_of, start_from
+from export.train.coarse import CoarseTask
+from export.train.distributed import Group, join, pick_device
+from export.train.loop import StreamMaker, Trainer
+from export.train.options import TrainOptions
+from export.train.refiner import RefinerTask, SelectorTask
+from export.train.report import plot, write_report
+from export.train.task import Task
+
+TASKS: dict[str, type[Task]] = {"coarse": CoarseTask, "refiner": RefinerTask, "selector": SelectorTask}
+NETWORK = "network."
+"""Prefix of a setting of the network; others are of the run."""
+FIXED = ("size", "no_match")
+"""Options of a run that a resumed one cannot change."""
+SHOWN = (
+    "class_accuracy",
+    "easy_class_accuracy",
+    "within_5px",
+    "within_16px",
+    "match_recall",
+    "no_match_accuracy",
+    "pose_recall_10",
+    "pose_recall_20",
+    "error_before",
+    "error_after_1",
+    "error_after_5",
+    "easy_error_after_5",
+    "error_aligned",
+    "rank_correlation",
+)
+"""Held-out figures in curves.png."""
+
+
+def options_from(role: str, settings: Iterable[str]) -> tuple[TrainOptions, NetConfig]:
+    """Return the options of a new run and the configuration of its network.
+
+    settings: such as "minutes=5" for the run (``TrainOptions``), or "network.match_dim=64" for the network
+    (``export.networks.config``), which starts from the preset of the run's size. Raises ConfigError.
+    """
+    of_run, of_network = _separated(settings)
+    options = TrainOptions().updated(of_run)
+    return options, preset(role, options.size).updated(of_network)
+
+
+def start(
+    role: str,
+    options: TrainOptions,
+    config: NetConfig,
+    folder: Path,
+    init: Path | None = None,
+    streams: StreamMaker = make_stream,
+) -> None:
+    """Train a new network.
+
+    Parameters
+    ----------
+    role: "coarse", "refiner" or "selector".
+    options, config: of the run and of the network.
+    folder: where ``ROLE.safetensors``, the training state, CSV files, ``report.json`` and ``curves.png`` go.
+    init: network file to start from: of the same role, or of another one, whose trunk is taken over.
+    streams: makes the stream of pairs.
+
+    Raises ConfigError, InputError, BackendUnavailable, TrainingDivergedError.
+    """
+    if (folder / STATE_FILE).exists():
+        raise InputError(f"{folder} holds a run already: --resume {folder} goes on with it, --out names another folder")
+    if role != "coarse" and not options.no_match:
+        raise ConfigError(f"TrainOptions.no_match = False: an option of the coarse network, not of the {role}")
+    _run(role, options, config, folder, init, streams, resume=False)
+
+
+def resume(role: str, folder: Path, settings: Sequence[str] = (), streams: StreamMaker = make_stream) -> None:
+    """Go on with the run in ``folder``, from its last checkpoint, with some of its options changed by ``settings``.
+
+    Size and network cannot change; ``max_steps`` is the new run's own. Raises as ``start`` does.
+    """
+    state = load_state(folder)
+    if state["role"] != role:
+        raise InputError(f"--resume {folder} holds a {state['role']} run, wanted a {role} one")
+    of_run, of_network = _separated(settings)
+    before, config = TrainOptions.from_dict(state["options"]), CONFIGS[role].from_dict(state["config"])
+    options = replace(before, max_steps=0).updated(of_run)
+    changed = [name for name in FIXED if getattr(options, name) != getattr(before, name)]
+    if config.updated(of_network) != config:
+        changed.append("network")
+    if changed:
+        given = getattr(before, changed[0], None)
+        raise ConfigError(
+            f"--resume {folder}: its {changed[0]} cannot change"
+            + (f" (it is {given!r})" if given is not None else f"; asked for {', '.join(of_network)}")
+        )
+    _run(role, options, config, folder, None, streams, resume=True)
+
+
+def evaluate_checkpoint(path: Path, samples: int, device: str = "auto", pack: Path | None = None) -> dict[str, float]:
+    """Return the figures of a network file on ``samples`` held-out pairs, as training has them.
+
+    Raises InputError, ConfigError, BackendUnavailable.
+    """
+    net, info = load_network(path)
+    options = TrainOptions(evaluate_samples=samples, device=device, pack=str(pack or ""))  # type: ignore[arg-type]
+    where = pick_device(device)
+    with torch.no_grad():
+        return TASKS[info.role](info.config, options).evaluate(net.to(where), where)
+
+
+def _run(
+    role: str,
+    options: TrainOptions,
+    config: NetConfig,
+    folder: Path,
+    init: Path | None,
+    streams: StreamMaker,
+    *,
+    resume: bool,
+) -> None:
+    options = replace(options, pack=_absolute(options.pack), photos=_absolute(options.photos))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    with join(options.device) as group:
+        torch.manual_seed(options.seed)
+        net = build(config)
+        if init is not None:
+            start_from(net, init)
+        trainer = Trainer(TASKS[role](config, options), net, options, folder, group, resume=resume, streams=streams)
+        trainer.run()
+        if group.first:
+            _report(trainer, group)
+
+
+def _absolute(path: str) -> str:
+    """Return the path as it is found from any folder, as a run may be resumed from another one; "" stays."""
+    return path and str(Path(path).absolute())
+
+
+def _separated(settings: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the settings of the run and those of the network, the latter without their prefix."""
+    settings = list(settings)
+    of_run = [s for s in settings if not s.startswith(NETWORK)]
+    return of_run, [s.removeprefix(NETWORK) for s in settings if s.startswith(NETWORK)]
+
+
+def _report(trainer: Trainer, group: Group) -> None:
+    """Write report.json (with the last evaluation as "final") and curves.png."""
+    provenance = trainer.provenance()
+    counters = ("step", "samples", "minutes")
+    history = [{k: float(v) for k, v in row.items() if v not in (None, "")} for row in trainer.evaluations.rows]
+    report: dict[str, Any] = {
+        "role": trainer.task.role,
+        "size": trainer.options.size,
+        "parameters": parameters_of(trainer.learner.net),
+        "steps": provenance.step,
+        "samples": provenance.samples,
+        "minutes": provenance.minutes,
+        "processes": group.size,
+        "device": str(group.device),
+        "hardware": hardware(),
+        "code": provenance.code,
+        "data": provenance.data,
+        "seed": provenance.seed,
+        "final": {k: v for k, v in history[-1].items() if k not in counters} if history else {},
+        "final_at_samples": int(history[-1]["samples"]) if history else None,
+        "config": trainer.task.config.to_dict(),
+        "options": trainer.options.to_dict(),
+        "history": history,
+    }
+    write_report(trainer.folder / "report.json", report)
+    title = (
+        f"{trainer.task.role} {trainer.options.size}: {provenance.samples} pairs in {provenance.minutes:.0f} minutes"
+    )
+    plot(trainer.folder / "curves.png", title, trainer.metrics, trainer.evaluations, SHOWN)

@@ -1,0 +1,105 @@
+"""`python -m export train`, `options`, `evaluate` and `profile`: from the command to what it leaves or says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from export.networks import CONFIGS, build, preset
+from export.train.checkpoint import load_state, save_network
+from export.train.options import TrainOptions
+from export.train.provenance import Provenance
+from tests.export.cli.command import run
+from tests.export.small_nets import NET, TRUNK
+
+TINY = [f"network.trunk.{name}={value}" for name, value in TRUNK.items()]
+
+
+def settings(*pairs):
+    return [word for pair in pairs for word in ("--set", pair)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["coarse", "--minutes", "-1"], "TrainOptions.minutes = -1.0: wanted a number in"),
+        (["coarse", "--set", "minute=1"], "TrainOptions has no option 'minute'; did you mean 'minutes'?"),
+        (["refiner", "--set", "network.head=hybrid"], "RefinerNetConfig has no option 'head'"),
+        (["refiner", "--set", "no_match=false"], "an option of the coarse network, not of the refiner"),
+        (["coarse", "--set", "minutes"], "setting 'minutes': wanted NAME=VALUE"),
+        (["coarse", "--resume", "nowhere"], "nowhere: holds no training_state.pt"),
+        (["coarse", "--resume", "nowhere", "--init", "x"], "wanted neither --init nor --out with it"),
+        (["coarse", "--init", "nowhere.safetensors", "--out", "x"], "nowhere.safetensors: no such file"),
+        (["coarse", "--pack", "nowhere.npz", "--set", "max_steps=1"], "nowhere.npz' does not exist"),
+    ],
+)
+def test_wrong_use_is_said_in_one_line(arguments, wanted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("train", *arguments)
+    assert result.exit_code == 2
+    assert wanted in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_role_or_option_that_does_not_exist_is_refused():
+    assert run("train", "finder").exit_code == 2
+    assert run("train", "coarse", "--minute", "1").exit_code == 2
+
+
+@pytest.mark.parametrize("role", ["coarse", "refiner"])
+def test_real_pairs_from_the_command_to_the_report(role, tmp_path):
+    """Rendering, training, evaluation with iterations, report: as a user starts it, with few of everything."""
+    few = settings("batch_size=2", "workers=0", "threads=1", "evaluate_samples=1", "device=cpu")
+    result = run("train", role, "--out", tmp_path / role, *few, "--set", "max_steps=2")
+    assert result.exit_code == 0, result.output
+    assert load_state(tmp_path / role)["counters"]["step"] == 2
+    report = (tmp_path / role / "report.json").read_text()
+    names = {"coarse": ("class_accuracy", "within_5px"), "refiner": ("error_before", "error_after_5")}[role]
+    for name in names:
+        assert f'"{name}":' in report
+        assert f'"easy_{name}":' in report
+    figures = json.loads(report)["final"]
+
+    checkpoint = tmp_path / role / f"{role}.safetensors"
+    again = run("evaluate", checkpoint, "--samples", 1, "--device", "cpu", "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.output) == pytest.approx(figures, nan_ok=False)
+
+
+def test_a_command_goes_on_with_the_options_of_its_run(tmp_path):
+    few = settings("batch_size=2", "workers=0", "threads=1", "evaluate_samples=0", "device=cpu", "max_steps=1", *TINY)
+    assert run("train", "coarse", "--out", tmp_path, *few).exit_code == 0
+    result = run("train", "coarse", "--resume", tmp_path, "--set", "max_steps=2")
+    assert result.exit_code == 0, result.output
+    state = load_state(tmp_path)
+    assert state["counters"]["step"] == 3
+    assert (state["options"]["batch_size"], state["options"]["max_steps"]) == (2, 2)
+
+
+def test_figures_are_printed_a_line_each(tmp_path):
+    net = build(CONFIGS["coarse"].from_dict(NET["coarse"]))
+    save_network(tmp_path / "c.safetensors", net, Provenance())
+    result = run("evaluate", tmp_path / "c.safetensors", "--samples", 1, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "class_accuracy" in [line.split()[0] for line in result.output.splitlines()]
+    assert run("evaluate", tmp_path / "nowhere.safetensors").exit_code == 2
+
+
+def test_every_option_is_listed_with_its_default():
+    result = run("options", "refiner", "--size", "s")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    wanted = [*TrainOptions(size="s").described(), *preset("refiner", "s").described("network.")]
+    assert lines[::2] == [f"{name}={value}" for name, value, _ in wanted]
+    assert all(line.strip().endswith(".") for line in lines[1::2])
+
+
+def test_stages_are_timed():
+    few = settings("batch_size=2", "workers=0", "threads=1", "device=cpu", *TINY)
+    result = run("profile", "coarse", "--seconds", 0, *few)
+    assert result.exit_code == 0, result.output
+    stages = [line.split()[0] for line in result.output.splitlines()]
+    assert stages[0] == "stage"
+    assert {"waiting", "forward", "backward", "update", "all"} <= set(stages)
