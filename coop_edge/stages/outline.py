@@ -112,10 +112,10 @@ def _solve(pairs: Pairs, seen: Outlines, solver: PnpSolver, start: Floats, known
     sigma[:, :3] *= pairs.diameter[:, None]
     information = sigma[:, :, None] ** -2.0 * np.eye(6) + se3.turn_covariances(R, known)
     prior = PosePrior(*(xp.asarray(a) for a in (pairs.crop.to_crop(start), pairs.centre, information)))
-    none = [xp.zeros((len(R), 0, *axes), np.float32) for axes in ((3,), (2,), ())]
+    points, pixels, weights = (xp.zeros((len(R), 0, *axes), np.float32) for axes in ((3,), (2,), ()))
     K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
     lines = LineTargets(seen.points, seen.pixels, seen.normals, seen.weights)
-    return solver.weighted_lm(*none, K, T, SOLVER, prior=prior, lines=lines)
+    return solver.weighted_lm(points, pixels, weights, K, T, SOLVER, prior=prior, lines=lines)
 
 
 def _known_information(maker: PairMaker, T: Floats, index: NDArray[np.int64], covariance: Floats | None) -> Floats:

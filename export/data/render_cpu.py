@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from coop_edge.base.jit import jit, stamp_of
-from coop_edge.render.rasterize import rasterize, transform_vertices
-from coop_edge.render.shade import shade
+from coop_edge.render.rasterize import Buffer, Pinhole, Surface, Vertices, rasterize, transform_vertices
+from coop_edge.render.shade import Image, Light, shade
 from export.data.objects import TrainingObject
 from export.data.render import Composite, Layers, Lights, StockRenderer, camera_floats
 from export.data.stock import ObjectStock
@@ -91,16 +91,16 @@ class HostRenderer(StockRenderer):
         poses[:, :3, 3] += (R @ centre[..., None])[..., 0]
         return poses.numpy()
 
-    def _rasterized(self, slot: int, T: Array, camera: Array, side: int) -> _View:
+    def _rasterized(self, slot: int, T: Array, camera: Pinhole, side: int) -> _View:
         thing = self._stock.things[slot]
         assert thing is not None
         mesh = thing.mesh
-        xyz = np.empty((len(mesh.vertices), 3))
-        fixed, code = np.empty((len(xyz), 2), np.int32), np.empty(len(xyz), np.uint8)
-        transform_vertices(mesh.vertices, T, camera, side, side, xyz, fixed, code)
-        depth, triangle = np.full((side, side), np.inf, np.float32), np.full((side, side), -1, np.int32)
-        rasterize(mesh.faces, xyz, fixed, code, camera, 0, depth, triangle)
-        return _View(xyz, camera, depth, triangle)
+        count = len(mesh.vertices)
+        vertices = Vertices(np.empty((count, 3)), np.empty((count, 2), np.int32), np.empty(count, np.uint8))
+        transform_vertices(mesh.vertices, T, camera, side, side, vertices)
+        buffer = Buffer(0, np.full((side, side), np.inf, np.float32), np.full((side, side), -1, np.int32))
+        rasterize(mesh.faces, vertices, camera, buffer)
+        return _View(vertices.xyz, camera, buffer.depth, buffer.triangle_id)
 
     def _shade(
         self, slot: int, view: _View, first: int, samples: int, light: tuple[float, float], plain: bool,
@@ -114,10 +114,9 @@ class HostRenderer(StockRenderer):
             self._textures[slot] = (thing, *mesh.packed_textures())
         _, texels, table = self._textures[slot]
         shown = thing.grey if plain else mesh
-        shade(
-            view.depth, view.triangle, first, samples, view.xyz, view.camera, mesh.faces, shown.corner_colors,
-            mesh.corner_uv, shown.face_texture, texels, table, light[0], light[1], out[0], out[1], out[2],
-        )  # fmt: skip
+        surface = Surface(mesh.faces, shown.corner_colors, mesh.corner_uv, shown.face_texture, texels, table)
+        buffer = Buffer(first, view.depth, view.triangle)
+        shade(buffer, samples, view.xyz, view.camera, surface, Light(*light), Image(*out))
 
     def _color(self, place: int, slot: int, view: _View, who: Array, triangle: Array, albedo: Array) -> None:
         """Write the albedo of the pixels that an item is nearest at."""
@@ -138,14 +137,14 @@ class _View:
     """A rasterised view: the mesh's vertices in the camera, the camera, depth (infinite: nothing) and triangles."""
 
     xyz: Array
-    camera: Array
+    camera: Pinhole
     depth: Array
     triangle: Array
 
 
-def _sample_cameras(K: Tensor, samples: int) -> Array:
-    """The CPU kernels' cameras of samples, float64 [V,7]; see ``coop_edge.render.rasterize``."""
-    return camera_floats(K, samples).numpy()
+def _sample_cameras(K: Tensor, samples: int) -> list[Pinhole]:
+    """Return the V cameras of samples that the CPU kernels take. K [V,3,3]."""
+    return [Pinhole(*camera) for camera in camera_floats(K, samples).tolist()]
 
 
 @_compiled
