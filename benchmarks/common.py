@@ -1,4 +1,4 @@
-"""What every benchmark shares: timing by percentiles, package versions, atomic JSON files, tables."""
+"""Times functions, lists package versions, writes JSON files and prints tables, for all benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coop_edge.base.files import atomic_write
 
 
 def versions(*distributions: str) -> dict[str, str | None]:
-    """Installed versions by distribution name; None where one is missing."""
+    """Return installed versions by distribution name; None where one is missing."""
     found: dict[str, str | None] = {}
     for name in distributions:
         try:
@@ -26,9 +26,9 @@ def versions(*distributions: str) -> dict[str, str | None]:
 
 
 def time_ms(fn: Callable[[], object], *, repeats: int = 50, warmup: int = 3) -> dict[str, float]:
-    """Wall-clock milliseconds of ``fn()``: p50, p90, min and the number of calls n, after ``warmup`` unmeasured calls.
+    """Time ``fn()``: p50, p90 and min in wall-clock milliseconds and the number of calls n, after ``warmup`` others.
 
-    The median is the figure to quote: on a shared machine the mean and the tail belong to the neighbours.
+    Quote the median: on a shared machine the mean and the tail depend on other processes.
     """
     for _ in range(warmup):
         fn()

@@ -1,4 +1,4 @@
-"""Procedural meshes with known shape and colours, shared by the benchmarks and the tests. Metres."""
+"""Makes procedural meshes of known shape and colours, in metres, for benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _mesh(vertices, faces, *, corner_colors=None, corner_uv=None, textures=(), n
 
 
 def smooth_texture(size: int = 1024, seed: int = 0) -> np.ndarray:
-    """A colourful, band-limited texture uint8 [size,size,3] that repeats seamlessly."""
+    """Make a colourful, band-limited texture uint8 [size,size,3] that repeats seamlessly."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size] / size
     image = np.zeros((size, size, 3))
@@ -39,7 +39,7 @@ def smooth_texture(size: int = 1024, seed: int = 0) -> np.ndarray:
 
 
 def textured_sphere(subdivisions: int = 5, radius: float = 0.05, texture_size: int = 1024) -> Mesh:
-    """An icosphere (20 * 4^subdivisions faces; 5 gives 20,480) under a latitude-longitude texture."""
+    """Make an icosphere (20 * 4^subdivisions faces; 5 gives 20,480) under a latitude-longitude texture."""
     sphere = trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius)
     v, faces = np.asarray(sphere.vertices), np.asarray(sphere.faces)
     n = v / np.linalg.norm(v, axis=1, keepdims=True)
@@ -51,7 +51,7 @@ def textured_sphere(subdivisions: int = 5, radius: float = 0.05, texture_size: i
 
 
 def colored_torus(major: float = 0.06, minor: float = 0.025, sections: int = 64) -> Mesh:
-    """A torus with smooth vertex colours, off-centre in its own frame."""
+    """Make a torus with smooth vertex colours, off-centre in its own frame."""
     torus = trimesh.creation.torus(major, minor, major_sections=sections, minor_sections=sections // 2)
     v, faces = np.asarray(torus.vertices), np.asarray(torus.faces)
     colors = 127.5 + 100 * np.sin(v * (60.0, 90.0, 120.0) + (0.0, 1.0, 2.0))
@@ -61,13 +61,13 @@ def colored_torus(major: float = 0.06, minor: float = 0.025, sections: int = 64)
 
 
 def grey_box(extents=(0.1, 0.06, 0.04)) -> Mesh:
-    """A box of 12 triangles in the default albedo."""
+    """Make a box of 12 triangles in the default albedo."""
     box = trimesh.creation.box(extents=extents)
     return _mesh(box.vertices, box.faces, name="grey_box")
 
 
 def look_at_views(n: int, distance: float, seed: int = 0) -> np.ndarray:
-    """T_camera_object [n,4,4]: random rotations, the object's origin on the optical axis at ``distance`` metres."""
+    """Draw T_camera_object [n,4,4]: rotations at random, the object's origin ``distance`` metres ahead."""
     from coop_edge.geometry import se3
 
     R = se3.random_rotation(np.random.default_rng(seed), (n,))

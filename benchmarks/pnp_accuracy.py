@@ -1,4 +1,4 @@
-"""Accuracy of the RANSAC beside OpenCV's and PoseLib's: ``python -m benchmarks.pnp_accuracy [--json FILE]``.
+"""Measures the accuracy of RANSAC beside OpenCV's and PoseLib's: ``python -m benchmarks.pnp_accuracy [--json FILE]``.
 
 1,200 problems of 80 points: boxes, planes and spheres, noise 0 to 4 px, outliers 0 to 80 %. All get the same threshold,
 confidence and bound on the iterations. A failure is no pose, or one that is off by more than 5 degrees or 5 % of the
@@ -26,16 +26,19 @@ Figures = tuple[float, float, float]
 
 
 def figures(T: np.ndarray, truth: np.ndarray) -> Figures:
-    """Median rotation error (degrees), median translation error (of the distance), failure rate; T, truth [B,4,4]."""
+    """Return median rotation error (degrees), median translation error (of the distance), failure rate.
+
+    T, truth: [B,4,4].
+    """
     rotation, translation = pose_errors(T, truth)
-    # No pose is the worst pose.
+    # No pose counts as the worst pose.
     rotation, translation = np.nan_to_num(rotation, nan=180.0), np.nan_to_num(translation, nan=np.inf)
     failed = (rotation > 5.0) | (translation > 0.05)
     return float(np.median(rotation)), float(np.median(translation)), float(failed.mean())
 
 
 def ours(solver: CpuPnpSolver, problems: PnpProblems) -> Figures:
-    """Figures of our RANSAC."""
+    """Return the figures of our RANSAC."""
     config = RansacConfig(
         threshold_px=LIMITS["threshold_px"], hypotheses=int(LIMITS["iterations"]), confidence=LIMITS["confidence"]
     )
@@ -44,13 +47,13 @@ def ours(solver: CpuPnpSolver, problems: PnpProblems) -> Figures:
 
 
 def poselib(problems: PnpProblems) -> Figures:
-    """Figures of PoseLib's."""
+    """Return the figures of PoseLib's."""
     T = poselib_ransac(problems, **LIMITS, min_iterations=POSELIB_MIN_ITERATIONS)
     return figures(T, problems.T_camera_object)
 
 
 def compare(solver: CpuPnpSolver) -> dict[str, Figures]:
-    """Figures of all three on the 1,200 problems."""
+    """Return the figures of all three on the 1,200 problems."""
     problems = make_problems(
         1200, 80, shape="mixed", noise_px=(0.0, 4.0), outliers=(0.0, 0.8), weights="unknown", padding=8, seed=2024
     )

@@ -1,4 +1,4 @@
-"""OpenCV and PoseLib behind one signature each, for the comparison of accuracy and the benchmark."""
+"""Calls OpenCV and PoseLib as peers of our pose solvers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coop_edge.geometry import se3
 def opencv_ransac(
     problems: PnpProblems, *, threshold_px: float, iterations: int, confidence: float, flags: int = cv2.SOLVEPNP_EPNP
 ) -> np.ndarray:
-    """``cv2.solvePnPRansac`` on each problem: T [B,4,4], NaN where it failed."""
+    """Run ``cv2.solvePnPRansac`` on each problem: T [B,4,4], NaN where it failed."""
     T = np.full((len(problems), 4, 4), np.nan)
     for i, valid in enumerate(problems.valid):
         cv2.setRNGSeed(0)
@@ -33,7 +33,7 @@ def opencv_ransac(
 
 
 def opencv_refine_lm(problems: PnpProblems, T_init: np.ndarray, *, iterations: int) -> np.ndarray:
-    """``cv2.solvePnPRefineLM`` from T_init, which knows no weights: on the points of weight > 0, all alike."""
+    """Run ``cv2.solvePnPRefineLM`` from T_init on the points of weight > 0; it knows no weights, all count alike."""
     T = np.empty_like(T_init)
     criteria = (cv2.TERM_CRITERIA_COUNT, iterations, 0.0)
     for i, weights in enumerate(problems.weights):
@@ -49,7 +49,7 @@ def opencv_refine_lm(problems: PnpProblems, T_init: np.ndarray, *, iterations: i
 def poselib_ransac(
     problems: PnpProblems, *, threshold_px: float, iterations: int, confidence: float, min_iterations: int
 ) -> np.ndarray:
-    """``poselib.estimate_absolute_pose`` on each problem: T [B,4,4], NaN where it has no inliers."""
+    """Run ``poselib.estimate_absolute_pose`` on each problem: T [B,4,4], NaN where it has no inliers."""
     T = np.full((len(problems), 4, 4), np.nan)
     options = {
         "max_reproj_error": threshold_px,

@@ -1,4 +1,4 @@
-"""2D-3D correspondences with a known pose, shared by the solvers' tests and benchmarks. Metres and pixels.
+"""Draws 2D-3D correspondences with a known pose, in metres and pixels, for tests and benchmarks of the solvers.
 
 Problem i of a set depends on (seed, i) alone: a longer set starts with the shorter one.
 """
@@ -79,7 +79,7 @@ def make_problems(
 
 
 def perturbed(T: np.ndarray, rotation: float, translation: float, seed: int = 0) -> np.ndarray:
-    """Poses [B,4,4] rotated by ``rotation`` radians about random axes, moved by ``translation`` of their distance."""
+    """Turn poses [B,4,4] by ``rotation`` radians about random axes; move them by ``translation`` of their distance."""
     rng = np.random.default_rng(seed)
     axis, direction = rng.normal(size=(2, len(T), 3))
     axis *= rotation / np.linalg.norm(axis, axis=-1, keepdims=True)
@@ -91,13 +91,13 @@ def perturbed(T: np.ndarray, rotation: float, translation: float, seed: int = 0)
 
 
 def project(points: np.ndarray, T: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """pi(K (R X + t)): points [...,N,3], T [...,4,4], K [...,3,3] -> pixels [...,N,2]."""
+    """Project points, pi(K (R X + t)): points [...,N,3], T [...,4,4], K [...,3,3] -> pixels [...,N,2]."""
     p = se3.transform(T, points) @ np.swapaxes(K, -1, -2)
     return p[..., :2] / p[..., 2:]
 
 
 def pose_errors(T: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation error in degrees and translation error relative to the distance, [B] each; NaN where T is NaN."""
+    """Return rotation errors in degrees and translation errors over the distance, [B] each; NaN where T is NaN."""
     solved = np.isfinite(T).all(axis=(1, 2))
     rotation, translation = np.full((2, len(T)), np.nan)
     rotation[solved] = np.rad2deg(se3.rotation_angle(T[solved, :3, :3], truth[solved, :3, :3]))
@@ -150,7 +150,7 @@ def _problem(rng, points, shape, noise_px, outliers, weights, focal_px, extent_p
 
 
 def _points(rng, n, shape, diameter, view):
-    """Points of an object of the given diameter about its middle; ``view``: camera -> object middle, object axes."""
+    """Draw points of an object of a diameter about its middle; ``view``: camera -> object middle, object axes."""
     if shape == "sphere":
         v = rng.normal(size=(n, 3))
         v /= np.linalg.norm(v, axis=1, keepdims=True)

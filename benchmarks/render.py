@@ -1,4 +1,4 @@
-"""Speed of the renderers: ``python -m benchmarks.render --json FILE``.
+"""Measures the speed of the renderers: ``python -m benchmarks.render --json FILE``.
 
 One process, one mesh (20,480 triangles, 1024 x 1024 texture), RGB + depth at 224 x 224 without supersampling. The same
 view and the same outputs for every renderer; medians, since a shared machine's means belong to its neighbours.
@@ -29,7 +29,7 @@ K = np.array([[300.0, 0.0, 111.5], [0.0, 300.0, 111.5], [0.0, 0.0, 1.0]])
 
 
 def cpu_figures(mesh: Mesh, repeats: int) -> dict[str, Any]:
-    """One view on one thread, and 42 views on all cores (in total, not per view)."""
+    """Time one view on one thread, and 42 views on all cores (in total, not per view)."""
     T = look_at_views(VIEWS, DISTANCE)
     single, every = CpuRenderer(mesh, threads=1), CpuRenderer(mesh)
     one = time_ms(lambda: single.render(T[:1], K, SIZE), repeats=repeats, warmup=10)
@@ -48,7 +48,7 @@ def cpu_figures(mesh: Mesh, repeats: int) -> dict[str, Any]:
 
 
 def open3d_figures(mesh: Mesh, repeats: int) -> dict[str, Any]:
-    """The same view through Open3D, ray casting on one thread and on all; null with the reason where it is missing."""
+    """Time the same view in Open3D, by ray casting on one thread and on all; null with the reason if it is missing."""
     try:
         renderers = {n: Open3dRenderer(mesh, supersample=1, threads=n) for n in sorted({1, available_cores()})}
     except BackendUnavailable as error:
@@ -68,7 +68,7 @@ def open3d_figures(mesh: Mesh, repeats: int) -> dict[str, Any]:
 
 
 def import_seconds(statement: str, repeats: int) -> float:
-    """Median wall-clock seconds of ``python -c statement`` in fresh processes, the interpreter's own start included."""
+    """Return the median wall-clock seconds of ``python -c statement`` in fresh processes, from their start."""
     samples = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -78,7 +78,7 @@ def import_seconds(statement: str, repeats: int) -> float:
 
 
 def measure(repeats: int) -> dict[str, Any]:
-    """All figures as plain data."""
+    """Measure all figures, as plain data."""
     mesh = textured_sphere(5)
     cpu = cpu_figures(mesh, repeats)
     open3d = open3d_figures(mesh, max(3, repeats // 4))
@@ -102,7 +102,7 @@ def measure(repeats: int) -> dict[str, Any]:
 
 
 def rows(result: dict[str, Any]) -> list[tuple[object, ...]]:
-    """The figures as lines of a table: what, value, unit, under which conditions."""
+    """Return the figures as lines of a table: what, value, unit, under which conditions."""
     cpu, open3d, batch = result["cpu"], result["open3d"], f"{result['cpu']['threads_batch42']} threads, in total"
     lines: list[tuple[object, ...]] = [
         ("cpu.ms", cpu["ms"], "ms", f"1 view, 1 thread (p90 {cpu['ms_p90']:.2f}, min {cpu['ms_min']:.2f})"),

@@ -1,4 +1,4 @@
-"""ONNX Runtime beside PyTorch on the CPU: ``python -m benchmarks.runtime --json FILE [--bundle FOLDER] [--threads N]``.
+"""Times ONNX Runtime beside PyTorch on the CPU: ``python -m benchmarks.runtime --json FILE [--bundle FOLDER]``.
 
 Per role of a bundle and batch size, milliseconds of a run: the FP32 graph and the FP16 graph on ONNX Runtime, and the
 same network in PyTorch, eager, float32 (``--compile``: by ``torch.compile`` too), all with the same number of threads.
@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import print_table, versions, write_json
+from benchmarks.runtime_memory import random_feed
 from coop_edge.base.hardware import available_cores, hardware
 from coop_edge.errors import InputError
 from coop_edge.runtime.bundle import ROLES, Bundle
@@ -61,7 +62,7 @@ Run = Callable[[], object]
 
 
 def write_checkpoints(folder: Path, size: str, roles: tuple[str, ...]) -> list[Path]:
-    """Network files of a size with fresh weights, one for each of ``roles`` ("coarse", "refiner", "selector")."""
+    """Write network files of a size with fresh weights, one for each of ``roles`` ("coarse", "refiner", "selector")."""
     torch.manual_seed(0)
     paths = []
     for role in roles:
@@ -70,15 +71,8 @@ def write_checkpoints(folder: Path, size: str, roles: tuple[str, ...]) -> list[P
     return paths
 
 
-def feed_of(bundle: Bundle, role: str, batch: int) -> dict[str, np.ndarray]:
-    """Random inputs of a role."""
-    rng = np.random.default_rng(0)
-    inputs = bundle.network(role).inputs
-    return {spec.name: rng.random((batch, *spec.shape[1:]), dtype=np.float32) for spec in inputs}
-
-
 def take_turns(runs: Mapping[str, Run], seconds: float) -> dict[str, np.ndarray]:
-    """Milliseconds [turns] of each run, by name; as many turns as fit into ``seconds``, within ``TURNS``."""
+    """Return the milliseconds [turns] of each run, by name; as many turns as fit into ``seconds``, within ``TURNS``."""
     for _ in range(2):  # allocations, and what compiles on the first call
         start = time.perf_counter()
         for run in runs.values():
@@ -97,8 +91,8 @@ def take_turns(runs: Mapping[str, Run], seconds: float) -> dict[str, np.ndarray]
 
 
 def cell(bundles: Mapping[str, Bundle], peer: Reference, role: str, batch: int, options: argparse.Namespace) -> Any:
-    """Figures of one role and batch size."""
-    feed = feed_of(next(iter(bundles.values())), role, batch)
+    """Measure one role at one batch size."""
+    feed = random_feed(next(iter(bundles.values())), role, batch)
     runs: dict[str, Run] = {}
     with ExitStack() as stack:
         for precision, bundle in bundles.items():
@@ -122,7 +116,7 @@ def cell(bundles: Mapping[str, Bundle], peer: Reference, role: str, batch: int, 
 
 
 def fresh_process(*arguments: str) -> dict[str, float]:
-    """What ``benchmarks.runtime_memory`` measures in a process of its own."""
+    """Run ``benchmarks.runtime_memory`` in a process of its own; return its figures."""
     command = [sys.executable, "-m", "benchmarks.runtime_memory", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -132,7 +126,7 @@ def fresh_process(*arguments: str) -> dict[str, float]:
 
 
 def measure(bundles: Mapping[str, Bundle], checkpoints: list[Path], options: argparse.Namespace) -> dict[str, Any]:
-    """All figures as plain data; ``bundles`` by precision."""
+    """Measure all figures, as plain data; ``bundles`` by precision."""
     torch.set_num_threads(options.threads)
     first = next(iter(bundles.values()))
     try:
@@ -163,7 +157,7 @@ def measure(bundles: Mapping[str, Bundle], checkpoints: list[Path], options: arg
 
 
 def rows(result: dict[str, Any]) -> list[tuple[object, ...]]:
-    """The runs as lines of a table."""
+    """Return the runs as lines of a table."""
     names = [name for name in result["runs"][0] if isinstance(result["runs"][0][name], dict)]
     lines = []
     for figures in result["runs"]:
@@ -174,7 +168,7 @@ def rows(result: dict[str, Any]) -> list[tuple[object, ...]]:
 
 
 def slower(result: dict[str, Any]) -> list[str]:
-    """Runs in which ONNX Runtime took longer than eager PyTorch."""
+    """Return the runs in which ONNX Runtime took longer than eager PyTorch."""
     return [
         f"{figures['role']}, batch {figures['batch']}, {LABELS[name]}: {figures[name]['ratio']:.2f}"
         for figures in result["runs"]
@@ -184,13 +178,13 @@ def slower(result: dict[str, Any]) -> list[str]:
 
 
 def process_rows(result: dict[str, Any]) -> list[tuple[object, ...]]:
-    """Load time and memory as lines of a table."""
+    """Return load time and memory as lines of a table."""
     keys = ("load_ms", "loaded_mb", "peak_growth_mb", "import_mb")
     return [(LABELS[name], *(figures[key] for key in keys)) for name, figures in result["processes"].items()]
 
 
 def bundles_of(options: argparse.Namespace, folder: Path, checkpoints: list[Path]) -> dict[str, Bundle]:
-    """By precision: the given bundle alone, or the checkpoints' in both precisions, written into ``folder``."""
+    """Return bundles by precision: the given one alone, or the checkpoints' in both, written into ``folder``."""
     if options.bundle:
         bundle = Bundle.load(options.bundle)
         return {bundle.network("refiner").precision: bundle}

@@ -1,4 +1,4 @@
-"""One runner in a process of its own, for ``benchmarks.runtime``: load time, and memory. Prints one JSON object.
+"""Measures one runner in a process of its own, for ``benchmarks.runtime``: load time, memory. Prints one JSON object.
 
     python -m benchmarks.runtime_memory onnxruntime THREADS BUNDLE
     python -m benchmarks.runtime_memory pytorch THREADS BUNDLE CHECKPOINT...
@@ -27,12 +27,12 @@ Run = Callable[[dict[str, np.ndarray]], Any]
 
 
 def resident_mb() -> float:
-    """Resident set of this process now, MiB; NaN where the system does not say."""
+    """Return the resident set of this process now, MiB; NaN where the system does not say."""
     return _status("VmRSS")
 
 
 def peak_mb() -> float:
-    """Largest resident set since ``reset_peak``, MiB; since the start of the process where it cannot be reset."""
+    """Return the largest resident set since ``reset_peak``, MiB; since the process started where it cannot be reset."""
     peak = _status("VmHWM")
     if np.isnan(peak):
         unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
@@ -63,7 +63,7 @@ def load_onnxruntime(bundle: Bundle, threads: int, stack: ExitStack) -> dict[str
 
 
 def load_pytorch(bundle: Bundle, checkpoints: list[str], threads: int, stack: ExitStack) -> dict[str, Run]:
-    """Networks of all roles."""
+    """Load the networks of all roles."""
     import torch
 
     from export.verify.engines import Reference
@@ -77,6 +77,12 @@ def load_pytorch(bundle: Bundle, checkpoints: list[str], threads: int, stack: Ex
         return lambda feed: call(**{name: torch.from_numpy(array) for name, array in feed.items()})
 
     return {role: run_of(role) for role in bundle.networks}
+
+
+def random_feed(bundle: Bundle, role: str, batch: int) -> dict[str, np.ndarray]:
+    """Draw inputs of a role, N = ``batch``, uniform in [0, 1); always the same."""
+    rng = np.random.default_rng(0)
+    return {spec.name: rng.random(spec.sized(batch), dtype=np.float32) for spec in bundle.network(role).inputs}
 
 
 def main() -> None:
@@ -101,11 +107,9 @@ def main() -> None:
             runs = load_pytorch(bundle, checkpoints, int(threads), stack)
         load_ms = (time.perf_counter() - start) * 1e3
         loaded = resident_mb()
-        rng = np.random.default_rng(0)
         for role, run in runs.items():
             for batch in BATCHES:
-                inputs = bundle.network(role).inputs
-                run({spec.name: rng.random((batch, *spec.shape[1:]), dtype=np.float32) for spec in inputs})
+                run(random_feed(bundle, role, batch))
         peak = peak_mb()
     figures = {"load_ms": load_ms, "import_mb": imported - before, "loaded_mb": loaded - imported}
     print(json.dumps({**figures, "peak_growth_mb": peak - imported}))

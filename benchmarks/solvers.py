@@ -1,4 +1,4 @@
-"""Speed and accuracy of the CPU pose solvers beside OpenCV and PoseLib.
+"""Measures speed and accuracy of the CPU pose solvers beside OpenCV and PoseLib.
 
     python -m benchmarks.solvers --json benchmarks/results/solvers.json --plot benchmarks/results/solvers.png
 
@@ -42,13 +42,13 @@ Solve = Callable[[PnpProblems], np.ndarray]
 
 
 def ours(threads: int, config: RansacConfig = CONFIG) -> Solve:
-    """Our RANSAC as problems -> T [B,4,4]."""
+    """Return our RANSAC as a function of problems -> T [B,4,4]."""
     solver = CpuPnpSolver(threads=threads)
     return lambda p: solver.ransac_epnp(p.points_object, p.points_image, p.valid, p.K, config).T_camera_object
 
 
 def spread(solve: Callable[..., np.ndarray], threads: int) -> Callable[..., np.ndarray]:
-    """The same over several threads: problem i goes to thread i mod ``threads``; further arguments are split alike."""
+    """Spread problems over threads: problem i goes to thread i mod ``threads``; further arguments are split alike."""
     if threads == 1:
         return solve
     pool = ThreadPoolExecutor(threads)
@@ -68,7 +68,7 @@ def spread(solve: Callable[..., np.ndarray], threads: int) -> Callable[..., np.n
 
 
 def accuracy(T: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Medians over the solved problems, and the share that is unsolved or off by more than 5 degrees or 5 %."""
+    """Return medians over the solved problems, and the share unsolved or off by more than 5 degrees or 5 %."""
     rotation, translation = pose_errors(T, truth)
     failed = ~((rotation <= 5.0) & (translation <= 0.05))
     return {
@@ -79,7 +79,7 @@ def accuracy(T: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def benchmark_ransac(threads: int, repeats: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Milliseconds for 42 problems, and the accuracy over 420 problems of the same kind."""
+    """Time 42 problems, and measure the accuracy over 420 problems of the same kind."""
     kind = {"shape": "mixed", "noise_px": 1.0, "outliers": 0.4, "weights": "unknown", "seed": 1}
     problems, more = make_problems(42, 196, **kind), make_problems(420, 196, **kind)
     solvers: dict[str, Solve] = {
@@ -97,7 +97,7 @@ def benchmark_ransac(threads: int, repeats: int) -> tuple[dict[str, float], dict
 
 
 def benchmark_lm(threads: int, repeats: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Milliseconds for 5 problems of 50,176 points and exactly 10 iterations each, from 5 degrees and 3 % off."""
+    """Time 5 problems of 50,176 points and exactly 10 iterations each, from 5 degrees and 3 % off."""
     problems = make_problems(5, 50176, shape="mixed", noise_px=1.0, weights="unknown", seed=1)
     T_init = perturbed(problems.T_camera_object, np.deg2rad(5.0), 0.03)
     solver = CpuPnpSolver(threads=threads)
@@ -123,7 +123,7 @@ def benchmark_lm(threads: int, repeats: int) -> tuple[dict[str, float], dict[str
 
 
 def benchmark_minimal(repeats: int) -> dict[str, dict[str, float]]:
-    """P3P beside EPnP as minimal solver: 300 problems, noise 0 to 4 px, outliers 0 to 80 %; why P3P is the default."""
+    """Compare P3P with EPnP as minimal solver: 300 problems, noise 0 to 4 px, outliers 0 to 80 %."""
     problems = make_problems(
         300, 100, shape="mixed", noise_px=(0.0, 4.0), outliers=(0.0, 0.8), weights="unknown", seed=3
     )
@@ -139,7 +139,7 @@ def benchmark_minimal(repeats: int) -> dict[str, dict[str, float]]:
 
 
 def benchmark_scaling(repeats: int) -> dict[str, list[dict[str, float]]]:
-    """Milliseconds per problem on one thread over N, B and outlier share; what is not varied as in ``plot``'s title."""
+    """Time a problem on one thread over N, B and outlier share; what is not varied is in ``plot``'s title."""
     base = {"shape": "mixed", "noise_px": 1.0, "weights": "unknown", "seed": 1}
     cases = {
         "points": [(n, make_problems(16, n, outliers=0.4, **base)) for n in (16, 48, 196, 784, 3136, 12544)],
@@ -166,7 +166,7 @@ def benchmark_scaling(repeats: int) -> dict[str, list[dict[str, float]]]:
 
 
 def plot(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """How the cost grows: three panels, log scales, PNG."""
+    """Plot how the cost grows: three panels, log scales, PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -202,7 +202,7 @@ def plot(result: dict[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def run(repeats: int) -> dict[str, Any]:
-    """All measurements as plain data."""
+    """Make all measurements, as plain data."""
     cores = available_cores()
     cv2.setNumThreads(1)
     ransac, ransac_accuracy = benchmark_ransac(1, repeats)
@@ -247,7 +247,7 @@ def report(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
     parser.add_argument("--plot", type=Path, help="where the picture of how the cost grows goes (PNG)")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from coop_edge.errors import BackendUnavailable, EngineError, InputError, quoted
 from coop_edge.kernels.device import current_device
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from coop_edge.render.base import Renderer, Shading
     from coop_edge.runtime.base import Runner
     from coop_edge.runtime.bundle import Bundle, Network
+    from coop_edge.runtime.plan import Target
+    from coop_edge.runtime.plan_lookup import LoadedPlan
 
 log = logging.getLogger("coop_edge")
+Checked = TypeVar("Checked")
 
 RENDERERS = {"cpu": "coop_edge.render.cpu:CpuRenderer", "cuda": "coop_edge.render.cuda:CudaRenderer"}
 OFFLINE_RENDERERS = {**RENDERERS, "open3d": "coop_edge.render.open3d:Open3dRenderer"}
@@ -140,7 +143,7 @@ class Backend:
                     raise BackendUnavailable(f"{label}: nothing runs it on CUDA; {error}; {missing}") from error
                 reason, level = f"no TensorRT: {error}", logging.WARNING if isinstance(error, EngineError) else level
             else:
-                log.info("%s: TensorRT (%s)", label, plan.name)
+                log.info("%s: TensorRT (%s)", label, plan.path.name)
                 return _runner("tensorrt", plan, network, label=label)
         log.log(level, "%s: ONNX Runtime on %s (%s)", label, self.name, reason)
         return _runner("onnx", network, device=self.name, threads=threads, label=label)
@@ -157,10 +160,15 @@ def make_renderer(
 
 
 def probe_networks(bundle: Bundle) -> str | None:
-    """None if each network of ``bundle`` finds what runs it on CUDA, else what is missing and how to get it."""
+    """None if each network of ``bundle`` finds what runs it on CUDA, else what is missing and how to get it.
+
+    Of a plan only the sidecar and the size are looked at: ``Backend.runner`` reads it, once.
+    """
+    from coop_edge.runtime.plan_lookup import check_sidecar
+
     for network in bundle.networks.values():
         try:
-            sound_plan(network)
+            _first_plan(network, check_sidecar)
         except (BackendUnavailable, EngineError) as error:
             if missing := probe_onnxruntime("cuda"):
                 return f"nothing runs {bundle.name}/{network.role} on CUDA; {error}; {missing}"
@@ -168,13 +176,21 @@ def probe_networks(bundle: Bundle) -> str | None:
     return None
 
 
-def sound_plan(network: Network) -> Path:
-    """The TensorRT plan of ``network`` for this device: found, whole, and built for just this.
+def sound_plan(network: Network) -> LoadedPlan:
+    """Read the TensorRT plan of ``network`` for this device: found, whole, and built for just this.
 
     TensorRT is asked first, then TensorRT for RTX. Raises BackendUnavailable (neither is here, or no GPU), EngineError
     (no plan, or none that fits), with what to do.
     """
-    from coop_edge.runtime.plan import Target, check_plan, find_plan, no_plan
+    from coop_edge.runtime.plan_lookup import read_plan
+
+    return _first_plan(network, read_plan)
+
+
+def _first_plan(network: Network, check: Callable[[Path, Network, Target], Checked]) -> Checked:
+    """What ``check`` returns of the first plan that passes it; one for each TensorRT that is installed."""
+    from coop_edge.runtime.plan import Target
+    from coop_edge.runtime.plan_lookup import find_plan, no_plan
     from coop_edge.runtime.tensorrt_api import installed
 
     reasons = []
@@ -183,8 +199,7 @@ def sound_plan(network: Network) -> Path:
         plan = find_plan(network, target)
         try:
             if plan is not None:
-                check_plan(plan, network, target)
-                return plan
+                return check(plan, network, target)
             reasons.append(no_plan(network, target))
         except EngineError as error:
             reasons.append(str(error))
@@ -223,7 +238,7 @@ def probe_cuda() -> str | None:
 
 def probe_onnxruntime(device: str) -> str | None:
     """None if ONNX Runtime runs a network on ``device`` ("cpu", "cuda"), else what is missing and how to get it."""
-    from coop_edge.runtime.onnx import probe
+    from coop_edge.runtime.onnx_session import probe
 
     return probe(device)
 

@@ -89,8 +89,10 @@ class CoarseConfig(Config):
     """Templates per detection, those of the highest score, that go through EPnP+RANSAC (at least ``hypotheses``); of
     their poses the ones with the most matched probability among the inliers are refined. 1 trusts the templates' score
     alone."""
-    micro_batch: int = 42
-    """Query-template pairs decoded at once; bounds the memory."""
+    micro_batch: int = 168
+    """Largest number of query-template pairs decoded in one run, and of crops encoded in one; bounds the memory. On a
+    GPU the pairs of as many whole detections share a run as this, and the plan, allow (4 of 42 templates, which plans
+    are built for by default); on the CPU a run has the pairs of one detection, since sharing is not faster there."""
     margin: float = 1.2
     """Side of the square crop over the longer side of the box."""
     min_probability: float = 0.0

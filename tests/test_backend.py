@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import sys
@@ -17,10 +16,13 @@ from coop_edge.backend import Backend, probe_networks, probe_onnxruntime, probe_
 from coop_edge.errors import BackendUnavailable, BundleError, EngineError, InputError
 from coop_edge.runtime import tensorrt_api
 from coop_edge.runtime.bundle import Bundle
-from coop_edge.runtime.onnx import CPU, CUDA, OnnxRunner
-from coop_edge.runtime.plan import PlanInfo, Target, plan_name, sidecar_of
+from coop_edge.runtime.onnx import OnnxRunner
+from coop_edge.runtime.onnx_session import CPU, CUDA
+from coop_edge.runtime.plan import Target
+from coop_edge.runtime.plan_store import write_plan
 from tests.runtime.fake_cuda import FakeCupy, FakeOnnxRuntime
 from tests.runtime.networks import tiny_bundle
+from tests.runtime.plans import made_up_plan
 
 ON_CPU, ON_CUDA = Backend("cpu", "asked for"), Backend("cuda", "asked for")
 
@@ -146,32 +148,18 @@ def ort(monkeypatch) -> FakeOnnxRuntime:
     return fake
 
 
-def write_plan(bundle: Bundle, role: str = "refiner", target: Target = TARGET) -> Path:
-    network = bundle.network(role)
-    plan, data = bundle.folder / plan_name(network, target), b"a plan"
-    plan.write_bytes(data)
-    info = PlanInfo(
-        role=role,
-        flavour=target.flavour,
-        version=target.version,
-        sm=target.sm,
-        onnx_sha256=network.sha256,
-        plan_sha256=hashlib.sha256(data).hexdigest(),
-        plan_bytes=len(data),
-        precision="fp32",
-        batch=(1, 1, 4),
-        shapes={},
-    )
-    sidecar_of(plan).write_bytes(info.to_json())
-    return plan
+def put_plan(bundle: Bundle, role: str = "refiner", target: Target = TARGET) -> Path:
+    plan = made_up_plan(bundle.network(role), target)
+    write_plan(plan)
+    return plan.path
 
 
 @pytest.mark.parametrize("engine", ["auto", "tensorrt"])
 def test_on_cuda_a_sound_plan_is_taken(engine, bundle, tensorrt, ort, log):
-    plan = write_plan(bundle)
+    plan = put_plan(bundle)
     runner = ON_CUDA.runner(bundle, "refiner", engine=engine)
     assert isinstance(runner, FakeTensorRtRunner)
-    assert (runner.plan, runner.network, runner.label) == (plan, bundle.network("refiner"), "tiny/refiner")
+    assert (runner.plan.path, runner.network, runner.label) == (plan, bundle.network("refiner"), "tiny/refiner")
     assert f"tiny/refiner: TensorRT ({plan.name})" in log.text
 
 
@@ -181,16 +169,16 @@ def test_every_tensorrt_that_is_installed_is_asked_for_a_plan(bundle, tensorrt, 
     monkeypatch.setattr(tensorrt_api, "installed", lambda: iter(both))
     with pytest.raises(EngineError, match=r"no plan refiner-.*-trt10\.13\.3-.*; no plan refiner-.*-rtx1\.7\.1-"):
         sound_plan(bundle.network("refiner"))
-    second = write_plan(bundle, target=rtx)
-    assert sound_plan(bundle.network("refiner")) == second
-    first = write_plan(bundle)
-    assert sound_plan(bundle.network("refiner")) == first
-    first.write_bytes(b"torn")
-    assert ON_CUDA.runner(bundle, "refiner").plan == second
+    second = put_plan(bundle, target=rtx)
+    assert sound_plan(bundle.network("refiner")).path == second
+    first = put_plan(bundle)
+    assert sound_plan(bundle.network("refiner")).path == first
+    first.write_bytes(b"A plan")  # of the right size
+    assert ON_CUDA.runner(bundle, "refiner").plan.path == second
 
 
 def test_onnx_can_be_insisted_on(bundle, tensorrt, ort, log):
-    write_plan(bundle)
+    put_plan(bundle)
     runner = ON_CUDA.runner(bundle, "refiner", engine="onnx")
     assert isinstance(runner, OnnxRunner)
     assert runner.device == "cuda"
@@ -198,17 +186,17 @@ def test_onnx_can_be_insisted_on(bundle, tensorrt, ort, log):
 
 
 def another_gpu(bundle: Bundle) -> None:
-    write_plan(bundle, target=Target("trt", "10.13.3", "86"))
+    put_plan(bundle, target=Target("trt", "10.13.3", "86"))
 
 
 def damaged(bundle: Bundle) -> None:
-    write_plan(bundle).write_bytes(b"A plan")
+    put_plan(bundle).write_bytes(b"A plan")
 
 
 UNSOUND = {
     "none": (lambda bundle: None, "no plan refiner-.*-trt10.13.3-sm87.plan in .*; build it with: coop-edge build"),
     "of another GPU": (another_gpu, r"no plan refiner-.*-sm87.plan in .* \(there is refiner-.*-sm86.plan\)"),
-    "of another role": (lambda bundle: write_plan(bundle, "coarse_encoder"), "no plan refiner-.*-sm87.plan"),
+    "of another role": (lambda bundle: put_plan(bundle, "coarse_encoder"), "no plan refiner-.*-sm87.plan"),
     "damaged": (damaged, r"damaged: SHA-256 .*; build it again with: coop-edge build"),
 }
 
@@ -267,7 +255,7 @@ def test_networks_run_on_cuda_by_plans_of_all_of_them_or_by_onnxruntime(bundle, 
         says = probe_networks(bundle)
         assert says.startswith(f"nothing runs tiny/{role} on CUDA; no plan {role}-")
         assert f"ONNX Runtime 1.99.fake runs on {CPU}: the provider did not start" in says
-        write_plan(bundle, role)
+        put_plan(bundle, role)
     assert probe_networks(bundle) is None
 
 

@@ -7,12 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from coop_edge import Detection, PoseEstimate, Symmetries
+from coop_edge import Detection, PoseEstimate
 from coop_edge.config import CoarseConfig, EstimatorConfig, OutlineConfig, RefineConfig
-from coop_edge.geometry import se3
 from tests.estimators import AS_REFINED, SMALL, error_px, knowing
 from tests.stages.oracles import Faults
-from tests.stages.scene import Placed, Scene, at, colored_box
+from tests.stages.scene import HALF_TURNS, Placed, Scene, at, colored_box, symmetric_box
 
 NOISE = Faults(match_noise=0.1, match_outliers=0.2, flow_noise=0.3, reach=np.radians(75))
 
@@ -138,16 +137,9 @@ def test_without_iterations_the_coarse_pose_is_returned(table, tmp_path):
         assert 0.01 < error_px(result, table, 1) < 3.0
 
 
-HALF_TURNS = Symmetries(tuple(se3.from_rt(se3.so3_exp(np.pi * axis), np.zeros(3)) for axis in np.eye(3)))
-
-
 @pytest.fixture(scope="module")
 def symmetric():
-    """A box whose opposite faces look alike: half turns about its axes change nothing."""
-    box = colored_box((0.12, 0.06, 0.04))
-    colors = 60 + np.abs(box.vertices[box.faces]) * (0.0, 2000.0, 3000.0)
-    mesh = dataclasses.replace(box, corner_colors=colors.astype(np.uint8), name="box")
-    return Scene((mesh,), (Placed(0, at(0.05, 0.02, 0.6, (0.4, -0.6, 0.5))),), SMALL)
+    return Scene((symmetric_box(),), (Placed(0, at(0.05, 0.02, 0.6, (0.4, -0.6, 0.5))),), SMALL)
 
 
 def test_a_symmetric_object_is_found_once_and_for_all_and_then_followed(symmetric, tmp_path):

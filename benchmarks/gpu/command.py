@@ -1,4 +1,4 @@
-"""What the GPU benchmarks share: arguments, the device or the reason why there is none, times, the JSON file."""
+"""Runs a GPU benchmark: arguments, the device or the reason why there is none, times, the JSON file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def run(
     doc: str | None,
     repeats: int,
     measure: Callable[[CupyDevice, int], dict[str, Any]],
-    table: Callable[[dict[str, Any]], tuple[Rows, Sequence[str]]],
+    table: Callable[[dict[str, Any]], tuple[Rows, Sequence[str]]] | None = None,
     packages: Sequence[str] = (),
 ) -> int:
-    """Parse the command line, measure, print the table, write the JSON file; the exit status (2 without a GPU)."""
+    """Parse the command line, measure, print the table, write the JSON file; return 0, or 2 without a GPU."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
     parser.add_argument("--repeats", type=int, default=repeats, help=f"timed calls (default {repeats})")
@@ -38,7 +38,7 @@ def run(
     properties = device.xp.cuda.runtime.getDeviceProperties(device.id)
     gpu = f"{properties['name'].decode()} (SM {properties['major']}.{properties['minor']})"
     figures = measure(device, arguments.repeats)
-    rows, columns = table(figures)
+    rows, columns = (table or figure_table)(figures)
     print_table(gpu, rows, columns=columns)
     if arguments.json:
         result = {"benchmark": f"gpu.{name}", **figures, "gpu": gpu, "hardware": hardware()}
@@ -46,8 +46,14 @@ def run(
     return 0
 
 
+def figure_table(figures: dict[str, Any]) -> tuple[Rows, Sequence[str]]:
+    """Return a row for each figure of each operation, and the names of the columns."""
+    rows = [(operation, name, value) for operation, found in figures.items() for name, value in found.items()]
+    return rows, ["operation", "figure", "value"]
+
+
 def gpu_ms(cupy: Any, call: Callable[[], object], repeats: int) -> float:
-    """Median time of ``call`` on the current stream, after three unmeasured ones."""
+    """Return the median time of ``call`` on the current stream, after three unmeasured ones."""
     times = []
     for repeat in range(repeats + 3):
         start, stop = cupy.cuda.Event(), cupy.cuda.Event()
@@ -61,7 +67,7 @@ def gpu_ms(cupy: Any, call: Callable[[], object], repeats: int) -> float:
 
 
 def graph_ms(cupy: Any, call: Callable[[], object], repeats: int) -> float:
-    """Median time of ``call``, captured once and replayed."""
+    """Return the median time of ``call``, captured once and replayed."""
     stream = cupy.cuda.Stream(non_blocking=True)
     cupy.cuda.Device().synchronize()
     with stream:

@@ -94,17 +94,12 @@ def torch_lm_figures(arrays: list[np.ndarray], p: PnpProblems, T: np.ndarray, re
     return {"torch_ms": float(np.median(times)), "torch_median_rotation_error_deg": float(np.median(error))}
 
 
-def _table(figures: dict[str, Any]) -> tuple[list[tuple[Any, ...]], list[str]]:
-    rows = [(operation, name, value) for operation, f in figures.items() for name, value in f.items()]
-    return rows, ["operation", "figure", "value"]
-
-
 def main() -> int:
     def figures(device: CupyDevice, repeats: int) -> dict[str, Any]:
         solver = CudaPnpSolver(device)
         return {"ransac": measure_ransac(solver, repeats), "lm": measure_lm(solver, repeats)}
 
-    return run("solvers", __doc__, 50, figures, _table, ["torch"])
+    return run("solvers", __doc__, 50, figures, packages=["torch"])
 
 
 if __name__ == "__main__":

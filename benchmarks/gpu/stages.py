@@ -117,17 +117,12 @@ def measure_lift(device: CupyDevice, n: int, repeats: int) -> dict[str, float]:
     }
 
 
-def _table(figures: dict[str, Any]) -> tuple[list[tuple[Any, ...]], list[str]]:
-    rows = [(operation, name, value) for operation, f in figures.items() for name, value in f.items()]
-    return rows, ["operation", "figure", "value"]
-
-
 def main() -> int:
     def figures(device: CupyDevice, repeats: int) -> dict[str, Any]:
         crops = {name: measure_warp(device, load, repeats) for name, load in CROPS.items()}
         return crops | {name: measure_lift(device, n, repeats) for name, n in LIFTS.items()}
 
-    return run("stages", __doc__, 50, figures, _table)
+    return run("stages", __doc__, 50, figures)
 
 
 if __name__ == "__main__":

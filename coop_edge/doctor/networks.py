@@ -69,14 +69,15 @@ def _bundle(folder: Path, here: list[Target], run: bool) -> Facts:
 def _plans(network: Network, here: list[Target]) -> list[Facts]:
     """Every plan of a role: ``fits`` is None where nothing here could run any, ``why`` says what does not fit."""
     from coop_edge.errors import EngineError
-    from coop_edge.runtime.plan import check_plan, plan_folders
+    from coop_edge.runtime.plan import plan_folders
+    from coop_edge.runtime.plan_lookup import read_plan
 
     found = []
     for path in [path for folder in plan_folders(network) for path in sorted(folder.glob(f"{network.role}-*.plan"))]:
         plan: Facts = {"role": network.role, "file": str(path), "fits": None, "why": ""}
         if here:
             try:
-                check_plan(path, network, next((t for t in here if f"-{t.flavour}" in path.name), here[0]))
+                read_plan(path, network, next((t for t in here if f"-{t.flavour}" in path.name), here[0]))
                 plan["fits"] = True
             except EngineError as error:
                 why = str(error).removeprefix(f"{path}: ").partition("; build it again")[0]  # its row says how

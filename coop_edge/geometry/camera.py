@@ -1,4 +1,4 @@
-"""The pinhole camera: pixels to rays and back, batched, float64.
+"""Projects points to pixels with a pinhole camera, and back; batched, float64.
 
 Pixel (u, v) of a camera point (x, y, z), z forward: (u, v, 1) ~ K (x, y, z). The top-left pixel is centred at (0, 0).
 """
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 def project(K: ArrayLike, points_camera: ArrayLike) -> Array:
-    """Pixels of camera points; NaN where z <= 0. K [...,3,3], points [...,N,3] -> [...,N,2]."""
+    """Project camera points to pixels; NaN where z <= 0. K [...,3,3], points [...,N,3] -> [...,N,2]."""
     K, points = np.asarray(K, np.float64), np.asarray(points_camera, np.float64)
     homogeneous = points @ np.swapaxes(K, -1, -2)
     z = points[..., 2:]
@@ -24,7 +24,7 @@ def project(K: ArrayLike, points_camera: ArrayLike) -> Array:
 
 
 def rays(K: ArrayLike, pixels: ArrayLike) -> Array:
-    """Camera points at z = 1 seen at ``pixels``. K [...,3,3], pixels [...,N,2] -> [...,N,3]."""
+    """Return the camera points at z = 1 that are seen at ``pixels``. K [...,3,3], pixels [...,N,2] -> [...,N,3]."""
     K, pixels = np.asarray(K, np.float64), np.asarray(pixels, np.float64)
     # Back substitution instead of an inverse: exact where K is diagonal plus centre.
     y = (pixels[..., 1] - K[..., 1, 2, None]) / K[..., 1, 1, None]
@@ -33,18 +33,21 @@ def rays(K: ArrayLike, pixels: ArrayLike) -> Array:
 
 
 def unproject(K: ArrayLike, pixels: ArrayLike, depth: ArrayLike) -> Array:
-    """Camera points at ``pixels`` [...,N,2] with z = ``depth`` [...,N] metres -> [...,N,3]; inverse of ``project``."""
+    """Return the camera points [...,N,3] at ``pixels`` [...,N,2] with z = ``depth`` [...,N] metres."""
     return rays(K, pixels) * np.asarray(depth, np.float64)[..., None]
 
 
 def reprojection_error(T_camera_object: ArrayLike, K: ArrayLike, points: ArrayLike, pixels: ArrayLike) -> Array:
-    """Pixel distance between projected object points [...,N,3] and observed pixels [...,N,2] -> [...,N]."""
+    """Return the distances [...,N], pixels, between projected object points [...,N,3] and observed pixels [...,N,2]."""
     projected = project(K, se3.transform(T_camera_object, points))
     return np.linalg.norm(projected - np.asarray(pixels, np.float64), axis=-1)
 
 
 def check_intrinsics(K: ArrayLike, n: int) -> Array:
-    """K as float64 [n,3,3], or InputError: wrong shape, NaN, non-positive focal length, a last row other than 0 0 1."""
+    """Return K as float64 [n,3,3].
+
+    Raises InputError: wrong shape, NaN, a focal length that is not positive, a last row other than 0 0 1.
+    """
     try:
         K = np.asarray(K, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The crop as a virtual camera: same centre as the real one, turned to look at the box, with a square image of its own.
+"""Makes crops as virtual cameras: at the real one's centre, turned to look at a box, with a square image of their own.
 
 Because both cameras share their centre, image and crop are related by a homography and poses transfer exactly:
 ``T_crop_object = [R_crop_camera 0; 0 1] T_camera_object``. There is no perspective error as there is when an image is
@@ -43,26 +43,26 @@ class CropCamera:
         return CropCamera(self.K[rows], self.R_crop_camera[rows], self.H[rows], self.size)
 
     def to_crop(self, T_camera_object: ArrayLike) -> Array:
-        """Poses in the real camera [N,4,4] -> in the virtual cameras [N,4,4]."""
+        """Turn poses in the real camera [N,4,4] into poses in the virtual cameras [N,4,4]."""
         return se3.compose(se3.from_rt(self.R_crop_camera, np.zeros(3)), T_camera_object)
 
     def to_camera(self, T_crop_object: ArrayLike) -> Array:
-        """Poses in the virtual cameras [N,4,4] -> in the real camera [N,4,4]; inverse of ``to_crop``."""
+        """Turn poses in the virtual cameras [N,4,4] into poses in the real camera [N,4,4]; inverse of ``to_crop``."""
         R = np.swapaxes(self.R_crop_camera, -1, -2)
         return se3.compose(se3.from_rt(R, np.zeros(3)), T_crop_object)
 
     def pixels_to_crop(self, pixels: ArrayLike) -> Array:
-        """Image pixels [N,P,2] -> crop pixels [N,P,2]; NaN for what lies behind the virtual camera."""
+        """Map image pixels [N,P,2] to crop pixels [N,P,2]; NaN for what lies behind the virtual camera."""
         return _apply_homography(self.H, pixels)
 
     def pixels_to_image(self, pixels: ArrayLike) -> Array:
-        """Crop pixels [N,P,2] -> image pixels [N,P,2]."""
+        """Map crop pixels [N,P,2] to image pixels [N,P,2]."""
         H_inverse: Array = np.linalg.inv(self.H).astype(np.float64)
         return _apply_homography(H_inverse, pixels)
 
 
 def crop_camera(K: ArrayLike, bbox: ArrayLike, size: int, margin: float = 1.2) -> CropCamera:
-    """Virtual cameras that look at boxes.
+    """Make virtual cameras that look at boxes.
 
     K [3,3] or [N,3,3] of the real camera; bbox [N,4] (x, y, width, height) pixels, x and y of the top-left pixel; size
     S >= 2 pixels; margin >= 1: side of the crop over the largest extent of the box as the virtual camera sees it. The
@@ -106,7 +106,7 @@ def crop_camera(K: ArrayLike, bbox: ArrayLike, size: int, margin: float = 1.2) -
 
 
 def _smallest_rotation_to_z(axis: Array) -> Array:
-    """Rotations with R @ axis parallel to +z, about an axis in the image plane; ``axis`` [N,3] with z > 0."""
+    """Return the rotations about an axis in the image plane that turn ``axis`` [N,3], z > 0, to +z."""
     d = axis / np.linalg.norm(axis, axis=-1, keepdims=True)
     K = se3.hat(np.cross(d, (0.0, 0.0, 1.0)))
     return np.eye(3) + K + (K @ K) / (1.0 + d[:, 2])[:, None, None]

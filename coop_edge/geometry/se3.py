@@ -1,4 +1,4 @@
-"""Rotations and rigid motions, batched over any leading axes, float64.
+"""Computes with rotations and rigid motions, batched over any leading axes, float64.
 
 A transform ``T_b_a`` is a 4x4 matrix [R t; 0 1] that maps coordinates in frame a to coordinates in frame b:
 ``x_b = R x_a + t``. The SE(3) tangent is xi = (rho, phi), translation before rotation: ``exp(xi)`` has rotation
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 def hat(v: ArrayLike) -> Array:
-    """Cross-product matrices: ``hat(a) @ b == cross(a, b)``. [...,3] -> [...,3,3]."""
+    """Return cross-product matrices: ``hat(a) @ b == cross(a, b)``. [...,3] -> [...,3,3]."""
     v = _trailing(v, (3,), "v")
     out = np.zeros((*v.shape[:-1], 3, 3))
     out[..., 0, 1], out[..., 0, 2], out[..., 1, 2] = -v[..., 2], v[..., 1], -v[..., 0]
@@ -25,7 +25,7 @@ def hat(v: ArrayLike) -> Array:
 
 
 def so3_exp(phi: ArrayLike) -> Array:
-    """Rotation vectors (radians) to rotation matrices. [...,3] -> [...,3,3]."""
+    """Turn rotation vectors (radians) into rotation matrices. [...,3] -> [...,3,3]."""
     phi = _trailing(phi, (3,), "phi")
     a, b, _ = _coefficients(phi)
     K = hat(phi)
@@ -33,7 +33,7 @@ def so3_exp(phi: ArrayLike) -> Array:
 
 
 def so3_log(R: ArrayLike) -> Array:
-    """Rotation matrices to rotation vectors of length at most pi. [...,3,3] -> [...,3]."""
+    """Turn rotation matrices into rotation vectors of length at most pi. [...,3,3] -> [...,3]."""
     R = _trailing(R, (3, 3), "R")
     # Through the quaternion: well conditioned at every angle, pi included (the trace formula is not).
     q = _quaternion(R)
@@ -46,7 +46,7 @@ def so3_log(R: ArrayLike) -> Array:
 
 
 def exp(xi: ArrayLike) -> Array:
-    """Twists (rho, phi) to transforms. [...,6] -> [...,4,4]."""
+    """Turn twists (rho, phi) into transforms. [...,6] -> [...,4,4]."""
     xi = _trailing(xi, (6,), "xi")
     rho, phi = xi[..., :3], xi[..., 3:]
     _, b, c = _coefficients(phi)
@@ -56,7 +56,7 @@ def exp(xi: ArrayLike) -> Array:
 
 
 def log(T: ArrayLike) -> Array:
-    """Transforms to twists (rho, phi), rotation at most pi. [...,4,4] -> [...,6]; inverse of ``exp``."""
+    """Turn transforms into twists (rho, phi), rotation at most pi. [...,4,4] -> [...,6]; inverse of ``exp``."""
     T = _trailing(T, (4, 4), "T")
     phi = so3_log(T[..., :3, :3])
     angle = np.linalg.norm(phi, axis=-1)
@@ -73,7 +73,7 @@ def log(T: ArrayLike) -> Array:
 
 
 def from_rt(R: ArrayLike, t: ArrayLike) -> Array:
-    """[...,3,3] and [...,3] -> [...,4,4], leading axes broadcast."""
+    """Make transforms from rotations and translations. [...,3,3] and [...,3] -> [...,4,4], leading axes broadcast."""
     R, t = _trailing(R, (3, 3), "R"), _trailing(t, (3,), "t")
     shape = np.broadcast_shapes(R.shape[:-2], t.shape[:-1])
     T = np.zeros((*shape, 4, 4))
@@ -82,7 +82,7 @@ def from_rt(R: ArrayLike, t: ArrayLike) -> Array:
 
 
 def compose(*transforms: ArrayLike) -> Array:
-    """``compose(T_c_b, T_b_a) == T_c_a``; leading axes broadcast."""
+    """Multiply transforms: ``compose(T_c_b, T_b_a) == T_c_a``. Leading axes broadcast."""
     out = np.eye(4)
     for i, T in enumerate(transforms):
         out = out @ _trailing(T, (4, 4), f"transforms[{i}]")
@@ -90,7 +90,7 @@ def compose(*transforms: ArrayLike) -> Array:
 
 
 def invert(T: ArrayLike) -> Array:
-    """The inverse motion, by transposition (exact for a rotation, no linear solve). [...,4,4] -> [...,4,4]."""
+    """Invert transforms by transposition (exact for a rotation, no linear solve). [...,4,4] -> [...,4,4]."""
     T = _trailing(T, (4, 4), "T")
     R_t = np.swapaxes(T[..., :3, :3], -1, -2)
     return from_rt(R_t, -(R_t @ T[..., :3, 3, None])[..., 0])
@@ -103,7 +103,7 @@ def transform(T: ArrayLike, points: ArrayLike) -> Array:
 
 
 def rotation_angle(R_a: ArrayLike, R_b: ArrayLike) -> Array:
-    """Angle between rotations, radians in [0, pi]. [...,3,3] x 2 -> [...]."""
+    """Return the angle between rotations, radians in [0, pi]. [...,3,3] x 2 -> [...]."""
     R_a, R_b = _trailing(R_a, (3, 3), "R_a"), _trailing(R_b, (3, 3), "R_b")
     return np.linalg.norm(so3_log(np.swapaxes(R_a, -1, -2) @ R_b), axis=-1)
 
@@ -118,7 +118,7 @@ def turn_covariances(R: ArrayLike, covariance: ArrayLike) -> Array:
 
 
 def random_rotation(rng: np.random.Generator, shape: tuple[int, ...] = ()) -> Array:
-    """Rotations uniform over SO(3) (normalised Gaussian quaternions). -> [*shape,3,3]."""
+    """Draw rotations uniform over SO(3) (normalised Gaussian quaternions). -> [*shape,3,3]."""
     q = rng.normal(size=(*shape, 4))
     q /= np.linalg.norm(q, axis=-1, keepdims=True)
     w, v = q[..., 0, None, None], q[..., 1:]
@@ -127,7 +127,10 @@ def random_rotation(rng: np.random.Generator, shape: tuple[int, ...] = ()) -> Ar
 
 
 def check_transform(T: ArrayLike, name: str = "T_camera_object", tolerance: float = 1e-6) -> Array:
-    """``T`` as float64 [...,4,4], or InputError: wrong shape, NaN, not a rotation, a reflection, a bad last row."""
+    """Return ``T`` as float64 [...,4,4].
+
+    Raises InputError: wrong shape, NaN, not a rotation, a reflection, a bad last row.
+    """
     T = _trailing(T, (4, 4), name)
     if not np.isfinite(T).all():
         raise InputError(f"{name}: holds NaN or infinity; wanted a finite 4x4 transform")
@@ -157,7 +160,7 @@ def _trailing(value: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
 
 
 def _coefficients(phi: Array) -> tuple[Array, Array, Array]:
-    """sin(x)/x, (1 - cos x)/x^2, (x - sin x)/x^3 of the angle x = |phi|."""
+    """Return sin(x)/x, (1 - cos x)/x^2, (x - sin x)/x^3 of the angle x = |phi|."""
     x = np.linalg.norm(phi, axis=-1)
     x2 = x * x
     small = x < 1e-2
@@ -170,7 +173,7 @@ def _coefficients(phi: Array) -> tuple[Array, Array, Array]:
 
 
 def _quaternion(R: Array) -> Array:
-    """Unit quaternions (w, x, y, z), w >= 0, by the largest of the four candidates (Shepperd, 1978)."""
+    """Return unit quaternions (w, x, y, z), w >= 0, by the largest of the four candidates (Shepperd, 1978)."""
     m = R
     trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
     candidates = np.empty((*R.shape[:-2], 4, 4))

@@ -1,4 +1,4 @@
-"""Objects: mesh files to ``Mesh`` (metres, one colour source per face), and symmetries.
+"""Reads mesh files into ``Mesh`` (metres, one colour source per face), and describes symmetries.
 
 Cheap to import: file readers, SciPy and trimesh are loaded by the first ``Mesh.load``.
 """

@@ -1,4 +1,4 @@
-"""From trimesh's visuals to one colour source per face.
+"""Turns trimesh's visuals into one colour source per face.
 
 Precedence within a part: a texture (where there are texture coordinates), else the file's vertex or face colours, else
 the material's diffuse colour, else the albedo. Colours are sRGB as they stand in the file, except for glTF, whose
@@ -29,7 +29,7 @@ Corners = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]
 
 
 class TextureTable:
-    """The distinct textures of a mesh as RGB arrays, in order of first use."""
+    """Collects the distinct textures of a mesh as RGB arrays, in order of first use."""
 
     def __init__(self) -> None:
         self.images: list[NDArray[np.uint8]] = []
@@ -38,7 +38,7 @@ class TextureTable:
         self._alive: list[Any] = []  # ids stay unique only while their images live
 
     def add(self, image: Any, factor: NDArray[np.float64] | None = None) -> int:
-        """Index of ``image`` (PIL) times a linear-light ``factor`` [3]; raises MeshError if it cannot be decoded."""
+        """Return the index of ``image`` (PIL) times a linear-light ``factor`` [3]. Raises MeshError if it is broken."""
         scale = None if factor is None or np.all(factor == 1.0) else tuple(float(f) for f in factor)
         key = (id(image), scale)
         if key not in self._index:
@@ -62,7 +62,10 @@ class TextureTable:
 
 
 def paint(part: Part, albedo: NDArray[np.uint8], table: TextureTable, notes: list[str]) -> Corners:
-    """Colours of a part's faces: corner_colors uint8 [F,3,3], corner_uv float32 [F,3,2], face_texture int32 [F]."""
+    """Return the colours of a part's F faces.
+
+    These are corner_colors uint8 [F,3,3], corner_uv float32 [F,3,2] and face_texture int32 [F], as in ``Mesh``.
+    """
     f = len(part.faces)
     colors = np.broadcast_to(albedo, (f, 3, 3)).copy()
     uv = np.zeros((f, 3, 2), np.float32)
@@ -92,7 +95,7 @@ def paint(part: Part, albedo: NDArray[np.uint8], table: TextureTable, notes: lis
 
 
 def material_texture(material: Any) -> Any:
-    """The colour texture (PIL image) of a trimesh material, or None."""
+    """Return the colour texture (PIL image) of a trimesh material, or None."""
     image = material.baseColorTexture if isinstance(material, PBRMaterial) else getattr(material, "image", None)
     if image is None:
         return None
@@ -102,7 +105,7 @@ def material_texture(material: Any) -> Any:
 
 
 def material_color(material: Any) -> NDArray[np.float64] | None:
-    """Diffuse colour [3] in 0..1 that a trimesh material states itself, or None."""
+    """Return the diffuse colour [3] in 0..1 that a trimesh material states itself, or None."""
     if isinstance(material, PBRMaterial):
         color = material.baseColorFactor
     else:
@@ -114,13 +117,13 @@ def material_color(material: Any) -> NDArray[np.float64] | None:
 
 
 def _states_tint(color: NDArray[np.float64] | None) -> bool:
-    """Whether a colour is neither white nor what trimesh fills in."""
+    """Return whether a colour is neither white nor what trimesh fills in."""
     filler = np.array(_TRIMESH_DEFAULT_DIFFUSE) / 255.0
     return color is not None and not np.all(color == 1.0) and not np.allclose(color, filler, atol=1 / 255)
 
 
 def to_rgb(image: Any) -> NDArray[np.uint8]:
-    """A PIL image as uint8 [h,w,3]; 16-bit greys keep their upper byte. Raises MeshError if it cannot be decoded."""
+    """Decode a PIL image to uint8 [h,w,3]; 16-bit greys keep their upper byte. Raises MeshError if that fails."""
     try:
         if image.mode.startswith("I"):
             grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
@@ -132,7 +135,7 @@ def to_rgb(image: Any) -> NDArray[np.uint8]:
 
 
 def unit_colors(colors: Any) -> NDArray[np.float64]:
-    """[N,3|4] colours of any numeric type to [N,3] in 0..1.
+    """Convert colours [N,3] or [N,4] of any numeric type to [N,3] in 0..1.
 
     uint16 counts as 0..65535, other integers as 0..255; floats as 0..1, or as 0..255 where any of them exceeds 1.
     """
@@ -149,23 +152,23 @@ def unit_colors(colors: Any) -> NDArray[np.float64]:
 
 
 def to_bytes(colors: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """0..1 to 0..255, rounded to nearest."""
+    """Convert colours in 0..1 to bytes 0..255, rounded to nearest."""
     return np.asarray(np.rint(np.clip(colors, 0.0, 1.0) * 255.0), np.uint8)
 
 
 def linear_to_srgb(linear: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IEC 61966-2-1 encoding of linear light in 0..1."""
+    """Encode linear light in 0..1 as sRGB (IEC 61966-2-1)."""
     low = linear <= 0.0031308
     return np.where(low, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
 def srgb_to_linear(srgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inverse of ``linear_to_srgb``."""
+    """Decode sRGB in 0..1 to linear light; inverse of ``linear_to_srgb``."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 def _own_colors(part: Part) -> NDArray[np.float64] | None:
-    """Vertex or face colours as [F,3,3] in 0..1; vertex colours win where a file has both."""
+    """Return vertex or face colours as [F,3,3] in 0..1; vertex colours win where a file has both."""
     if part.vertex_colors is not None and len(part.vertex_colors):
         return np.asarray(unit_colors(part.vertex_colors)[part.faces])
     if part.face_colors is not None and len(part.face_colors):
@@ -174,7 +177,7 @@ def _own_colors(part: Part) -> NDArray[np.float64] | None:
 
 
 def _materials(part: Part) -> list[tuple[NDArray[np.int64], Any]]:
-    """(face indices, material) of a part; several for a trimesh MultiMaterial."""
+    """Return (face indices, material) pairs of a part; several for a trimesh MultiMaterial."""
     material = getattr(part.visual, "material", None)
     everything = np.arange(len(part.faces))
     if material is None:

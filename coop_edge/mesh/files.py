@@ -1,4 +1,4 @@
-"""Mesh files to parts, through trimesh's readers, with what those pass over in silence turned into errors."""
+"""Reads mesh files into parts, through trimesh's readers; what those pass over in silence is an error here."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AssetReader:
         self.failures: list[str] = []
 
     def get(self, name: str) -> bytes:
-        """Bytes of the asset; images are checked to be such. Raises OSError, recorded for ``check``."""
+        """Read the bytes of an asset, and check that an image is one. Raises OSError, recorded for ``check``."""
         path = self._find(name.strip())
         if path is None:
             self.failures.append(f"{name.strip()!r} is missing (looked in {self.folder})")
@@ -73,7 +73,7 @@ class AssetReader:
 
 
 def _text(data: bytes) -> str:
-    """UTF-8, or else Latin-1, which has a letter for every byte: only names and comments can be told apart by it."""
+    """Decode UTF-8, or else Latin-1, which has a letter for every byte: the two differ in names and comments alone."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -81,7 +81,7 @@ def _text(data: bytes) -> str:
 
 
 def read_file(path: Path, ignore_colors: bool) -> tuple[list[Part], list[str]]:
-    """Parts of a mesh file, in its own unit and axes, and notes on what was passed over. Raises MeshError."""
+    """Read the parts of a mesh file, in its own unit and axes, and notes on what was passed over. Raises MeshError."""
     if not path.exists():
         raise MeshError(f"{path}: no such file")
     if not path.is_file():
@@ -216,7 +216,7 @@ def _read_dae(path: Path, assets: AssetReader, ignore_colors: bool, notes: list[
 
 
 def _load_scene(path: Path, assets: AssetReader, data: bytes | None = None, **options: Any) -> trimesh.Scene:
-    """What trimesh reads in the file, or in ``data`` instead."""
+    """Let trimesh read the file, or ``data`` instead of its bytes."""
     file = io.BytesIO(path.read_bytes() if data is None else data)
     kind = path.suffix[1:].lower()
     return trimesh.load(file, file_type=kind, resolver=assets, force="scene", process=False, **options)
@@ -235,7 +235,7 @@ READERS: dict[str, Callable[[Path, AssetReader, bool, list[str]], list[Part]]] =
 
 
 def read_trimesh(source: Any) -> list[Part]:
-    """Parts of a ``trimesh.Trimesh`` or ``trimesh.Scene``; MeshError for a point cloud or anything else."""
+    """Return the parts of a ``trimesh.Trimesh`` or ``trimesh.Scene``. Raises MeshError on anything else."""
     if isinstance(source, trimesh.Trimesh):
         return [parts.from_trimesh(source)]
     if isinstance(source, trimesh.Scene):

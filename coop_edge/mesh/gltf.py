@@ -1,4 +1,4 @@
-"""What has to be known of a glTF file beyond its triangles: read from its JSON header.
+"""Reads from the JSON header of a glTF file what trimesh does not tell about it.
 
 trimesh leaves out, without a word, textures it cannot decode and extensions it does not know; here that is an error.
 """
@@ -18,7 +18,7 @@ _EXPORT_ANEW = "export the mesh again without it"
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The JSON part of a .gltf or .glb file. Raises MeshError if it is truncated or something else."""
+    """Read the JSON part of a .gltf or .glb file. Raises MeshError if it is truncated or something else."""
     data = path.read_bytes()
     if path.suffix.lower() == ".glb":
         if len(data) < 20 or data[:4] != b"glTF":
@@ -39,7 +39,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def check_header(header: dict[str, Any], path: Path) -> None:
-    """Raise MeshError for what would be read wrongly: compressed geometry, transformed or second-set coordinates."""
+    """Raise MeshError for what would be misread: compressed geometry, transformed or second texture coordinates."""
     used = {*header.get("extensionsUsed", ()), *header.get("extensionsRequired", ())}
     for extension in _COMPRESSED:
         if extension in used:
@@ -60,12 +60,12 @@ _IDENTITY: dict[str, Any] = {"offset": [0, 0], "scale": [1, 1], "rotation": 0}
 
 
 def textured_materials(header: dict[str, Any]) -> set[str | None]:
-    """Names of the materials that state a colour texture; None for one without a name."""
+    """Return the names of the materials that state a colour texture; None for one without a name."""
     return {m.get("name") for m in header.get("materials", ()) if _color_texture(m) is not None}
 
 
 def colors_are_linear(header: dict[str, Any]) -> bool:
-    """True by the specification; False for files of trimesh's exporter, which writes its sRGB colours as they are."""
+    """Return whether colours are linear light, as specified; trimesh's exporter writes its sRGB colours as they are."""
     return "mikedh/trimesh" not in str(header.get("asset", {}).get("generator", ""))
 
 

@@ -96,7 +96,7 @@ def _build(soup: Soup, metres: float, unit: str, max_faces: int, name: str, note
 
 
 def _about(soup: Soup, centre: NDArray[np.float64]) -> Soup:
-    """Vertices relative to ``centre``, rounded to float32; what collapses in rounding is dropped."""
+    """Put the vertices relative to ``centre``, rounded to float32; drop the triangles that collapse in rounding."""
     rounded = (soup.vertices - centre).astype(np.float32).astype(np.float64)
     return compact(drop_degenerate(replace(soup, vertices=rounded)))
 

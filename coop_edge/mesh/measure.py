@@ -1,4 +1,4 @@
-"""Measures of point sets."""
+"""Measures point sets."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PAIRS = 1 << 20  # distances computed at once
 
 
 def diameter(vertices: ArrayLike) -> float:
-    """Largest distance between two of the points [N,3], in their unit; 0 for fewer than two.
+    """Return the largest distance between two of the points [N,3], in their unit; 0 for fewer than two.
 
-    Exact: only corners of the convex hull can be that far apart (all points are kept where flatness leaves no hull),
-    and of those many, only the ones that come far enough out along some direction are compared: see ``_by_direction``.
+    It is exact: only corners of the convex hull can be that far apart (all points are kept where flatness leaves no
+    hull), and of many corners only those that lie far out along some direction are compared: see ``_by_direction``.
     Raises InputError on a wrong shape, NaN or infinity.
     """
     points = np.asarray(vertices, np.float64)
@@ -40,7 +40,7 @@ def diameter(vertices: ArrayLike) -> float:
 
 
 def _by_direction(points: Points) -> float:
-    """Largest squared distance among many points; no quadratic search even where, as on a sphere, all are hull corners.
+    """Return the largest squared distance among many points, without comparing all pairs.
 
     Let d be the diameter, p - q its pair, L <= d known, and u a unit vector within the angle e of p - q. Then
     (p - q) . u >= d cos e >= L cos e: along u, p and q lie no further from the two ends of the point set than the
@@ -66,7 +66,7 @@ def _farthest_pair(a: Points, b: Points) -> float:
 
 
 def _sweep(points: Points) -> float:
-    """A squared distance that is nearly the largest: to the farthest point, and from there again."""
+    """Return a squared distance that is nearly the largest: to the farthest point, and from there again."""
     best, at = 0.0, points[0]
     for _ in range(4):
         squared = ((points - at) ** 2).sum(1)
@@ -77,10 +77,10 @@ def _sweep(points: Points) -> float:
 
 @cache
 def _directions(n: int = 24) -> tuple[Points, float]:
-    """Unit vectors [K,3], one of each antipodal pair, and the cosine of an angle within which they cover all.
+    """Return unit vectors [K,3], one of each antipodal pair, and the cosine of an angle within which they cover all.
 
-    Grid points of the surface of the cube [-1, 1]^3, spacing 2/n: a ray meets the surface at most (1/n, 1/n) beside
-    one, and a segment of length s in a plane at distance 1 is seen under at most 2 atan(s / 2).
+    They are grid points of the surface of the cube [-1, 1]^3, spacing 2/n: a ray meets the surface at most (1/n, 1/n)
+    beside one, and a segment of length s in a plane at distance 1 is seen under at most 2 atan(s / 2).
     """
     grid = np.linspace(-1.0, 1.0, n + 1)
     a, b = (g.ravel() for g in np.meshgrid(grid, grid, indexing="ij"))

@@ -1,4 +1,4 @@
-"""Mesh: the one internal form of an object's geometry and colours."""
+"""Holds an object's geometry and colours in their one internal form: ``Mesh``."""
 
 from __future__ import annotations
 
@@ -108,9 +108,9 @@ class Mesh:
         return cls(**fields)
 
     def surface_color(self, face: ArrayLike, barycentric: ArrayLike) -> NDArray[np.float64]:
-        """Albedo [...,3] in 0..255 (not rounded) at face indices [...] and barycentric coordinates [...,3].
+        """Return the albedo [...,3] in 0..255 (not rounded) at face indices [...] and barycentric coordinates [...,3].
 
-        What a renderer shows there before shading. Raises InputError on a shape or an index that does not fit.
+        A renderer shows it there before shading. Raises InputError on a shape or an index that does not fit.
         """
         from coop_edge.mesh.sample import surface_colors
 
@@ -171,7 +171,7 @@ class Mesh:
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """C-contiguous and read-only; a copy where the array could still be written to from outside (the hash is kept)."""
+    """Make an array C-contiguous and read-only; a copy if it could be written to from outside (the hash is cached)."""
     if array.flags.writeable or not array.flags.c_contiguous or array.base is not None:
         array = np.array(array, order="C")
         array.setflags(write=False)

@@ -1,4 +1,4 @@
-"""Parts: what files and trimesh objects are made of, before colours are settled."""
+"""Takes files and trimesh objects apart into parts, before their colours are settled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Part:
 
 
 def from_trimesh(mesh: Any, transform: Array | None = None, *, linear: bool = False) -> Part:
-    """A Part from a ``trimesh.Trimesh``, moved by ``transform`` [4,4] if given."""
+    """Make a Part from a ``trimesh.Trimesh``, moved by ``transform`` [4,4] if given."""
     visual = mesh.visual
     kind = visual.kind if visual is not None and visual.defined else None
     texture = visual if kind == "texture" else None
@@ -46,7 +46,7 @@ def from_trimesh(mesh: Any, transform: Array | None = None, *, linear: bool = Fa
 
 
 def from_scene(scene: Any, *, linear: bool = False) -> list[Part]:
-    """All triangles of a ``trimesh.Scene``, each instance moved to where its node puts it."""
+    """Return the triangles of a ``trimesh.Scene``, a part per instance, moved to where its node puts it."""
     parts = []
     for node in scene.graph.nodes_geometry:
         transform, geometry_name = scene.graph[node]
@@ -57,9 +57,9 @@ def from_scene(scene: Any, *, linear: bool = False) -> list[Part]:
 
 
 def from_loader(loaded: Mapping[str, Any]) -> list[Part]:
-    """Parts from what trimesh's format readers return: one mesh, or geometries with a graph.
+    """Make parts from what trimesh's format readers return: one mesh, or geometries with a graph.
 
-    Going through the readers' own output keeps colours that ``trimesh.Trimesh`` would drop: vertex colours beside a
+    The readers' own output has colours that ``trimesh.Trimesh`` would drop: vertex colours beside a
     material without a texture.
     """
     if "geometry" not in loaded:

@@ -1,4 +1,4 @@
-"""Colours of surface points, by the rule that all renderers follow (before shading)."""
+"""Looks up the colours of surface points, by the rule that all renderers follow (before shading)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def surface_colors(
     faces: NDArray[np.int64],
     barycentric: Floats,
 ) -> Floats:
-    """Albedo [N,3] in 0..255 at points given by face index [N] and barycentric coordinates [N,3]."""
+    """Return the albedo [N,3] in 0..255 at points given by face index [N] and barycentric coordinates [N,3]."""
     colors = np.einsum("nc,nck->nk", barycentric, corner_colors[faces].astype(np.float64))
     uv = np.einsum("nc,nck->nk", barycentric, corner_uv[faces].astype(np.float64))
     which = face_texture[faces]
@@ -29,7 +29,10 @@ def surface_colors(
 
 
 def bilinear(texture: NDArray[np.uint8], uv: Floats) -> Floats:
-    """Texture [h,w,3] at OpenGL coordinates uv [N,2] (v up): texel centres at half-integers, repeated. [N,3]."""
+    """Sample a texture [h,w,3] at OpenGL coordinates uv [N,2] -> [N,3]; v is up, texel centres lie at half-integers.
+
+    Outside [0, 1] the texture repeats.
+    """
     height, width = texture.shape[:2]
     x = (uv[:, 0] - np.floor(uv[:, 0])) * width - 0.5
     y = (np.ceil(uv[:, 1]) - uv[:, 1]) * height - 0.5  # 1 - fraction(v): rows run downwards

@@ -1,4 +1,4 @@
-"""Fewer triangles for run time: quadric edge collapse by a library, colours carried over."""
+"""Reduces the triangles of a mesh: a library collapses edges by quadrics, and colours are carried over."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Points = NDArray[np.float64]
 
 
 def simplify(soup: Soup, max_faces: int) -> Soup:
-    """A soup of at most ``max_faces`` triangles, where the surface allows it.
+    """Reduce a soup to at most ``max_faces`` triangles, where the surface allows it.
 
     Colours and texture coordinates are those of the nearest points of the given surface, looked up slightly inside the
     new triangles so that edges between colours stay sharp. A triangle keeps its texture if the coordinates at its
@@ -43,7 +43,7 @@ def simplify(soup: Soup, max_faces: int) -> Soup:
 
 
 def _collapse(soup: Soup, max_faces: int) -> tuple[Points, NDArray[np.int64]]:
-    """Vertices and faces after edge collapses."""
+    """Collapse edges; return the vertices and faces that are left."""
     try:
         import fast_simplification
     except ImportError as error:
@@ -65,10 +65,10 @@ def _collapse(soup: Soup, max_faces: int) -> tuple[Points, NDArray[np.int64]]:
 def _transfer_texture(
     soup: Soup, corners: Points, face: NDArray[np.int64], barycentric: Points
 ) -> tuple[NDArray[np.int32], Points]:
-    """face_texture [F] and corner_uv [F,3,2] of new triangles, given where their inset corners lie on the old surface.
+    """Return face_texture [F] and corner_uv [F,3,2] of new triangles, given their inset corners on the old surface.
 
-    The test of a triangle: at its middle and the middles of its edges, the coordinates interpolated from its corners
-    are those of the old surface there, to 2 texels or 0.5 % of the texture.
+    A triangle keeps its texture if, at its middle and the middles of its edges, the coordinates interpolated from its
+    corners are those of the old surface there, to 2 texels or 0.5 % of the texture.
     """
     texture = np.where(
         (soup.face_texture[face] == soup.face_texture[face[:, :1]]).all(1), soup.face_texture[face[:, 0]], -1
@@ -96,10 +96,10 @@ def _transfer_texture(
 def nearest_on_surface(
     vertices: Points, faces: NDArray[np.int64], queries: Points, chunk: int = 1 << 15
 ) -> tuple[NDArray[np.int64], Points]:
-    """Nearest surface points to queries [...,3]: face index [...] and barycentric coordinates [...,3].
+    """Find the nearest surface points to queries [...,3]: face index [...] and barycentric coordinates [...,3].
 
-    Exact among the faces of the nearest inset corners, which is the true answer unless triangles much larger than
-    their neighbours lie near.
+    The search covers the faces of the nearest inset corners. It finds the true answer unless triangles much larger
+    than their neighbours lie near.
     """
     shape, queries = queries.shape[:-1], queries.reshape(-1, 3)
     corners = vertices[faces]
@@ -123,9 +123,9 @@ def nearest_on_surface(
 
 
 def closest_barycentric(triangles: Points, points: Points) -> Points:
-    """Barycentric coordinates [...,3] of the point of each triangle [...,3,3] that is nearest to points [...,3].
+    """Return barycentric coordinates [...,3] of the point of each triangle [...,3,3] that is nearest to points [...,3].
 
-    The foot of the perpendicular where it falls inside, else the nearest of the feet on the three edges.
+    It is the foot of the perpendicular where it falls inside, else the nearest of the feet on the three edges.
     """
     a, b, c = (triangles[..., i, :] for i in range(3))
     points = np.broadcast_to(points, a.shape)

@@ -1,4 +1,4 @@
-"""Triangles on their way to a Mesh: still float64, about the file's origin, and not yet checked."""
+"""Prepares triangles on their way to a Mesh: still float64, about the file's origin, and not yet checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Soup:
     textures: tuple[NDArray[np.uint8], ...]
 
     def select(self, keep: NDArray[np.bool_]) -> Soup:
-        """The faces where ``keep`` [F] is true."""
+        """Keep the faces where ``keep`` [F] is true."""
         return replace(
             self,
             faces=self.faces[keep],
@@ -35,7 +35,7 @@ class Soup:
 
 
 def assemble(parts: list[Part], albedo: NDArray[np.uint8], notes: list[str]) -> Soup:
-    """All parts as one, colours settled. Raises MeshError."""
+    """Join all parts and settle their colours. Raises MeshError."""
     table = TextureTable()
     painted = [paint(part, albedo, table, notes) for part in parts]
     starts = np.cumsum([0, *(len(p.vertices) for p in parts)])[:-1]
@@ -61,7 +61,7 @@ def check_finite(soup: Soup) -> None:
 
 
 def drop_degenerate(soup: Soup) -> Soup:
-    """Without the faces that have no area to within rounding (height below 1e-7 of the longest edge)."""
+    """Drop the faces that have no area to within rounding (height below 1e-7 of the longest edge)."""
     corners = soup.vertices[soup.faces]
     edges = corners[:, [1, 2, 0]] - corners
     longest = (edges**2).sum(-1).max(axis=1, initial=0.0)
@@ -71,7 +71,7 @@ def drop_degenerate(soup: Soup) -> Soup:
 
 
 def compact(soup: Soup) -> Soup:
-    """Without unused vertices, and with vertices at equal positions merged (colours live at the corners)."""
+    """Drop unused vertices, and merge vertices at equal positions (colours belong to the corners)."""
     used, faces = np.unique(soup.faces, return_inverse=True)
     points = soup.vertices[used] + 0.0  # -0.0 becomes 0.0, which compares equal but sorts apart
     order = np.lexsort(points.T)
@@ -83,7 +83,7 @@ def compact(soup: Soup) -> Soup:
 
 
 def drop_unused_textures(soup: Soup) -> Soup:
-    """Textures that no face refers to are left out."""
+    """Drop textures that no face refers to."""
     used = np.unique(soup.face_texture[soup.face_texture >= 0])
     index = np.full(len(soup.textures) + 1, -1, np.int32)
     index[used] = np.arange(len(used))

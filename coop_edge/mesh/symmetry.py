@@ -1,4 +1,4 @@
-"""Symmetries of objects in the form of the BOP benchmark (Hodan et al., ECCV 2018), and the nearest equivalent pose.
+"""Describes symmetries as the BOP benchmark does (Hodan et al., ECCV 2018), and finds the nearest equivalent pose.
 
 A symmetry S is a rigid motion of the object's frame that maps the surface onto itself (with its colours, if those are
 to count): the poses T_camera_object and T_camera_object S look the same.
@@ -34,7 +34,7 @@ _TIE = 1e-7  # radians; rotations this close are decided by translation
 class Symmetries:
     """The symmetries of one object, in its own frame, metres.
 
-    discrete: rigid transforms [4,4]; the identity and products of the given ones belong to them unsaid.
+    discrete: rigid transforms [4,4]; the identity and products of the given ones need not be given.
     continuous: (axis, offset) pairs, each a rotation by any angle about the unit vector ``axis`` [3] through the point
         ``offset`` [3]. Two axes that differ make a sphere: every rotation about the point where they meet.
 
@@ -55,7 +55,7 @@ class Symmetries:
 
     @classmethod
     def from_bop(cls, models_info_entry: Mapping[str, Any], unit: str = "mm") -> Symmetries:
-        """From one object's entry in BOP's models_info.json; its translations and offsets are in ``unit``.
+        """Read one object's entry in BOP's models_info.json; its translations and offsets are in ``unit``.
 
         Reads ``symmetries_discrete`` (lists of 16, row by row) and ``symmetries_continuous`` ({"axis", "offset"});
         either may be absent. Raises InputError.
@@ -106,11 +106,11 @@ class Symmetries:
         return members
 
     def transforms(self, max_step: float = 0.01) -> Array:
-        """A finite set of the symmetries, [S,4,4], the identity first.
+        """Return a finite set of the symmetries, [S,4,4], the identity first.
 
-        Continuous ones are cut, as BOP does, into ceil(pi / max_step) equal turns, so that no surface point moves by
-        more than the share ``max_step`` of the object's diameter between two; each turn is combined with each discrete
-        symmetry. Of a sphere these are the turns about its given axes. Raises InputError unless 0 < max_step <= 1.
+        Continuous ones become, as in BOP, ceil(pi / max_step) equal turns, so that no surface point moves by more than
+        the share ``max_step`` of the object's diameter between two; each turn is combined with each discrete symmetry.
+        Of a sphere these are the turns about its given axes. Raises InputError unless 0 < max_step <= 1.
         """
         if not (isinstance(max_step, (int, float)) and 0.0 < max_step <= 1.0):
             raise InputError(f"max_step: wanted a share of the diameter in (0, 1], got {max_step!r}")
@@ -122,10 +122,10 @@ class Symmetries:
         return np.asarray((every[:, None] @ self.group[None]).reshape(-1, 4, 4))
 
     def nearest_symmetric(self, T_camera_object: ArrayLike, T_reference: ArrayLike) -> Array:
-        """Of all poses that look like ``T_camera_object``, the one nearest to ``T_reference``.
+        """Return, of all poses that look like ``T_camera_object``, the one nearest to ``T_reference``.
 
-        Nearest in rotation angle; among equals, in translation. [...,4,4] and [...,4,4] (leading axes broadcast, N = 0
-        is legal) -> [...,4,4] float64. Raises InputError.
+        It is the nearest in rotation angle and, among equals, in translation. [...,4,4] and [...,4,4] (leading axes
+        broadcast, N = 0 is legal) -> [...,4,4] float64. Raises InputError.
 
         The best turn about a continuous axis a is found in closed form: with M = R_ref^T R,
         trace(M Rot(a, x)) = (tr M - a^T M a) cos x + tr(M [a]_x) sin x + const, largest at the atan2 of the two.
@@ -151,7 +151,7 @@ class Symmetries:
 
     @cached_property
     def _sphere_centre(self) -> Array | None:
-        """The point where differing axes meet; None for no axis or one."""
+        """Return the point where differing axes meet; None for no axis or one."""
         directions = np.array([a for a, _ in self.continuous]).reshape(-1, 3)
         if not any(abs(a @ directions[0]) < 1.0 - _SAME_AXIS for a in directions):
             return None
@@ -176,7 +176,7 @@ class Symmetries:
                 raise InputError(f"discrete[{i}]: does not map the continuous axis {axis} onto itself")
 
     def _equivalent(self, A: Array, members: Array) -> NDArray[np.bool_]:
-        """Which of ``members`` [M,4,4] are A [4,4], up to turns about the continuous axes. [M]"""
+        """Return which of ``members`` [M,4,4] equal A [4,4] up to turns about the continuous axes, [M]."""
         if self._sphere_centre is not None:
             return np.ones(len(members), bool)
         if self.continuous:
@@ -188,12 +188,12 @@ class Symmetries:
 
 
 def nearest_symmetric(T_camera_object: ArrayLike, T_reference: ArrayLike, symmetries: Symmetries | None) -> Array:
-    """``symmetries.nearest_symmetric(T_camera_object, T_reference)``; None stands for no symmetry."""
+    """Return ``symmetries.nearest_symmetric(T_camera_object, T_reference)``; None stands for no symmetry."""
     return (symmetries or Symmetries()).nearest_symmetric(T_camera_object, T_reference)
 
 
 def _best_angle(T: Array, reference: Array, axis: Array, offset: Array) -> Array:
-    """Turns [G,N] about the axis that bring T [G,N,4,4] nearest to the reference [N,4,4]."""
+    """Return the angles [G,N] about the axis that bring T [G,N,4,4] nearest to the reference [N,4,4]."""
     M = np.swapaxes(reference[:, :3, :3], -1, -2) @ T[..., :3, :3]
     cosine = np.trace(M, axis1=-2, axis2=-1) - np.einsum("i,...ij,j->...", axis, M, axis)
     sine = np.einsum("...ij,ji->...", M, se3.hat(axis))
@@ -207,7 +207,7 @@ def _best_angle(T: Array, reference: Array, axis: Array, offset: Array) -> Array
 
 
 def _turns(axis: Array, offset: Array, angles: Array) -> Array:
-    """Rotations [...,4,4] by angles [...] about the axis through ``offset``."""
+    """Return rotations [...,4,4] by angles [...] about the axis through ``offset``."""
     R = se3.so3_exp(angles[..., None] * axis)
     return se3.from_rt(R, offset - R @ offset)
 

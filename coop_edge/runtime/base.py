@@ -1,7 +1,8 @@
-"""One contract for all that runs a network: ``Runner``. Feeds are checked; the batch axis is the only dynamic one."""
+"""The contract of everything that runs a network: ``Runner``. It checks feeds; only the batch axis is dynamic."""
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ R = TypeVar("R", bound="Runner")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, shape (None = the batch axis, always the first) and NumPy dtype name of a graph's input or output."""
+    """Describes a graph's input or output: name, shape (None = the batch axis, always the first), NumPy dtype name."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -30,6 +31,10 @@ class TensorSpec:
         if not self.name or not self.shape or self.shape[0] is not None or not static:
             raise InputError(f"tensor {self.name!r}: wanted a name, and None then positive sizes, got {self.shape}")
 
+    def sized(self, batch: int) -> tuple[int, ...]:
+        """Return the shape for N = ``batch``."""
+        return (batch, *(n for n in self.shape if n is not None))
+
     def __str__(self) -> str:
         return f"{self.name} [{','.join('N' if n is None else str(n) for n in self.shape)}] {self.dtype}"
 
@@ -38,12 +43,14 @@ class Runner(ABC):
     """Runs one network. A context manager: nothing is on the device before it opens, nothing after it closes.
 
     Not safe for use by several threads at once. An array that ``run`` returns stays valid until the next ``run`` or
-    ``close``, whichever comes first; copy it to keep it. Feeds may have any strides: what is not C-contiguous is copied
-    before the network reads it. The feed is only read.
+    ``close``, whichever comes first; copy it to keep it. Feeds may have any strides: an array that is not C-contiguous
+    is copied before the network reads it. The feed is only read.
     """
 
     device: str
     """"cpu" (feeds and results are NumPy) or "cuda" (CuPy)."""
+    device_id: int | None = None
+    """Index of the GPU that the network is on; None on the CPU and while the runner is closed."""
     max_batch: int | None = None
     """Largest N of one run; None = no bound."""
 
@@ -55,7 +62,7 @@ class Runner(ABC):
         self._open = False
 
     def open(self) -> None:
-        """Load the network. Once open, does nothing. Raises BundleError, EngineError, BackendUnavailable."""
+        """Load the network; does nothing if the runner is open. Raises BundleError, EngineError, BackendUnavailable."""
         if self._open:
             return
         try:
@@ -66,7 +73,7 @@ class Runner(ABC):
         self._open = True
 
     def close(self) -> None:
-        """Release everything; may be called more than once, and the runner opened again."""
+        """Release everything. May be called more than once; the runner may be opened again."""
         if self._open:
             self._open = False
             self._release()
@@ -79,22 +86,31 @@ class Runner(ABC):
         self.close()
 
     def run(self, feed: Mapping[str, Array], stream: Any = None) -> dict[str, Array]:
-        """Outputs by name for ``feed``, arrays by input name with one common N >= 0 as their first axis.
+        """Run the network.
 
-        stream: CuPy stream to run on (its current one if None); ignored on the CPU. On the GPU nothing waits, unless N
-        is larger than ever before: the feed must be ready, and the outputs are, in the order of that stream.
+        On the GPU the host waits for nothing, unless N is larger than ever before: the feed must be ready, and the
+        outputs are, in the order of the stream.
 
-        Raises InputError (names, shapes, dtypes, device of the feed), EngineError (closed, or the run failed).
+        Args:
+            feed: arrays by input name, of the shapes and dtypes of ``inputs``, with one common N >= 0.
+            stream: CuPy stream to run on, its current one if None; ignored on the CPU.
+
+        Returns:
+            Arrays by output name, of the shapes and dtypes of ``outputs``.
+
+        Raises:
+            InputError: names, shapes, dtypes or device of the feed are wrong.
+            EngineError: the runner is closed, or the run failed.
         """
         if not self._open:
             raise EngineError(f"{self.label} is closed; use it in a `with` statement or call open()")
         batch = self.check(feed)
         if batch == 0:
-            return {name: self._empty(spec) for name, spec in self.outputs.items()}
+            return {name: self._empty(spec, 0) for name, spec in self.outputs.items()}
         return self._run(feed, batch, stream)
 
     def check(self, feed: Mapping[str, Array]) -> int:
-        """N of a feed. Raises InputError that says what was given and what was wanted."""
+        """Return N of a feed. Raises InputError that says what was given and what was wanted."""
         if not isinstance(feed, Mapping):
             raise InputError(f"{self.label}: wanted a mapping of arrays by input name, got {type(feed).__name__}")
         if set(feed) != set(self.inputs):
@@ -122,13 +138,28 @@ class Runner(ABC):
             raise InputError(f"{self.label}: wanted {spec}, got {list(shape)} {array.dtype}")
         return int(shape[0])
 
-    @abstractmethod
     def _check_device(self, name: str, array: Array) -> None:
         """Raise InputError unless ``array`` lives where this runner's feeds must."""
+        wanted = "numpy" if self.device == "cpu" else "cupy"
+        module = sys.modules.get(wanted)  # a module that was never imported has made no array
+        if module is None or not isinstance(array, module.ndarray):
+            given = f"{type(array).__module__}.{type(array).__name__}"
+            raise InputError(
+                f"{self.label}: {name}: wanted a {wanted}.ndarray for device {self.device!r}, got a {given}"
+            )
+        if self.device_id is not None and array.device.id != self.device_id:
+            raise InputError(
+                f"{self.label}: {name}: wanted an array on CUDA device {self.device_id}, where the network is, got one "
+                f"on device {array.device.id}"
+            )
 
-    @abstractmethod
-    def _empty(self, spec: TensorSpec) -> Array:
-        """An array of the output with N = 0."""
+    def _empty(self, spec: TensorSpec, batch: int) -> Array:
+        """Return an uninitialised array for ``batch`` rows of an input or output, on the device of the open runner."""
+        if self.device == "cpu":
+            return np.empty(spec.sized(batch), spec.dtype)
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(self.device_id):
+            return cupy.empty(spec.sized(batch), dtype=spec.dtype)
 
     @abstractmethod
     def _load(self) -> None:

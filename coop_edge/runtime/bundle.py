@@ -1,4 +1,4 @@
-"""A model bundle: one folder with ``bundle.json`` and an ONNX graph per role; what a network is to the runtime.
+"""Reads, checks and writes a model bundle: one folder with ``bundle.json`` and an ONNX graph per role.
 
 ``Bundle`` holds what the manifest says and refuses what does not fit together; ``runtime.manifest`` is its JSON.
 """
@@ -55,7 +55,7 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\.onnx")
 
 @dataclass(frozen=True)
 class Bundle:
-    """The manifest of a bundle, checked: what does not fit together raises BundleError. Make it with ``Bundle.load``.
+    """A bundle as its manifest describes it. Make it with ``Bundle.load``; what does not fit raises BundleError.
 
     radius_px: R of the refiner's flow probability, pixels of the S x S crop. training: data, samples, commit of every
     network. verification: the report of the export, empty if there is none.
@@ -93,7 +93,7 @@ class Bundle:
         return bundle
 
     def network(self, role: str) -> Network:
-        """The graph of a role. Raises BundleError if this bundle has none, InputError if no bundle has."""
+        """Return the graph of a role. Raises BundleError if this bundle has none, InputError if no bundle has."""
         if role not in ROLES:
             raise InputError(f"role: wanted one of {', '.join(ROLES)}, got {role!r}")
         if role not in self.networks:
@@ -183,7 +183,7 @@ class Bundle:
                     self._fail(f"networks.{role}.{side}", _listed(wanted), _listed(found))
 
     def _extent(self, role: str, output: str, rank: int) -> int:
-        """What the manifest says of an output's third axis, which is free in the table of shapes."""
+        """Return the length of an output's third axis in the manifest; the table of shapes leaves it free."""
         for spec in self.networks[role].outputs:
             if spec.name == output and len(spec.shape) == rank and spec.shape[2] is not None:
                 return spec.shape[2]
@@ -191,7 +191,7 @@ class Bundle:
 
 
 def write_manifest(bundle: Bundle) -> Path:
-    """Write ``bundle.json`` whole or not at all, and give its path. The graphs must be there already, and fit.
+    """Write ``bundle.json`` whole or not at all, and return its path. The graphs must be there already, and fit.
 
     Raises BundleError if the bundle would not load again, OSError if the file cannot be written.
     """

@@ -1,4 +1,4 @@
-"""Where bundles lie: the data package ``coop_edge.engines``, or the folder ``engines/`` of a checkout."""
+"""Finds bundles: in the data package ``coop_edge.engines``, or in the folder ``engines/`` of a checkout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coop_edge.runtime.network import MANIFEST
 
 
 def available() -> list[Path]:
-    """Folders of the bundles that are installed (``coop_edge.engines``) or lie in the checkout's ``engines/``."""
+    """Return the folders of bundles that are installed (``coop_edge.engines``) or in the checkout's ``engines/``."""
     found: dict[str, Path] = {}
     for root in _roots():
         for manifest in sorted(root.glob(f"*/{MANIFEST}")):
@@ -20,7 +20,7 @@ def available() -> list[Path]:
 
 
 def find(name: str) -> Path:
-    """Folder of the installed bundle ``name``. Raises BundleError that lists what there is."""
+    """Return the folder of the installed bundle ``name``. Raises BundleError that lists what there is."""
     folders = {folder.name: folder for folder in available()}
     if name not in folders:
         roots = " or ".join(map(str, _roots())) or "anywhere (coop_edge.engines is not installed)"
@@ -30,7 +30,7 @@ def find(name: str) -> Path:
 
 
 def _roots() -> list[Path]:
-    """Folders that hold bundles: the data package's, else that of the checkout this package is run from."""
+    """Return the folders that hold bundles: the data package's, and that of the checkout this package is run from."""
     spec = importlib.util.find_spec("coop_edge.engines")
     package = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     checkout = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""``bundle.json`` as text: strict reading (every key known, none twice, every type right) and writing."""
+"""Reads ``bundle.json`` strictly (every key known, none twice, every type right), and writes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_BYTES = 16 << 20
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The fields of a Bundle, except its folder, as the file gives them; the graphs are not looked at.
+    """Read the fields of a Bundle, except its folder, as the file gives them; the graphs are not looked at.
 
     Raises BundleError on what is not a manifest of this schema, with every key known, there once, and of its type.
     """
@@ -35,7 +35,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def manifest_text(path: Path, fields: Mapping[str, Any]) -> str:
-    """The fields of a Bundle as JSON that ``read_manifest`` takes. Raises BundleError on what JSON cannot hold."""
+    """Return a Bundle's fields as JSON that ``read_manifest`` takes. Raises BundleError on what JSON cannot hold."""
     plain = {key: fields[key] for key in ("name", "version", "licence", "training")}
     sizes = {key: fields[key] for key in ("input_size", "patch_size", "radius_px")}
     networks = {
@@ -116,7 +116,7 @@ class _Reader:
             self.fail("", "JSON", error)
 
     def pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """An object of the JSON; ``json`` alone would let the last of two equal keys win."""
+        """Make an object of the JSON; ``json`` alone would let the last of two equal keys win."""
         result: dict[str, Any] = {}
         for key, value in pairs:
             if key in result:
@@ -134,7 +134,7 @@ class _Reader:
             self.fail(where, f"only the keys {', '.join(sorted(required))}", f"also {', '.join(sorted(unknown))}")
 
     def take(self, holder: Mapping[str, Any], where: str, key: str, kind: Any) -> Any:
-        """``holder[key]``, of the type ``kind``: int passes for float, bool for neither."""
+        """Return ``holder[key]``, of the type ``kind``: int passes for float, bool for neither."""
         value = holder[key]
         fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
         if not fits:

@@ -1,4 +1,4 @@
-"""What a bundle is made of: roles, the shapes of their graphs, and the file that holds a graph."""
+"""Defines what a bundle is made of: roles, the shapes of their graphs, and the file that holds a graph."""
 
 from __future__ import annotations
 
@@ -38,13 +38,19 @@ class Network:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def label(self) -> str:
+        """The network's name in errors where nothing else is given: folder and role."""
+        return f"{self.path.parent.name}/{self.role}"
+
 
 def specs(
     role: str, *, input_size: int, patch_size: int, dim: int, stride: int
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of a role's graph for crops of ``input_size`` S, T = (S / patch_size)^2 tokens of ``dim`` D.
+    """Return the inputs and outputs of a role's graph.
 
-    stride: pixels of the crop per cell of the refiner's output. Raises InputError on an unknown role.
+    Crops are of ``input_size`` S, with T = (S / patch_size)^2 tokens of ``dim`` D. stride: pixels of the crop per cell
+    of the refiner's output. Raises InputError on an unknown role.
     """
     if role not in ROLES:
         raise InputError(f"role: wanted one of {', '.join(ROLES)}, got {role!r}")
@@ -69,7 +75,7 @@ def specs(
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits. Raises BundleError if it cannot be read."""
+    """Return the SHA-256 of a file, 64 hexadecimal digits. Raises BundleError if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:
@@ -78,6 +84,16 @@ def sha256_of(path: str | Path) -> str:
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()
+
+
+def read_graph(network: Network) -> bytes:
+    """Read a graph once and compare those very bytes with the manifest's SHA-256. Raises BundleError."""
+    try:
+        graph = network.path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{network.path}: cannot be read: {error.strerror or error}; {REMEDY}") from error
+    check_hash(network, hashlib.sha256(graph).hexdigest())
+    return graph
 
 
 def check_hash(network: Network, found: str) -> None:

@@ -155,5 +155,5 @@ def _ratio(difference: float, scale: float) -> float:
 
 
 def _within(value: float, bound: float | None) -> bool:
-    """Whether a difference keeps its bound; NaN does not."""
+    """Return whether a difference keeps its bound; NaN does not."""
     return math.isfinite(value) if bound is None else value <= bound

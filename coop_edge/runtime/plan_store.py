@@ -1,4 +1,4 @@
-"""Where plans are written: the folder, the lock that keeps two builds apart, plan and sidecar whole or not at all."""
+"""Writes plans: chooses the folder, keeps two builds apart, stores plan and sidecar whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from coop_edge.base.files import atomic_write
 from coop_edge.errors import EngineError
-from coop_edge.runtime.plan import PlanInfo, plan_folders, plan_stem, sidecar_of
-
-if TYPE_CHECKING:
-    from coop_edge.runtime.network import Network
+from coop_edge.runtime.network import Network
+from coop_edge.runtime.plan import plan_folders, plan_stem, sidecar_of
+from coop_edge.runtime.plan_lookup import LoadedPlan
 
 log = logging.getLogger("coop_edge")
 
@@ -26,7 +24,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def writable_folder(network: Network, folder: Path | None = None) -> Path:
-    """The folder that new plans of ``network`` go to: ``folder``, else the first of ``plan_folders`` one can write to.
+    """Return the folder for new plans of ``network``: ``folder``, else the first of ``plan_folders`` one can write to.
 
     It is made if missing. Raises EngineError that says why none will do.
     """
@@ -49,7 +47,7 @@ def writable_folder(network: Network, folder: Path | None = None) -> Path:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, network: Network) -> Iterator[bool]:
-    """One process at a time builds the plans of a graph in ``folder``; True if another one had to be waited for.
+    """Let one process at a time build the plans of a graph in ``folder``; gives True if it had to wait for another.
 
     The kernel frees the lock when its holder ends, however it ends. What a killed build left half-written is removed.
     """
@@ -67,27 +65,28 @@ def exclusive(folder: Path, network: Network) -> Iterator[bool]:
             os.close(handle)
 
 
-def write_plan(path: Path, plan: bytes, info: PlanInfo) -> None:
+def write_plan(plan: LoadedPlan) -> None:
     """Write a plan and its sidecar; only a plan with a sidecar counts, so that is removed first and written last.
 
     Raises EngineError if the disk is full or the folder read-only; nothing half-written remains then.
     """
-    with _storage(path.parent, len(plan)):
+    path = plan.path
+    with _storage(path.parent, len(plan.data)):
         sidecar_of(path).unlink(missing_ok=True)
         try:
             with atomic_write(path) as file:
-                file.write(plan)
+                file.write(plan.data)
             with atomic_write(sidecar_of(path)) as file:
-                file.write(info.to_json())
+                file.write(plan.info.to_json())
         except OSError:
             path.unlink(missing_ok=True)
             raise
 
 
 def _acquire(path: Path) -> tuple[int, bool]:
-    """An open, locked file at ``path`` and whether it was held before.
+    """Open and lock a file at ``path``; return its handle and whether another process held it.
 
-    Its holder removes the file, so whoever waited may hold a lock on a file that has no name any more: then once again.
+    The holder removes the file, so whoever waited may hold a lock on a file that has no name any more, and tries again.
     """
     waited = False
     while True:

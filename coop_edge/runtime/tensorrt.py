@@ -1,21 +1,21 @@
-"""Networks on TensorRT: plans that ``coop-edge build`` made, run on the caller's CUDA stream with CuPy memory."""
+"""Runs plans that ``coop-edge build`` made with TensorRT, on the caller's CUDA stream, in CuPy memory."""
 
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coop_edge.errors import CoopEdgeError, EngineError, InputError, quoted
+from coop_edge.errors import CoopEdgeError, EngineError, quoted
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.runtime import tensorrt_api
-from coop_edge.runtime.base import Array, Runner, TensorSpec
+from coop_edge.runtime.base import Array, Runner
 from coop_edge.runtime.network import Network
-from coop_edge.runtime.plan import PlanInfo, Target, read_info, read_plan, rebuild_command
+from coop_edge.runtime.plan import Target, rebuild_command
+from coop_edge.runtime.plan_lookup import LoadedPlan, read_info, read_plan
 from coop_edge.runtime.tensorrt_api import EngineTensor, TensorRt
+from coop_edge.runtime.tensorrt_context import BoundContext, CapturedRun
 
 log = logging.getLogger("coop_edge")
 
@@ -28,36 +28,33 @@ class TensorRtRunner(Runner):
     """Runs a plan with the TensorRT, or TensorRT for RTX, that it was built with.
 
     plan: its path; the sidecar beside it is read at once (``info``, ``max_batch``), the plan itself when the runner
-    opens, after all checks of ``plan.check_plan``. Or sidecar and bytes of a plan that is not stored yet. label: what
-    errors call it. cuda_graph: capture a CUDA graph for each N after its first run and launch that from then on; inputs
-    are then copied into the runner's own memory first. It helps where launching kernels takes longer than running
-    them, at small N.
+    opens, with all checks of ``read_plan``. Or a plan that has been read, whose bytes are let go of when the runner
+    opens. label: the runner's name in errors. cuda_graph: capture a CUDA graph for each N after its first run and
+    launch that from then on; inputs are then copied into the runner's own memory first. It helps where launching
+    kernels takes longer than running them, at small N.
 
-    On the device that is current in CuPy when it opens. Activations, outputs and copies of inputs are CuPy memory, one
-    block each, which grows to the largest N seen; outputs of runs of the same N are the same arrays. A run on another
-    stream than the last one starts after that has ended.
+    It runs on the device that is current in CuPy when it opens. Activations, outputs and copies of inputs are CuPy
+    memory, one block each, which grows to the largest N seen; outputs of runs of the same N are the same arrays. A run
+    on another stream than the last one starts after that has ended.
     """
 
     device = "cuda"
 
-    def __init__(
-        self, plan: Path | tuple[PlanInfo, bytes], network: Network, *, cuda_graph: bool = False, label: str = ""
-    ) -> None:
-        super().__init__(label or f"{network.path.parent.name}/{network.role}", network.inputs, network.outputs)
+    def __init__(self, plan: Path | LoadedPlan, network: Network, *, cuda_graph: bool = False, label: str = "") -> None:
+        super().__init__(label or network.label, network.inputs, network.outputs)
         self.network, self.cuda_graph = network, cuda_graph
-        self._memory: bytes | None = None
-        if isinstance(plan, tuple):
-            self.plan, (self.info, self._memory) = network.path.with_suffix(".plan"), plan
+        self._loaded: LoadedPlan | None = None
+        if isinstance(plan, LoadedPlan):
+            self.plan, self.info, self._loaded = plan.path, plan.info, plan
         else:
-            self.plan = Path(plan)
-            self.info = read_info(self.plan, network)
+            self.plan, self.info = plan, read_info(plan, network)
         self.max_batch = self.info.batch[2]
         self._clear()
 
     def _clear(self) -> None:
         # In the order in which things must go: what was captured, the contexts, the engine, the runtime, the memory.
-        self._graphs: dict[int, _Captured] = {}
-        self._bound: _Bound | None = None
+        self._graphs: dict[int, CapturedRun] = {}
+        self._bound: BoundContext | None = None
         self._engine: Any = None
         self._runtime: Any = None
         self._activations: Any = None
@@ -65,19 +62,18 @@ class TensorRtRunner(Runner):
         self._reading: dict[str, Array] = {}
         self._api: TensorRt | None = None
         self._cupy: Any = None
-        self._device_id = 0
+        self.device_id = None
         self._capture_stream: Any = None
         self._done: Any = None
         self._last_stream: Any = None  # itself, so that no other stream gets its handle meanwhile
 
     def _load(self) -> None:
         device = CupyDevice()
-        self._cupy, self._device_id = device.xp, device.id
+        self._cupy, self.device_id = device.xp, device.id
         self._api = api = tensorrt_api.load("tensorrt_rtx" if self.info.flavour == "rtx" else "tensorrt")
-        data = self._memory
-        if data is None:
-            data = read_plan(self.plan, self.network, Target.here(api))[1]
-        self._runtime, self._engine = api.deserialize(data, self.label)
+        loaded, self._loaded = self._loaded, None  # the engine has a copy of its own
+        loaded = loaded or read_plan(self.plan, self.network, Target.here(api))
+        self._runtime, self._engine = api.deserialize(loaded.data, self.label)
         self._check_tensors(api.tensors(self._engine))
         self._take_activations(int(self._engine.device_memory_size_v2))
         if self.cuda_graph:
@@ -108,25 +104,10 @@ class TensorRtRunner(Runner):
         self._runtime = None
         self._clear()
 
-    def _check_device(self, name: str, array: Array) -> None:
-        cupy = sys.modules.get("cupy")  # what has never been imported has made no array
-        if cupy is None or not isinstance(array, cupy.ndarray):
-            given = f"{type(array).__module__}.{type(array).__name__}"
-            raise InputError(f"{self.label}: {name}: wanted a cupy.ndarray, got a {given}")
-        if self._open and array.device.id != self._device_id:
-            raise InputError(
-                f"{self.label}: {name}: wanted an array on CUDA device {self._device_id}, where the network is, got "
-                f"one on device {array.device.id}"
-            )
-
-    def _empty(self, spec: TensorSpec) -> Array:
-        with self._cupy.cuda.Device(self._device_id):
-            return self._cupy.empty((0, *_static(spec)), dtype=spec.dtype)
-
     def _run(self, feed: Mapping[str, Array], batch: int, stream: Any) -> dict[str, Array]:
         cuda = self._cupy.cuda
         try:
-            with cuda.Device(self._device_id):
+            with cuda.Device(self.device_id):
                 caller = cuda.get_current_stream() if stream is None else stream
                 with caller:  # memory that is taken here belongs to the caller's order
                     if self._last_stream.ptr != caller.ptr:
@@ -139,11 +120,10 @@ class TensorRtRunner(Runner):
         except CoopEdgeError:
             raise
         except Exception as error:  # CuPy's kinds (out of memory, a failed device) have no base of their own
-            raise self._failed(f"the run failed on N = {batch}: {quoted(error)}") from error
+            raise self._tensorrt.error(self.label, f"the run failed on N = {batch}: {quoted(error)}") from error
 
     def _queue(self, feed: Mapping[str, Array], batch: int, stream: Any) -> dict[str, Array]:
-        assert self._api is not None
-        self._api.logger.errors.clear()  # what was said before is not about this run
+        self._tensorrt.logger.errors.clear()  # what was said before is not about this run
         self._make_room(batch, stream)
         outputs = {name: self._buffers[name][:batch] for name in self.outputs}
         inputs = {name: self._readable(name, feed[name], batch) for name in self.inputs}
@@ -158,11 +138,12 @@ class TensorRtRunner(Runner):
             bound = self._new_bound()
             bound.bind(arrays, batch)
             bound.enqueue(stream.ptr)  # what is done once per shape, and may not be captured, is done here
-            self._graphs[batch] = _Captured(bound, self._capture(bound, batch, stream))
+            stream.synchronize()
+            self._graphs[batch] = bound.capture(self._capture_stream)
         return outputs
 
     def _make_room(self, batch: int, stream: Any) -> None:
-        """Buffers for N = ``batch``. Graphs hold addresses, so they go when a buffer moves."""
+        """Take buffers for N = ``batch``. Graphs hold addresses, so they go when a buffer moves."""
         small = not self._buffers or any(len(buffer) < batch for buffer in self._buffers.values())
         full = batch not in self._graphs and len(self._graphs) >= _MAX_GRAPHS
         if self._buffers and (small or full):
@@ -172,12 +153,10 @@ class TensorRtRunner(Runner):
         if small:
             self._graphs.clear()
             wanted = {**self.outputs, **(self.inputs if self.cuda_graph else {})}
-            self._buffers = {
-                name: self._cupy.empty((batch, *_static(spec)), dtype=spec.dtype) for name, spec in wanted.items()
-            }
+            self._buffers = {name: self._empty(spec, batch) for name, spec in wanted.items()}
 
     def _readable(self, name: str, array: Array, batch: int) -> Array:
-        """``array`` itself where TensorRT can read it in place, else a copy."""
+        """Return ``array`` itself where TensorRT can read it in place, else a copy."""
         if self.cuda_graph:
             staged = self._buffers[name][:batch]
             staged[...] = array
@@ -185,39 +164,19 @@ class TensorRtRunner(Runner):
         array = self._cupy.ascontiguousarray(array)
         return array if array.data.ptr % _ALIGNMENT == 0 else array.copy()
 
-    def _new_bound(self) -> _Bound:
-        assert self._api is not None
-        context = self._api.context(self._engine, self.label, for_capture=self.cuda_graph)
+    def _new_bound(self) -> BoundContext:
+        context = self._tensorrt.context(self._engine, self.label, for_capture=self.cuda_graph)
         context.set_device_memory(self._activations.data.ptr, self._activations.nbytes)
-        return _Bound(context, self)
+        return BoundContext(self._tensorrt, context, self.label, tuple(self.inputs))
 
-    def _capture(self, bound: _Bound, batch: int, stream: Any) -> Any:
-        """The CUDA graph of a run that has just been done once."""
+    @property
+    def _tensorrt(self) -> TensorRt:
+        """The TensorRT of an open runner."""
         assert self._api is not None
-        stream.synchronize()
-        side, queued, reason = self._capture_stream, False, "TensorRT reports a failure"
-        if not self._api.capturable(bound.context, side.ptr):
-            self._refuse_graph(batch, "TensorRT says that this network cannot be captured")
-        try:
-            side.begin_capture()
-            try:
-                queued = bound.context.execute_async_v3(side.ptr)
-            finally:
-                graph = side.end_capture()
-        except Exception as error:  # CuPy's CUDARuntimeError has no base of its own
-            queued, reason = False, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        if not queued:
-            self._refuse_graph(batch, reason)
-        return graph
-
-    def _refuse_graph(self, batch: int, reason: str) -> None:
-        said = "; ".join(self._api.logger.errors) if self._api is not None else ""
-        raise EngineError(
-            f"{self.label}: no CUDA graph for N = {batch}: {reason}{said and f' ({said})'}; use cuda_graph=False"
-        )
+        return self._api
 
     def _check_tensors(self, found: list[EngineTensor]) -> None:
-        """The engine's inputs and outputs are those of the bundle; a plan of something else is refused."""
+        """Raise EngineError unless the engine's inputs and outputs are those of the bundle."""
         wanted = [(True, spec) for spec in self.inputs.values()] + [(False, spec) for spec in self.outputs.values()]
         has = {(t.is_input, t.name, tuple(None if n == -1 else n for n in t.shape), t.dtype) for t in found}
         needs = {(is_input, spec.name, spec.shape, spec.dtype) for is_input, spec in wanted}
@@ -230,48 +189,3 @@ class TensorRtRunner(Runner):
             raise EngineError(
                 f"{self.plan}: the sidecar says at most N = {self.max_batch}, the plan {largest}; {again}"
             )
-
-    def _failed(self, what: str) -> EngineError:
-        said = "; ".join(self._api.logger.errors) if self._api is not None else ""
-        return EngineError(f"{self.label}: {what}" + (f"; TensorRT says: {said}" if said else ""))
-
-
-class _Bound:
-    """An execution context and what it is bound to, so that it is told only what has changed."""
-
-    def __init__(self, context: Any, runner: TensorRtRunner) -> None:
-        self.context = context
-        self._runner = runner
-        self._batch: int | None = None
-        self._addresses: dict[str, int] = {}
-
-    def bind(self, arrays: Mapping[str, Array], batch: int) -> None:
-        if batch != self._batch:
-            self._batch = None
-            for name in self._runner.inputs:
-                shape = tuple(int(n) for n in arrays[name].shape)
-                if not self.context.set_input_shape(name, shape):
-                    raise self._runner._failed(f"TensorRT does not take the shape {list(shape)} for {name}")
-            self._batch = batch
-        for name, array in arrays.items():
-            address = int(array.data.ptr)
-            if self._addresses.get(name) != address:
-                if not self.context.set_tensor_address(name, address):
-                    raise self._runner._failed(f"TensorRT does not take the address {address:#x} for {name}")
-                self._addresses[name] = address
-
-    def enqueue(self, stream: int) -> None:
-        if not self.context.execute_async_v3(stream):
-            raise self._runner._failed(f"the run failed on N = {self._batch}")
-
-
-@dataclass(frozen=True)
-class _Captured:
-    """A CUDA graph and the context it was captured from: TensorRT wants a context of its own for each."""
-
-    bound: _Bound
-    graph: Any
-
-
-def _static(spec: TensorSpec) -> tuple[int, ...]:
-    return tuple(n for n in spec.shape if n is not None)

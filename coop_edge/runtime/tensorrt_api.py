@@ -1,4 +1,4 @@
-"""The installed TensorRT, 10.3 to 11.x, or TensorRT for RTX: found here, and their differences settled here.
+"""Finds the installed TensorRT, 10.3 to 11.x, or TensorRT for RTX, and settles their differences.
 
 | | 10.x | 11.x | RTX 1.x |
 |---|---|---|---|
@@ -57,7 +57,7 @@ class EngineTensor:
 
 
 def load(name: str | None = None) -> TensorRt:
-    """TensorRT by the name of its module, or the first of ``MODULES`` that can be used.
+    """Load TensorRT by the name of its module, or the first of ``MODULES`` that can be used.
 
     Raises BackendUnavailable if it is not installed, does not load, or is older than 10.3; EngineError on another name.
     """
@@ -67,7 +67,7 @@ def load(name: str | None = None) -> TensorRt:
 
 
 def installed(names: Sequence[str] = MODULES) -> Iterator[TensorRt]:
-    """Each of ``names`` that can be used, imported when it is its turn. Raises BackendUnavailable if none can."""
+    """Yield each of ``names`` that can be used, imported when it is its turn. Raises BackendUnavailable if none can."""
     found, failures = False, []
     for name in names:
         try:
@@ -84,7 +84,7 @@ def installed(names: Sequence[str] = MODULES) -> Iterator[TensorRt]:
 
 @cache
 def _of_module(module: Any) -> TensorRt:
-    """One for all: TensorRT keeps the first logger of a process for as long as anything made with any logger lives."""
+    """Make one TensorRt per module: a process keeps its first logger for as long as anything made with one lives."""
     return TensorRt(module)
 
 
@@ -125,7 +125,7 @@ class TensorRt:
         definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(definition, self.logger)
         if not parser.parse(onnx):
-            self._fail(what, "the graph cannot be parsed", "; ".join(map(_parser_error, _errors_of(parser))))
+            raise self.error(what, "the graph cannot be parsed", "; ".join(map(_parser_error, _errors_of(parser))))
         config = builder.create_builder_config()
         shapes = self._add_profile(what, builder, definition, config, batch)
         if workspace_mb is not None:
@@ -139,20 +139,20 @@ class TensorRt:
         if self.logger.raised is not None:
             raise self.logger.raised
         if memory is None:
-            self._fail(what, "the build was stopped" if monitor.stopped else "TensorRT could not build it")
+            raise self.error(what, "the build was stopped" if monitor.stopped else "TensorRT could not build it")
         return Built(bytes(memory), shapes, None if cache is None else bytes(cache.serialize()))
 
     def deserialize(self, plan: bytes, what: str) -> tuple[Any, Any]:
-        """IRuntime and ICudaEngine of a plan that was checked before. Raises EngineError."""
+        """Return IRuntime and ICudaEngine of a plan that was checked before. Raises EngineError."""
         self.logger.restart()
         runtime = self._made(what, self.trt.Runtime)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            self._fail(what, "TensorRT does not load this plan")
+            raise self.error(what, "TensorRT does not load this plan")
         return runtime, engine
 
     def tensors(self, engine: Any) -> list[EngineTensor]:
-        """Inputs and outputs of an engine."""
+        """Return the inputs and outputs of an engine."""
         found = []
         for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):
             is_input = engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT
@@ -163,7 +163,7 @@ class TensorRt:
         return found
 
     def context(self, engine: Any, what: str, *, for_capture: bool = False) -> Any:
-        """An IExecutionContext whose activation memory the caller gives (``set_device_memory``). Raises EngineError.
+        """Make an IExecutionContext; the caller gives its memory (``set_device_memory``). Raises EngineError.
 
         for_capture: RTX then compiles the kernels of a shape at its first run, and not in the background, where a CUDA
         graph would have captured the slower ones that stand in for them.
@@ -179,19 +179,21 @@ class TensorRt:
             how = settings
         context = engine.create_execution_context(how)
         if context is None:
-            self._fail(what, "TensorRT could not create an execution context")
+            raise self.error(what, "TensorRT could not create an execution context")
         return context
 
     def capturable(self, context: Any, stream: int) -> bool:
-        """False if TensorRT says that this context cannot be captured. Only RTX can tell; elsewhere one tries."""
+        """Return False if TensorRT says that a context cannot be captured. Only RTX can tell; elsewhere one tries."""
         return bool(context.is_stream_capturable(stream)) if self.flavour == "rtx" else True
 
     def _made(self, what: str, kind: Any) -> Any:
-        """A Builder or a Runtime; without a driver their constructors return nothing, which pybind11 reports so."""
+        """Make a Builder or a Runtime. Without a driver their constructors return nothing; pybind11 says TypeError."""
         try:
             return kind(self.logger)
         except TypeError as error:
-            self._fail(what, f"TensorRT {self.version} does not start (no GPU, or its driver is too old)", str(error))
+            raise self.error(
+                what, f"TensorRT {self.version} does not start (no GPU, or its driver is too old)", str(error)
+            ) from None
 
     def _add_profile(
         self, what: str, builder: Any, definition: Any, config: Any, batch: tuple[int, int, int]
@@ -200,7 +202,7 @@ class TensorRt:
         for tensor in (definition.get_input(i) for i in range(definition.num_inputs)):
             shape = [int(n) for n in tensor.shape]
             if not shape or shape[0] != -1 or -1 in shape[1:]:
-                self._fail(what, f"input {tensor.name}: wanted a dynamic first axis and no other, found {shape}")
+                raise self.error(what, f"input {tensor.name}: wanted a dynamic first axis and no other, found {shape}")
             shapes[tensor.name] = [[n, *shape[1:]] for n in batch]
             profile.set_shape(tensor.name, *(tuple(wanted) for wanted in shapes[tensor.name]))
         config.add_optimization_profile(profile)
@@ -210,7 +212,7 @@ class TensorRt:
         trt = self.trt
         if self.flavour != "rtx":
             if targets:
-                self._fail(what, f"TensorRT builds for the GPU it runs on, not for SM {', '.join(targets)}")
+                raise self.error(what, f"TensorRT builds for the GPU it runs on, not for SM {', '.join(targets)}")
             return
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # without it a stream cannot be captured
         config.num_compute_capabilities = len(targets) or 1
@@ -218,9 +220,9 @@ class TensorRt:
         for index, target in enumerate([f"SM{sm}" for sm in targets] or ["CURRENT"]):
             if target not in known:
                 there = ", ".join(name for name in known if name.startswith("SM"))
-                self._fail(what, f"TensorRT for RTX {self.version} does not build for {target}; it knows {there}")
+                raise self.error(what, f"TensorRT for RTX {self.version} does not build for {target}; it knows {there}")
             if not config.set_compute_capability(known[target], index):
-                self._fail(what, f"TensorRT for RTX does not take the target {target}")
+                raise self.error(what, f"TensorRT for RTX does not take the target {target}")
 
     def _set_timing_cache(self, what: str, config: Any, content: bytes | None) -> Any:
         if content is None or self.flavour == "rtx":
@@ -232,9 +234,10 @@ class TensorRt:
             log.warning("%s: the timing cache is not of this TensorRT and GPU, or damaged; starting a new one", what)
         return None
 
-    def _fail(self, what: str, why: str, detail: str = "") -> Any:
+    def error(self, what: str, why: str, detail: str = "") -> EngineError:
+        """Return the error that says why ``what`` failed, with TensorRT's own words."""
         said = "; ".join(filter(None, (detail, *self.logger.errors)))
-        raise EngineError(f"{what}: {why}" + (f"; TensorRT says: {said}" if said else ""))
+        return EngineError(f"{what}: {why}" + (f"; TensorRT says: {said}" if said else ""))
 
 
 def _errors_of(parser: Any) -> list[Any]:

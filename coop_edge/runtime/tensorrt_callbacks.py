@@ -1,4 +1,4 @@
-"""What TensorRT calls back while it works: a logger and a progress monitor, made from the classes of its module."""
+"""Makes what TensorRT calls back while it works: a logger and a progress monitor, of the classes of its module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEVELS = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": l
 
 
 class Progress(Protocol):
-    """Told how a build proceeds, possibly from several threads."""
+    """Is told how a build proceeds, possibly from several threads."""
 
     def start(self, phase: str, parent: str | None, steps: int) -> None:
         """A phase of ``steps`` steps begins inside ``parent`` (None = the outermost)."""
@@ -26,7 +26,7 @@ class Progress(Protocol):
 
 
 def make_logger(trt: Any) -> Any:
-    """TensorRT's messages go to ``logging``; the last errors are kept for the text of exceptions.
+    """Make a logger that passes TensorRT's messages to ``logging`` and keeps the last errors for exceptions.
 
     An exception (Ctrl-C, say) must not cross TensorRT's C++ on its way up: what the callbacks of a build raise is kept
     here, the build is told to stop, and it is raised once the build has returned.
@@ -61,7 +61,7 @@ def make_logger(trt: Any) -> Any:
 
 
 def make_monitor(trt: Any, logger: Any, progress: Progress | None) -> Any:
-    """Passes a build's progress on, and stops the build when ``progress`` says so or something was raised."""
+    """Make a monitor that passes a build's progress on, and stops it if ``progress`` says so or anything was raised."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

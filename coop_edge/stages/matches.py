@@ -25,9 +25,20 @@ def decode(
 ) -> Decoded:
     """Match queries with all templates of their objects.
 
-    tokens [N,T,D]; object_index [N]; trusted [N,T], elsewhere the probability is set to 0. A run holds the pairs of
-    whole queries where ``micro_batch`` (pairs) allows, else of one query alone, so that with up to V pairs a run never
-    depends on the other queries. Raises InputError if the objects' templates differ in number.
+    On a GPU a run holds the pairs of as many whole queries as ``micro_batch`` and the runner's ``max_batch`` allow. On
+    the CPU, where a larger batch takes more time per pair, it holds the pairs of one query. A query with more pairs
+    than are allowed is split, and shares no run.
+
+    Args:
+        runner: open ``coarse_decoder``.
+        tokens: float32 [N,T,D], of the queries.
+        objects: the registered objects; their V templates must be equal in number.
+        object_index: [N], each query's object.
+        trusted: [N,T], False where the probability is to be set to 0.
+        micro_batch: largest number of pairs in a run.
+
+    Raises:
+        InputError: the objects' templates differ in number.
     """
     xp = ops.xp
     n, count = tokens.shape[:2]
@@ -37,7 +48,8 @@ def decode(
         xp.zeros((n, views, count), np.int32),
         xp.zeros((n, views, count, 2), np.float32),
     )
-    whole = max(1, micro_batch // max(views, 1))
+    allowed = micro_batch if runner.max_batch is None else min(micro_batch, runner.max_batch)
+    whole = max(1, allowed // max(views, 1)) if runner.device == "cuda" else 1
     for first in range(0, n, whole):
         rows = range(first, min(first + whole, n))
         query = xp.repeat(tokens[rows.start : rows.stop], views, axis=0)

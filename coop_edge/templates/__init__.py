@@ -1,4 +1,4 @@
-"""Onboarding: the 42 viewpoints, and the templates rendered from them."""
+"""Renders the templates of an object from the 42 viewpoints, once, when it is onboarded."""
 
 from __future__ import annotations
 

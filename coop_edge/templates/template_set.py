@@ -1,4 +1,4 @@
-"""TemplateSet: the rendered templates of one object, made once and kept in a file."""
+"""Renders the templates of an object, once, and keeps them in a file: ``TemplateSet``."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def template_camera(
     margin: float = DEFAULT_MARGIN,
     field_of_view: float = DEFAULT_FIELD_OF_VIEW,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """T_camera_object [42,4,4] and K [3,3] of the templates of ``mesh``.
+    """Return T_camera_object [42,4,4] and K [3,3] of the templates of ``mesh``.
 
     field_of_view: angle between the left and the right side of a template, degrees.
     margin: side of a template over the diameter of the bounding sphere's image; it sets the distance. The sphere (about
@@ -263,5 +263,5 @@ def _number_in(value: Any, low: float, high: float) -> bool:
 
 
 def _on_host(array: Any) -> NDArray[Any]:
-    """NumPy, from wherever the renderer left it."""
+    """Return an array in NumPy, from wherever the renderer left it."""
     return np.asarray(array if isinstance(array, np.ndarray) else array.get())

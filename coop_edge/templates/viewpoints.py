@@ -1,4 +1,4 @@
-"""The 42 viewpoints of the templates: vertices of an icosahedron subdivided once, pushed out to the unit sphere.
+"""Defines the 42 viewpoints of the templates: vertices of an icosahedron subdivided once, on the unit sphere.
 
 Neighbours are 31.7 or 36 degrees apart; no viewpoint is repeated with another roll.
 
@@ -43,9 +43,10 @@ VIEWPOINTS.setflags(write=False)
 
 
 def template_poses(distance: float, centre: ArrayLike = (0.0, 0.0, 0.0)) -> Array:
-    """Poses T_camera_object [42,4,4] of cameras at ``distance`` metres that look at ``centre`` [3] (object's frame).
+    """Return poses T_camera_object [42,4,4] of cameras that look at ``centre`` [3] from ``distance`` metres.
 
-    Raises InputError unless the distance is positive and finite and the centre is three finite numbers.
+    The centre is a point of the object's frame. Raises InputError unless the distance is positive and finite and the
+    centre is three finite numbers.
     """
     c = np.asarray(centre, np.float64)
     if not (np.isfinite(distance) and distance > 0):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coop_edge.runtime.base import Runner, TensorSpec
+from coop_edge.runtime.base import Runner
 from coop_edge.runtime.bundle import specs
 
 Array = np.ndarray[Any, Any]
@@ -34,12 +34,6 @@ class TorchRunner(Runner):
         """
         super().__init__(f"PyTorch's {role}", *specs(role, input_size=size, patch_size=1, dim=1, stride=stride))
         self._call, self._where = call, device
-
-    def _check_device(self, name: str, array: Any) -> None:
-        """Accept every array: what is no array has been refused before, and PyTorch reads those of the host."""
-
-    def _empty(self, spec: TensorSpec) -> Array:
-        return np.zeros((0, *(side or 0 for side in spec.shape[1:])), spec.dtype)
 
     def _load(self) -> None:
         """Do nothing: the network is loaded."""

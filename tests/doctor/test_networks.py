@@ -18,8 +18,10 @@ from coop_edge.doctor import assemble, networks
 from coop_edge.doctor.isolate import Outcome, here
 from coop_edge.runtime import bundle as bundle_module
 from coop_edge.runtime.bundle import Bundle, write_manifest
-from coop_edge.runtime.plan import PlanInfo, Target, plan_name, sidecar_of
+from coop_edge.runtime.plan import Target, plan_name
+from coop_edge.runtime.plan_store import write_plan
 from tests.runtime.networks import tiny_bundle
+from tests.runtime.plans import made_up_plan
 
 ORIN = Target("trt", "10.3.0", "87", gpu="Orin")
 
@@ -33,26 +35,6 @@ def engines(tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "targets", lambda: ([], "BackendUnavailable: no TensorRT here"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "engines"
-
-
-def write_plan(network, target: Target, folder) -> None:
-    data = b"a plan"
-    path = folder / plan_name(network, target)
-    info = PlanInfo(
-        role=network.role,
-        flavour=target.flavour,
-        version=target.version,
-        sm=target.sm,
-        onnx_sha256=network.sha256,
-        plan_sha256=hashlib.sha256(data).hexdigest(),
-        plan_bytes=len(data),
-        precision=network.precision,
-        batch=(1, 8, 42),
-        shapes={},
-        gpu=target.gpu,
-    )
-    path.write_bytes(data)
-    sidecar_of(path).write_bytes(info.to_json())
 
 
 def only(facts: dict) -> dict:
@@ -112,11 +94,11 @@ def test_a_deep_look_does_not_blame_a_bundle_for_a_package_that_is_missing(engin
 def test_plans_fit_or_say_why_not(engines, monkeypatch, tmp_path):
     bundle = Bundle.load(tiny_bundle(engines / "tiny", selector=False))
     encoder, decoder, refiner = bundle.networks.values()
-    write_plan(encoder, ORIN, bundle.folder)
+    write_plan(made_up_plan(encoder, ORIN, bundle.folder))
     cache = tmp_path / "cache/coop_edge/plans/tiny"
     cache.mkdir(parents=True)
-    write_plan(decoder, ORIN, cache)  # where the folder of the graphs cannot be written to
-    write_plan(refiner, replace(ORIN, sm="110", gpu="Thor"), bundle.folder)
+    write_plan(made_up_plan(decoder, ORIN, cache))  # where the folder of the graphs cannot be written to
+    write_plan(made_up_plan(refiner, replace(ORIN, sm="110", gpu="Thor"), bundle.folder))
     assert [plan["fits"] for plan in only(networks.bundles())["plans"]] == [None, None, None]
 
     rtx = Target("rtx", "1.7.1", "87", gpu="Orin")
@@ -131,7 +113,7 @@ def test_plans_fit_or_say_why_not(engines, monkeypatch, tmp_path):
     assert "87 (Orin)" in why
     assert "coop-edge build" not in why
 
-    write_plan(refiner, rtx, bundle.folder)
+    write_plan(made_up_plan(refiner, rtx, bundle.folder))
     assert {plan["fits"] for plan in only(networks.bundles())["plans"] if "-rtx" in plan["file"]} == {True}
     (bundle.folder / plan_name(encoder, ORIN)).write_bytes(b"torn")
     assert not {p["role"]: p["fits"] for p in only(networks.bundles())["plans"]}["coarse_encoder"]

@@ -9,10 +9,6 @@ import numpy as np
 from coop_edge.kernels.device import Device
 from coop_edge.render.base import RenderResult
 from coop_edge.render.cuda import CudaRenderer
-from tests.render.scenes import soup
-
-EXACT = np.eye(3)
-"""Intrinsics for which a metre at z = 1 is a pixel."""
 
 
 def on_host(device: Device, result: RenderResult) -> RenderResult:
@@ -34,16 +30,3 @@ def assert_same(a: RenderResult, b: RenderResult) -> None:
     """Bit by bit."""
     for name in ("rgb", "depth", "triangle_id"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
-
-
-def times_covered(device: Device, triangles, K=EXACT, size=32, T=None) -> np.ndarray:
-    """How many of the triangles [F,3,3] cover each pixel, each a mesh of its own, all in one launch."""
-    meshes = [soup(t[None]) for t in triangles]
-    views = np.broadcast_to(np.eye(4) if T is None else T, (len(meshes), 4, 4))
-    return render(device, meshes, views, K, size, mesh_index=np.arange(len(meshes))).mask.sum(axis=0)
-
-
-def flat(points) -> np.ndarray:
-    """Image points [...,2] as points at z = 1."""
-    points = np.asarray(points, float)
-    return np.concatenate([points, np.ones((*points.shape[:-1], 1))], axis=-1)

@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 
 from coop_edge.kernels.device import SOURCE_DIR, read_source
-from coop_edge.runtime.onnx import CPU, CUDA
+from coop_edge.runtime.onnx_session import CPU, CUDA
 from tests.cuda_host.host_device import HostDevice
 from tests.runtime.fake_arrays import FUNCTIONS, IN_PLACE, UPLOAD, FakeArray, function, norm, plain
 from tests.runtime.fake_arrays import taken as memory_of

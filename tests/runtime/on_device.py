@@ -20,17 +20,13 @@ class OnDevice(Runner):
         super().__init__(runner.label, list(runner.inputs.values()), list(runner.outputs.values()))
         self.runner, self.cupy = runner, sys.modules["cupy"]
 
-    def _check_device(self, name, array) -> None:
-        assert isinstance(array, self.cupy.ndarray), f"{name}: {type(array)}"
-
-    def _empty(self, spec):
-        return self.cupy.empty((0, *spec.shape[1:]), spec.dtype)
-
     def _load(self) -> None:
         self.runner.open()
+        self.device_id = self.cupy.cuda.Device().id
 
     def _release(self) -> None:
         self.runner.close()
+        self.device_id = None
 
     def _run(self, feed, batch, stream):
         outputs = self.runner.run({name: array.get() for name, array in feed.items()})

@@ -9,7 +9,8 @@ import pytest
 from coop_edge.errors import BackendUnavailable, BundleError, EngineError, InputError
 from coop_edge.runtime.build import MAX_BATCH, OPT_BATCH, BuildOptions, build_plans
 from coop_edge.runtime.bundle import ROLES
-from coop_edge.runtime.plan import Target, check_plan, find_plan, plan_name
+from coop_edge.runtime.plan import Target, plan_name
+from coop_edge.runtime.plan_lookup import find_plan, read_plan
 from coop_edge.runtime.tensorrt_api import load
 from tests.runtime.fake_tensorrt import install
 from tests.runtime.folders import entries
@@ -25,7 +26,7 @@ def test_builds_and_verifies_every_role(own_bundle, monkeypatch, surface):
     for built in build_plans(own_bundle, options=SMALL):
         network = own_bundle.network(built.role)
         assert built.path == find_plan(network, target) == own_bundle.folder / plan_name(network, target)
-        assert check_plan(built.path, network, target) == built.info
+        assert read_plan(built.path, network, target).info == built.info
         assert not built.reused
         assert set(built.info.verification["outputs"]) == {spec.name for spec in network.outputs}
         assert max(built.info.verification["outputs"].values()) == 0.0, "the stand-in computes with ONNX Runtime itself"

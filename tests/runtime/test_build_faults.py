@@ -19,7 +19,8 @@ from coop_edge.errors import EngineError
 from coop_edge.runtime import plan_store
 from coop_edge.runtime.build import BuildOptions, build_plans
 from coop_edge.runtime.bundle import ROLES, Bundle
-from coop_edge.runtime.plan import Target, check_plan, find_plan, sidecar_of
+from coop_edge.runtime.plan import Target, sidecar_of
+from coop_edge.runtime.plan_lookup import find_plan, read_plan
 from coop_edge.runtime.tensorrt_api import load
 from tests.runtime.fake_tensorrt import install
 from tests.runtime.folders import entries
@@ -45,10 +46,10 @@ def test_what_is_damaged_is_built_again(own_bundle, trt, damage):
         os.replace(other.path, built.path)
         os.replace(sidecar_of(other.path), sidecar_of(built.path))
     with pytest.raises(EngineError, match=r"coop-edge build"):
-        check_plan(built.path, own_bundle.network("refiner"), target)
+        read_plan(built.path, own_bundle.network("refiner"), target)
     (again,) = build_plans(own_bundle, roles=["refiner"], options=SMALL)
     assert not again.reused
-    check_plan(again.path, own_bundle.network("refiner"), target)
+    read_plan(again.path, own_bundle.network("refiner"), target)
 
 
 def test_a_folder_one_cannot_write_to_is_replaced_by_the_cache(own_bundle, trt, monkeypatch, tmp_path, caplog):
@@ -249,5 +250,5 @@ def test_a_kill_in_the_middle_leaves_nothing_that_loads_and_the_next_build_is_cl
     assert find_plan(network, target) is None
     (built,) = build_plans(own_bundle, roles=["refiner"], options=options)
     assert not built.reused
-    check_plan(built.path, network, target)
+    read_plan(built.path, network, target)
     assert entries(own_bundle.folder) == {built.path.name, sidecar_of(built.path).name}, "the leftovers are gone"

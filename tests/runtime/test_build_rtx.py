@@ -7,7 +7,8 @@ import pytest
 from coop_edge.errors import EngineError
 from coop_edge.runtime.build import BuildOptions, build_plans
 from coop_edge.runtime.bundle import ROLES, Bundle, available
-from coop_edge.runtime.plan import Target, check_plan, find_plan
+from coop_edge.runtime.plan import Target
+from coop_edge.runtime.plan_lookup import find_plan, read_plan
 from coop_edge.runtime.tensorrt_api import load
 from coop_edge.runtime.tensorrt_callbacks import Progress
 from tests.runtime.networks import tiny_bundle, tiny_model
@@ -78,12 +79,12 @@ def test_plans_for_another_gpu_are_built_stored_and_found_here(tmp_path, monkeyp
         network = bundle.network(built.role)
         target = Target.here(load("tensorrt_rtx"), sm="86")
         assert find_plan(network, target) == built.path
-        assert check_plan(built.path, network, target).verification == {
+        assert read_plan(built.path, network, target).info.verification == {
             "against": None,
             "reason": "built for SM 86 without running it",
         }
         with pytest.raises(EngineError, match=r"SM: the plan was built for 86, wanted 89"):
-            check_plan(built.path, network, Target.here(load("tensorrt_rtx"), sm="89"))
+            read_plan(built.path, network, Target.here(load("tensorrt_rtx"), sm="89"))
     assert progress.steps > 0
     assert sorted(progress.started) == sorted(progress.finished)
     assert "Building engine" in progress.started

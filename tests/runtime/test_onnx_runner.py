@@ -19,7 +19,8 @@ from onnx.reference import ReferenceEvaluator
 from coop_edge.errors import BackendUnavailable, BundleError, EngineError, InputError
 from coop_edge.runtime.base import TensorSpec
 from coop_edge.runtime.bundle import ROLES, Bundle, Network, sha256_of
-from coop_edge.runtime.onnx import _DOUBLE, CPU, CUDA, OnnxRunner, probe
+from coop_edge.runtime.onnx import OnnxRunner
+from coop_edge.runtime.onnx_session import _DOUBLE, CPU, CUDA, probe
 from tests.runtime.fake_cuda import FakeCupy, FakeOnnxRuntime
 from tests.runtime.networks import model_of, tiny_bundle, tiny_model
 

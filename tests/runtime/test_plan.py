@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shlex
 from pathlib import Path
@@ -14,10 +13,12 @@ from coop_edge.errors import BackendUnavailable, EngineError
 from coop_edge.runtime import plan as plans
 from coop_edge.runtime.base import TensorSpec
 from coop_edge.runtime.network import Network
-from coop_edge.runtime.plan import PlanInfo, Target, check_plan, find_plan, plan_name, read_info, sidecar_of
+from coop_edge.runtime.plan import Target, plan_name, sidecar_of
+from coop_edge.runtime.plan_lookup import check_sidecar, find_plan, no_plan, read_info, read_plan
 from coop_edge.runtime.plan_store import write_plan
 from coop_edge.runtime.tensorrt_api import load
 from tests.runtime.fake_tensorrt import install
+from tests.runtime.plans import made_up_plan
 
 TARGET = Target("trt", "10.3.0", "87", gpu="Orin")
 DATA = bytes(range(256)) * 20
@@ -38,26 +39,10 @@ def network(tmp_path):
     return Network("refiner", folder / "refiner.onnx", "ab12" * 16, "fp16", inputs, (TensorSpec("score", (None,)),))
 
 
-def describe(network, target=TARGET, data=DATA, **changes):
-    info = PlanInfo(
-        role=network.role,
-        **dataclasses.asdict(target),
-        onnx_sha256=network.sha256,
-        plan_sha256=hashlib.sha256(data).hexdigest(),
-        plan_bytes=len(data),
-        precision="fp16",
-        batch=(1, 5, 40),
-        shapes={"query": [[1, 3, 32, 32], [5, 3, 32, 32], [40, 3, 32, 32]]},
-        built_at="2026-01-01T00:00:00+00:00",
-        verification={"against": "onnxruntime", "outputs": {"score": 1e-4}},
-    )
-    return dataclasses.replace(info, **changes)
-
-
 def store(network, folder=None, target=TARGET, **changes):
-    path = (folder or network.path.parent) / plan_name(network, target)
-    write_plan(path, DATA, describe(network, target, **changes))
-    return path
+    plan = made_up_plan(network, target, folder, data=DATA, **changes)
+    write_plan(plan)
+    return plan.path
 
 
 def test_names_carry_what_a_plan_is_bound_to(network):
@@ -68,9 +53,9 @@ def test_names_carry_what_a_plan_is_bound_to(network):
 
 
 def test_the_sidecar_comes_back_as_it_was_written_and_the_plan_is_untouched(network):
-    path = store(network)
-    assert read_info(path, network) == describe(network)
-    assert check_plan(path, network, TARGET) == describe(network)
+    path, made_up = store(network), made_up_plan(network, TARGET, data=DATA)
+    assert read_info(path, network) == check_sidecar(path, network, TARGET) == made_up.info
+    assert read_plan(path, network, TARGET) == made_up
     assert path.read_bytes() == DATA
     assert sorted(entry.name for entry in path.parent.iterdir()) == [sidecar_of(path).name, path.name]
 
@@ -107,7 +92,7 @@ def test_says_what_plans_there_are_instead(network, cache):
     store(network, target=dataclasses.replace(TARGET, sm="86"))
     store(network, cache, target=dataclasses.replace(TARGET, version="10.4.0"))
     assert find_plan(network, TARGET) is None
-    message = plans.no_plan(network, TARGET)
+    message = no_plan(network, TARGET)
     assert "no plan refiner-ab12ab12-trt10.3.0-sm87.plan in" in message
     assert "(there is refiner-ab12ab12-trt10.3.0-sm86.plan, refiner-ab12ab12-trt10.4.0-sm87.plan)" in message
     assert message.endswith(f"build it with: coop-edge build {network.path.parent}")
@@ -127,10 +112,13 @@ def test_says_what_plans_there_are_instead(network, cache):
 def test_a_plan_of_something_else_is_refused_with_both_values(network, changes, message):
     path = store(network, **changes)
     if message is None:  # other boards of the same SM take it
-        check_plan(path, network, TARGET)
+        read_plan(path, network, TARGET)
         return
-    with pytest.raises(EngineError, match=message + rf"; build it again with: coop-edge build {network.path.parent}$"):
-        check_plan(path, network, TARGET)
+    for check in (check_sidecar, read_plan):
+        with pytest.raises(
+            EngineError, match=message + rf"; build it again with: coop-edge build {network.path.parent}$"
+        ):
+            check(path, network, TARGET)
 
 
 @pytest.mark.parametrize(
@@ -150,16 +138,16 @@ def test_a_damaged_plan_is_refused(network, damage, message):
     else:
         path.write_bytes(damage(DATA))
     with pytest.raises(EngineError, match=message + r".*build it again with: coop-edge build"):
-        check_plan(path, network, TARGET)
+        read_plan(path, network, TARGET)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, r"not complete: its sidecar refiner-.*\.json is missing"),
-        (b"", r"sidecar cannot be read"),
-        (b'{"schema": 1, "role": "refi', r"sidecar cannot be read"),
-        (b"\xff\xfe\x00", r"sidecar cannot be read"),
+        (b"", r"not the sidecar of a plan"),
+        (b'{"schema": 1, "role": "refi', r"not the sidecar of a plan"),
+        (b"\xff\xfe\x00", r"not the sidecar of a plan"),
         (b"[]", r"not the sidecar of a plan"),
         (b"{}", r"not the sidecar of a plan: 'schema'"),
         ({"schema": 2}, r"schema 2, wanted 1"),
@@ -185,7 +173,7 @@ def test_a_garbled_sidecar_is_refused(network, content, message):
         )
         sidecar.write_bytes(changed)
     with pytest.raises(EngineError, match=message):
-        check_plan(path, network, TARGET)
+        read_plan(path, network, TARGET)
     with pytest.raises(EngineError, match=r"build the plan again with: coop-edge build"):
         read_info(path, network)
 

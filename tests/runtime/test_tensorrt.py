@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from coop_edge.backend import Backend, probe_networks
 from coop_edge.errors import BackendUnavailable, EngineError, InputError
 from coop_edge.runtime import tensorrt_api
 from coop_edge.runtime.build import BuildOptions, build_plans
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.runtime.onnx import OnnxRunner
 from coop_edge.runtime.plan import sidecar_of
+from coop_edge.runtime.plan_lookup import LoadedPlan
 from coop_edge.runtime.plan_store import write_plan
 from coop_edge.runtime.tensorrt import TensorRtRunner
 from tests.runtime.fake_tensorrt import install
@@ -61,6 +65,15 @@ def wanted(bundle, arrays):
         return {name: array.copy() for name, array in runner.run(arrays).items()}
 
 
+def assert_right(runner, cupy, bundle, batch, seed=0, given=None):
+    """A run (of ``given`` in the place of the feed, if given) gives to the bit what ONNX Runtime does."""
+    arrays, on_device = feed(cupy, batch, seed)
+    found = runner.run(on_device if given is None else given)
+    for name, array in wanted(bundle, arrays).items():
+        assert isinstance(found[name], cupy.ndarray)
+        np.testing.assert_array_equal(cupy.asnumpy(found[name]), array)
+
+
 def test_nothing_is_loaded_before_it_opens_and_the_batch_limit_is_known(place):
     trt, _, bundle, plan = place
     runner = TensorRtRunner(plan, bundle.network("refiner"))
@@ -75,11 +88,7 @@ def test_computes_what_onnx_runtime_computes(place, batch, cuda_graph):
     _, cupy, bundle, plan = place
     with TensorRtRunner(plan, bundle.network("refiner"), cuda_graph=cuda_graph) as runner:
         for seed in range(3):  # with a graph: run, then launch, then launch
-            arrays, given = feed(cupy, batch, seed)
-            found = runner.run(given)
-            for name, array in wanted(bundle, arrays).items():
-                assert isinstance(found[name], cupy.ndarray)
-                np.testing.assert_array_equal(cupy.asnumpy(found[name]), array)
+            assert_right(runner, cupy, bundle, batch, seed)
 
 
 def test_shapes_and_addresses_are_set_only_when_they_change(place):
@@ -121,9 +130,7 @@ def test_strided_and_misaligned_feeds_are_copied_first(place):
     assert not awkward["query"].flags.c_contiguous
     assert awkward["render"].data.ptr % 256
     with TensorRtRunner(plan, bundle.network("refiner")) as runner:
-        found = {name: cupy.asnumpy(array) for name, array in runner.run(awkward).items()}
-    for name, array in wanted(bundle, arrays).items():
-        np.testing.assert_array_equal(found[name], array)
+        assert_right(runner, cupy, bundle, 3, given=awkward)
 
 
 def test_runs_on_the_callers_stream_and_another_stream_waits(place):
@@ -156,7 +163,7 @@ def test_what_cupy_raises_is_an_engine_error_and_closing_still_closes(place, mon
         raise OutOfMemoryError("Out of memory allocating 1,024 bytes\nmore")
 
     runner = TensorRtRunner(plan, bundle.network("refiner"))
-    arrays, given = feed(cupy, 2)
+    _, given = feed(cupy, 2)
     with monkeypatch.context() as patch:
         patch.setattr(cupy, "empty", no_memory)
         with pytest.raises(EngineError, match=r"MB for its activations: OutOfMemoryError: Out of memory .*bytes$"):
@@ -168,9 +175,7 @@ def test_what_cupy_raises_is_an_engine_error_and_closing_still_closes(place, mon
             EngineError, match=r"tiny/refiner: the run failed on N = 2: OutOfMemoryError: Out of memory"
         ):
             runner.run(given)
-    found = {name: cupy.asnumpy(array) for name, array in runner.run(given).items()}
-    for name, array in wanted(bundle, arrays).items():
-        np.testing.assert_array_equal(found[name], array)
+    assert_right(runner, cupy, bundle, 2)
     with monkeypatch.context() as patch:
         patch.setattr(cupy.cuda.Event, "synchronize", no_memory)
         runner.close()
@@ -193,11 +198,8 @@ def test_a_graph_per_batch_size_from_a_context_of_its_own(place):
         assert [what for _, what in cupy.calls] == ["launch", "record"] * 3
         runner.run(feed(cupy, 6)[1])  # the buffers move: every graph is stale
         trt.calls.clear()
-        arrays, given = feed(cupy, 2, seed=9)
-        found = {name: cupy.asnumpy(array) for name, array in runner.run(given).items()}
+        assert_right(runner, cupy, bundle, 2, seed=9)
         assert trt.count("execute_async_v3") == 2, "captured anew"
-    for name, array in wanted(bundle, arrays).items():
-        np.testing.assert_array_equal(found[name], array)
 
 
 def test_the_number_of_graphs_is_bounded(place, monkeypatch):
@@ -207,11 +209,8 @@ def test_the_number_of_graphs_is_bounded(place, monkeypatch):
         for batch in (4, 3, 2, 3, 2):
             runner.run(feed(cupy, batch)[1])
         assert trt.count("create_execution_context") == 3
-        arrays, given = feed(cupy, 4, seed=3)
-        found = {name: cupy.asnumpy(array) for name, array in runner.run(given).items()}
+        assert_right(runner, cupy, bundle, 4, seed=3)
     assert trt.count("create_execution_context") == 4, "that of 4 had to go"
-    for name, array in wanted(bundle, arrays).items():
-        np.testing.assert_array_equal(found[name], array)
 
 
 def test_a_capture_that_fails_is_refused_with_the_reason_and_stays_refused(place):
@@ -267,22 +266,20 @@ def test_what_fails_on_opening_leaves_a_closed_runner(place, call, message):
 )
 def test_what_fails_in_a_run_is_named_and_the_next_run_is_right(place, call, message):
     trt, cupy, bundle, plan = place
-    arrays, given = feed(cupy, 2)
+    _, given = feed(cupy, 2)
     with TensorRtRunner(plan, bundle.network("refiner")) as runner:
         trt.fail.add(call)
         with pytest.raises(EngineError, match=message):
             runner.run(given)
         trt.fail.clear()
-        found = {name: cupy.asnumpy(array) for name, array in runner.run(given).items()}
-    for name, array in wanted(bundle, arrays).items():
-        np.testing.assert_array_equal(found[name], array)
+        assert_right(runner, cupy, bundle, 2)
 
 
 def test_feeds_are_checked(place):
     _, cupy, bundle, plan = place
     arrays, given = feed(cupy, 2)
     with TensorRtRunner(plan, bundle.network("refiner")) as runner:
-        with pytest.raises(InputError, match=r"query: wanted a cupy.ndarray, got a numpy.ndarray"):
+        with pytest.raises(InputError, match=r"query: wanted a cupy.ndarray for device 'cuda', got a numpy.ndarray"):
             runner.run({**given, "query": arrays["query"]})
         with pytest.raises(InputError, match=r"N = 7 is above the engine's largest batch, 6; split it"):
             runner.run(feed(cupy, LARGEST + 1)[1])
@@ -314,13 +311,13 @@ def test_a_plan_whose_inside_is_of_another_graph_is_refused(place):
     data = other.path.read_bytes()
     runner = TensorRtRunner(plan, bundle.network("refiner"))
     lying = dataclasses.replace(runner.info, plan_bytes=len(data), plan_sha256=hashlib.sha256(data).hexdigest())
-    write_plan(plan, data, lying)
+    write_plan(LoadedPlan(plan, lying, data))
     with pytest.raises(EngineError, match=r"wanted query .*flow .*, has query .*score .*coop-edge build"):
         TensorRtRunner(plan, bundle.network("refiner")).open()
     smaller = dataclasses.replace(runner.info, batch=(1, 1, LARGEST - 1))
     (again,) = build_plans(bundle, roles=["refiner"], options=dataclasses.replace(OPTIONS, force=True))
     data = again.path.read_bytes()
-    write_plan(plan, data, dataclasses.replace(again.info, batch=smaller.batch))
+    write_plan(LoadedPlan(plan, dataclasses.replace(again.info, batch=smaller.batch), data))
     with pytest.raises(EngineError, match=r"the sidecar says at most N = 5, the plan 6"):
         TensorRtRunner(plan, bundle.network("refiner")).open()
 
@@ -333,6 +330,24 @@ def test_a_damaged_plan_never_reaches_tensorrt(place):
     with pytest.raises(EngineError, match=r"damaged: SHA-256 .*coop-edge build"):
         TensorRtRunner(plan, bundle.network("refiner")).open()
     assert trt.count("deserialize_cuda_engine") == 0
+
+
+def test_from_the_choice_of_a_device_to_the_open_runner_a_plan_is_read_and_hashed_once(place, monkeypatch):
+    trt, _, bundle, plan = place
+    data, reads, hashed = plan.read_bytes(), [], []
+    read, sha256 = Path.read_bytes, hashlib.sha256
+    monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self) or read(self))
+    monkeypatch.setattr(hashlib, "sha256", lambda given=b"": hashed.append(given) or sha256(given))
+    only = SimpleNamespace(name="tiny", networks={"refiner": bundle.network("refiner")})
+    assert probe_networks(only) is None
+    assert (reads.count(plan), hashed.count(data)) == (0, 0)
+    runner = Backend("cuda", "asked for").runner(bundle, "refiner", engine="tensorrt")
+    with runner:
+        assert (reads.count(plan), hashed.count(data)) == (1, 1)
+        assert trt.count("deserialize_cuda_engine") == 1
+    assert runner._loaded is None, "the engine has its own copy"
+    with runner:  # opened again
+        assert (reads.count(plan), hashed.count(data)) == (2, 2)
 
 
 def test_a_missing_tensorrt_or_sidecar_is_named(place, monkeypatch):

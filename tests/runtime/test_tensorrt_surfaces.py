@@ -14,7 +14,9 @@ import coop_edge.runtime
 from tests.runtime.fake_tensorrt import SURFACES
 
 RUNTIME = Path(coop_edge.runtime.__file__).parent
-SOURCES = [RUNTIME / f"{name}.py" for name in ("tensorrt_api", "tensorrt_callbacks", "tensorrt", "build", "plan_check")]
+SOURCES = [
+    RUNTIME / f"{name}.py" for name in ("tensorrt_api", "tensorrt_callbacks", "tensorrt", "tensorrt_context", "build")
+]
 VARIABLES = {
     "builder": "Builder",
     "definition": "INetworkDefinition",

@@ -57,12 +57,6 @@ class OracleRunner(Runner):
         self.batches: list[int] = []
         self.open()
 
-    def _check_device(self, name, array) -> None:
-        assert isinstance(array, np.ndarray), name
-
-    def _empty(self, spec: TensorSpec):
-        return np.zeros((0, *spec.shape[1:]), spec.dtype)
-
     def _load(self) -> None: ...
 
     def _release(self) -> None: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,7 @@ import trimesh
 from benchmarks.meshes import smooth_texture
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
-from coop_edge.mesh import Mesh
+from coop_edge.mesh import Mesh, Symmetries
 from coop_edge.render import CpuRenderer
 from coop_edge.types import Camera, Detection
 
@@ -34,6 +34,16 @@ def colored_box(extents=(0.1, 0.1, 0.1), *, name="cube", centre=(0.0, 0.0, 0.0),
         face_texture=np.full(len(faces), -1, np.int32),
         name=name,
     )
+
+
+HALF_TURNS = Symmetries(tuple(se3.from_rt(se3.so3_exp(np.pi * axis), np.zeros(3)) for axis in np.eye(3)))
+
+
+def symmetric_box() -> Mesh:
+    """A box whose opposite faces look alike: its symmetries are ``HALF_TURNS``."""
+    box = colored_box((0.12, 0.06, 0.04))
+    colors = 60 + np.abs(box.vertices[box.faces]) * (0.0, 2000.0, 3000.0)
+    return replace(box, corner_colors=colors.astype(np.uint8), name="box")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from benchmarks.meshes import colored_torus, textured_sphere
 from coop_edge.config import CoarseConfig, EstimatorConfig, RefineConfig
 from coop_edge.geometry import se3
-from coop_edge.mesh import Symmetries
 from coop_edge.stages.select import LOST
 from coop_edge.types import Detection
 from tests.stages.chain import Chain
 from tests.stages.oracles import Faults
-from tests.stages.scene import Placed, Scene, at, colored_box, reprojection_px
+from tests.stages.scene import HALF_TURNS, Placed, Scene, at, reprojection_px, symmetric_box
 
 NOISE = Faults(match_noise=0.1, match_outliers=0.2, flow_noise=0.3, flow_outliers=0.02, reach=np.radians(75))
 
@@ -135,32 +132,25 @@ def test_matches_that_are_all_wrong_end_in_no_pose(two):
         assert angle < 0.1  # what is not rejected must be right
 
 
-SYMMETRIES = Symmetries(tuple(se3.from_rt(se3.so3_exp(np.pi * axis), np.zeros(3)) for axis in np.eye(3)))
-
-
 @pytest.fixture(scope="module")
 def symmetric():
-    """A box whose opposite faces look alike: half turns about its axes change nothing."""
-    box = colored_box((0.12, 0.06, 0.04))
-    colors = 60 + np.abs(box.vertices[box.faces]) * (0.0, 2000.0, 3000.0)
-    mesh = dataclasses.replace(box, corner_colors=colors.astype(np.uint8), name="box")
-    return Scene((mesh,), (Placed(0, at(0.05, 0.02, 0.6, (0.4, -0.6, 0.5))),))
+    return Scene((symmetric_box(),), (Placed(0, at(0.05, 0.02, 0.6, (0.4, -0.6, 0.5))),))
 
 
 def test_every_symmetric_truth_gives_the_canonical_pose(symmetric):
     poses = []
-    for S in SYMMETRIES.group:
+    for S in HALF_TURNS.group:
         turned = Scene(symmetric.meshes, (Placed(0, symmetric.placed[0].T @ S),))
         np.testing.assert_allclose(turned.image, symmetric.image, atol=1)  # it is symmetric
-        poses.append(Chain.of(turned, symmetries={0: SYMMETRIES}).estimate()[2].T_camera_object[0])
+        poses.append(Chain.of(turned, symmetries={0: HALF_TURNS}).estimate()[2].T_camera_object[0])
     assert len(poses) == 4
     for T in poses[1:]:
         np.testing.assert_allclose(T, poses[0], atol=1e-5)
 
 
 def test_tracking_a_symmetric_object_stays_with_the_previous_pose(symmetric):
-    chain = Chain.of(symmetric, symmetries={0: SYMMETRIES})
-    for S in SYMMETRIES.group:
+    chain = Chain.of(symmetric, symmetries={0: HALF_TURNS})
+    for S in HALF_TURNS.group:
         truth = symmetric.placed[0].T @ S
         _, chosen = chain.track((truth @ at(0.002, 0, 0.003, (0.02, -0.03, 0.01)))[None], [0])
         np.testing.assert_allclose(chosen.T_camera_object[0], truth, atol=1e-5)

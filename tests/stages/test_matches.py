@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
+from coop_edge.config import EstimatorConfig
 from coop_edge.errors import BundleError, InputError
 from coop_edge.mesh import Symmetries
 from coop_edge.runtime.base import TensorSpec
+from coop_edge.runtime.build import BuildOptions
+from coop_edge.runtime.bundle import Bundle
+from coop_edge.runtime.onnx import OnnxRunner
 from coop_edge.stages.batches import run_batched
 from coop_edge.stages.matches import decode
 from coop_edge.stages.objects import ObjectModel, centres_and_diameters
 from coop_edge.templates import TemplateSet
+from tests.runtime.networks import tiny_bundle
 from tests.stages.chain import OPS, Chain, templates_of
 from tests.stages.oracles import DIM, OracleRunner
 
@@ -31,6 +38,8 @@ class Affine(OracleRunner):
             [*outputs, TensorSpec("offset", (None, T, 2))],
         )
 
+    def _check_device(self, name, array): ...  # a test may say that this is on a GPU
+
     def one(self, feed):
         value = feed["query"][0, 0] + feed["template"][0, 0]
         return {"probability": np.full(T, value / 100), "index": np.full(T, value), "offset": np.full((T, 2), 0.25)}
@@ -42,9 +51,11 @@ def model(k: int, views: int = VIEWS, points=None) -> ObjectModel:
     return ObjectModel(f"object {k}", np.array([0.0, 0.0, k]), 0.1 * (k + 1), Symmetries(), points, descriptors)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 5, 7, 10, 11, 64])
-def test_the_micro_batch_changes_no_result_and_is_kept(micro_batch):
+def test_the_micro_batch_changes_no_result_and_is_kept(micro_batch, device):
     runner = Affine()
+    runner.device = device
     objects, index = [model(0), model(1), model(2)], np.array([2, 0, 2, 1])
     tokens = np.zeros((4, T, DIM), np.float32) + np.arange(4, dtype=np.float32)[:, None, None]
     trusted = np.ones((4, T), bool)
@@ -58,6 +69,54 @@ def test_the_micro_batch_changes_no_result_and_is_kept(micro_batch):
     assert max(runner.batches) <= max(micro_batch, 1)
     assert sum(runner.batches) == 4 * VIEWS
     assert all(n % VIEWS == 0 for n in runner.batches) or micro_batch < VIEWS
+    if micro_batch >= VIEWS:
+        together = min(micro_batch // VIEWS, 4) if device == "cuda" else 1
+        assert len(runner.batches) == math.ceil(4 / together)
+
+
+class Shared(OnnxRunner):
+    """The tiny decoder, run as on a GPU: a run may hold several queries. Notes the batches of its runs."""
+
+    def __init__(self, network, max_batch):
+        super().__init__(network)
+        self.max_batch, self.batches = max_batch, []
+
+    def _load(self):
+        super()._load()
+        self.device = "cuda"
+
+    def _check_device(self, name, array): ...
+
+    def _run(self, feed, batch, stream):
+        self.batches.append(batch)
+        return super()._run(feed, batch, stream)
+
+
+@pytest.mark.parametrize(("max_batch", "micro_batch", "per_run"), [(168, 168, 168), (168, 84, 84), (100, 168, 84)])
+def test_eight_queries_share_runs_as_far_as_the_plan_and_the_option_allow(tmp_path, max_batch, micro_batch, per_run):
+    rng = np.random.default_rng(0)
+    network = Bundle.load(tiny_bundle(tmp_path / "tiny")).network("coarse_decoder")
+    count, dim = network.inputs[0].shape[1:]
+    points = np.full((42, 32, 32, 3), np.nan, np.float32)
+    objects = [
+        ObjectModel(name, np.zeros(3), 0.1, Symmetries(), points, rng.normal(size=(42, count, dim)).astype(np.float32))
+        for name in "ab"
+    ]
+    tokens, index = rng.normal(size=(8, count, dim)).astype(np.float32), np.arange(8) % 2
+    trusted = np.ones((8, count), bool)
+    with Shared(network, max_batch) as runner:
+        together = decode(OPS, runner, tokens, objects, index, trusted, micro_batch)
+        assert runner.batches == [per_run] * math.ceil(8 * 42 / per_run)
+        for i in range(8):
+            alone = decode(OPS, runner, tokens[[i]], objects, index[[i]], trusted[[i]], micro_batch)
+            np.testing.assert_array_equal(together.index[i], alone.index[0])
+            np.testing.assert_allclose(together.probability[i], alone.probability[0], rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(together.offset[i], alone.offset[0], rtol=1e-5, atol=1e-6)
+        assert runner.batches[-8:] == [42] * 8
+
+
+def test_plans_are_built_for_the_pairs_that_share_a_run_by_default():
+    assert BuildOptions().batch("coarse_decoder")[2] == EstimatorConfig().coarse.micro_batch == 4 * 42
 
 
 def test_a_runner_with_a_largest_batch_is_given_no_more():
