@@ -18,15 +18,13 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
 
 def find_lines(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     """Outline pixels (x, y) [P,2] that have lines, the lines' centres [P,2] and normals [P,2]."""
-    unit = len(mask) / o.REFERENCE_SIZE
     border = mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1)
     border[[0, -1]] = border[:, [0, -1]] = False
     y, x = np.nonzero(border)
     distance = np.clip(signed_distance(mask), -o.farthest(len(mask)), o.farthest(len(mask)))
-    blurred = [
-        ndimage.gaussian_filter(distance, o.NORMAL_BLUR * unit, order=k, mode="nearest") for k in ((0, 1), (1, 0))
-    ]
-    normal = np.stack([g[y, x] for g in blurred], axis=1)
+    axes = (0, 1), (1, 0)
+    gradient = [ndimage.gaussian_filter(distance, o.NORMAL_BLUR, order=order, mode="nearest") for order in axes]
+    normal = np.stack([g[y, x] for g in gradient], axis=1)
     length = np.linalg.norm(normal, axis=1)
     kept = np.flatnonzero(length > o.LEAST_SLOPE)
     if len(kept) > o.LINES:
