@@ -75,11 +75,12 @@ def turns(
                 maker, T, index, runner=runner, solver=solver, config=options, radius_px=radius_px, T_anchor=anchor
             )
 
-    if iterations > 1 and detection is not None and _largest(detection) > config.refine.survivors:
+    rivals = rows if detection is None else detection
+    if iterations > 1 and np.bincount(rivals).max(initial=0) > config.refine.survivors:
         first = refined_by(1)
         iterations -= 1
         with clock("select"):
-            rows = survivors(first, evidence, detection, config.select, config.refine.survivors)
+            rows = survivors(first, evidence, rivals, config.select, config.refine.survivors)
         T, anchor, index = first.T_camera_object[rows], anchor[rows], index[rows]
         reasons = [first.reasons[i] for i in rows]
     done = np.zeros(len(T), np.int64)
@@ -101,11 +102,6 @@ def tracking(config: EstimatorConfig) -> EstimatorConfig:
         refine=replace(config.refine, iterations=config.refine.track_iterations),
         outline=replace(config.outline, iterations=config.outline.track_iterations, rounds=1),
     )
-
-
-def _largest(detection: Indices) -> int:
-    """Return the largest number of hypotheses of a detection."""
-    return int(np.bincount(detection, minlength=1).max())
 
 
 def _align(

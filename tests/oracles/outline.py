@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.ops import outline as o
 
 
@@ -38,7 +39,7 @@ def find_lines(mask: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def object_probability(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     """How probably each pixel of uint8 [S,S,3] shows the object, [S,S]; None where a side has too few pixels."""
-    unit = len(mask) / o.REFERENCE_SIZE
+    unit = len(mask) / REFERENCE_SIZE
     signed = signed_distance(mask)
     shares = []
     for side in (signed < -o.INSET * unit, (signed > o.INSET * unit) & (signed < o.RING * unit)):
@@ -53,7 +54,7 @@ def object_probability(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None
 
 def find_edge(probability: np.ndarray, centre: np.ndarray, normal: np.ndarray) -> tuple[float, float, float, float]:
     """Shift, its variance, and the contrasts there and at the centre, of one line, by Bayes' rule."""
-    unit = len(probability) / o.REFERENCE_SIZE
+    unit = len(probability) / REFERENCE_SIZE
     along, m = np.arange(-o.REACH, o.REACH + 1), max(1, round(unit))
     between = (np.arange(m) + 0.5) / m - 0.5
     places = centre + unit * (along[:, None, None] + between[:, None]) * normal  # [25,m,2]
@@ -76,7 +77,7 @@ def find_edge(probability: np.ndarray, centre: np.ndarray, normal: np.ndarray) -
 
 def measure(query, depth, K, T_crop_object, H, image_size) -> dict[str, np.ndarray] | None:
     """The lines of one hypothesis, as the fields of ``Outlines``; None where there is no outline to speak of."""
-    unit = len(depth) / o.REFERENCE_SIZE
+    unit = len(depth) / REFERENCE_SIZE
     pixel, centre, normal = find_lines(depth > 0)
     probability = object_probability(np.rint(255 * np.moveaxis(query, 0, -1)).astype(np.uint8), depth > 0)
     if len(pixel) < o.LEAST_LINES * unit or probability is None:
