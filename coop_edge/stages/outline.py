@@ -33,8 +33,8 @@ radians: networks place an object well across the line of sight, and leave to th
 PRIOR_REFINED = 0.02
 """Share of what refinement says of its pose (the inverse of its covariance) that counts beside these. It is small
 because cells of a crop are wrong together, which the covariance does not know."""
-SOLVER = LmConfig(iterations=3)
-"""Steps between two renders: the lines are those of the render, and few steps come to where they are wrong."""
+SOLVER = LmConfig(iterations=1, damping=3e-4)
+"""One step between two renders: the lines belong to the render, and where they are wrong further steps follow them."""
 
 
 @dataclass(frozen=True, eq=False)
