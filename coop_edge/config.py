@@ -82,20 +82,6 @@ class OutlineConfig(Config):
     rounds: int = 2
     """Refinement and alignment take turns so often, sharing the refiner's iterations; every turn costs the time of an
     alignment. 1 aligns once, at the end, as tracking always does."""
-    lines: int = 160
-    """Search lines across an outline, at most; more are slower and hardly better."""
-    information: float = 0.15
-    """Share of each line's information that is its own, neighbours seeing the same edge; larger trusts the outline more
-    against the refined pose."""
-    prior_sideways: float = 0.03
-    """Standard deviation of refined poses across the line of sight, in diameters; smaller keeps nearer to them."""
-    prior_depth: float = 0.2
-    """The same along the line of sight, in diameters."""
-    prior_rotation: float = 0.2
-    """The same of the rotation, radians about each axis."""
-    prior_refined: float = 0.02
-    """Share of what refinement says of its pose (the inverse of its covariance) that counts beside these; larger moves
-    sure poses less."""
     min_share: float = 0.4
     """Least share of the outline along which the object must stand out from the background, for the aligned pose to be
     taken; above 1 none ever is."""
@@ -104,12 +90,6 @@ class OutlineConfig(Config):
         self._int("iterations", 0, 100)
         self._int("track_iterations", 0, 100)
         self._int("rounds", 1, 100)
-        self._int("lines", 20, 10_000)
-        self._number("information", 1e-9, 1e3)
-        self._number("prior_sideways", 1e-6, 1e3)
-        self._number("prior_depth", 1e-6, 1e3)
-        self._number("prior_rotation", 1e-6, 1e3)
-        self._number("prior_refined", 0.0, 1e6)
         self._number("min_share", 0.0, 2.0)
 
     def turns(self, iterations: int) -> list[int]:

@@ -104,7 +104,6 @@ def test_a_tiny_bundle_gives_the_cpus_results_through_the_cuda_provider(cupy, fo
 
 @pytest.mark.parametrize("outline", [0, 3])
 def test_the_image_goes_up_once_and_only_figures_come_back(cupy, folder, outline):
-    """But for the outline, worked out on the host: each of its looks, steps and one more, has the crops come back."""
     scene = tiny_scene()
     with tiny_estimator(folder, "cuda", PERMISSIVE | {"outline": {"iterations": outline}}) as estimator:
         estimator.estimate(scene.image, TINY, scene.detections())  # uploads the meshes
@@ -118,11 +117,9 @@ def test_the_image_goes_up_once_and_only_figures_come_back(cupy, folder, outline
     down = [size for way, size in ways if way == DOWNLOAD]
     # Coarse: scores, results of RANSAC. Refine: per iteration cells in sight and poses; what is known of the cells,
     # after the first iteration for the choice of who goes on, and after the last. Select: the network's scores.
-    plane = 64 * 64 * np.dtype(np.float32).itemsize
-    looks = [size for size in down if size >= 3 * plane]  # a crop as a network reads it, or more
-    assert len(down) - len(looks) == 2 + 2 * 2 + 2 + 1
-    assert len(looks) == (outline + 1 if outline else 0)
-    assert all(size % (4 * plane) == 0 for size in looks)  # crops and depths, together
+    # Outline: poses and how clear the outlines are, once per step and once for the last look.
+    assert len(down) == 2 + 2 * 2 + 2 + 1 + (outline + 1 if outline else 0)
+    assert max(down) < 3 * 64 * 64 * np.dtype(np.float32).itemsize  # a crop as a network reads it
 
 
 def test_what_is_registered_may_be_used_on_any_stream(cupy, folder):

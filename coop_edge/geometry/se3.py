@@ -108,6 +108,15 @@ def rotation_angle(R_a: ArrayLike, R_b: ArrayLike) -> Array:
     return np.linalg.norm(so3_log(np.swapaxes(R_a, -1, -2) @ R_b), axis=-1)
 
 
+def turn_covariances(R: ArrayLike, covariance: ArrayLike) -> Array:
+    """Turn covariances, or their inverses, of xi = (rho, phi) into axes that R turns vectors to: B C B^T with
+    B = diag(R, R). [...,3,3] and [...,6,6] -> [...,6,6]."""
+    R, covariance = _trailing(R, (3, 3), "R"), _trailing(covariance, (6, 6), "covariance")
+    B = np.zeros((*R.shape[:-2], 6, 6))
+    B[..., :3, :3] = B[..., 3:, 3:] = R
+    return B @ covariance @ np.swapaxes(B, -1, -2)
+
+
 def random_rotation(rng: np.random.Generator, shape: tuple[int, ...] = ()) -> Array:
     """Draw rotations uniform over SO(3) (normalised Gaussian quaternions). -> [*shape,3,3]."""
     q = rng.normal(size=(*shape, 4))

@@ -71,11 +71,11 @@ outline_colors(const float* __restrict__ query, const float* __restrict__ depth,
     }
 }
 
-// windows [3,2 radius + 1]: smooth, slope, blur; border [M,size,size,3]: unit normal (0 where there is no line), pixels
+// windows [3,kWindow]: smooth, slope, blur; border [M,size,size,3]: unit normal (0 where there is no line), pixels
 // from the pixel's centre to the outline along it.
 extern "C" __global__ void __launch_bounds__(kBlock)
-outline_border(const float* __restrict__ distance, const float* __restrict__ windows, int radius, int size, float unit,
-               float* __restrict__ border, int* __restrict__ counters) {
+outline_border(const float* __restrict__ distance, const float* __restrict__ windows, int size, float* __restrict__ border,
+               int* __restrict__ counters) {
     const int pixel = blockIdx.x * kBlock + threadIdx.x, x = pixel % size, y = pixel / size;
     if (pixel >= size * size) return;
     const long long first = (long long)blockIdx.y * size * size;
@@ -84,14 +84,13 @@ outline_border(const float* __restrict__ distance, const float* __restrict__ win
     out[0] = out[1] = out[2] = 0.0f;
     // Covered, and one of the eight neighbours is not: their centres are at most 1.42 away.
     if (here > 0.0f || here < -1.0f || x == 0 || y == 0 || x == size - 1 || y == size - 1) return;
-    const int width = 2 * radius + 1;
-    const float *smooth = windows, *slope = windows + width, *blur = windows + 2 * width;
+    const float *smooth = windows, *slope = windows + kWindow, *blur = windows + 2 * kWindow;
     float along_x = 0.0f, along_y = 0.0f, share = 0.0f;
-    for (int j = 0; j < width; ++j) {
-        const float* row = distance + first + (long long)limited(y + j - radius, 0, size - 1) * size;
+    for (int j = 0; j < kWindow; ++j) {
+        const float* row = distance + first + (long long)limited(y + j - kWindow / 2, 0, size - 1) * size;
         float sloped = 0.0f, smoothed = 0.0f, blurred = 0.0f;
-        for (int i = 0; i < width; ++i) {
-            const float value = row[limited(x + i - radius, 0, size - 1)];
+        for (int i = 0; i < kWindow; ++i) {
+            const float value = row[limited(x + i - kWindow / 2, 0, size - 1)];
             sloped += slope[i] * value;
             smoothed += smooth[i] * value;
             if (value < 0.0f) blurred += blur[i];
@@ -105,7 +104,7 @@ outline_border(const float* __restrict__ distance, const float* __restrict__ win
     share = fminf(fmaxf(share, 0.05f), 0.95f);
     out[0] = along_x / length;
     out[1] = along_y / length;
-    out[2] = unit / 1.6f * logf(share / (1.0f - share));  // LOGISTIC
+    out[2] = logf(share / (1.0f - share)) / 1.6f;  // EDGE_BLUR / LOGISTIC
     atomicAdd(counters_of(counters, blockIdx.y, size).rows + y, 1);
 }
 
@@ -133,7 +132,7 @@ __device__ __forceinline__ int2 place_of(const int* rows, const float* border, i
 extern "C" __global__ void __launch_bounds__(kLines)
 outline_lines(const float* __restrict__ query, const float* __restrict__ depth, const float* __restrict__ border,
               int* __restrict__ counters, const float* __restrict__ beliefs, const double* __restrict__ views,
-              const float* __restrict__ step, int size, float unit, float* __restrict__ points,
+              const float* __restrict__ step, int size, float unit, int samples, float* __restrict__ points,
               float* __restrict__ pixels, float* __restrict__ normals, float* __restrict__ weights,
               float* __restrict__ edges, float* __restrict__ verdict) {
     __shared__ float scratch[4 * kLines / 32];
@@ -161,8 +160,12 @@ outline_lines(const float* __restrict__ query, const float* __restrict__ depth, 
         float seen[kPlaces];
 #pragma unroll
         for (int k = 0; k < kPlaces; ++k) {
-            const float along = unit * (float)(k - kReach);
-            seen[k] = belief_at(crop, centre[0] + along * normal[0], centre[1] + along * normal[1]);
+            seen[k] = 0.0f;
+            for (int j = 0; j < samples; ++j) {
+                const float along = unit * ((float)(k - kReach) + ((float)j + 0.5f) / (float)samples - 0.5f);
+                seen[k] += belief_at(crop, centre[0] + along * normal[0], centre[1] + along * normal[1]);
+            }
+            seen[k] /= (float)samples;
         }
         edge = find_edge(seen, step, unit);
         pixel[0] = centre[0] + edge.shift * normal[0], pixel[1] = centre[1] + edge.shift * normal[1];

@@ -8,7 +8,8 @@ namespace coop {
 
 constexpr int kLines = 160, kBins = 16, kColors = kBins * kBins * kBins;
 constexpr int kReach = 12, kShift = 9, kPlaces = 2 * kReach + 1, kShifts = 2 * kShift + 1;
-constexpr int kSpan = 4;  // CONTRAST_SPAN
+constexpr int kSpan = 4;     // CONTRAST_SPAN
+constexpr int kWindow = 11;  // around a pixel of the outline, see ops.outline.Windows
 constexpr int kViewNumbers = 23;
 
 __device__ __forceinline__ int limited(int value, int least, int most) { return min(max(value, least), most); }

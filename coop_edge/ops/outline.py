@@ -5,16 +5,15 @@ the object; the edge on a search line across the outline is where that probabili
 texture, and no edge detector a threshold. (Tjaden et al., TPAMI 2018; Stoiber et al., SRT3D, IJCV 2022: smoothed step
 functions, whose mean and variance make each line a measurement.)
 
-Lengths named here are pixels of a crop of ``REFERENCE_SIZE`` and grow with the crop's size, so that every step sees the
-same scene at any resolution. ``kernels/outline.cuh`` repeats the numbers.
+Lengths named here, but for the blurs, are pixels of a crop of ``REFERENCE_SIZE`` and grow with the crop's size, so that
+the same edge is found, and weighs the same in metres, at any resolution. ``kernels/outline.cuh`` repeats the numbers.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +32,8 @@ LEAST_PIXELS = 30
 
 NORMAL_BLUR, EDGE_BLUR = 1.2, 1.0
 """Standard deviations of the Gaussians over the distance to the silhouette, whose gradient is the normal, and over the
-silhouette itself, which places the outline to a fraction of a pixel."""
+silhouette itself, which places the outline to a fraction of a pixel. They are pixels of any crop: what they smooth is
+the pixel grid, and more of it would round the object's corners."""
 LEAST_SLOPE = 0.3
 """Length of that gradient (1 along a straight edge) below which sides meet, as on a wire, and there is no normal."""
 LOGISTIC = 1.6
@@ -80,33 +80,25 @@ class Outlines:
     verdict: Array  # float32 [M,3] number of lines, share where the object stands out, mean contrast at the outline
 
 
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """Weights over the pixels around an outline pixel, along one axis, float32 [2 radius + 1] each."""
+class Windows(NamedTuple):
+    """Weights over the pixels around an outline pixel, along one axis, float32 [11] each."""
 
-    smooth: NDArray[np.float32]  # Gaussian of NORMAL_BLUR
-    slope: NDArray[np.float32]  # its derivative
-    blur: NDArray[np.float32]  # Gaussian of EDGE_BLUR
-
-    @property
-    def radius(self) -> int:
-        """Pixels on either side."""
-        return len(self.smooth) // 2
+    smooth: Array  # Gaussian of NORMAL_BLUR
+    slope: Array  # its derivative
+    blur: Array  # Gaussian of EDGE_BLUR
 
 
-@lru_cache(maxsize=16)
-def windows(size: int) -> Windows:
-    """Make the windows of a crop of ``size`` pixels; Gaussians end at four standard deviations."""
-    unit = size / REFERENCE_SIZE
-    radius = int(4 * NORMAL_BLUR * unit + 0.5)
+def windows() -> Windows:
+    """Make the windows; Gaussians end at four standard deviations."""
+    radius = int(4 * NORMAL_BLUR + 0.5)
     at = np.arange(-radius, radius + 1)
 
     def gaussian(sigma: float) -> Floats:
         weights = np.exp(-0.5 * (at / sigma) ** 2) * (np.abs(at) <= int(4 * sigma + 0.5))
         return np.asarray(weights / weights.sum())
 
-    smooth = gaussian(NORMAL_BLUR * unit)
-    tables = smooth, smooth * at / (NORMAL_BLUR * unit) ** 2, gaussian(EDGE_BLUR * unit)
+    smooth = gaussian(NORMAL_BLUR)
+    tables = smooth, smooth * at / NORMAL_BLUR**2, gaussian(EDGE_BLUR)
     return Windows(*(table.astype(np.float32) for table in tables))
 
 
@@ -118,6 +110,11 @@ def step_function() -> NDArray[np.float32]:
     """
     r = np.arange(-REACH - SHIFT, REACH + SHIFT + 1)
     return (2 * BELIEF * np.tanh(r / (2 * SOFTNESS))).astype(np.float32)
+
+
+def samples_per_place(size: int) -> int:
+    """Return how many samples, about a pixel of a crop of ``size`` apart, are averaged for each place on a line."""
+    return max(1, round(size / REFERENCE_SIZE))
 
 
 def farthest(size: int) -> int:
@@ -134,5 +131,5 @@ def view_numbers(crop: CropCamera, T_crop_object: Floats, image_size: tuple[int,
     R_object_crop = np.swapaxes(T_crop_object[:, :3, :3], 1, 2)
     A = R_object_crop @ np.linalg.inv(crop.K)
     b = -R_object_crop @ T_crop_object[:, :3, 3:]
-    parts = A, b, np.linalg.inv(crop.H), np.broadcast_to(np.float64(image_size), (len(A), 2))
+    parts = A, b, np.linalg.inv(crop.H), np.broadcast_to(np.asarray(image_size, np.float64), (len(A), 2))
     return np.concatenate([part.reshape(len(A), math.prod(part.shape[1:])) for part in parts], axis=1)

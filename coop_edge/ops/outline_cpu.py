@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 
 from coop_edge.base.jit import jit, stamp_of
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.ops.outline import (
     BINS,
     CLEAR,
     CONTRAST_SPAN,
+    EDGE_BLUR,
     FAINT,
     FLOOR,
     INFORMATION,
@@ -27,12 +29,13 @@ from coop_edge.ops.outline import (
     LINES,
     LOGISTIC,
     REACH,
-    REFERENCE_SIZE,
     RING,
     SHIFT,
     STANDS_OUT,
     Outlines,
+    Windows,
     farthest,
+    samples_per_place,
     step_function,
     windows,
 )
@@ -47,13 +50,12 @@ _STAMP = stamp_of(Path(__file__).parent / name for name in ("outline.py", "outli
 
 
 class Tables(NamedTuple):
-    """What depends on the crop's size alone; see ``outline.Windows`` and ``outline.step_function``."""
+    """What depends on the crop's size alone."""
 
-    smooth: Array
-    slope: Array
-    blur: Array
-    step: Array
+    windows: Windows
+    step: Array  # ``outline.step_function``
     unit: float  # crop pixels per pixel of a crop of REFERENCE_SIZE
+    samples: int  # ``outline.samples_per_place``
 
 
 class Results(NamedTuple):
@@ -75,8 +77,8 @@ def compiled(function: F) -> F:
 def measure(query: Array, depth: Array, views: Array) -> Outlines:
     """Measure M outlines; arrays are checked. views: ``outline.view_numbers``."""
     count, size = depth.shape[:2]
-    around = windows(size)
-    tables = Tables(around.smooth, around.slope, around.blur, step_function(), size / REFERENCE_SIZE)
+    numbers = size / REFERENCE_SIZE, samples_per_place(size)
+    tables = Tables(windows(), step_function(), *numbers)
     shapes = (LINES, 3), (LINES, 2), (LINES, 2), (LINES,), (LINES, 4), (3,)
     results = [np.zeros((count, *shape), np.float32) for shape in shapes]
     for m in range(count):
@@ -98,7 +100,7 @@ def _signed_distance(covered: Array) -> Array:
 @compiled
 def _measure_one(query: Array, depth: Array, signed: Array, view: Array, tables: Tables, out: Results) -> None:
     """Measure one outline: query [3,S,S], depth and signed distance [S,S], view [23]; ``out`` holds zeros."""
-    border = _border(signed, tables)
+    border = _border(signed, tables.windows)
     color = _colors(query)
     histograms = np.zeros((2, COLORS), np.int64)
     _count(color, signed, tables.unit, histograms)
@@ -113,10 +115,11 @@ def _measure_one(query: Array, depth: Array, signed: Array, view: Array, tables:
         row = border[_chosen(i, len(border))]
         x, y = int(row[0]), int(row[1])
         centre_x, centre_y = x + row[2] * row[4], y + row[3] * row[4]
-        seen = np.empty(PLACES)
-        for k in range(PLACES):
-            along = tables.unit * (k - REACH)
-            seen[k] = _bilinear(belief, color, centre_x + along * row[2], centre_y + along * row[3])
+        seen = np.zeros(PLACES)
+        for k in range(PLACES * tables.samples):
+            along = tables.unit * ((k + 0.5) / tables.samples - 0.5 - REACH)
+            sample = _bilinear(belief, color, centre_x + along * row[2], centre_y + along * row[3])
+            seen[k // tables.samples] += sample / tables.samples
         edge = out.edges[i]
         _find_edge(seen, tables, edge)
         out.pixels[i, 0], out.pixels[i, 1] = centre_x + edge[0] * row[2], centre_y + edge[0] * row[3]
@@ -141,14 +144,14 @@ def _measure_one(query: Array, depth: Array, signed: Array, view: Array, tables:
 
 
 @compiled
-def _border(signed: Array, tables: Tables) -> Array:
+def _border(signed: Array, around: Windows) -> Array:
     """The outline's pixels that have a normal, row by row, float64 [P,5]: x, y, unit normal, distance to the outline.
 
     The outline is where half of what is around is covered. A silhouette blurred by a Gaussian is the normal
     distribution of the distance to a straight edge, and that nearly a logistic one. ``signed`` itself counts from pixel
     to pixel, which would put slanted edges 0.1 px too far inside.
     """
-    size, radius = len(signed), len(tables.smooth) // 2
+    size, radius = len(signed), len(around.smooth) // 2
     found, count = np.empty((size * size, 5)), 0
     for y in range(1, size - 1):
         for x in range(1, size - 1):
@@ -160,19 +163,19 @@ def _border(signed: Array, tables: Tables) -> Array:
                 slope, smooth, blur = 0.0, 0.0, 0.0
                 for i in range(2 * radius + 1):
                     value = row[min(max(x + i - radius, 0), size - 1)]
-                    slope += tables.slope[i] * value
-                    smooth += tables.smooth[i] * value
+                    slope += around.slope[i] * value
+                    smooth += around.smooth[i] * value
                     if value < 0:
-                        blur += tables.blur[i]
-                along_x += tables.smooth[j] * slope
-                along_y += tables.slope[j] * smooth
-                share += tables.blur[j] * blur
+                        blur += around.blur[i]
+                along_x += around.smooth[j] * slope
+                along_y += around.slope[j] * smooth
+                share += around.blur[j] * blur
             length = math.sqrt(along_x * along_x + along_y * along_y)
             if length > LEAST_SLOPE:
                 share = min(max(share, 0.05), 0.95)
                 found[count, 0], found[count, 1] = x, y
                 found[count, 2], found[count, 3] = along_x / length, along_y / length
-                found[count, 4] = tables.unit / LOGISTIC * math.log(share / (1.0 - share))
+                found[count, 4] = EDGE_BLUR / LOGISTIC * math.log(share / (1.0 - share))
                 count += 1
     return found[:count]
 

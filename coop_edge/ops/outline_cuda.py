@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.kernels.device import Device
 from coop_edge.ops.outline import (
     BINS,
     INSET,
     LINES,
-    REFERENCE_SIZE,
     RING,
     Array,
     Outlines,
     farthest,
+    samples_per_place,
     step_function,
     windows,
 )
@@ -26,11 +27,11 @@ _COLORS = BINS**3
 
 
 class OutlineKernels:
-    """Measures outlines on ``device``; tables that depend on the crop's size alone stay there."""
+    """Measures outlines on ``device``, where its tables stay."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._tables: dict[int, tuple[Array, Array]] = {}
+        self._tables: tuple[Array, Array] | None = None
 
     def measure(self, query: Array, depth: Array, views: Array) -> Outlines:
         """Measure M outlines in five launches; arrays are checked. views: ``outline.view_numbers``, on the device."""
@@ -40,7 +41,8 @@ class OutlineKernels:
         results = [xp.empty((count, *shape), dtype=np.float32) for shape in shapes]
         if not count:
             return Outlines(*results)
-        around, step = self._tables_of(size)
+        self._tables = self._tables or (xp.asarray(np.stack(windows())), xp.asarray(step_function()))
+        around, step = self._tables
         rows = xp.empty((count, size, size), dtype=np.uint16)
         distance, border = (xp.empty((count, size, size, *k), dtype=np.float32) for k in ((), (3,)))
         counters = xp.zeros((count, 2 * _COLORS + 2 + size), dtype=np.int32)
@@ -48,21 +50,14 @@ class OutlineKernels:
         side, far, unit = np.int32(size), np.int32(farthest(size)), size / REFERENCE_SIZE
         inset, ring = np.float32(INSET * unit), np.float32(RING * unit)
         per_pixel, per_color = (-(-size * size // _BLOCK), count), (_COLORS // _BLOCK, count)
-        scale, radius = np.float32(unit), np.int32(around.shape[1] // 2)
         self._launch("outline_columns", per_pixel, depth, side, far, rows)
         self._launch("outline_colors", per_pixel, query, depth, rows, side, far, inset, ring, distance, counters)
-        self._launch("outline_border", per_pixel, distance, around, radius, side, scale, border, counters)
+        self._launch("outline_border", per_pixel, distance, around, side, border, counters)
         self._launch("outline_beliefs", per_color, counters, side, beliefs)
         read = query, depth, border, counters, beliefs, views, step
-        self._launch("outline_lines", (count,), *read, side, scale, *results, block=LINES)
+        numbers = side, np.float32(unit), np.int32(samples_per_place(size))
+        self._launch("outline_lines", (count,), *read, *numbers, *results, block=LINES)
         return Outlines(*results)
 
     def _launch(self, kernel: str, grid: tuple[int, ...], *arguments: Any, block: int = _BLOCK) -> None:
         self._device.kernel(_SOURCE, kernel)(grid, (block,), arguments)
-
-    def _tables_of(self, size: int) -> tuple[Array, Array]:
-        """The windows [3,2 radius + 1] and the step function [43], uploaded once."""
-        if size not in self._tables:
-            around, put = windows(size), self._device.xp.asarray
-            self._tables[size] = put(np.stack([around.smooth, around.slope, around.blur])), put(step_function())
-        return self._tables[size]

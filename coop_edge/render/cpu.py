@@ -33,8 +33,8 @@ import numpy as np
 from coop_edge.errors import InputError
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.render.base import Renderer, Shading
-from coop_edge.render.rasterize import rasterize, transform_vertices
-from coop_edge.render.shade import shade
+from coop_edge.render.rasterize import Buffer, Pinhole, Surface, Vertices, rasterize, transform_vertices
+from coop_edge.render.shade import Image, Light, shade
 
 Array = np.ndarray[Any, Any]
 
@@ -88,26 +88,33 @@ class CpuRenderer(Renderer):
         height, width = depth.shape
         shift = (s - 1) / 2
         fx, fy = s * K[0, 0], s * K[1, 1]
-        camera = np.array([fx, s * K[0, 1], s * K[0, 2] + shift, fy, s * K[1, 2] + shift, 1.0 / fx, 1.0 / fy])
+        camera = Pinhole(
+            *map(float, (fx, s * K[0, 1], s * K[0, 2] + shift, fy, s * K[1, 2] + shift, 1.0 / fx, 1.0 / fy))
+        )
+        colors = mesh.corner_colors, mesh.corner_uv, mesh.face_texture
+        surface = Surface(mesh.faces, *colors, *self._textures[index])
+        light = Light(float(self.shading.ambient), float(self.shading.diffuse))
         count = len(mesh.vertices)
-        xyz = _scratch("xyz", (count, 3), np.float64)
-        fixed = _scratch("fixed", (count, 2), np.int32)
-        code = _scratch("code", (count,), np.uint8)
-        transform_vertices(mesh.vertices, T, camera, height * s, width * s, xyz, fixed, code)
+        vertices = Vertices(
+            _scratch("xyz", (count, 3), np.float64),
+            _scratch("fixed", (count, 2), np.int32),
+            _scratch("code", (count,), np.uint8),
+        )
+        transform_vertices(mesh.vertices, T, camera, height * s, width * s, vertices)
         band = height if s == 1 else max(1, min(height, _BAND_SAMPLES // (width * s * s)))
         for first in range(0, height, band):
             rows = slice(first, min(first + band, height))
             shape = ((rows.stop - first) * s, width * s)
-            fine_depth = depth if s == 1 else _scratch("depth", shape, np.float32)
-            fine_id = triangle_id if s == 1 else _scratch("id", shape, np.int32)
-            fine_depth.fill(np.inf)
-            fine_id.fill(-1)
-            rasterize(mesh.faces, xyz, fixed, code, camera, first * s, fine_depth, fine_id)
-            shade(
-                fine_depth, fine_id, first * s, s, xyz, camera, mesh.faces, mesh.corner_colors, mesh.corner_uv,
-                mesh.face_texture, *self._textures[index], self.shading.ambient, self.shading.diffuse,
-                rgb[rows], depth[rows], triangle_id[rows],
-            )  # fmt: skip
+            buffer = Buffer(
+                first * s,
+                depth if s == 1 else _scratch("depth", shape, np.float32),
+                triangle_id if s == 1 else _scratch("id", shape, np.int32),
+            )
+            buffer.depth.fill(np.inf)
+            buffer.triangle_id.fill(-1)
+            rasterize(mesh.faces, vertices, camera, buffer)
+            image = Image(rgb[rows], depth[rows], triangle_id[rows])
+            shade(buffer, s, vertices.xyz, camera, surface, light, image)
 
 
 def _cores() -> int:

@@ -1,14 +1,13 @@
-"""Pass 1 of the CPU renderer: triangles to a z-buffer of depth and triangle ids. The rules stand in ``cpu.py``.
+"""Draw triangles into a z-buffer of depth and triangle ids: pass 1 of the CPU renderer, by the rules of ``cpu.py``.
 
-Camera parameters travel as one float64 array ``camera = (fx, skew, cx, fy, cy, 1 / fx, 1 / fy)``, already scaled by the
-supersampling factor; "sample" means a pixel of that finer grid.
+"Sample" means a pixel of the grid that is finer than the image by the supersampling factor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from coop_edge.base.jit import jit, stamp_of
 from coop_edge.render.base import NEAR
 
 Array = np.ndarray[Any, Any]
+Corner = tuple[int, int]
 F = TypeVar("F", bound=Callable[..., Any])
 
 SUBPIXEL_BITS = 8
@@ -42,15 +42,50 @@ def inlined(function: F) -> F:
     return jit(function, _STAMP, forceinline=True)
 
 
-@kernel
-def transform_vertices(
-    vertices: Array, T: Array, camera: Array, height: int, width: int, xyz: Array, fixed: Array, code: Array
-) -> None:
-    """Vertices float32 [V,3] into camera coordinates, fixed-point projections and outcodes.
+class Pinhole(NamedTuple):
+    """Intrinsics in samples, and the inverse focal lengths."""
 
-    Writes xyz float64 [V,3] (metres), fixed int32 [V,2] (1/256 sample; 0 where it has no meaning), code uint8 [V].
-    """
-    fx, skew, cx, fy, cy = camera[0], camera[1], camera[2], camera[3], camera[4]
+    fx: float
+    skew: float
+    cx: float
+    fy: float
+    cy: float
+    inverse_fx: float
+    inverse_fy: float
+
+
+class Vertices(NamedTuple):
+    """V vertices as a camera sees them."""
+
+    xyz: Array  # float64 [V,3] metres, camera axes
+    fixed: Array  # int32 [V,2] projection in 1/256 sample; 0 where it has no meaning
+    code: Array  # uint8 [V] outcodes
+
+
+class Surface(NamedTuple):
+    """Triangles of a mesh and their colours (``Mesh``)."""
+
+    faces: Array  # int32 [F,3]
+    corner_colors: Array  # uint8 [F,3,3]
+    corner_uv: Array  # float32 [F,3,2]
+    face_texture: Array  # int32 [F], -1 for none
+    texels: Array  # ``Mesh.packed_textures``
+    textures: Array
+
+
+class Buffer(NamedTuple):
+    """The z-buffer of some rows of the frame, in samples."""
+
+    first_row: int
+    depth: Array  # float32 [rows,W] metres; infinity where nothing is drawn
+    triangle_id: Array  # int32 [rows,W]; -1 where nothing is drawn
+
+
+@kernel
+def transform_vertices(vertices: Array, T: Array, camera: Pinhole, height: int, width: int, out: Vertices) -> None:
+    """Write vertices float32 [V,3], moved by T [4,4], to ``out``; the frame has height x width samples."""
+    fx, skew, cx, fy, cy = camera.fx, camera.skew, camera.cx, camera.fy, camera.cy
+    xyz, fixed, code = out
     for i in range(len(vertices)):
         a, b, c = np.float64(vertices[i, 0]), np.float64(vertices[i, 1]), np.float64(vertices[i, 2])
         x = T[0, 0] * a + T[0, 1] * b + T[0, 2] * c + T[0, 3]
@@ -84,14 +119,9 @@ def transform_vertices(
 
 
 @kernel
-def rasterize(
-    faces: Array, xyz: Array, fixed: Array, code: Array, camera: Array, first_row: int, depth: Array, triangle_id: Array
-) -> None:
-    """Draw all triangles into the rows first_row .. first_row + rows of the frame.
-
-    faces int32 [F,3]; xyz, fixed, code from ``transform_vertices``. Adds to depth float32 [rows,W] (infinity =
-    nothing yet) and triangle_id int32 [rows,W] (-1).
-    """
+def rasterize(faces: Array, vertices: Vertices, camera: Pinhole, buffer: Buffer) -> None:
+    """Draw triangles int32 [F,3] of vertices from ``transform_vertices`` into the rows that ``buffer`` holds."""
+    xyz, fixed, code = vertices
     polygon = np.empty((2, _MAX_POLYGON, 3))
     corners = np.empty((_MAX_POLYGON, 2), np.int64)
     plane = np.empty(5)
@@ -104,7 +134,7 @@ def rasterize(
             if n >= 3 and _plane(i, j, k, xyz, camera, plane):
                 for c in range(1, n - 1):
                     p, q, r = corners[0], corners[c], corners[c + 1]
-                    _fill(p[0], p[1], q[0], q[1], r[0], r[1], f, plane, first_row, depth, triangle_id)
+                    _fill((p[0], p[1]), (q[0], q[1]), (r[0], r[1]), f, plane, buffer)
             continue
         ax, ay = np.int64(fixed[i, 0]), np.int64(fixed[i, 1])
         bx, by = np.int64(fixed[j, 0]), np.int64(fixed[j, 1])
@@ -115,11 +145,11 @@ def rasterize(
         if (min(ay, by, cy) + SUBPIXELS - 1) >> SUBPIXEL_BITS > max(ay, by, cy) >> SUBPIXEL_BITS:
             continue
         if _plane(i, j, k, xyz, camera, plane):
-            _fill(ax, ay, bx, by, cx, cy, f, plane, first_row, depth, triangle_id)
+            _fill((ax, ay), (bx, by), (cx, cy), f, plane, buffer)
 
 
 @inlined
-def _plane(i: int, j: int, k: int, xyz: Array, camera: Array, plane: Array) -> bool:
+def _plane(i: int, j: int, k: int, xyz: Array, camera: Pinhole, plane: Array) -> bool:
     """The triangle's inverse depth 1 / z = plane[0] u + plane[1] v + plane[2], and its range; False if edge-on.
 
     With the normal n and n . p = d on the plane, the ray z K^-1 (u, v, 1) meets it at z = d / (n . K^-1 (u, v, 1)).
@@ -133,22 +163,21 @@ def _plane(i: int, j: int, k: int, xyz: Array, camera: Array, plane: Array) -> b
     if d == 0.0 or not np.isfinite(d):
         return False
     inverse = 1.0 / d
-    gu = nx * camera[5]
-    gv = (ny - gu * camera[1]) * camera[6]
+    gu = nx * camera.inverse_fx
+    gv = (ny - gu * camera.skew) * camera.inverse_fy
     plane[0] = gu * inverse
     plane[1] = gv * inverse
-    plane[2] = (nz - gu * camera[2] - gv * camera[4]) * inverse
+    plane[2] = (nz - gu * camera.cx - gv * camera.cy) * inverse
     plane[3] = max(NEAR, min(az, xyz[j, 2], xyz[k, 2]))
     plane[4] = max(az, xyz[j, 2], xyz[k, 2])
     return True
 
 
 @inlined
-def _fill(
-    ax: int, ay: int, bx: int, by: int, cx: int, cy: int,
-    face: int, plane: Array, first_row: int, depth: Array, triangle_id: Array,
-) -> None:  # fmt: skip
+def _fill(a: Corner, b: Corner, c: Corner, face: int, plane: Array, buffer: Buffer) -> None:
     """Draw one snapped triangle (corners in 1/256 sample) by exact integer edge functions and the top-left rule."""
+    (ax, ay), (bx, by), (cx, cy) = a, b, c
+    first_row, depth, triangle_id = buffer
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
     if area == 0:
         return
@@ -202,19 +231,19 @@ def _edge(ax: int, ay: int, bx: int, by: int, px: int, py: int) -> int:
 
 
 @kernel
-def _distance(plane: int, x: float, y: float, z: float, camera: Array) -> float:
+def _distance(plane: int, x: float, y: float, z: float, camera: Pinhole) -> float:
     """Signed distance (any positive scale) to the near plane (0) or a guard plane (1..4); inside is >= 0."""
     if plane == 0:
         return z - NEAR
     if plane <= 2:
-        u = camera[0] * x + camera[1] * y + camera[2] * z
+        u = camera.fx * x + camera.skew * y + camera.cx * z
         return GUARD * z - u if plane == 1 else GUARD * z + u
-    v = camera[3] * y + camera[4] * z
+    v = camera.fy * y + camera.cy * z
     return GUARD * z - v if plane == 3 else GUARD * z + v
 
 
 @kernel
-def _clip(i: int, j: int, k: int, xyz: Array, camera: Array, polygon: Array, corners: Array) -> int:
+def _clip(i: int, j: int, k: int, xyz: Array, camera: Pinhole, polygon: Array, corners: Array) -> int:
     """Clip triangle (i, j, k) by the near and guard planes (Sutherland and Hodgman, 1974); returns its corner count.
 
     Writes the projected corners int64 [n,2] in 1/256 sample. A cut is always computed from the inner end of an edge
@@ -243,8 +272,8 @@ def _clip(i: int, j: int, k: int, xyz: Array, camera: Array, polygon: Array, cor
             return 0
     for a in range(n):
         x, y, z = polygon[source, a, 0], polygon[source, a, 1], polygon[source, a, 2]
-        u = (camera[0] * x + camera[1] * y + camera[2] * z) / z
-        v = (camera[3] * y + camera[4] * z) / z
+        u = (camera.fx * x + camera.skew * y + camera.cx * z) / z
+        v = (camera.fy * y + camera.cy * z) / z
         if not (abs(u) <= GUARD + 1.0 and abs(v) <= GUARD + 1.0):  # rounding aside, only NaN comes here
             return 0
         corners[a, 0] = np.int64(np.floor(u * SUBPIXELS + 0.5))

@@ -1,29 +1,44 @@
-"""Pass 2 of the CPU renderer: colours of the visible samples, from their triangle ids."""
+"""Colour the visible samples from their triangle ids: pass 2 of the CPU renderer."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from coop_edge.render.rasterize import inlined, kernel
+from coop_edge.render.rasterize import Buffer, Pinhole, Surface, inlined, kernel
 
 Array = np.ndarray[Any, Any]
 Color = tuple[float, float, float]
 
 
+class Light(NamedTuple):
+    """``Shading`` for compiled code."""
+
+    ambient: float
+    diffuse: float
+
+
+class Image(NamedTuple):
+    """Some rows of the outputs."""
+
+    rgb: Array  # uint8 [rows,W,3]
+    depth: Array  # float32 [rows,W] metres; 0 where nothing is seen
+    triangle_id: Array  # int32 [rows,W]; -1 where nothing is seen
+
+
 @kernel
 def shade(
-    sample_depth: Array, sample_id: Array, first_row: int, samples: int, xyz: Array, camera: Array, faces: Array,
-    corner_colors: Array, corner_uv: Array, face_texture: Array, texels: Array, textures: Array, ambient: float,
-    diffuse: float, rgb: Array, depth: Array, triangle_id: Array,
-) -> None:  # fmt: skip
-    """Samples to pixels: rgb uint8 [rows,W,3] is the rounded mean, depth (0 = nothing) and id are the middle sample's.
+    buffer: Buffer, samples: int, xyz: Array, camera: Pinhole, surface: Surface, light: Light, image: Image
+) -> None:
+    """Write pixels: rgb is the rounded mean of samples x samples, depth and id are the middle sample's.
 
-    sample_depth, sample_id [rows*samples, W*samples] come from ``rasterize``; their first row is sample row
-    ``first_row`` of the frame. With one sample per pixel they may be the outputs depth and triangle_id themselves.
-    texels, textures: ``Mesh.packed_textures``.
+    buffer: what ``rasterize`` drew of ``surface`` with vertices xyz [V,3]. With one sample per pixel its arrays may be
+    those of ``image``.
     """
+    first_row, sample_depth, sample_id = buffer
+    rgb, depth, triangle_id = image
+    faces = surface.faces
     middle = samples // 2
     weights = np.empty(12)
     share = 1.0 / (samples * samples)
@@ -32,7 +47,7 @@ def shade(
         for column in range(rgb.shape[1]):
             r, g, b = 0.0, 0.0, 0.0
             for v in range(row * samples, (row + 1) * samples):
-                y = (v + first_row - camera[4]) * camera[6]
+                y = (v + first_row - camera.cy) * camera.inverse_fy
                 for u in range(column * samples, (column + 1) * samples):
                     face = sample_id[v, u]
                     if face < 0:
@@ -40,15 +55,13 @@ def shade(
                     if face != last:  # neighbours often lie on the same triangle
                         _corner_weights(xyz, faces[face, 0], faces[face, 1], faces[face, 2], weights)
                         last = face
-                    x = (u - camera[2] - camera[1] * y) * camera[5]
-                    sr, sg, sb = _albedo(
-                        _barycentric(weights, x, y), face, corner_colors, corner_uv, face_texture, texels, textures
-                    )
+                    x = (u - camera.cx - camera.skew * y) * camera.inverse_fx
+                    sr, sg, sb = _albedo(_barycentric(weights, x, y), face, surface)
                     facing = abs(weights[9] * x + weights[10] * y + weights[11]) / np.sqrt(x * x + y * y + 1.0)
-                    light = ambient + diffuse * facing
-                    r += min(sr * light, 255.0)
-                    g += min(sg * light, 255.0)
-                    b += min(sb * light, 255.0)
+                    share_lit = light.ambient + light.diffuse * facing
+                    r += min(sr * share_lit, 255.0)
+                    g += min(sg * share_lit, 255.0)
+                    b += min(sb * share_lit, 255.0)
             rgb[row, column, 0] = np.uint8(r * share + 0.5)
             rgb[row, column, 1] = np.uint8(g * share + 0.5)
             rgb[row, column, 2] = np.uint8(b * share + 0.5)
@@ -101,17 +114,15 @@ def _barycentric(weights: Array, x: float, y: float) -> Color:
 
 
 @inlined
-def _albedo(
-    w: Color, face: int, corner_colors: Array, corner_uv: Array, face_texture: Array, texels: Array, textures: Array
-) -> Color:
+def _albedo(w: Color, face: int, surface: Surface) -> Color:
     """The face's own colour (0..255) at barycentric coordinates w: from its texture, or else from its corners."""
-    texture = face_texture[face]
+    texture = surface.face_texture[face]
     if texture >= 0:
-        uv = corner_uv[face]
+        uv = surface.corner_uv[face]
         s = w[0] * uv[0, 0] + w[1] * uv[1, 0] + w[2] * uv[2, 0]
         t = w[0] * uv[0, 1] + w[1] * uv[1, 1] + w[2] * uv[2, 1]
-        return _bilinear(s, t, texels, textures[texture, 0], textures[texture, 1], textures[texture, 2])
-    c = corner_colors[face]
+        return _bilinear(s, t, surface.texels, surface.textures[texture])
+    c = surface.corner_colors[face]
     return (
         w[0] * c[0, 0] + w[1] * c[1, 0] + w[2] * c[2, 0],
         w[0] * c[0, 1] + w[1] * c[1, 1] + w[2] * c[2, 1],
@@ -120,8 +131,12 @@ def _albedo(
 
 
 @inlined
-def _bilinear(s: float, t: float, texels: Array, start: int, height: int, width: int) -> Color:
-    """Sample a texture that repeats; (0, 0) is the bottom left corner, texel centres lie at half-integers."""
+def _bilinear(s: float, t: float, texels: Array, where: Array) -> Color:
+    """Sample a texture that repeats; (0, 0) is the bottom left corner, texel centres lie at half-integers.
+
+    where [3]: the texture's first texel, height, width.
+    """
+    start, height, width = where[0], where[1], where[2]
     x = (s - np.floor(s)) * width - 0.5
     y = (1.0 - (t - np.floor(t))) * height - 0.5
     x0, y0 = np.int64(np.floor(x)), np.int64(np.floor(y))

@@ -164,7 +164,7 @@ class _PlanMaker:
         timings = timing_cache.path_for(self.target, options.timing_cache)
         built = self.api.build(
             graph,
-            f"{network.path.parent.name}/{network.role}",
+            network.label,
             batch,
             workspace_mb=options.workspace_mb,
             timing_cache=None if timings is None else timing_cache.read(timings),

@@ -38,6 +38,11 @@ class Network:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def label(self) -> str:
+        """The network's name in errors where nothing else is given: folder and role."""
+        return f"{self.path.parent.name}/{self.role}"
+
 
 def specs(
     role: str, *, input_size: int, patch_size: int, dim: int, stride: int

@@ -36,7 +36,7 @@ class OnnxRunner(Runner):
             raise InputError(f"device: wanted 'cpu' or 'cuda', got {device!r}")
         if not isinstance(threads, int) or isinstance(threads, bool) or threads < 0:
             raise InputError(f"threads: wanted a number of threads, or 0 for ONNX Runtime's choice, got {threads!r}")
-        super().__init__(label or f"{network.path.parent.name}/{network.role}", network.inputs, network.outputs)
+        super().__init__(label or network.label, network.inputs, network.outputs)
         self.network, self.device, self.threads = network, device, threads
         self._session: Any = None
         self._cuda: CudaBinding | None = None

@@ -41,7 +41,7 @@ class TensorRtRunner(Runner):
     device = "cuda"
 
     def __init__(self, plan: Path | LoadedPlan, network: Network, *, cuda_graph: bool = False, label: str = "") -> None:
-        super().__init__(label or f"{network.path.parent.name}/{network.role}", network.inputs, network.outputs)
+        super().__init__(label or network.label, network.inputs, network.outputs)
         self.network, self.cuda_graph = network, cuda_graph
         self._loaded: LoadedPlan | None = None
         if isinstance(plan, LoadedPlan):

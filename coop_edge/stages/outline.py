@@ -1,42 +1,40 @@
 """Alignment of refined poses with the object's outline in the image, for their depth above all.
 
-A network that tells where things are to a few pixels leaves a pose off along the line of sight, as a percent of scale
-is half a pixel. The outline tells it better, wherever it stands out from the background. So the refined pose is the
-start and, as a Gaussian, the prior of a few Gauss-Newton steps on the distances between the rendered outline and the
-edge that colours show (see ``outline_lines``). Ours, not Co-op's.
+A network that tells where things are to a few pixels leaves a pose off along the line of sight, because a percent of
+scale is half a pixel. The outline tells it better, wherever it stands out from the background. So the refined pose is
+the start and, as a Gaussian, the prior of a few steps of the pose solver, whose residuals are the distances of the
+rendered outline from the edge that colours show (``Operations.outlines``). Ours, not Co-op's.
 
-A line counts by its posterior variance and by how clear the edge is: a hidden or missed outline says little. The
-aligned pose is taken only if the object stands out along enough of its outline (``OutlineConfig.min_share``) and better
-than at the start; else the refined pose stays.
+The aligned pose is taken only if the object stands out along enough of its outline (``OutlineConfig.min_share``) and
+more clearly than at the start; else the refined pose stays.
 
-The lines are worked out on the host: on a GPU the crops and depths come back once per iteration.
+On a GPU the crops, renders and lines stay there. Once per iteration the host reads poses, covariances and how clear
+each outline is, because it aims the next virtual cameras.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.config import OutlineConfig
+from coop_edge.config import LmConfig, OutlineConfig
 from coop_edge.geometry import se3
-from coop_edge.stages.outline_lines import CONTRAST_SPAN, Lines, find_edges, find_lines, object_probability
+from coop_edge.ops.outline import Outlines
+from coop_edge.pnp.base import LineTargets, LmResult, PnpSolver, PnpStatus, PosePrior
 from coop_edge.stages.pairs import PairMaker, Pairs
 
 Floats = NDArray[np.float64]
 
-CLEAR, FAINT = 0.6, 0.2
-"""Contrast from which a line counts in full, and up to which not at all."""
-STANDS_OUT = 0.4
-"""Contrast at its own place from which a line is one where the object stands out."""
-LEAST_VARIANCE = 0.25
-"""Of an edge's position, pixels^2: no line is better than half a pixel."""
-LARGEST_SHIFT = 2.0
-"""Of an edge, pixels, beyond which its line counts as Huber's loss would have it."""
-LARGEST_TURN = 0.3
-"""Of one step, radians."""
+PRIOR_SIDEWAYS, PRIOR_DEPTH, PRIOR_ROTATION = 0.03, 0.2, 0.2
+"""Standard deviations of refined poses across the line of sight and along it, in diameters, and about each axis, in
+radians: networks place an object well across the line of sight, and leave to the outline what they see badly."""
+PRIOR_REFINED = 0.02
+"""Share of what refinement says of its pose (the inverse of its covariance) that counts beside these. It is small
+because cells of a crop are wrong together, which the covariance does not know."""
+SOLVER = LmConfig(iterations=1, damping=3e-4)
+"""One step between two renders: the lines belong to the render, and where they are wrong further steps follow them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,39 +47,31 @@ class Aligned:
     share: Floats  # [M] of the outline where the object stands out at the last pose; NaN where it could not be told
 
 
-class _Target(NamedTuple):
-    centre: Floats
-    diameter: float
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """How one outline lies: normal equations about the object's centre, and how clear it is."""
-
-    H: Floats  # [6,6] of (displacement of the centre in diameters, rotation vector), axes of the crop's camera
-    g: Floats  # [6]
-    share: float
-    contrast: float
-
-
 def align(
     maker: PairMaker,
     T_camera_object: Floats,
     object_index: NDArray[np.integer],
+    *,
+    solver: PnpSolver,
     config: OutlineConfig,
     iterations: int,
     covariance: Floats | None = None,
 ) -> Aligned:
-    """Align poses T_camera_object [M,4,4], metres, NaN where there is none, of the objects at ``object_index`` [M].
+    """Align poses with the outlines of their objects. A pose's result does not depend on the others; M = 0 is legal.
 
-    M = 0 is legal.
-    covariance: of the poses [M,6,6] (``pnp.base``), NaN or None where unknown: the surer a pose, the less it is moved.
-    Each pose for itself: the result does not depend on the others.
+    Args:
+        maker: renders and crops the image.
+        T_camera_object: float64 [M,4,4], metres; NaN where there is no pose.
+        object_index: integers [M], the objects of ``maker``.
+        solver: of the device where ``maker`` works.
+        config: only ``min_share`` is read.
+        iterations: renders per pose that are followed by steps of the solver; 0 leaves poses as they are.
+        covariance: of the poses, float64 [M,6,6] (``pnp.base``), NaN or None where unknown: the surer a pose, the less
+            it is moved.
     """
-    known = np.full((len(T_camera_object), 6, 6), np.nan) if covariance is None else covariance
     T, index = np.array(T_camera_object, np.float64).reshape(-1, 4, 4), np.asarray(object_index, np.int64)
-    start = T.copy()
-    first: list[Fit | None] = [None] * len(T)
+    start, first_contrast = T.copy(), np.full(len(T), np.nan)
+    known = _known_information(maker, T, index, covariance)
     spread, share = np.full((len(T), 6, 6), np.nan), np.full(len(T), np.nan)
     better = np.zeros(len(T), np.bool_)
     active = np.flatnonzero(np.isfinite(T).all(axis=(1, 2)))
@@ -90,123 +80,55 @@ def align(
         if not active.size or not iterations:
             break
         pairs = maker.make(T[active], index[active])
-        fits = _fits(pairs, config)
-        for row, (i, fit) in enumerate(zip(active, fits, strict=True)):
-            if fit is None:
-                continue
-            before = first[i] = first[i] or fit
-            share[i] = fit.share
-            if iteration == iterations:  # the last look only judges
-                better[i] = fit.share >= config.min_share and fit.contrast >= before.contrast
-            else:
-                R = pairs.crop.R_crop_camera[row]
-                T[i], spread[i] = _step(
-                    _Target(pairs.centre[row], pairs.diameter[row]), R, fit, start[i], T[i], known[i], config
-                )
-        active = active[[fit is not None for fit in fits]]
+        seen = pairs.ops.outlines(pairs.query, pairs.depth, pairs.crop, pairs.T_crop_object, pairs.image_size)
+        if iteration == iterations:  # the last look only judges
+            lines, share_here, contrast = pairs.ops.to_host(seen.verdict).T
+            clear = (lines > 0) & (share_here >= config.min_share) & (contrast >= first_contrast[active])
+            better[active], share[active] = clear, np.where(lines > 0, share_here, share[active])
+            break
+        found = _solve(pairs, seen, solver, start[active], known[active])
+        figures = found.T_camera_object, found.covariance, found.statistics.status, seen.verdict
+        T_crop, covariance_crop, status, verdict = pairs.ops.to_host_together(*figures)
+        lines, share_here, contrast = verdict.T
+        there = lines > 0
+        share[active[there]] = share_here[there]
+        first_contrast[active] = np.where(np.isnan(first_contrast[active]), contrast, first_contrast[active])
+        there &= status == PnpStatus.SOLVED
+        active = active[there]
+        T[active] = pairs.crop.to_camera(T_crop)[there]
+        spread[active] = se3.turn_covariances(np.swapaxes(pairs.crop.R_crop_camera, 1, 2), covariance_crop)[there]
     T[~better] = start[~better]
     spread[~better] = np.nan
     return Aligned(T, spread, better, share)
 
 
-def _fits(pairs: Pairs, config: OutlineConfig) -> list[Fit | None]:
-    query, depth = pairs.ops.to_host_together(pairs.query, pairs.depth)
-    images = np.rint(np.moveaxis(query, 1, -1) * 255).astype(np.uint8)
-    middle = np.einsum("mij,mj->mi", pairs.T_crop_object[:, :3, :3], pairs.centre) + pairs.T_crop_object[:, :3, 3]
-    fits: list[Fit | None] = []
-    for m in range(len(pairs)):
-        lines = find_lines(depth[m], config.lines)
-        probability = object_probability(images[m], depth[m] > 0)
-        if lines is None or probability is None:
-            fits.append(None)
-            continue
-        inside = _in_image(pairs, m, lines)
-        fits.append(_fit(probability, lines, pairs.crop.K[m], middle[m], float(pairs.diameter[m]), inside, config))
-    return fits
+def _solve(pairs: Pairs, seen: Outlines, solver: PnpSolver, start: Floats, known: Floats) -> LmResult:
+    """Solve for poses in the crops' cameras that fit the lines and the prior about ``start`` [M,4,4].
 
-
-def _fit(
-    probability: NDArray[np.float32],
-    lines: Lines,
-    K: Floats,
-    middle: Floats,
-    diameter: float,
-    inside: NDArray[np.bool_],
-    config: OutlineConfig,
-) -> Fit:
-    edges = find_edges(probability, lines)
-    clear = np.clip((edges.contrast - FAINT) / (CLEAR - FAINT), 0.0, 1.0)
-    weight = inside * clear * config.information / np.maximum(edges.variance, LEAST_VARIANCE)
-    weight = weight * np.minimum(1.0, LARGEST_SHIFT / np.maximum(np.abs(edges.shift), 1e-9))  # Huber
-    J = jacobian(lines, K, middle, diameter)
-    total = max(int(np.count_nonzero(inside)), 1)
-    share = int(np.count_nonzero(inside & (edges.contrast_here > STANDS_OUT))) / total
-    contrast = float((inside * np.clip(edges.contrast_here, 0.0, 1.0)).sum() / total)
-    return Fit((J * weight[:, None]).T @ J, J.T @ (weight * edges.shift), share, contrast)
-
-
-def jacobian(lines: Lines, K: Floats, middle: Floats, diameter: float) -> Floats:
-    """d (position along the normal, px) / d (displacement of the centre in diameters, rotation vector), [P,6].
-
-    K [3,3] of the crop; middle [3]: the object's centre in the crop's camera, about which it turns.
+    known: what refinement says of ``start``, see ``_known_information``.
     """
-    ray = np.concatenate([lines.centre, np.ones((len(lines.centre), 1))], axis=1) @ np.linalg.inv(K).T
-    X = ray * lines.depth[:, None]
-    z = lines.depth
-    # n . d pi / d X, pi(X) = (K X)[:2] / z
-    a = np.concatenate([lines.normal @ K[:2, :2], np.zeros((len(z), 1))], axis=1) / z[:, None]
-    a[:, 2] = -((lines.normal @ K[:2, :2]) * X[:, :2]).sum(axis=1) / z**2
-    return np.concatenate([a * diameter, np.cross(X - middle, a)], axis=1)
+    xp, R = pairs.ops.xp, pairs.crop.R_crop_camera
+    sigma = np.tile([PRIOR_SIDEWAYS] * 2 + [PRIOR_DEPTH] + [PRIOR_ROTATION] * 3, (len(R), 1))
+    sigma[:, :3] *= pairs.diameter[:, None]
+    information = sigma[:, :, None] ** -2.0 * np.eye(6) + se3.turn_covariances(R, known)
+    prior = PosePrior(*(xp.asarray(a) for a in (pairs.crop.to_crop(start), pairs.centre, information)))
+    points, pixels, weights = (xp.zeros((len(R), 0, *axes), np.float32) for axes in ((3,), (2,), ()))
+    K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
+    lines = LineTargets(seen.points, seen.pixels, seen.normals, seen.weights)
+    return solver.weighted_lm(points, pixels, weights, K, T, SOLVER, prior=prior, lines=lines)
 
 
-def _step(
-    model: _Target, R: Floats, fit: Fit, start: Floats, T: Floats, known: Floats, config: OutlineConfig
-) -> tuple[Floats, Floats]:
-    """One Gauss-Newton step towards the outline and the prior: the pose in the camera [4,4], its covariance [6,6].
-
-    R [3,3]: camera -> crop; start [4,4] and its covariance ``known`` [6,6], in the camera.
-    """
-    now, anchor = (_about_centre(R, pose, model.centre) for pose in (T, start))
-    sigma = np.array([config.prior_sideways] * 2 + [config.prior_depth] + [config.prior_rotation] * 3)
-    information = np.diag(sigma**-2.0)
-    if np.isfinite(known).all() and config.prior_refined > 0:
-        to_pose = _to_pose(R, anchor[0], model)
-        information += config.prior_refined * to_pose.T @ np.linalg.pinv(known, hermitian=True) @ to_pose
-    off = np.concatenate([(now[1] - anchor[1]) / model.diameter, se3.so3_log(now[0] @ anchor[0].T)])
-    H = fit.H + information
-    step = np.linalg.solve(H, fit.g - information @ off)
-    step[3:] *= min(1.0, LARGEST_TURN / max(float(np.linalg.norm(step[3:])), 1e-12))
-    turned = se3.so3_exp(step[3:]) @ now[0]
-    centre = now[1] + step[:3] * model.diameter
-    pose = se3.from_rt(R.T @ turned, R.T @ (centre - turned @ model.centre))
-    to_pose = _to_pose(R, turned, model)
-    return pose, to_pose @ np.linalg.inv(H) @ to_pose.T
-
-
-def _to_pose(R: Floats, turned: Floats, model: _Target) -> Floats:
-    """d (t, phi) in the camera / d (centre in diameters, rotation vector) in the crop's, [6,6], at rotation ``turned``.
-
-    t = centre - R c, and R c turns with phi.
-    """
-    A = np.eye(6)
-    A[:3, :3] *= model.diameter
-    A[:3, 3:] = se3.hat(turned @ model.centre)
-    A[:3] = R.T @ A[:3]
-    A[3:] = R.T @ A[3:]
-    return A
-
-
-def _about_centre(R: Floats, T: Floats, centre: Floats) -> tuple[Floats, Floats]:
-    """Rotation [3,3] and the centre's place [3] in the axes R [3,3] of a crop's camera."""
-    return R @ T[:3, :3], R @ (T[:3, :3] @ centre + T[:3, 3])
-
-
-def _in_image(pairs: Pairs, row: int, lines: Lines) -> NDArray[np.bool_]:
-    """Which lines have both sides of the outline in the image, bool [P]."""
-    inside = np.ones(len(lines.centre), np.bool_)
-    inverse = np.linalg.inv(pairs.crop.H[row])
-    for end in (-CONTRAST_SPAN, CONTRAST_SPAN):
-        q = np.concatenate([lines.centre + end * lines.normal, np.ones((len(inside), 1))], axis=1) @ inverse.T
-        x, y = q[:, 0] / q[:, 2], q[:, 1] / q[:, 2]
-        inside &= (q[:, 2] > 0) & (x >= 0) & (y >= 0) & (x <= pairs.image_size[0] - 1) & (y <= pairs.image_size[1] - 1)
-    return inside
+def _known_information(maker: PairMaker, T: Floats, index: NDArray[np.int64], covariance: Floats | None) -> Floats:
+    """What is known of poses [M,4,4] beforehand, as information [M,6,6] about (the centre's place, rotation), in camera
+    axes; 0 where nothing is."""
+    information = np.zeros((len(T), 6, 6))
+    if covariance is None:
+        return information
+    sure = np.isfinite(T).all(axis=(1, 2)) & np.isfinite(covariance).all(axis=(1, 2))
+    centre, _ = maker.centres_and_diameters(index[sure])
+    # t = p - R c for the centre's place p, and R c turns with phi: d t = d p + hat(R c) d phi.
+    A = np.tile(np.eye(6), (len(centre), 1, 1))
+    A[:, :3, 3:] = se3.hat((T[sure, :3, :3] @ centre[..., None])[..., 0])
+    inverse = np.linalg.pinv(covariance[sure], hermitian=True)
+    information[sure] = PRIOR_REFINED * np.swapaxes(A, 1, 2) @ inverse @ A
+    return information

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from coop_edge.config import AdvancedRefineConfig, EstimatorConfig
 from coop_edge.geometry import se3
-from coop_edge.geometry.crop import REFERENCE_SIZE, CropCamera
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.ops.base import Array
 from coop_edge.pnp.base import PnpSolver, PnpStatus, PosePrior
 from coop_edge.runtime.base import Runner
@@ -93,7 +93,7 @@ def refine_step(
     return Comparison(
         T_crop_object=T_crop,
         T_camera_object=pairs.crop.to_camera(T_crop),
-        covariance=_turned(covariance, pairs.crop),
+        covariance=se3.turn_covariances(np.swapaxes(pairs.crop.R_crop_camera, 1, 2), covariance),
         status=np.where(blind & (status == PnpStatus.SOLVED), PnpStatus.TOO_FEW_POINTS, status),
         found=found,
         residual_px=residuals(pairs, found, T_found),
@@ -284,10 +284,3 @@ def shifts(T_old: Floats, T_new: Floats, K: Floats, centre: Floats, diameter: Fl
     space = (np.linalg.norm(move, axis=1) + turn * radius) / diameter
     sideways = np.hypot(move[:, 0], move[:, 1]) + turn * radius + np.abs(move[:, 2]) * radius / depth
     return space, K[:, 0, 0] * sideways / depth
-
-
-def _turned(covariance: Floats, crop: CropCamera) -> Floats:
-    """Turn covariances [M,6,6] from the axes of the virtual cameras into those of the real one."""
-    B = np.zeros((len(covariance), 6, 6))
-    B[:, :3, :3] = B[:, 3:, 3:] = np.swapaxes(crop.R_crop_camera, 1, 2)
-    return B @ covariance @ np.swapaxes(B, 1, 2)

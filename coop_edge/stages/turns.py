@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.config import EstimatorConfig
+from coop_edge.config import EstimatorConfig, OutlineConfig
 from coop_edge.pnp.base import PnpSolver
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.outline import align
@@ -75,11 +75,12 @@ def turns(
                 maker, T, index, runner=runner, solver=solver, config=options, radius_px=radius_px, T_anchor=anchor
             )
 
-    if iterations > 1 and detection is not None and _largest(detection) > config.refine.survivors:
+    rivals = rows if detection is None else detection
+    if iterations > 1 and np.bincount(rivals).max(initial=0) > config.refine.survivors:
         first = refined_by(1)
         iterations -= 1
         with clock("select"):
-            rows = survivors(first, evidence, detection, config.advanced.select, config.refine.survivors)
+            rows = survivors(first, evidence, rivals, config.advanced.select, config.refine.survivors)
         T, anchor, index = first.T_camera_object[rows], anchor[rows], index[rows]
         reasons = [first.reasons[i] for i in rows]
     done = np.zeros(len(T), np.int64)
@@ -87,7 +88,7 @@ def turns(
         refined, aligned = refined_by(share), np.zeros(len(T), np.bool_)
         if iterations and config.outline.iterations:  # without refinement the coarse poses are asked for
             with clock("outline"):
-                refined, aligned = _align(maker, refined, index, config)
+                refined, aligned = _align(maker, refined, index, solver, config.outline)
         done += refined.iterations
         reasons = [before or now for before, now in zip(reasons, refined.reasons, strict=True)]
         T = anchor = refined.T_camera_object
@@ -103,16 +104,18 @@ def tracking(config: EstimatorConfig) -> EstimatorConfig:
     )
 
 
-def _largest(detection: Indices) -> int:
-    """Return the largest number of hypotheses of a detection."""
-    return int(np.bincount(detection, minlength=1).max())
-
-
 def _align(
-    maker: PairMaker, refined: Refined, index: Indices, config: EstimatorConfig
+    maker: PairMaker, refined: Refined, index: Indices, solver: PnpSolver, config: OutlineConfig
 ) -> tuple[Refined, NDArray[np.bool_]]:
     """Align poses; what they are judged by stays that of the refined ones."""
-    outline = config.outline
-    found = align(maker, refined.T_camera_object, index, outline, outline.iterations, refined.covariance)
+    found = align(
+        maker,
+        refined.T_camera_object,
+        index,
+        solver=solver,
+        config=config,
+        iterations=config.iterations,
+        covariance=refined.covariance,
+    )
     covariance = np.where(found.aligned[:, None, None], found.covariance, refined.covariance)
     return replace(refined, T_camera_object=found.T_camera_object, covariance=covariance), found.aligned

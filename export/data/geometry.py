@@ -62,14 +62,21 @@ def on_gpu(tensor: Tensor) -> bool:
 class Pixels:
     """P pixels of N square images. Vectors of pixels have shape [3,P]: each component lies in one piece of memory."""
 
+    flat: Tensor  # int64 [P], number among all pixels of all images, row by row
     row: Tensor  # int64 [P], which image
-    index: Tensor  # int64 [P], place in the image, row by row
     u: Tensor  # float64 [P], column
     v: Tensor  # float64 [P]
+    shape: tuple[int, int, int]  # N, n, n
 
     def of(self, image: Tensor) -> Tensor:
-        """Values [P] of images [N,n,n]."""
-        return image.flatten()[self.row * image.shape[-1] ** 2 + self.index]
+        """Gather the values [P] of images [N,n,n]."""
+        return image.flatten().index_select(0, self.flat)
+
+    def spread(self, values: Tensor, empty: float = 0.0) -> Tensor:
+        """Put values [...,P] at their places in images [...,N,n,n]; ``empty`` elsewhere."""
+        size = self.shape[0] * self.shape[1] * self.shape[2]
+        out = torch.full((*values.shape[:-1], size), empty, dtype=values.dtype, device=values.device)
+        return out.index_copy_(-1, self.flat, values).unflatten(-1, self.shape)
 
 
 def selected_pixels(mask: Tensor) -> Pixels:
@@ -84,15 +91,14 @@ def selected_pixels(mask: Tensor) -> Pixels:
     else:
         flat = mask.flatten().nonzero()[:, 0]
     row = flat // (n * n)
-    index = flat - row * (n * n)
-    v = index // n
-    return Pixels(row, index, (index - v * n).double(), v.double())
+    line = flat // n
+    return Pixels(flat, row, (flat - line * n).double(), (line - row * n).double(), (len(mask), n, n))
 
 
 def per_pixel(values: Tensor, row: Tensor) -> Tensor:
     """Gather rows of values [N,...] for pixels: [...,P]."""
-    flat = values.flatten(1).T.contiguous()
-    return flat[:, row].view(*values.shape[1:], len(row))
+    # Not by [:, row]: on a CPU that takes several times as long.
+    return values.flatten(1).T.contiguous().index_select(1, row).view(*values.shape[1:], len(row))
 
 
 def hat(v: Tensor) -> Tensor:
@@ -159,7 +165,7 @@ def transformed(T: Tensor, points: Tensor, row: Tensor) -> Tensor:
 
 def projected(K: Tensor, points: Tensor, row: Tensor) -> Tensor:
     """Pixels [2,P] of points [3,P] in the cameras K[row], K [N,3,3] without skew; NaN behind them."""
-    fx, fy, cx, cy = (K[:, i, j][row] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    fx, fy, cx, cy = _focal_and_centre(K, row)
     x, y, z = points
     uv = torch.stack([fx * x / z + cx, fy * y / z + cy])
     return torch.where(z > 0, uv, torch.nan)
@@ -167,7 +173,7 @@ def projected(K: Tensor, points: Tensor, row: Tensor) -> Tensor:
 
 def unprojected(T: Tensor, K: Tensor, pixels: Pixels, z: Tensor) -> Tensor:
     """Points [3,P] in the objects' frames at depth z [P] (metres) behind pixels of the cameras K, poses T [N,4,4]."""
-    fx, fy, cx, cy = (K[:, i, j][pixels.row] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    fx, fy, cx, cy = _focal_and_centre(K, pixels.row)
     M = per_pixel(T[:, :3], pixels.row)
     x, y, z = (pixels.u - cx) / fx * z - M[0, 3], (pixels.v - cy) / fy * z - M[1, 3], z - M[2, 3]
     return M[0, :3] * x + M[1, :3] * y + M[2, :3] * z
@@ -191,6 +197,11 @@ def crop_camera(focal: float, box: Tensor, size: int, margin: float | Tensor) ->
     seen = torch.stack([x / focal, y / focal, torch.ones_like(x)], dim=2) @ R.mT
     reach = (seen[..., :2] / seen[..., 2:].clamp(min=1e-6)).abs().amax(dim=(1, 2))
     return R, camera_matrix(size / (2.0 * margin * reach), (size - 1) / 2.0)
+
+
+def _focal_and_centre(K: Tensor, row: Tensor) -> Tensor:
+    """fx, fy, cx, cy of the cameras K[row], [4,P]."""
+    return per_pixel(torch.stack([K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]], dim=1), row)
 
 
 def _eye(like: Tensor) -> Tensor:

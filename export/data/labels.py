@@ -18,7 +18,6 @@ from torch import Tensor
 
 from export.data.batch import PATCH
 from export.data.geometry import (
-    Pixels,
     per_pixel,
     projected,
     rotate,
@@ -71,10 +70,10 @@ def visible_in(
     flat, first = depth.flatten(), row * (n * n)
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
         at = first + (y0 + dy).clamp(0, n - 1) * n + (x0 + dx).clamp(0, n - 1)
-        near = flat[at].double()
+        near = flat.index_select(0, at).double()
         low = torch.minimum(low, torch.where(near > 0, near, torch.inf))
         high = torch.maximum(high, near)  # 0 never is the largest where there is something
-    t = tolerance[row]
+    t = tolerance.index_select(0, row)
     return uv, inside_image & (z >= low - t) & (z <= high + t)
 
 
@@ -104,17 +103,17 @@ def coarse_labels(
     at = selected_pixels(views.seen.item == 0)
     T = scene.items.T[:, 0]
     points = unprojected(turned(R, T), views.K, at, depths_at(views, scene.items, 0, at))
-    normals = face_normals(stock, scene.items.slot[:, 0][at.row], at.of(views.seen.triangle))
+    normals = face_normals(stock, scene.items.slot[:, 0].index_select(0, at.row), at.of(views.seen.triangle))
     front = sides_seen(normals, points, T, at.row)
     shown_target = (at.of(views.seen.item) == 0) & inside(scene.edge, R, views.K, at.row, at.u, at.v)
     parts = []
-    on_target = _scattered(shown_target, at, n, side * side)
+    on_target = at.spread(shown_target).flatten(1)
     for label in range(times):
         row = at.row * times + label
         uv, shown = visible_in(points, row, T_template, K_template, template_depth, tolerance)
         shown &= front == sides_seen(normals, points, T_template, row)
-        pixels = torch.stack([_scattered(uv[i], at, n, side * side) for i in (0, 1)], dim=-1)
-        matched = _scattered(shown & shown_target, at, n, side * side)
+        pixels = at.spread(uv).flatten(2).permute(1, 2, 0)
+        matched = at.spread(shown & shown_target).flatten(1)
         parts.append((*match_labels(pixels, matched, size), on_target))
     index, offset, on = (torch.stack(part, dim=1).flatten(0, 1) for part in zip(*parts, strict=True))
     return index, offset, on
@@ -130,44 +129,28 @@ def flow_labels(
     0 elsewhere. within: of points [3,P] (object's frame), their query pixels [2,P] and rows [P], whether the photograph
     holds them, bool [P].
     """
-    n, size = seen.triangle.shape[:2]
     at = selected_pixels(seen.triangle >= 0)
     triangle = at.of(seen.triangle)
     on = triangle >= 0
     points = unprojected(T_init, K, at, at.of(seen.depth).double())
-    normals = face_normals(stock, slot[at.row], triangle)
+    normals = face_normals(stock, slot.index_select(0, at.row), triangle)
     uv, visible = visible_in(points, at.row, T_true, K, depth, tolerance)
     visible &= sides_seen(normals, points, T_init, at.row) == sides_seen(normals, points, T_true, at.row)
     visible &= on & within(points, uv, at.row)
-    flow = torch.zeros((n, 2, size * size), device=K.device)
-    for axis, start in enumerate((at.u, at.v)):
-        flow[at.row, axis, at.index] = torch.where(on, uv[axis] - start, 0.0).float()
-    surface = torch.full((n, size * size, 3), torch.nan, device=K.device)
-    surface[at.row, at.index] = torch.where(on, points, torch.nan).float().T
-    return (
-        flow.view(n, 2, size, size),
-        _scattered(visible, at, n, size * size).view(n, size, size),
-        surface.view(n, size, size, 3),
-    )
+    flow = at.spread(torch.where(on, uv - torch.stack([at.u, at.v]), 0.0).float()).transpose(0, 1)
+    surface = at.spread(torch.where(on, points, torch.nan).float(), torch.nan).permute(1, 2, 3, 0)
+    return flow.contiguous(), at.spread(visible), surface.contiguous()
 
 
 def point_map(seen: Layers, T: Tensor, K: Tensor) -> Tensor:
     """Surface points of renders in the object's frame, float32 [N,n,n,3], NaN off the object."""
-    n, size = seen.triangle.shape[:2]
     at = selected_pixels(seen.triangle >= 0)
     points = unprojected(T, K, at, at.of(seen.depth).double())
-    out = torch.full((n, size * size, 3), torch.nan, device=K.device)
-    out[at.row, at.index] = torch.where(at.of(seen.triangle) >= 0, points, torch.nan).float().T
-    return out.view(n, size, size, 3)
+    points = torch.where(at.of(seen.triangle) >= 0, points, torch.nan).float()
+    return at.spread(points, torch.nan).permute(1, 2, 3, 0).contiguous()
 
 
 def face_normals(stock: ObjectStock, slot: Tensor, triangle: Tensor) -> Tensor:
     """Unit normals float64 [3,P] of triangles [P] of slots [P]; anything where the triangle is -1."""
-    return stock.face_normals[slot, triangle.long().clamp(min=0)].double().T
-
-
-def _scattered(values: Tensor, at: Pixels, n: int, count: int) -> Tensor:
-    """Values [P] at their places in [n,count]; 0 elsewhere."""
-    out = torch.zeros((n, count), dtype=values.dtype, device=values.device)
-    out[at.row, at.index] = values
-    return out
+    which = slot * stock.limits.faces + triangle.long().clamp(min=0)
+    return stock.face_normals.view(-1, 3).index_select(0, which).T.double()

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from export.data.geometry import Pixels, Random, inverse_camera, per_pixel, rotate, selected_pixels
+from export.data.geometry import Pixels, Random, inverse_camera, on_gpu, per_pixel, rotate, selected_pixels
+from export.data.light_cpu import compose
 from export.data.photo import blur_matrix
 from export.data.scenes import Scenes, SceneViews, inside_view
 from export.data.stock import ObjectStock
@@ -110,12 +111,19 @@ def photograph(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: L
     n = views.seen.item.shape[-1]
     light, dark = _light(stock, scene, views, lighting)
     solid = (views.seen.item >= 0)[:, None]
-    on = _resized(_grown(light, solid[:, :, ::2, ::2]), n)
-    off = _resized(1.0 - _DARKEST * dark, n)
-    albedo = _linear(views.seen.albedo.device)[views.seen.albedo.permute(0, 3, 1, 2).int()]
+    light, dim = _grown(light, solid[:, :, ::2, ::2]), 1.0 - _DARKEST * dark
+    within = inside_view(scene.edge, views.R, views.K, n)
+    if not on_gpu(light):
+        image = torch.empty_like(background)
+        given = (views.seen.albedo, views.seen.item, light, dim[:, 0], background, within, image)
+        compose(LINEAR, *(tensor.numpy() for tensor in given))
+        return image
+    on, off = _resized(light, n), _resized(dim, n)
+    levels = views.seen.albedo.permute(0, 3, 1, 2).int()
+    albedo = _linear(levels.device).index_select(0, levels.flatten()).view(levels.shape)
     lit = torch.addcmul(on[:, 3:], albedo, on[:, :3])
     image = torch.where(solid, lit, background * off)
-    return image * inside_view(scene.edge, views.R, views.K, n)[:, None]
+    return image * within[:, None]
 
 
 def _light(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Lighting) -> tuple[Tensor, Tensor]:
@@ -133,12 +141,12 @@ def _light(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Light
     up = per_pixel((R.mT @ _per_item(lighting.up, scene)[..., None])[..., 0].float(), each)
     direction = per_pixel((_per_item(lighting.direction, scene) @ R).float(), each)  # object's axes
     color = per_pixel(lighting.color.float(), at.row)
-    hidden = lighting.shadow.float()[at.row] * at.of(dark)
+    hidden = lighting.shadow.float().index_select(0, at.row) * at.of(dark)
     above = 0.5 + 0.5 * (normals * up).sum(dim=0)
     diffuse = per_pixel(lighting.ambient.float(), at.row) + above * per_pixel(lighting.sky.float(), at.row)
     facing = (normals * to_camera).sum(dim=0)
     gleam = torch.zeros_like(facing)
-    shininess = lighting.shininess.float().flatten()[each]
+    shininess = lighting.shininess.float().flatten().index_select(0, each)
     for i in range(LIGHTS):
         cosine = (normals * direction[i]).sum(dim=0)
         reach = 1.0 - hidden if i == 0 else torch.ones_like(hidden)
@@ -147,13 +155,9 @@ def _light(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Light
         half_way = (2.0 + 2.0 * (to_camera * direction[i]).sum(dim=0)).clamp_(min=1e-6).rsqrt_()
         peak = ((facing + cosine) * half_way).clamp_(0, 1).pow_(shininess)
         gleam = torch.addcmul(gleam, peak * (cosine > 0), reach * color[i].mean(dim=0))
-    gleam = gleam * lighting.gloss.float().flatten()[each]
-    n, h = item.shape[:2]
-    out = torch.zeros((n, 4, h * h), device=item.device)
+    gleam = gleam * lighting.gloss.float().flatten().index_select(0, each)
     values = torch.where(at.of(item) >= 0, torch.cat([diffuse, gleam[None]]), 0.0)
-    for channel in range(4):
-        out[at.row, channel, at.index] = values[channel]
-    return out.view(n, 4, h, h), dark
+    return at.spread(values).transpose(0, 1), dark
 
 
 def _normals(
@@ -169,11 +173,11 @@ def _normals(
     rays = turn.mT @ _per_item(R.mT @ inverse_camera(K), scene)
     table = per_pixel(torch.cat([rays, (turn.mT @ middle[..., None])], dim=2).float(), each)
     ray = table[:, 0] * at.u.float() + table[:, 1] * at.v.float() + table[:, 2]
-    x = ray * (depth / scale.float()[each]) - table[:, 3]  # about the mesh's centre
-    which = slot[each] * stock.limits.faces + triangle
-    smooth = stock.normal_map.view(-1, 12)[which].T.contiguous().view(3, 4, -1)
+    x = ray * (depth / scale.float().index_select(0, each)) - table[:, 3]  # about the mesh's centre
+    which = slot.index_select(0, each) * stock.limits.faces + triangle
+    smooth = stock.normal_map.view(-1, 12).index_select(0, which).T.contiguous().view(3, 4, -1)
     smooth = smooth[:, 0] * x[0] + smooth[:, 1] * x[1] + smooth[:, 2] * x[2] + smooth[:, 3]
-    flat = stock.face_normals.view(-1, 3)[which].T
+    flat = stock.face_normals.view(-1, 3).index_select(0, which).T
     to_camera = -ray * (ray * ray).sum(dim=0).rsqrt()
     side = torch.where((flat * to_camera).sum(dim=0) < 0, -1.0, 1.0)
     return smooth * (side / (smooth * smooth).sum(dim=0).sqrt_().clamp_(min=1e-6)), to_camera

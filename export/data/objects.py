@@ -39,10 +39,6 @@ class TrainingObject:
         none = np.full_like(self.mesh.face_texture, -1)
         return replace(self.mesh, corner_colors=white, face_texture=none, textures=())
 
-    def bare(self) -> TrainingObject:
-        """Without textures: geometry to hide others with."""
-        return TrainingObject(self.grey, self.model_points, self.diameter)
-
     @cached_property
     def face_normals(self) -> Array:
         """float32 [F,3], unit, by the order of a face's corners."""
@@ -200,8 +196,8 @@ def _corner_normals(vertices: Array, faces: Array) -> Array:
     mine = face_of[corner]
     cosine = np.einsum("nk,nk->n", normals[mine], normals[other])
     weight = np.where(cosine > np.cos(np.radians(CREASE_DEGREES)), twice[other], 0.0)
-    summed = np.stack([np.bincount(corner, weight * normals[other, k], len(order)) for k in range(3)], axis=1)
-    summed += 1e-12 * normals[face_of]  # its own, should a long fan have been cut short before it
+    summed: Array = np.stack([np.bincount(corner, weight * normals[other, k], len(order)) for k in range(3)], axis=1)
+    summed = summed + 1e-12 * normals[face_of]  # its own, should a long fan have been cut short before it
     out = np.empty((len(order), 3))
     out[order] = summed / np.linalg.norm(summed, axis=1, keepdims=True)
     return out.reshape(-1, 3, 3)

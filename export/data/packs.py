@@ -119,7 +119,8 @@ class Pack:
         """A random object, of random size; some stretched a little, some in other colours, some with a new texture."""
         i = int(rng.integers(len(self)))
         mesh = self.read(i)
-        colors, images = mesh.corner_colors, mesh.textures
+        colors: Array = mesh.corner_colors
+        images: tuple[Array, ...] = mesh.textures
         uv, face_texture = mesh.corner_uv, mesh.face_texture
         if not images and rng.random() < 0.3:
             images = (textures.texture(rng, 128, self._split),)
@@ -150,7 +151,7 @@ def _encode(mesh: Mesh, texture: int) -> bytes:
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
     cube = float((high - low).max())
     palette, color = np.unique(mesh.corner_colors.reshape(-1, 3), axis=0, return_inverse=True)
-    arrays: dict[str, Array] = {
+    arrays: dict[str, Any] = {
         "vertices": np.rint((mesh.vertices - low) / cube * _STEPS).astype(np.uint16),
         "scale": np.float64(cube / mesh.diameter),
         "faces": _differences(mesh.faces),
@@ -195,6 +196,8 @@ def _decode(data: bytes, name: str) -> Mesh:
             corner_uv[face_texture >= 0] = table[_sums(arrays["uv_index"])].reshape(-1, 3, 2)
             for k in range(int(face_texture.max()) + 1):
                 image = cv2.imdecode(arrays[f"texture{k}"], cv2.IMREAD_COLOR)
+                if image is None:
+                    raise ValueError(f"texture {k} is no picture")
                 images.append(np.ascontiguousarray(image[..., ::-1]))
         colors = arrays["palette"][_sums(arrays["color"])].reshape(f, 3, 3)
     return Mesh(

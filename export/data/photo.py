@@ -244,9 +244,27 @@ def draw_backdrops(random: Random, backgrounds: Tensor, n: int, size: int) -> Te
     turn = torch.stack([mirror * cosine, -sine, mirror * sine, cosine], dim=1).view(n, 2, 2)
     shift = (2.0 * corner + side[:, None]) / m - 1.0  # in halves of a side, as PyTorch counts
     theta = torch.cat([(side / m)[:, None, None] * turn, shift[..., None]], dim=2).float()
-    chosen = backgrounds[random.integers(len(backgrounds), n)]
+    which = random.integers(len(backgrounds), n)
+    if not on_gpu(backgrounds):
+        return _warped_planes(backgrounds, which, theta, size)
+    chosen = backgrounds[which]
     grid = functional.affine_grid(theta, [n, 3, size, size], align_corners=False)
     return functional.grid_sample(chosen, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _warped_planes(image: Tensor, which: Tensor, theta: Tensor, size: int) -> Tensor:
+    """What ``affine_grid`` of theta [N,2,3] and ``grid_sample`` make of images [B,3,m,m] at ``which``, by OpenCV."""
+    m = image.shape[-1]
+    # Pixel x is at (2 x + 1) / size - 1 on the way in, and pixel (1 + place) m / 2 - 1 / 2 on the way out.
+    linear = theta[:, :, :2] * (m / size)
+    shift = 0.5 * m * (theta[:, :, 2] + 1.0 + theta[:, :, :2].sum(dim=2) * (1.0 / size - 1.0)) - 0.5
+    maps = torch.cat([linear, shift[..., None]], dim=2).double().numpy()
+    out = torch.empty((len(maps), 3, size, size))
+    options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
+    for i, source in enumerate(which.tolist()):
+        for channel in range(3):
+            cv2.warpAffine(image[source, channel].numpy(), maps[i], (size, size), out[i, channel].numpy(), **options)
+    return out
 
 
 def warped(picture: Tensor, which: Tensor, H: Tensor, size: int) -> Tensor:

@@ -17,7 +17,8 @@ from export.data.batch import RefinerBatch, on_host, take
 from export.data.objects import TrainingObject
 from export.data.pairs import PairGenerator, Photographs
 from export.data.photo import Looks
-from export.data.render import HostRenderer, Lights
+from export.data.render import Lights
+from export.data.render_cpu import HostRenderer
 from export.data.scenes import Items, Scenes
 from export.data.stock import stock_of
 

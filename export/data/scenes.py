@@ -105,7 +105,7 @@ def inside(edge: Tensor, R: Tensor, K: Tensor, row: Tensor, u: Tensor, v: Tensor
         [m[:, 0] / K[:, 0, 0], m[:, 1] / K[:, 1, 1],
          m[:, 2] - m[:, 0] * K[:, 0, 2] / K[:, 0, 0] - m[:, 1] * K[:, 1, 2] / K[:, 1, 1]],
     )  # fmt: skip
-    a, b, c = plane[:, row]
+    a, b, c = plane.index_select(1, row)
     return a * u + b * v + c >= 0.0
 
 
@@ -120,7 +120,7 @@ def inside_view(edge: Tensor, R: Tensor, K: Tensor, size: int) -> Tensor:
 
 def depths_at(views: SceneViews, items: Items, place: int, pixels: Pixels) -> Tensor:
     """Depths float64 [P] behind pixels in the own metres of the items at a place."""
-    return pixels.of(views.seen.depth).double() / items.scale[:, place][pixels.row]
+    return pixels.of(views.seen.depth).double() / items.scale[:, place].index_select(0, pixels.row)
 
 
 def draw_scenes(random: Random, stock: ObjectStock, renderer: StockRenderer, hardness: Tensor) -> tuple[Scenes, Probe]:

@@ -14,21 +14,23 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from coop_edge.errors import BackendUnavailable, InputError
+from coop_edge.kernels.device import CupyDevice
 from export.data import textures
 from export.data.batch import PATCH, on_host, stack, take
 from export.data.objects import TrainingObject
 from export.data.pairs import PairGenerator
-from export.data.render import stock_renderer
+from export.data.render import StockRenderer
+from export.data.render_cpu import HostRenderer
+from export.data.render_cuda import KernelRenderer
 from export.data.rerender import PairRecord, records_of
 from export.data.stock import ObjectStock
-from export.data.supply import OBJECTS_PER_BACKGROUND, SPLITS, DataOptions, ObjectSupply
+from export.data.supply import OBJECTS_PER_BACKGROUND, SPLITS, DataOptions, LaneObjects, Layout
 from export.data.workers import Blocks, InProcess, Workers
 
 Array = np.ndarray[Any, Any]
@@ -41,44 +43,8 @@ LABELS = {"coarse": 1, "refiner": 2}
 """Labels per photograph in training: templates, or start poses; held-out pairs have a photograph each."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a kind of device draws: sizes of blocks and stocks. Other numbers are other pairs."""
-
-    lanes: int  # on a CPU, no more workers than these have anything to do
-    photographs: int  # of a block, at images of 128 pixels a side; fewer of larger ones
-    first: int  # objects of a lane at its first block
-    held: int  # objects that a lane holds at most, an even number
-    samples_per_object: int  # samples of a lane per new object
-
-    def block(self, options: DataOptions) -> int:
-        """Photographs of a block."""
-        return min(self.photographs, max(1, round(self.photographs * (128 / options.size) ** 2)))
-
-    def objects(self, options: DataOptions, block: int) -> range:
-        """Numbers of the objects that a block's lane holds; object i is in slot i modulo ``held``."""
-        samples = (block // self.lanes) * self.block(options) * options.labels
-        last = self.first + samples // self.samples_per_object
-        return range(max(0, last - self.held), last)
-
-    def hardness(self, options: DataOptions, number: int) -> float:
-        """Hardness of the first sample that may show a lane's object of this number."""
-        return options.hardness_of(max(0, number - self.first + 1) * self.samples_per_object * self.lanes)
-
-
 LAYOUTS = {"cpu": Layout(16, 8, 12, 24, 16), "cuda": Layout(1, 64, 24, 384, 128)}
 """On a GPU an object takes some 2 MB, and lives longer, because one or two workers make them for it."""
-
-
-class LaneObjects:
-    """Makes the objects of one lane by number."""
-
-    def __init__(self, options: DataOptions, layout: Layout, lane: int = 0) -> None:
-        self._options, self._layout = options, layout
-        self._supply = ObjectSupply(options, lane)
-
-    def __call__(self, number: int) -> tuple[TrainingObject, Array | None]:
-        return self._supply(number, self._layout.hardness(self._options, number))
 
 
 class BlockGenerator:
@@ -151,6 +117,14 @@ class _Lane:
             if background is not None:
                 self._stock.put_background(slot // OBJECTS_PER_BACKGROUND, background)
         self._made = max(self._made, wanted.stop)
+
+
+def stock_renderer(stock: ObjectStock) -> StockRenderer:
+    """Make the renderer for the stock's device."""
+    if stock.device.type != "cuda":
+        return HostRenderer(stock)
+    with torch.cuda.device(stock.device):
+        return KernelRenderer(stock, CupyDevice())
 
 
 class Stream:

@@ -76,6 +76,31 @@ class Limits:
         return TrainingObject(replace(thing.mesh, textures=images), thing.model_points, thing.diameter)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a kind of device draws: sizes of blocks and stocks. Other numbers are other pairs."""
+
+    lanes: int  # on a CPU, no more workers than these have anything to do
+    photographs: int  # of a block, at images of 128 pixels a side; fewer of larger ones
+    first: int  # objects of a lane at its first block
+    held: int  # objects that a lane holds at most, an even number
+    samples_per_object: int  # samples of a lane per new object
+
+    def block(self, options: DataOptions) -> int:
+        """Photographs of a block."""
+        return min(self.photographs, max(1, round(self.photographs * (128 / options.size) ** 2)))
+
+    def objects(self, options: DataOptions, block: int) -> range:
+        """Numbers of the objects that a block's lane holds; object i is in slot i modulo ``held``."""
+        samples = (block // self.lanes) * self.block(options) * options.labels
+        last = self.first + samples // self.samples_per_object
+        return range(max(0, last - self.held), last)
+
+    def hardness(self, options: DataOptions, number: int) -> float:
+        """Hardness of the first sample that may show a lane's object of this number."""
+        return options.hardness_of(max(0, number - self.first + 1) * self.samples_per_object * self.lanes)
+
+
 class ObjectSupply:
     """Makes the objects of one lane (see ``stream``), each a function of the options, the lane and its number."""
 
@@ -107,6 +132,17 @@ class ObjectSupply:
             return self._pack.draw(rng)
         name = f"procedural/{self._lane}/{number}"
         return objects.procedural(rng, self._options.split, self._options.photos, name=name)
+
+
+class LaneObjects:
+    """Makes the objects of one lane by number."""
+
+    def __init__(self, options: DataOptions, layout: Layout, lane: int = 0) -> None:
+        self._options, self._layout = options, layout
+        self._supply = ObjectSupply(options, lane)
+
+    def __call__(self, number: int) -> tuple[TrainingObject, Array | None]:
+        return self._supply(number, self._layout.hardness(self._options, number))
 
 
 def _halved(image: Array) -> Array:

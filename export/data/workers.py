@@ -10,7 +10,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, cast
 
 Compute = Callable[[int], Any]
 """A block from its number."""
@@ -122,7 +122,8 @@ class Workers(Blocks):
     def _receive(self) -> None:
         open_pipes = list(self._pipes)
         while open_pipes:
-            for pipe in wait(open_pipes):
+            for pipe in cast(list[Connection], wait(open_pipes)):
+                trace: str | None
                 try:
                     block, result, trace = pipe.recv()
                 except (EOFError, OSError):

@@ -21,7 +21,7 @@ from export.networks import RefinerNet, SelectorNet
 from export.networks.refiner import cell_pixels
 from export.train.poses import SOLVER, RerenderedPairs, pairs_of
 from export.train.report import mean_or_none, median_or_none, present
-from export.train.runner import TorchRunner
+from export.train.runner import RefinerRunner
 from export.train.task import to_tensors
 
 Array = np.ndarray[Any, Any]
@@ -56,8 +56,7 @@ def evaluate_refiner(
     config = _with_iterations(config or EstimatorConfig(), ITERATIONS)
     parts: list[dict[str, Array]] = []
     for batch, records in batches:
-        size, stride = batch.query.shape[1], net.config.stride
-        with TorchRunner("refiner", net.export_outputs, size=size, stride=stride, device=device) as runner:
+        with RefinerRunner(net, batch.query.shape[1], device) as runner:
             pairs = pairs_of(batch, centres_of(records))
             feed = {"query": pairs.query, "render": pairs.render}
             outputs = run_batched(pairs.ops, runner, feed, config.advanced.refine.micro_batch)

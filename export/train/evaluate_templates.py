@@ -18,7 +18,7 @@ from coop_edge.templates.template_set import template_camera
 from coop_edge.templates.viewpoints import VIEWPOINTS
 from export.data.pairs import PairGenerator
 from export.data.photo import SUPERSAMPLE
-from export.data.render import HostRenderer
+from export.data.render_cpu import HostRenderer
 from export.data.stock import stock_of
 from export.data.supply import DataOptions, ObjectSupply
 from export.networks import CoarseNet
@@ -59,8 +59,8 @@ def draw_ranking(
 
     The objects are functions of the seed and the pack alone, the queries of the hardness too (``stream.make_stream``).
     """
-    paths = [None if path is None else os.fspath(path) for path in (pack, photos)]
-    supply = ObjectSupply(DataOptions("coarse", size, seed, "heldout", *paths))
+    files = {name: None if path is None else os.fspath(path) for name, path in (("pack", pack), ("photos", photos))}
+    supply = ObjectSupply(DataOptions("coarse", size, seed, "heldout", files["pack"], files["photos"]))
     made = [supply(number, 1.0) for number in range(count)]
     things = [thing for thing, _ in made]
     stock = stock_of(things, torch.device("cpu"), [picture for _, picture in made if picture is not None])
@@ -68,9 +68,9 @@ def draw_ranking(
     parts = []
     for first in range(0, max(queries, 1), QUERIES_AT_ONCE):
         generator.seed(seed, 1, first)
-        scene, _, _, query = generator.queries(torch.full((QUERIES_AT_ONCE,), hardness, dtype=torch.float64))
-        angle = view_angles(scene.items.T[:, 0, :3, :3].numpy(), scene.centre.numpy())
-        parts.append((query.numpy(), scene.items.slot[:, 0].numpy(), angle))
+        scene, _, _, images = generator.queries(torch.full((QUERIES_AT_ONCE,), hardness, dtype=torch.float64))
+        angles = view_angles(scene.items.T[:, 0, :3, :3].numpy(), scene.centre.numpy())
+        parts.append((images.numpy(), scene.items.slot[:, 0].numpy(), angles))
     query, which, angle = (np.concatenate(part)[:queries] for part in zip(*parts, strict=True))
     template = np.zeros((count, len(VIEWPOINTS), size, size, 3), np.uint8)
     for i, thing in enumerate(things):

@@ -1,42 +1,31 @@
-"""A network of PyTorch behind the package's contract for networks, so that the package's own stages run it."""
+"""A refiner of PyTorch behind the package's contract for networks, so that the package's own stages run it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from coop_edge.runtime.base import Runner
 from coop_edge.runtime.bundle import specs
+from export.networks import RefinerNet
 
 Array = np.ndarray[Any, Any]
 
 
-class TorchRunner(Runner):
-    """Runs what a role of a bundle does. Feeds and results are NumPy arrays, wherever the network computes."""
+class RefinerRunner(Runner):
+    """Runs a refiner as a bundle's role. Feeds and results are NumPy arrays, wherever the network computes."""
 
     device = "cpu"
 
-    def __init__(
-        self, role: str, call: Callable[..., tuple[Tensor, ...]], *, size: int, stride: int, device: torch.device
-    ) -> None:
-        """Wrap ``call``, which takes the role's inputs and gives its outputs, as tensors on ``device``.
-
-        Args:
-            role: "refiner" or "selector".
-            call: such as ``RefinerNet.export_outputs``.
-            size: side of the images, pixels.
-            stride: pixels per cell of the outputs.
-            device: of the network.
-        """
-        super().__init__(f"PyTorch's {role}", *specs(role, input_size=size, patch_size=1, dim=1, stride=stride))
-        self._call, self._where = call, device
-
-    def _check_device(self, name: str, array: Any) -> None:
-        """Accept every array: what is no array has been refused before, and PyTorch reads those of the host."""
+    def __init__(self, net: RefinerNet, size: int, where: torch.device) -> None:
+        """Wrap ``net``, which is on ``where``, for crops of ``size`` pixels."""
+        super().__init__(
+            "PyTorch's refiner", *specs("refiner", input_size=size, patch_size=1, dim=1, stride=net.config.stride)
+        )
+        self._net, self._where = net, where
 
     def _load(self) -> None:
         """Do nothing: the network is loaded."""
@@ -47,5 +36,5 @@ class TorchRunner(Runner):
     @torch.no_grad()
     def _run(self, feed: Mapping[str, Array], batch: int, stream: Any) -> dict[str, Array]:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)).to(self._where) for name, a in feed.items()}
-        found = self._call(**tensors)
+        found = self._net.export_outputs(**tensors)
         return {name: value.float().cpu().numpy() for name, value in zip(self.outputs, found, strict=True)}

@@ -30,6 +30,7 @@ from coop_edge.runtime.parity import Undecided
 from export.data.batch import PATCH, CoarseBatch, stack, take
 from export.data.rerender import centres_of
 from export.data.stream import Stream, make_stream
+from export.train.poses import OPS
 from export.verify.engines import Engine, Reference, find_engines, run_all
 from export.verify.outputs import OutputRow, compare_outputs
 from export.verify.poses import MIN_POSES, CentredBatch, PoseRow, Poses, compare_poses, matched_poses, refined_poses
@@ -214,13 +215,8 @@ def _feed(role: str, batch: CoarseBatch | CentredBatch, outputs: Mapping[str, Ma
         query, template = np.split(outputs["coarse_encoder"]["tokens"], 2)
         return {"query": query, "template": template}
     if isinstance(batch, CoarseBatch):
-        return {"image": np.concatenate([image_of(batch.query), image_of(batch.template)])}
-    return {"query": image_of(batch.query), "render": image_of(batch.render)}
-
-
-def image_of(rgb: Array) -> Array:
-    """uint8 [N,S,S,3] -> float32 [N,3,S,S] in [0, 1]."""
-    return np.ascontiguousarray(rgb.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+        return {"image": OPS.as_network_image(np.concatenate([batch.query, batch.template]))}
+    return {"query": OPS.as_network_image(batch.query), "render": OPS.as_network_image(batch.render)}
 
 
 def _poses(bundle: Bundle, batch: CoarseBatch | CentredBatch, outputs: Mapping[str, Mapping[str, Array]]) -> Poses:

@@ -151,9 +151,16 @@ def _node(place: str, rest: list[_Parameter]) -> _Node:
 def _value(argument: Any, address: Callable[[np.ndarray], int]) -> np.ndarray:
     if isinstance(argument, tuple):
         return packed(argument, address)
+    if _is_packed(argument):
+        return argument
     if argument is None or isinstance(argument, np.ndarray):
         return np.array(0 if argument is None else address(argument), np.uintp)
     return np.array(argument)
+
+
+def _is_packed(argument: Any) -> bool:
+    """Whether the argument is a structure that ``kernels.device.packed`` made, with pointers in it already."""
+    return isinstance(argument, np.ndarray) and argument.dtype.names is not None
 
 
 def _collect(node: _Node, argument: Any, leaves: list[tuple[_Node, Any]]) -> str | None:
@@ -162,12 +169,18 @@ def _collect(node: _Node, argument: Any, leaves: list[tuple[_Node, Any]]) -> str
         leaves.append((node, argument))
         why = _mismatch(node.item, argument)
         return f"{node.place}: {why}" if why else None
+    if _is_packed(argument):  # its arrays are used where they are, unguarded
+        return _other_layout(node, argument.dtype)
     if not isinstance(argument, tuple) or len(argument) != len(node.members):
         return f"{node.place}: wanted a NamedTuple of {len(node.members)}, got {_describe(argument)}"
     for member, value in zip(node.members, argument, strict=True):
         if why := _collect(member, value, leaves):
             return why
-    layout = packed(argument, lambda array: 0).dtype
+    return _other_layout(node, packed(argument, lambda array: 0).dtype)
+
+
+def _other_layout(node: _Node, layout: np.dtype[Any]) -> str | None:
+    """How a structure's layout differs from C's, or None."""
     offsets = [layout.fields[name][1] for name in layout.names]
     wanted = [member.item.offset for member in node.members]
     if offsets != wanted or layout.itemsize != node.item.size:

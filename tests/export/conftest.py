@@ -12,7 +12,7 @@ import pytest
 
 _HERE = Path(__file__).parent
 _IMPORT = re.compile(r"^import torch$", re.MULTILINE)
-NEED_TORCH = ["cli", "networks", "onnx", "train", "verify"]
+NEED_TORCH = ["cli", "data", "networks", "onnx", "train", "verify"]
 NEED_TORCH += sorted(p.name for p in _HERE.glob("test_*.py") if _IMPORT.search(p.read_text()))
 
 collect_ignore = [] if importlib.util.find_spec("torch") else NEED_TORCH

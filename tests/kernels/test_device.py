@@ -95,6 +95,36 @@ def test_kernels_are_compiled_once_and_launched_on_their_device(monkeypatch):
     assert fake.launches == [(3, "raster_small", ((2,), (128,), (np.int32(1), None)))]
 
 
+class Pair(NamedTuple):
+    flag: np.bool_
+    array: object
+
+
+class Outer(NamedTuple):
+    count: np.int32
+    factor: np.float64
+    inner: Pair
+    last: np.uint8
+
+
+def test_structures_have_the_layout_of_c(monkeypatch):
+    class CPair(ctypes.Structure):
+        _fields_ = (("flag", ctypes.c_bool), ("array", ctypes.c_void_p))
+
+    class COuter(ctypes.Structure):
+        _fields_ = (("count", ctypes.c_int), ("factor", ctypes.c_double), ("inner", CPair), ("last", ctypes.c_ubyte))
+
+    monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
+    array = SimpleNamespace(data=SimpleNamespace(ptr=0x1234567890))
+    packed = CupyDevice().pack(Outer(np.int32(-3), np.float64(0.5), Pair(np.bool_(True), array), np.uint8(7)))
+    assert packed.shape == (1,)  # what CuPy passes by value
+    c = COuter.from_buffer_copy(packed.tobytes())
+    assert packed.nbytes == ctypes.sizeof(COuter)
+    assert (c.count, c.factor, c.inner.flag, c.inner.array, c.last) == (-3, 0.5, True, 0x1234567890, 7)
+    nothing = CupyDevice().pack(Pair(np.bool_(False), None))
+    assert not CPair.from_buffer_copy(nothing.tobytes()).array
+
+
 def in_threads(call, count: int = 8) -> list:
     """What ``call`` returns in each of several threads that start at once."""
     barrier, found = threading.Barrier(count), []
@@ -144,36 +174,6 @@ def test_a_kernel_is_compiled_once_by_several_threads(monkeypatch):
     kernels = in_threads(lambda: device.kernel("raster.cu", "shade"))
     assert {id(kernel) for kernel in kernels} == {id(kernels[0])}
     assert len(fake.modules) == 1
-
-
-class Pair(NamedTuple):
-    flag: np.bool_
-    array: object
-
-
-class Outer(NamedTuple):
-    count: np.int32
-    factor: np.float64
-    inner: Pair
-    last: np.uint8
-
-
-def test_structures_have_the_layout_of_c(monkeypatch):
-    class CPair(ctypes.Structure):
-        _fields_ = (("flag", ctypes.c_bool), ("array", ctypes.c_void_p))
-
-    class COuter(ctypes.Structure):
-        _fields_ = (("count", ctypes.c_int), ("factor", ctypes.c_double), ("inner", CPair), ("last", ctypes.c_ubyte))
-
-    monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
-    array = SimpleNamespace(data=SimpleNamespace(ptr=0x1234567890))
-    packed = CupyDevice().pack(Outer(np.int32(-3), np.float64(0.5), Pair(np.bool_(True), array), np.uint8(7)))
-    assert packed.shape == (1,)  # what CuPy passes by value
-    c = COuter.from_buffer_copy(packed.tobytes())
-    assert packed.nbytes == ctypes.sizeof(COuter)
-    assert (c.count, c.factor, c.inner.flag, c.inner.array, c.last) == (-3, 0.5, True, 0x1234567890, 7)
-    nothing = CupyDevice().pack(Pair(np.bool_(False), None))
-    assert not CPair.from_buffer_copy(nothing.tobytes()).array
 
 
 @pytest.mark.gpu

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.ops import outline as o
 
 
@@ -18,29 +19,27 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
 
 def find_lines(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     """Outline pixels (x, y) [P,2] that have lines, the lines' centres [P,2] and normals [P,2]."""
-    unit = len(mask) / o.REFERENCE_SIZE
     border = mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1)
     border[[0, -1]] = border[:, [0, -1]] = False
     y, x = np.nonzero(border)
     distance = np.clip(signed_distance(mask), -o.farthest(len(mask)), o.farthest(len(mask)))
-    blurred = [
-        ndimage.gaussian_filter(distance, o.NORMAL_BLUR * unit, order=k, mode="nearest") for k in ((0, 1), (1, 0))
-    ]
-    normal = np.stack([g[y, x] for g in blurred], axis=1)
+    axes = (0, 1), (1, 0)
+    gradient = [ndimage.gaussian_filter(distance, o.NORMAL_BLUR, order=order, mode="nearest") for order in axes]
+    normal = np.stack([g[y, x] for g in gradient], axis=1)
     length = np.linalg.norm(normal, axis=1)
     kept = np.flatnonzero(length > o.LEAST_SLOPE)
     if len(kept) > o.LINES:
         kept = kept[np.floor(np.linspace(0, len(kept) - 1, o.LINES) + 0.5).astype(int)]
     pixel, normal = np.stack([x, y], axis=1)[kept], normal[kept] / length[kept, None]
-    share = ndimage.gaussian_filter(mask.astype(float), o.EDGE_BLUR * unit, mode="nearest")[pixel[:, 1], pixel[:, 0]]
+    share = ndimage.gaussian_filter(mask.astype(float), o.EDGE_BLUR, mode="nearest")[pixel[:, 1], pixel[:, 0]]
     share = share.clip(0.05, 0.95)
-    inside = unit / o.LOGISTIC * np.log(share / (1 - share))
+    inside = o.EDGE_BLUR / o.LOGISTIC * np.log(share / (1 - share))
     return pixel, pixel + normal * inside[:, None], normal
 
 
 def object_probability(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     """How probably each pixel of uint8 [S,S,3] shows the object, [S,S]; None where a side has too few pixels."""
-    unit = len(mask) / o.REFERENCE_SIZE
+    unit = len(mask) / REFERENCE_SIZE
     signed = signed_distance(mask)
     shares = []
     for side in (signed < -o.INSET * unit, (signed > o.INSET * unit) & (signed < o.RING * unit)):
@@ -55,10 +54,12 @@ def object_probability(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None
 
 def find_edge(probability: np.ndarray, centre: np.ndarray, normal: np.ndarray) -> tuple[float, float, float, float]:
     """Shift, its variance, and the contrasts there and at the centre, of one line, by Bayes' rule."""
-    unit = len(probability) / o.REFERENCE_SIZE
-    along = np.arange(-o.REACH, o.REACH + 1)
-    places = centre + unit * along[:, None] * normal
-    p = ndimage.map_coordinates(probability, places.T[::-1], order=1, mode="grid-constant", cval=0.5)
+    unit = len(probability) / REFERENCE_SIZE
+    along, m = np.arange(-o.REACH, o.REACH + 1), max(1, round(unit))
+    between = (np.arange(m) + 0.5) / m - 0.5
+    places = centre + unit * (along[:, None, None] + between[:, None]) * normal  # [25,m,2]
+    p = ndimage.map_coordinates(probability, np.moveaxis(places, -1, 0)[::-1], order=1, mode="grid-constant", cval=0.5)
+    p = p.mean(axis=1)
     shifts = np.arange(-o.SHIFT, o.SHIFT + 1)
     step = 0.5 - o.BELIEF * np.tanh((along - shifts[:, None]) / (2 * o.SOFTNESS))
     likelihood = np.prod(step * p + (1 - step) * (1 - p), axis=1)
@@ -76,7 +77,7 @@ def find_edge(probability: np.ndarray, centre: np.ndarray, normal: np.ndarray) -
 
 def measure(query, depth, K, T_crop_object, H, image_size) -> dict[str, np.ndarray] | None:
     """The lines of one hypothesis, as the fields of ``Outlines``; None where there is no outline to speak of."""
-    unit = len(depth) / o.REFERENCE_SIZE
+    unit = len(depth) / REFERENCE_SIZE
     pixel, centre, normal = find_lines(depth > 0)
     probability = object_probability(np.rint(255 * np.moveaxis(query, 0, -1)).astype(np.uint8), depth > 0)
     if len(pixel) < o.LEAST_LINES * unit or probability is None:

@@ -117,10 +117,10 @@ class FakeArray(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def plain(value: Any) -> Any:
-    """The memory of a device's array, or a scalar; a NumPy array is refused, as CuPy refuses it."""
+    """The memory of a device's array, a scalar or a structure; other NumPy arrays are refused, as CuPy refuses them."""
     if isinstance(value, FakeArray):
         return value.host
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and not (value.dtype.names and value.size == 1):
         raise TypeError(f"Unsupported type {type(value)}")
     if isinstance(value, (tuple, list)):
         return type(value)(map(plain, value))

@@ -28,9 +28,9 @@ def calls(monkeypatch):
     """What was called and how many iterations were asked for, call by call."""
     asked = []
 
-    def noting(maker, T, index, config, iterations, covariance):
+    def noting(maker, T, index, *, iterations, **parts):
         asked.append(("outline", iterations))
-        return align(maker, T, index, config, iterations, covariance)
+        return align(maker, T, index, iterations=iterations, **parts)
 
     def noting_too(maker, T, index, *, config, T_anchor, **parts):
         asked.append(("refine", config.refine.iterations))
@@ -92,8 +92,8 @@ def test_turns_share_the_iterations(scene, calls, tmp_path, iterations, rounds, 
 def test_a_turn_is_anchored_where_the_last_one_was_aligned(scene, monkeypatch, tmp_path):
     anchors, aligned = [], []
 
-    def noting(*args):
-        aligned.append(align(*args))
+    def noting(*args, **parts):
+        aligned.append(align(*args, **parts))
         return aligned[-1]
 
     def noting_too(*args, T_anchor, **parts):

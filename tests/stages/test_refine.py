@@ -11,7 +11,7 @@ from coop_edge.geometry.camera import project
 from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.stages.flow import correspondences, in_image
-from coop_edge.stages.refine import NO_START, OUT_OF_SIGHT, OUTSIDE, _turned, shifts
+from coop_edge.stages.refine import NO_START, OUT_OF_SIGHT, OUTSIDE, shifts
 from tests.stages.chain import Chain
 from tests.stages.oracles import Faults
 from tests.stages.scene import Placed, Scene, at, reprojection_px
@@ -292,7 +292,7 @@ def test_the_covariance_is_that_of_the_real_cameras_axes(two):
     rng = np.random.default_rng(0)
     A = rng.normal(size=(6, 6))
     crop_covariance = (A @ A.T)[None]
-    camera_covariance = _turned(crop_covariance, pairs.crop)[0]
+    camera_covariance = se3.turn_covariances(np.swapaxes(pairs.crop.R_crop_camera, 1, 2), crop_covariance)[0]
     T, step = two.placed[1].T, 1e-6
     J = np.zeros((6, 6))
     before = pairs.crop.to_crop(T[None])[0]

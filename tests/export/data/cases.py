@@ -17,7 +17,8 @@ from export.data.geometry import Random, crop_camera
 from export.data.objects import TrainingObject
 from export.data.pairs import PairGenerator, Photographs
 from export.data.photo import Looks
-from export.data.render import HostRenderer, Lights
+from export.data.render import Lights
+from export.data.render_cpu import HostRenderer
 from export.data.scenes import FOCAL, ITEMS, Items, Probe, Scenes, amodal_box, draw_scenes, object_crops
 from export.data.stock import ObjectStock
 from export.data.stock import stock_of as plain_stock

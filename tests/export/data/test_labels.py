@@ -18,7 +18,8 @@ from export.data.batch import PATCH, on_host
 from export.data.geometry import projected, turned
 from export.data.labels import coarse_labels, match_labels, patch_camera, sides_seen, visible_in
 from export.data.objects import TrainingObject
-from export.data.render import HostRenderer, KernelRenderer
+from export.data.render_cpu import HostRenderer
+from export.data.render_cuda import KernelRenderer
 from tests import label_oracle as oracle
 from tests.cuda_host.host_device import HostDevice
 from tests.export.data.cases import (

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
-from export.data.data import make_stream
 
 from benchmarks.meshes import colored_torus, grey_box, textured_sphere
 from coop_edge.errors import InputError, MeshError
@@ -22,6 +21,8 @@ from export.data import assets, sources, textures
 from export.data.assets import Source, build_pack
 from export.data.assets_vrml import read_vrml
 from export.data.packs import Pack, PackWriter
+from export.data.rerender import target_of
+from export.data.stream import make_stream
 
 VRML = """#VRML V2.0 utf8
 # a comment with Transform in it
@@ -112,7 +113,7 @@ def test_a_stream_draws_from_a_pack(tmp_path):
         options = {"pack": path, "split": split, "keep_scenes": True}
         with make_stream("refiner", 48, batch_size=24, workers=0, seed=0, **options) as stream:
             _, records = next(stream)
-        names = {r.scene.target.object.mesh.name for r in records}
+        names = {target_of(r).mesh.name for r in records}
         drawn = {n for n in names if n.startswith("torus")}
         assert drawn
         assert names - drawn, "some procedural objects, always"

@@ -17,7 +17,7 @@ from export.data import pairs
 from export.data.batch import PATCH, CoarseBatch, RefinerBatch, on_host
 from export.data.objects import MODEL_POINTS
 from export.data.pairs import PairGenerator
-from export.data.render import KernelRenderer
+from export.data.render_cuda import KernelRenderer
 from export.data.stream import HALFWAY_SHARE, make_stream
 from tests.cuda_host.host_device import HostDevice
 from tests.export.data.cases import generator_of, one, stock_of, things
@@ -242,9 +242,9 @@ def test_no_value_decides_what_is_launched(stock, role, as_on_a_gpu):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The branches of a GPU, on the CPU."""
-    from export.data import geometry, jpeg, photo
+    from export.data import geometry, jpeg, light, photo
 
-    for module in (geometry, jpeg, photo):
+    for module in (geometry, jpeg, light, photo):
         monkeypatch.setattr(module, "on_gpu", lambda tensor: True)
 
 

@@ -21,7 +21,7 @@ def coarse(n: int) -> CoarseBatch:
     grey = np.full((n, SIZE, SIZE, 3), 60, np.uint8)
     return CoarseBatch(
         grey, grey, index, np.zeros((n, T, 2), np.float32), index < T, np.zeros((n, SIZE, SIZE, 3), np.float32),
-        np.zeros((n, 3, 3)), np.zeros((n, 4, 4)), np.ones(n),
+        np.zeros((n, 3, 3)), np.zeros((n, 4, 4)), np.ones(n), np.arange(n),
     )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def refiner(n: int) -> RefinerBatch:
     visible[:, 20:30, 20:40] = True
     return RefinerBatch(
         query, render, points, flow, visible, np.zeros((n, 3, 3)), np.zeros((n, 4, 4)), np.zeros((n, 4, 4)),
-        np.zeros((n, 4, 3), np.float32), np.ones(n),
+        np.zeros((n, 4, 3), np.float32), np.ones(n), np.arange(n),
     )  # fmt: skip
 
 

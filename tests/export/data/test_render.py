@@ -12,15 +12,11 @@ import torch
 from coop_edge.render.base import Shading
 from coop_edge.render.cpu import CpuRenderer
 from export.data.geometry import Random, camera_matrix, from_rt, random_rotation, rotate
-from export.data.render import (
-    HostRenderer,
-    KernelRenderer,
-    Layers,
-    Lights,
-    StockRenderer,
-    stock_renderer,
-)
+from export.data.render import Layers, Lights, StockRenderer
+from export.data.render_cpu import HostRenderer
+from export.data.render_cuda import KernelRenderer
 from export.data.stock import ObjectStock
+from export.data.stream import stock_renderer
 from tests.cuda_host.host_device import HostDevice
 from tests.export.data.cases import CPU, draw, stock_of, things
 

@@ -1,27 +1,45 @@
-"""The stream: what it gives, that it is reproducible, how it fails and how it ends."""
+"""The stream: what it gives, that it is reproducible, how it fails and how it ends, and that networks train on it."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from dataclasses import fields, replace
 
-import cv2
 import numpy as np
 import pytest
-from export.data.data import BLOCK, LANES, make_stream
+import torch
 
-from coop_edge.errors import InputError
+from coop_edge.errors import BackendUnavailable, InputError
 from coop_edge.geometry import se3
-from coop_edge.geometry.camera import project
-from coop_edge.templates.viewpoints import VIEWPOINTS
-from export.data import objects, pairs, pairs_refiner, scenes, textures
-from export.data.batch import PATCH, CoarseBatch, RefinerBatch
+from export.data import stream as module
+from export.data.batch import PATCH, stack, take
+from export.data.pairs import STAGES
+from export.data.rerender import target_of
+from export.data.stream import LAYOUTS, BlockGenerator, make_stream
+from export.data.supply import DataOptions, Layout
+from export.networks import CONFIGS
+from export.train import run
+from export.train.monitor import TrainingDivergedError
+from export.train.options import TrainOptions
+from export.train.task import to_tensors
+from tests.export.small_nets import NET
 
 SIZE = 48
 T = (SIZE // PATCH) ** 2
+FEW = Layout(lanes=3, photographs=4, first=3, held=6, samples_per_object=8)
+QUICK = TrainOptions(batch_size=4, workers=0, evaluate_samples=0, precision="float32", device="cpu", ramp=0)
 
 
-def take(count: int, role: str = "coarse", *, batch_size: int = 3, workers: int = 0, seed: int = 0, **options):
+@pytest.fixture
+def few(monkeypatch):
+    """Streams in this process start with a handful of objects: making them is what takes the time."""
+    monkeypatch.setitem(LAYOUTS, "cpu", FEW)
+
+
+def drawn(count: int, role: str = "coarse", *, batch_size: int = 3, workers: int = 0, seed: int = 0, **options):
     with make_stream(role, SIZE, batch_size=batch_size, workers=workers, seed=seed, **options) as stream:
         return [next(stream) for _ in range(count)]
 
@@ -33,88 +51,136 @@ def take_all(stream) -> None:
 
 
 def assert_same(a, b) -> None:
-    for name in a.__dataclass_fields__:
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    for f in fields(a):
+        np.testing.assert_array_equal(getattr(a, f.name), getattr(b, f.name), err_msg=f.name)
 
 
-@pytest.fixture(scope="module")
-def things() -> list[objects.TrainingObject]:
-    return [objects.procedural(np.random.default_rng(i), "train") for i in range(12)]
-
-
-def test_coarse_batch_is_what_was_agreed():
-    (batch,) = take(1, batch_size=20)
-    assert isinstance(batch, CoarseBatch)
-    wanted = {
-        "query": ("uint8", (20, SIZE, SIZE, 3)), "template": ("uint8", (20, SIZE, SIZE, 3)),
-        "match_index": ("int64", (20, T)), "offset": ("float32", (20, T, 2)),
-        "on_target": ("bool", (20, T)),
-        "template_points": ("float32", (20, SIZE, SIZE, 3)), "K_query": ("float64", (20, 3, 3)),
-        "T_query": ("float64", (20, 4, 4)), "diameter": ("float64", (20,)),
-    }  # fmt: skip
-    assert {n: (str(getattr(batch, n).dtype), getattr(batch, n).shape) for n in wanted} == wanted
-    assert batch.match_index.min() >= 0
-    assert batch.match_index.max() == T
-    assert not batch.offset[batch.match_index == T].any()
-    assert batch.on_target[batch.match_index < T].all()
-    assert 0.02 < (batch.on_target & (batch.match_index == T)).mean() < 0.5  # turned away in the template
-    assert 0.1 < (~batch.on_target).mean() < 0.9
-    assert np.isfinite(batch.offset).all()
-    on = np.isfinite(batch.template_points).all(axis=-1)
-    assert (on | np.isnan(batch.template_points).all(axis=-1)).all()
-    for image, silhouette in zip(
-        batch.template, on, strict=True
-    ):  # black but for samples within a pixel of the outline
-        beyond = cv2.dilate(silhouette.astype(np.uint8), np.ones((3, 3))) == 0
-        assert not image[beyond].any()
-    se3.check_transform(batch.T_query)
-    assert (batch.diameter >= objects.SMALLEST).all()
-    assert (batch.diameter <= objects.LARGEST).all()
-
-
-def test_refiner_batch_is_what_was_agreed():
-    ((batch, records),) = take(1, "refiner", batch_size=7, keep_scenes=True)
-    assert isinstance(batch, RefinerBatch)
-    assert len(records) == 7
-    p = objects.MODEL_POINTS
-    wanted = {
-        "query": ("uint8", (7, SIZE, SIZE, 3)), "render": ("uint8", (7, SIZE, SIZE, 3)),
-        "object_points": ("float32", (7, SIZE, SIZE, 3)), "flow": ("float32", (7, 2, SIZE, SIZE)),
-        "visible": ("bool", (7, SIZE, SIZE)), "K": ("float64", (7, 3, 3)), "T_init": ("float64", (7, 4, 4)),
-        "T_true": ("float64", (7, 4, 4)), "model_points": ("float32", (7, p, 3)), "diameter": ("float64", (7,)),
-    }  # fmt: skip
-    assert {n: (str(getattr(batch, n).dtype), getattr(batch, n).shape) for n in wanted} == wanted
-    for name in ("flow", "K", "T_init", "T_true", "model_points"):
-        assert np.isfinite(getattr(batch, name)).all(), name
-    assert (np.ptp(batch.model_points, axis=1).max(axis=1) <= batch.diameter * 1.0001).all()
-    assert (np.ptp(batch.model_points, axis=1).max(axis=1) > batch.diameter * 0.3).all()
-
-
-@pytest.mark.parametrize("role", ["coarse", "refiner"])
-def test_samples_do_not_depend_on_the_workers_nor_on_the_batch(role):
-    alone = take(4, role, batch_size=6)
-    for workers in (1, 3):
-        for a, b in zip(alone, take(4, role, batch_size=6, workers=workers), strict=True):
+@pytest.mark.parametrize(("role", "numbers"), [("coarse", (1, 3)), ("refiner", (2,))])
+def test_samples_do_not_depend_on_the_workers_nor_on_the_batch(role, numbers):
+    alone = drawn(4, role, batch_size=6)
+    assert isinstance(alone[0].query, np.ndarray)
+    for workers in numbers:
+        for a, b in zip(alone, drawn(4, role, batch_size=6, workers=workers), strict=True):
             assert_same(a, b)
-    whole = take(1, role, batch_size=24)[0]
-    np.testing.assert_array_equal(np.concatenate([b.query for b in alone]), whole.query)
+    assert_same(stack(alone), drawn(1, role, batch_size=24)[0])
 
 
-def test_another_seed_and_another_split_are_other_samples():
-    a = take(1)[0].query
-    for other in (take(1, seed=1), take(1, split="heldout")):
+def test_another_seed_and_another_split_are_other_samples(few):
+    a = drawn(1)[0].query
+    for other in (drawn(1, seed=1), drawn(1, split="heldout")):
         assert (a != other[0].query).any(axis=(1, 2, 3)).all()
 
 
-def test_a_stream_goes_on_where_another_stopped():
-    with make_stream("coarse", SIZE, batch_size=5, workers=0, seed=2) as stream:
-        for _ in range(3):
+@pytest.mark.parametrize("role", ["coarse", "refiner"])
+def test_a_stream_goes_on_where_another_stopped(few, role):
+    """Also in the midst of a block, and where the lanes have forgotten their first objects."""
+    with make_stream(role, SIZE, batch_size=5, workers=0, seed=2, ramp=300) as stream:
+        for _ in range(24):
             next(stream)
-        assert stream.position == 15
+        assert stream.position == 120
         following = next(stream)
-    assert_same(following, take(1, batch_size=5, seed=2, start=15)[0])
-    far = LANES * BLOCK * 40 + 3  # a lane that has forgotten its first objects
-    assert_same(take(2, batch_size=1, start=far)[1], take(1, batch_size=1, start=far + 1)[0])
+    block = 4 * (2 if role == "refiner" else 1)
+    assert FEW.objects(DataOptions(role, SIZE, 2, labels=block // 4), 120 // block).start > 0
+    assert_same(following, drawn(1, role, batch_size=5, seed=2, ramp=300, start=120)[0])
+    assert_same(take(following, slice(2, 5)), drawn(1, role, batch_size=3, seed=2, ramp=300, start=122)[0])
+
+
+def test_objects_are_renewed(few):
+    """A lane begins with its first objects, takes in one for so many of its samples and holds so many at most."""
+    options = DataOptions("coarse", SIZE, 0)
+    assert FEW.objects(options, 0) == range(3)
+    assert FEW.objects(options, 2) == range(3)
+    assert FEW.objects(options, 6 * 3) == range(6)
+    assert FEW.objects(options, 10 * 3 + 2) == range(2, 8)
+    generator, names = BlockGenerator(options), []
+    for block in (0, 18, 30, 48):
+        generator(block)
+        names.append([thing.mesh.name for thing in generator._lanes[0]._stock.things if thing])
+    assert names[0] == [f"procedural/0/{i}" for i in range(3)]
+    assert names[1] == [f"procedural/0/{i}" for i in range(6)]
+    assert sorted(names[2]) == [f"procedural/0/{i}" for i in range(2, 8)]
+    assert sorted(names[3]) == sorted(f"procedural/0/{i}" for i in range(5, 11))
+    resumed = BlockGenerator(options)
+    assert_same(resumed(48)[0], BlockGenerator(options)(48)[0])
+    assert sorted(t.mesh.name for t in resumed._lanes[0]._stock.things) == sorted(names[3])
+
+
+def test_larger_images_come_in_smaller_blocks():
+    layout = LAYOUTS["cpu"]
+    assert [layout.block(DataOptions("coarse", size, 0)) for size in (48, 128, 224, 2048)] == [8, 8, 3, 1]
+
+
+def test_a_gpus_stream_draws_in_this_process_from_objects_that_workers_make(few, monkeypatch):
+    """One lane; the objects come in the order of their numbers, the same as without workers."""
+    monkeypatch.setitem(LAYOUTS, "cuda", replace(FEW, lanes=1))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    class OnCpu(BlockGenerator):
+        def __init__(self, options, keep, device, make_object):
+            super().__init__(options, keep, "cpu", make_object)
+            self.layout = LAYOUTS["cuda"]
+
+    monkeypatch.setattr(module, "BlockGenerator", OnCpu)
+    batches = {}
+    for workers in (0, 2):
+        with make_stream("coarse", SIZE, batch_size=6, workers=workers, seed=0, device="cuda", start=34) as stream:
+            batches[workers] = [next(stream) for _ in range(3)]
+            things = [t.mesh.name for t in stream._generator._lanes[0]._stock.things]
+    for a, b in zip(batches[0], batches[2], strict=True):
+        assert_same(a, b)
+    assert sorted(things) == sorted(f"procedural/0/{i}" for i in range(3, 9))
+    assert not stream._objects._processes[0].is_alive()
+
+
+@pytest.mark.parametrize(("split", "views"), [("train", 2), ("heldout", 1)])
+def test_a_photograph_in_training_is_seen_from_two_start_poses(few, split, views):
+    """Held-out pairs are all their own."""
+    (batch,) = drawn(1, "refiner", batch_size=8, split=split, start=8)
+    np.testing.assert_array_equal(batch.query_index, np.arange(8, 16) // views)
+    away = np.linalg.norm(batch.T_true[:, :3, 3], axis=1)
+    assert np.isclose(away[::2], away[1::2], rtol=1e-9).all() == (views == 2)
+
+
+def test_a_count_of_labels_can_be_asked_for(few):
+    (batch,) = drawn(1, batch_size=8, labels=4)
+    np.testing.assert_array_equal(batch.query_index, np.arange(8) // 4)
+    np.testing.assert_array_equal(batch.query[0], batch.query[3])
+    assert_same(take(batch, slice(3, 8)), drawn(1, batch_size=5, labels=4, start=3)[0])
+
+
+def test_records_belong_to_their_pairs(few):
+    (part,) = drawn(1, "refiner", batch_size=7, keep_scenes=True, start=3)
+    batch, records = part
+    assert len(records) == 7
+    for i, record in enumerate(records):
+        assert target_of(record).diameter == batch.diameter[i]
+        assert record.T_true[2, 3] > 0
+        np.testing.assert_array_equal(target_of(record).model_points, batch.model_points[i])
+
+
+def test_share_of_patches_without_a_match():
+    (batch,) = drawn(1, batch_size=160, seed=4)
+    assert 0.6 < (batch.match_index == T).mean() < 0.9
+
+
+def test_hardness_rises_along_the_ramp():
+    options = DataOptions("coarse", SIZE, 0, hardness=1.0, ramp=1000)
+    assert [options.hardness_of(i) for i in (0, 250, 1000, 9999)] == [0.0, 0.25, 1.0, 1.0]
+    assert DataOptions("coarse", SIZE, 0, hardness=0.5).hardness_of(0) == 0.5
+    hardness = module._hardness(replace(options, labels=2), 120, 3, torch.device("cpu"))
+    np.testing.assert_allclose(hardness, [0.240, 0.242, 0.244])
+    assert FEW.hardness(options, 2) == 0.0
+    assert FEW.hardness(options, 12) == options.hardness_of(10 * 8 * 3)
+
+
+def test_a_stream_becomes_harder():
+    """More patches have a match while whole objects are seen from near by."""
+    shares = {}
+    for name, options in (("easy", {"hardness": 0.0}), ("ramp", {"ramp": 10**9}), ("hard", {})):
+        (batch,) = drawn(1, batch_size=128, **options)
+        shares[name] = (batch.match_index == T).mean()
+    assert shares["easy"] < shares["hard"] - 0.04
+    assert shares["ramp"] < shares["hard"] - 0.04
 
 
 def test_a_workers_exception_comes_out_with_its_traceback(tmp_path):
@@ -125,6 +191,8 @@ def test_a_workers_exception_comes_out_with_its_traceback(tmp_path):
             next(stream)
         with pytest.raises(RuntimeError, match="data worker failed"):
             next(stream)
+    with pytest.raises(InputError, match=r"pack\.npz"):
+        drawn(1, pack=broken)
 
 
 def test_a_worker_that_is_killed_is_reported():
@@ -157,8 +225,12 @@ def test_close_ends_the_workers():
         ({"workers": -1}, "workers: wanted an integer of at least 0, got -1"),
         ({"workers": 1.5}, "workers: wanted an integer"),
         ({"seed": -1}, "seed: wanted an integer of at least 0"),
+        ({"labels": 0}, "labels: wanted an integer of at least 1, got 0"),
+        ({"ramp": -1}, "ramp: wanted an integer of at least 0"),
+        ({"hardness": 1.5}, "hardness: wanted a number from 0 to 1"),
+        ({"hardness": -0.1}, "hardness: wanted a number from 0 to 1"),
+        ({"hardness": float("nan")}, "hardness: wanted a number from 0 to 1"),
         ({"device": "tpu"}, "device: wanted 'cpu' or 'cuda', got 'tpu'"),
-        ({"data": "gpu"}, "data: wanted one of 'auto', 'cpu', 'device', got 'gpu'"),
         ({"keep_scenes": True}, "keep_scenes: wanted role='refiner'"),
         ({"pack": "nowhere.npz"}, "pack: 'nowhere.npz' does not exist; python -m export assets"),
         ({"photos": "nowhere"}, "photos: 'nowhere' is not a folder"),
@@ -170,129 +242,69 @@ def test_arguments_are_checked_before_a_worker_starts(change, message):
         make_stream(given.pop("role"), given.pop("size"), **given)
 
 
-def test_held_out_assets_are_a_tenth_and_stay_the_same():
-    names = [f"asset {i}" for i in range(5000)]
-    held = [n for n in names if textures.is_held_out(n)]
-    assert 400 < len(held) < 600
-    assert textures.is_held_out("retina.jpg")
-    assert not textures.is_held_out("coffee.png")
+def test_a_gpu_that_is_not_there_is_named():
+    if not torch.cuda.is_available():
+        with pytest.raises(BackendUnavailable, match="finds no CUDA device"):
+            make_stream("coarse", SIZE, batch_size=1, workers=0, seed=0, device="cuda")
 
 
-def test_photographs_are_split_by_name(tmp_path):
-    from PIL import Image
-
-    for i in range(60):
-        Image.new("RGB", (700, 30), (i, 0, 0)).save(tmp_path / f"{i}.png")
-    train, held = (textures.photographs(s, str(tmp_path)) for s in ("train", "heldout"))
-    reds = [{int(image[0, 0, 0]) for image in images} for images in (train, held)]
-    assert not reds[0] & reds[1]
-    assert reds[0] | reds[1] == set(range(60))
-    assert len(held) == sum(textures.is_held_out(f"{i}.png") for i in range(60)) > 0
-    assert max(train[0].shape) == 512
-
-
-def test_targets_are_turned_uniformly(things):
-    """The mean of a uniform rotation is zero; that of R_z^2 is a third."""
-    rng = np.random.default_rng(0)
-    R = np.stack([scenes.place(things[0], rng).T[:3, :3] for _ in range(4000)])
-    assert np.abs(R.mean(axis=0)).max() < 0.05
-    np.testing.assert_allclose((R**2).mean(axis=0), 1 / 3, atol=0.03)
+def test_drawing_needs_neither_trimesh_nor_scikit_image():
+    """A machine that is lent with a GPU need not have them."""
+    script = """if True:
+        import sys
+        sys.modules.update(dict.fromkeys(("trimesh", "skimage", "open3d"), None))  # importing them fails
+        from export.data.stream import make_stream
+        with make_stream("coarse", 32, batch_size=2, workers=0, seed=0) as stream:
+            print(len(next(stream).query))
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "2", done.stderr
 
 
-def test_shares_of_scenes(things):
-    """Occluders in half of the scenes, one to three objects, a target that can be seen."""
-    rng = np.random.default_rng(1)
-    drawn = [scenes.draw_scene(rng, things) for _ in range(400)]
-    hidden = np.array([1.0 - np.count_nonzero(s.probe[0].item == 0) / s.probe[0].covered for s in drawn])
-    assert 0.42 < (hidden > 0.03).mean() < 0.65
-    assert {len(s.items) for s in drawn} == {1, 2, 3}
-    assert min(scenes.visible_share(s) for s in drawn) >= scenes.LEAST_VISIBLE
-    ratio = np.array([scenes.centre_of(s.target)[2] / s.target.object.diameter for s in drawn])
-    assert (ratio > scenes.NEAREST * 0.999).all()
-    assert (ratio < scenes.FARTHEST * 1.001).all()
+def test_making_objects_needs_no_pytorch():
+    """The workers of a GPU's stream do nothing else."""
+    script = "import sys; sys.modules['torch'] = None; import export.data.supply; print('fine')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "fine", done.stderr
 
 
-def test_share_of_near_templates(things):
-    rng = np.random.default_rng(2)
-    near = 0
-    for _ in range(600):
-        item = scenes.place(things[int(rng.integers(len(things)))], rng)
-        pose, _ = pairs.template_view(rng, item, SIZE)
-        centre = item.object.mesh.centre
-        seen_from = -pose[:3, :3].T @ (pose[:3, :3] @ centre + pose[:3, 3])
-        query_from = -item.T[:3, :3].T @ scenes.centre_of(item)
-        cosine = seen_from @ query_from / np.linalg.norm(seen_from) / np.linalg.norm(query_from)
-        near += cosine > np.cos(np.radians(30))  # neighbours of the 42 are 32 degrees apart or more
-    assert abs(near / 600 - (0.7 + 0.3 * 0.07)) < 0.06
+def test_stages_are_watched(few):
+    with make_stream("refiner", SIZE, batch_size=8, workers=0, seed=0) as stream:
+        seen: list[str] = []
+        stream.watch(seen.append)
+        next(stream)
+    assert set(seen) == set(STAGES)
+    assert seen[0] == "objects"
+    assert seen[-1] == "labels"
 
 
-def test_templates_follow_the_convention_of_template_sets(things):
-    """Up to their small turn they are the templates that an estimator renders: same K, same distance, centred."""
-    from coop_edge.templates.template_set import template_camera
-
-    for k, thing in enumerate(things):
-        T, K = pairs.template_view(np.random.default_rng(k), scenes.place(thing, np.random.default_rng(k)), SIZE)
-        poses, K_set = template_camera(thing.mesh, SIZE)
-        np.testing.assert_array_equal(K, K_set)
-        np.testing.assert_allclose(project(K, se3.transform(T, thing.mesh.centre[None])), (SIZE - 1) / 2, atol=1e-6)
-        centre = T[:3, :3] @ thing.mesh.centre + T[:3, 3]
-        np.testing.assert_allclose(centre, poses[0, :3, :3] @ thing.mesh.centre + poses[0, :3, 3], atol=1e-9)
-        angle = se3.rotation_angle(poses[:, :3, :3], T[None, :3, :3]).min()
-        assert np.degrees(angle) < 20
-    assert len(VIEWPOINTS) == 42
+def test_arrays_reach_the_loss_without_a_copy(few):
+    (batch,) = drawn(1, batch_size=2)
+    given = to_tensors(batch, torch.device("cpu"))
+    for name in ("match_index", "offset", "on_target", "template_points", "K_query", "T_query", "diameter"):
+        assert given[name].data_ptr() == getattr(batch, name).ctypes.data, name
+    assert given["query"].shape == (2, 3, SIZE, SIZE)
+    se3.check_transform(batch.T_query)
 
 
-def test_start_poses_have_the_stated_noise(things):
-    rng = np.random.default_rng(3)
-    item = scenes.place(things[0], rng)
-    start = np.stack([pairs_refiner.start_pose(rng, item) for _ in range(3000)])
-    shift = start[:, :3, :3] @ item.object.mesh.centre + start[:, :3, 3] - scenes.centre_of(item)
-    d, z = item.object.diameter, scenes.centre_of(item)[2]
-    np.testing.assert_allclose(shift.std(axis=0), [0.05 * d, 0.05 * d, min(0.25 * d, 0.05 * z)], rtol=0.06)
-    angle = np.degrees(se3.rotation_angle(start[:, :3, :3], item.T[None, :3, :3]))
-    assert abs(np.sqrt((angle**2).mean()) - 15 * np.sqrt(3)) < 1.0
+@pytest.mark.parametrize("role", ["coarse", "refiner", "selector"])
+def test_a_run_trains_on_pairs_and_goes_on(few, role, tmp_path):
+    run.start(role, replace(QUICK, max_steps=2), CONFIGS[role].from_dict(NET[role]), tmp_path / "run")
+    assert (tmp_path / "run" / f"{role}.safetensors").is_file()
+    run.resume(role, tmp_path / "run", ["max_steps=1"])
 
 
-def test_share_of_patches_without_a_match():
-    batches = take(8, batch_size=25, seed=4)
-    share = np.concatenate([b.match_index == T for b in batches]).mean()
-    assert 0.6 < share < 0.9
+def test_a_step_that_is_not_finite_keeps_its_pairs(few, tmp_path):
+    def poisoned(*args, **options):
+        stream = make_stream(*args, **options)
+        for batch in stream:
+            yield replace(batch, offset=np.full_like(batch.offset, np.nan))
 
-
-def test_procedural_objects_are_small_enough_and_varied():
-    made = [objects.procedural(np.random.default_rng(i), "train") for i in range(60)]
-    faces = [len(m.mesh.faces) for m in made]
-    assert max(faces) <= objects.MAX_FACES
-    assert len(set(faces)) > 30
-    for m in made:
-        assert abs(m.mesh.diameter / m.diameter - 1) < 1e-4
-    diameters = np.log([m.diameter for m in made])
-    assert diameters.min() < np.log(0.06)
-    assert diameters.max() > np.log(0.5)
-    assert any(m.mesh.textures for m in made)
-    assert any(not m.mesh.textures for m in made)
-
-
-def test_smooth_normals_of_a_sphere_and_a_box():
-    """Interpolated normals are radial on a sphere; across the edges of a box nothing is smoothed."""
-    from dataclasses import replace
-
-    from benchmarks.meshes import grey_box, textured_sphere
-
-    ball = objects.TrainingObject(textured_sphere(3, 0.1, 8), np.zeros((1, 3)), 0.2)
-    corners = ball.mesh.vertices[ball.mesh.faces].astype(np.float64)
-    rng = np.random.default_rng(0)
-    weight = rng.dirichlet(np.ones(3), len(corners))
-    points = np.einsum("fc,fck->fk", weight, corners)
-    normals = np.einsum("fij,fj->fi", ball.normal_map[..., :3], points) + ball.normal_map[..., 3]
-    radial = points / np.linalg.norm(points, axis=1, keepdims=True)
-    cosine = (normals * radial).sum(1) / np.linalg.norm(normals, axis=1)
-    assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 1.5
-    cube = objects.TrainingObject(replace(grey_box(), name="cube"), np.zeros((1, 3)), 0.1)
-    np.testing.assert_allclose(cube.normal_map[..., :3], 0, atol=1e-4)
-    np.testing.assert_allclose(cube.normal_map[..., 3], cube.face_normals, atol=1e-6)
-
-
-def test_errors_are_coop_edge_errors():
-    with pytest.raises(InputError):
-        make_stream("coarse", 32, batch_size=1, workers=0, seed=0, split="val")
+    with pytest.raises(TrainingDivergedError):
+        run.start(
+            "coarse", replace(QUICK, max_steps=3), CONFIGS["coarse"].from_dict(NET["coarse"]), tmp_path / "run",
+            streams=poisoned,
+        )  # fmt: skip
+    (kept,) = (tmp_path / "run").glob("diverged_*.npz")
+    with np.load(kept) as arrays:
+        assert arrays["query"].dtype == np.uint8

@@ -11,7 +11,7 @@ from coop_edge.stages.outline import align
 from export.data.batch import take
 from export.data.stream import make_stream
 from export.train.evaluate_refiner import pose_error
-from export.train.poses import RerenderedPairs
+from export.train.poses import SOLVER, RerenderedPairs
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,8 @@ def drawn():
 
 
 def aligned_poses(batch, records, T, iterations=6):
-    found = align(RerenderedPairs(batch, records), T, np.arange(len(T)), OutlineConfig(), iterations)
+    maker, index = RerenderedPairs(batch, records), np.arange(len(T))
+    found = align(maker, T, index, solver=SOLVER, config=OutlineConfig(), iterations=iterations)
     return found.T_camera_object, found.aligned
 
 

@@ -12,7 +12,6 @@ from coop_edge.geometry import se3
 from coop_edge.templates.template_set import template_camera
 from coop_edge.templates.viewpoints import VIEWPOINTS
 from export.data import objects
-from export.data.scenes import Item
 from export.networks import CONFIGS, build
 from export.train.evaluate_templates import (
     FAR,
@@ -87,7 +86,9 @@ def test_an_object_seen_as_a_template_shows_it_is_no_degree_from_that_one(rankin
     aside = se3.from_rt(se3.so3_exp([0.2, -0.1, 0.7]), np.zeros(3))  # the camera turned about its own centre
     for k in (0, 17, 41):
         for turn in (np.eye(4), aside):
-            angle = view_angles(Item(thing, turn @ poses[k]))
+            pose = turn @ poses[k]
+            centre = pose[:3, :3] @ thing.mesh.centre + pose[:3, 3]
+            angle = view_angles(pose[None, :3, :3], centre[None])[0]
             assert angle[k] < 1e-4
             np.testing.assert_allclose(
                 angle, np.degrees(np.arccos(np.clip(VIEWPOINTS @ VIEWPOINTS[k], -1, 1))), atol=1e-4

@@ -81,7 +81,7 @@ def test_the_stream_is_closed_and_gets_seed_position_pack_and_hardness(tmp_path)
     assert (first["seed"], first["start"], first["workers"]) == (3 * loop.RANK_STRIDE, 0, 2)
     assert (second["seed"], second["start"]) == (3 * loop.RANK_STRIDE, 8)
     assert (second["photos"], second["pack"]) == (str(photos), None)
-    assert (second["device"], second["data"]) == ("cpu", "auto")
+    assert second["device"] == "cpu"
     assert [(o["ramp"], o["hardness"]) for o in (first, second)] == [(100, 1.0), (100, 0.25)]
 
 

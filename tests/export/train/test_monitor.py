@@ -14,7 +14,7 @@ from tests.export.small_nets import refiner_batch
 
 
 def tensors_of(batch, device):
-    """As ``device_data`` draws them; one is part of a graph, as nothing forbids."""
+    """As a GPU's stream draws them; one is part of a graph, as nothing forbids."""
     values = {f.name: torch.from_numpy(getattr(batch, f.name)).to(device) for f in fields(batch)}
     return replace(batch, **values | {"flow": values["flow"].requires_grad_()})
 

@@ -10,7 +10,7 @@ from coop_edge.config import AdvancedConfig, AdvancedRefineConfig, EstimatorConf
 from coop_edge.geometry import se3
 from coop_edge.stages import refine, turns
 from coop_edge.stages.prior import pose_prior
-from export.data.rerender import rerender, target_of
+from export.data.rerender import centres_of, rerender
 from export.data.stream import make_stream
 from export.train import evaluate_refiner as refiner
 from export.train.poses import RerenderedPairs
@@ -78,7 +78,7 @@ def test_what_is_in_sight_is_what_the_estimator_says(pairs):
 
 def test_the_prior_stops_a_walk_that_goes_on_without_it(pairs, net, monkeypatch):
     """Weak evidence that says the same at every pose: anchored, five iterations go hardly farther than one."""
-    centre = np.array([target_of(record).mesh.centre for record in pairs[1]])
+    centre = centres_of(pairs[1])
     gone = []
 
     def from_the_truth(current, T):
@@ -123,9 +123,9 @@ def test_the_outline_stage_is_told_the_covariances_of_its_poses(pairs, net, monk
         made.append(refined(*given, **parts))
         return made[-1]
 
-    def listening(maker, T, index, config, iterations, covariance):
+    def listening(maker, T, index, *, covariance, **parts):
         told.append((T, covariance))
-        return aligned(maker, T, index, config, iterations, covariance)
+        return aligned(maker, T, index, covariance=covariance, **parts)
 
     monkeypatch.setattr(turns, "refine", noting)
     monkeypatch.setattr(turns, "align", listening)
