@@ -45,7 +45,7 @@ def test_memory_does_not_grow_over_2000_calls(folder, templates):
     tracemalloc.start()  # before the first call: what is kept for later calls is counted on both sides
     try:
         with opened(folder, templates, config=quick) as estimator:
-            two_calls(50)
+            two_calls(150)
             before = tracemalloc.get_traced_memory()[0]
             two_calls(250)
             grown = tracemalloc.get_traced_memory()[0] - before
