@@ -73,18 +73,19 @@ class RefineConfig(Config):
 
 @dataclass(frozen=True)
 class OutlineConfig(Config):
-    """Alignment of refined poses with the object's outline (``stages.outline``)."""
+    """Alignment of refined poses with the object's outline. Look here when poses are off in depth, or to save time."""
 
     iterations: int = 6
-    """Steps per hypothesis; 0 leaves poses as the networks refined them."""
+    """Renders per hypothesis and alignment, each followed by a solver step. More take longer; 0 leaves poses
+    as the networks refined them."""
     track_iterations: int = 3
-    """The same while tracking."""
+    """Renders per object while tracking; 0 as above."""
     rounds: int = 2
-    """Refinement and alignment take turns so often, sharing the refiner's iterations; every turn costs the time of an
-    alignment. 1 aligns once, at the end, as tracking always does."""
+    """Turns that refinement and alignment take, sharing the refiner's iterations. Each more costs the time of an
+    alignment; 1 aligns once, at the end, as tracking always does."""
     min_share: float = 0.4
     """Least share of the outline along which the object must stand out from the background, for the aligned pose to be
-    taken; above 1 none ever is."""
+    taken. Larger takes fewer of them; above 1 none ever is."""
 
     def __post_init__(self) -> None:
         self._int("iterations", 0, 100)
@@ -93,7 +94,7 @@ class OutlineConfig(Config):
         self._number("min_share", 0.0, 2.0)
 
     def turns(self, iterations: int) -> list[int]:
-        """The refiner's iterations in each turn, the first ones the longer; one turn where there is no alignment."""
+        """Share the refiner's iterations among the turns, the first ones the longer; one turn without alignment."""
         rounds = max(1, min(self.rounds if self.iterations else 1, iterations))
         return [(iterations + rounds - 1 - turn) // rounds for turn in range(rounds)]
 
@@ -217,9 +218,10 @@ class LmConfig(Config):
     """
 
     iterations: int = 10
-    """Upper bound on the steps tried per problem."""
+    """Upper bound on the steps tried per problem; more take longer."""
     damping: float = 1e-3
-    """Initial damping, relative to the diagonal of the normal equations (Marquardt's scaling)."""
+    """Initial damping, relative to the diagonal of the normal equations (Marquardt's scaling); larger starts with
+    shorter steps."""
     damping_up: float = 10.0
     """Factor on the damping after a rejected step."""
     damping_down: float = 10.0
@@ -231,7 +233,7 @@ class LmConfig(Config):
     loss: Literal["none", "huber", "cauchy"] = "none"
     """Robust loss on the weighted residual."""
     loss_scale_px: float = 2.0
-    """Scale of the robust loss, weighted pixels; without effect for "none"."""
+    """Scale of the robust loss, weighted pixels; smaller discounts more residuals; without effect for "none"."""
 
     def __post_init__(self) -> None:
         self._int("iterations", 0, 1000)
