@@ -26,8 +26,8 @@ from coop_edge.render.raster_kernels import (
     Buffer,
     Image,
     Light,
+    Scene,
     Surfaces,
-    Views,
     queue_capacity,
     rasterize,
     shade,
@@ -79,11 +79,11 @@ class CudaRenderer(Renderer):
         self.max_scratch_bytes = int(max_scratch_bytes)
         self._object_points = bool(object_points)
         self._points: Array = None
-        scene = _Scene.of(self.meshes)
+        joint = _JointMeshes.of(self.meshes)
         upload = self.xp.asarray
-        self._vertices, self._faces = upload(scene.vertices), upload(scene.faces)
-        self._surfaces = Surfaces(*map(upload, (scene.corner_colors, scene.corner_uv, scene.texels, scene.textures)))
-        self._first_face, self._n_faces = scene.first_face, scene.n_faces
+        self._vertices, self._faces = upload(joint.vertices), upload(joint.faces)
+        self._surfaces = Surfaces(*map(upload, (joint.corner_colors, joint.corner_uv, joint.texels, joint.textures)))
+        self._first_face, self._n_faces = joint.first_face, joint.n_faces
         self._scratch: dict[str, Array] = {}
 
     def render(
@@ -114,17 +114,17 @@ class CudaRenderer(Renderer):
         light = Light(np.float32(self.shading.ambient), np.float32(self.shading.diffuse))
         for first, last, row, rows in self._parts(n, height, width):
             ranges, blocks = self._ranges(mesh_index[first:last])
-            scene = Views(self._vertices, self._faces, views[first:last], xp.asarray(ranges), np.int32(last - first))
+            scene = Scene(self._vertices, self._faces, views[first:last], xp.asarray(ranges), np.int32(last - first))
             band = Band(np.int32(width * s), np.int32(height * s), np.int32(row * s), np.int32(rows * s))
             buffer = self._buffer_for((last - first) * width * rows * s * s)
             rasterize(self.device, scene, band, buffer, blocks)
             outputs = rgb, depth, triangle_id, self._points
             image = Image(np.int32(s), np.int32(first), np.int32(height), *outputs)
-            shade(self.device, scene, band, buffer, self._surfaces, light, image)
+            shade(self.device, scene, band, buffer.zbuffer, self._surfaces, light, image)
         return rgb, depth, triangle_id
 
     def _buffer_for(self, samples: int) -> Buffer:
-        """An empty z-buffer of so many samples, and its queue."""
+        """Return an empty z-buffer of so many samples, and its queue, in scratch memory."""
         capacity = queue_capacity(samples)
         buffer = Buffer(
             self._buffer("zbuffer", samples, np.uint64),
@@ -176,7 +176,7 @@ def _view_floats(T: np.ndarray, K: np.ndarray, samples: int, centres: np.ndarray
 
 
 @dataclass(frozen=True)
-class _Scene:
+class _JointMeshes:
     """All meshes in joint buffers, in the layout that the kernels read."""
 
     vertices: np.ndarray  # float32 [V,4], the last is 0
@@ -189,7 +189,7 @@ class _Scene:
     n_faces: np.ndarray  # int64 [meshes]
 
     @classmethod
-    def of(cls, meshes: Sequence[Mesh]) -> _Scene:
+    def of(cls, meshes: Sequence[Mesh]) -> _JointMeshes:
         packed = [mesh.packed_textures() for mesh in meshes]
         n_faces = np.array([len(mesh.faces) for mesh in meshes])
         first_vertex = _starts([len(mesh.vertices) for mesh in meshes])
