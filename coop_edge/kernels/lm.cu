@@ -35,22 +35,42 @@ struct LmOutputs {
     int* stop;
 };
 
-extern "C" __global__ void __launch_bounds__(LM_THREADS) lm_read_f32(LmInput<float> in, LmWork work, double damping) {
-    __shared__ float scratch[LM_THREADS];
-    __shared__ double total[32];
-    __shared__ int is_last;
+template <typename In>
+struct LmReadShared {
+    In scratch[LM_THREADS];
+    double total[32];
+    int is_last;
+};
+
+// First pass: sums over the block's share of a problem's targets, then, in the block that arrives last, the set-up.
+template <typename In>
+__device__ inline void lm_read_block(const LmInput<In>& in, const LmWork& work, double damping,
+                                     LmReadShared<In>* shared) {
     const int problem = blockIdx.x / work.blocks, block = blockIdx.x % work.blocks;
-    lm_read(in, problem, block, work.blocks, damping, work.partials + 32ll * problem * work.blocks,
-            work.states + problem, work.arrived + problem, scratch, total, &is_last);
+    const LmTargets<In> points = targets_of(in.points, problem), lines = targets_of(in.lines, problem);
+    const double *K = in.K + problem * in.K_stride, *T = in.T_init + 16 * problem;
+    In sums[INPUT_SUMS];
+#pragma unroll
+    for (int i = 0; i < INPUT_SUMS; ++i) sums[i] = In(0);
+    const int first = block * blockDim.x + threadIdx.x, stride = work.blocks * blockDim.x;
+    for (int i = first; i < points.count; i += stride) accumulate_input(points, i, T, sums, sums + SUM_BAD);
+    for (int i = first; i < lines.count; i += stride) accumulate_input(lines, i, T, sums + SUM_GROUP, sums + SUM_BAD);
+    block_sums<INPUT_SUMS>(sums, shared->scratch, shared->total);
+    double* partials = work.partials + 32ll * problem * work.blocks;
+    const bool last = last_block_sums<INPUT_SUMS>(shared->total, partials, block, work.blocks, work.arrived + problem,
+                                                  &shared->is_last);
+    if (last && threadIdx.x == 0)
+        lm_setup(K, T, prior_of(in.prior, problem), shared->total, damping, work.states + problem);
+}
+
+extern "C" __global__ void __launch_bounds__(LM_THREADS) lm_read_f32(LmInput<float> in, LmWork work, double damping) {
+    __shared__ LmReadShared<float> shared;
+    lm_read_block(in, work, damping, &shared);
 }
 
 extern "C" __global__ void __launch_bounds__(LM_THREADS) lm_read_f64(LmInput<double> in, LmWork work, double damping) {
-    __shared__ double scratch[LM_THREADS];
-    __shared__ double total[32];
-    __shared__ int is_last;
-    const int problem = blockIdx.x / work.blocks, block = blockIdx.x % work.blocks;
-    lm_read(in, problem, block, work.blocks, damping, work.partials + 32ll * problem * work.blocks,
-            work.states + problem, work.arrived + problem, scratch, total, &is_last);
+    __shared__ LmReadShared<double> shared;
+    lm_read_block(in, work, damping, &shared);
 }
 
 template <typename In>

@@ -182,24 +182,6 @@ COOP_HD void gather_point(const LmState& state, const In* X, const In* u, float*
     normalise(state.K, state.m0[0], state.m0[1], u, m_out, stride);
 }
 
-// First pass: sums over the block's share of a problem's targets, then, in the block that arrives last, the set-up.
-template <typename In>
-__device__ inline void lm_read(const LmInput<In>& in, int problem, int block, int blocks, double damping,
-                               double* partials, LmState* state, unsigned* arrived, In* scratch, double* total,
-                               int* is_last) {
-    const LmTargets<In> points = targets_of(in.points, problem), lines = targets_of(in.lines, problem);
-    const double *K = in.K + problem * in.K_stride, *T = in.T_init + 16 * problem;
-    In sums[INPUT_SUMS];
-#pragma unroll
-    for (int i = 0; i < INPUT_SUMS; ++i) sums[i] = In(0);
-    const int first = block * blockDim.x + threadIdx.x, stride = blocks * blockDim.x;
-    for (int i = first; i < points.count; i += stride) accumulate_input(points, i, T, sums, sums + SUM_BAD);
-    for (int i = first; i < lines.count; i += stride) accumulate_input(lines, i, T, sums + SUM_GROUP, sums + SUM_BAD);
-    block_sums<INPUT_SUMS>(sums, scratch, total);
-    if (last_block_sums<INPUT_SUMS>(total, partials, block, blocks, arrived, is_last) && threadIdx.x == 0)
-        lm_setup(K, T, prior_of(in.prior, problem), total, damping, state);
-}
-
 // Second pass: the block's share of one kind of targets, gathered into planes [6][count] (X, m, w), and [8][count] with
 // the normals of lines. Weight 0 marks those that take no part.
 template <typename In>

@@ -8,9 +8,14 @@ struct Box {
   int u0, v0, u1, v1;
 };
 
-struct Band {  // the rows of the frame that the z-buffer holds
-  int width, first_row, rows;
+struct Band {  // the frame, and the rows of it that the z-buffer holds, in samples
+  int width, height, first_row, rows;
 };
+
+// Samples of the z-buffer that come before those of a view.
+__device__ __forceinline__ long long samples_before(const Band& band, int view) {
+  return (long long)view * band.rows * band.width;
+}
 
 __device__ __forceinline__ bool empty(const Box& box) { return box.u0 > box.u1 || box.v0 > box.v1; }
 

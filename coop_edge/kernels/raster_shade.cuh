@@ -38,7 +38,7 @@ __device__ __forceinline__ void barycentric(const Plane& plane, float3 ray, floa
 
 // A texture that repeats; (0, 0) is the bottom left corner, texel centres lie at half-integers.
 // `where` = first texel, height, width.
-__device__ __forceinline__ Texel bilinear(float s, float t, const uchar4* __restrict__ texels, int4 where) {
+__device__ __forceinline__ Texel bilinear(float s, float t, const uchar4* texels, int4 where) {
   const float x = fmaf(s - floorf(s), (float)where.z, -0.5f);
   const float y = fmaf(1.0f - (t - floorf(t)), (float)where.y, -0.5f);
   int x0 = (int)floorf(x), y0 = (int)floorf(y);
@@ -49,7 +49,7 @@ __device__ __forceinline__ Texel bilinear(float s, float t, const uchar4* __rest
   y0 = y0 >= 0 ? y0 : where.y - 1;
   const uchar4* row0 = texels + where.x + (long long)y0 * where.z;
   const uchar4* row1 = texels + where.x + (long long)y1 * where.z;
-  const uchar4 a = row0[x0], b = row0[x1], c = row1[x0], d = row1[x1];
+  const uchar4 a = __ldg(row0 + x0), b = __ldg(row0 + x1), c = __ldg(row1 + x0), d = __ldg(row1 + x1);
   const float wa = (1.0f - fx) * (1.0f - fy), wb = fx * (1.0f - fy), wc = (1.0f - fx) * fy, wd = fx * fy;
   const Texel most = blend(wa, a, wb, b, wc, c);
   return {fmaf(wd, (float)d.x, most.r), fmaf(wd, (float)d.y, most.g), fmaf(wd, (float)d.z, most.b)};

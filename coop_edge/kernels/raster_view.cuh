@@ -25,14 +25,15 @@ __device__ __forceinline__ float3 cross(float3 a, float3 b) {
   return make_float3(a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x);
 }
 
-__device__ __forceinline__ View load_view(const float* __restrict__ views, int index) {
+__device__ __forceinline__ View load_view(const float* views, int index) {
   const float* p = views + (long long)index * kViewFloats;
   View view;
-  for (int i = 0; i < 9; ++i) view.r[i] = p[i];
-  view.t = make_float3(p[9], p[10], p[11]);
-  view.fx = p[12], view.skew = p[13], view.cx = p[14], view.fy = p[15], view.cy = p[16];
-  view.inverse_fx = p[17], view.inverse_fy = p[18];
-  view.centre = make_float3(p[19], p[20], p[21]);
+  for (int i = 0; i < 9; ++i) view.r[i] = __ldg(p + i);
+  view.t = make_float3(__ldg(p + 9), __ldg(p + 10), __ldg(p + 11));
+  view.fx = __ldg(p + 12), view.skew = __ldg(p + 13), view.cx = __ldg(p + 14);
+  view.fy = __ldg(p + 15), view.cy = __ldg(p + 16);
+  view.inverse_fx = __ldg(p + 17), view.inverse_fy = __ldg(p + 18);
+  view.centre = make_float3(__ldg(p + 19), __ldg(p + 20), __ldg(p + 21));
   return view;
 }
 

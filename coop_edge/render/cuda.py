@@ -20,13 +20,20 @@ from coop_edge.errors import InputError
 from coop_edge.kernels.device import CupyDevice, Device
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.render.base import Array, Renderer, RenderResult, Shading
+from coop_edge.render.raster_kernels import (
+    BLOCK,
+    Band,
+    Buffer,
+    Image,
+    Light,
+    Scene,
+    Surfaces,
+    queue_capacity,
+    rasterize,
+    shade,
+)
 
-_SOURCE = "raster.cu"
-_BLOCK = 128  # kBlock
-_LARGE_BLOCKS = 512  # of raster_large: 2048 warps, which go through the queue in strides
 _NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)  # kNothing
-_SAMPLES_PER_SLOT = 16  # one entry of the queue of large triangles (16 bytes) per so many samples (8 bytes each)
-_MIN_SLOTS = 4096
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,11 @@ class CudaRenderer(Renderer):
         self.max_scratch_bytes = int(max_scratch_bytes)
         self._object_points = bool(object_points)
         self._points: Array = None
-        scene = _Scene.of(self.meshes)
+        joint = _JointMeshes.of(self.meshes)
         upload = self.xp.asarray
-        self._vertices, self._faces = upload(scene.vertices), upload(scene.faces)
-        self._colors = tuple(upload(a) for a in (scene.corner_colors, scene.corner_uv, scene.texels, scene.textures))
-        self._first_face, self._n_faces = scene.first_face, scene.n_faces
+        self._vertices, self._faces = upload(joint.vertices), upload(joint.faces)
+        self._surfaces = Surfaces(*map(upload, (joint.corner_colors, joint.corner_uv, joint.texels, joint.textures)))
+        self._first_face, self._n_faces = joint.first_face, joint.n_faces
         self._scratch: dict[str, Array] = {}
 
     def render(
@@ -104,34 +111,30 @@ class CudaRenderer(Renderer):
         self._points = xp.empty((n, height, width, 3), np.float32) if self._object_points else None
         centres = np.stack([m.centre for m in self.meshes])[mesh_index].reshape(n, 3)
         views = xp.asarray(_view_floats(T_camera_centred, K, s, centres))
+        light = Light(np.float32(self.shading.ambient), np.float32(self.shading.diffuse))
         for first, last, row, rows in self._parts(n, height, width):
             ranges, blocks = self._ranges(mesh_index[first:last])
-            band = _Band(last - first, width * s, height * s, row * s, rows * s)
-            scene = (self._vertices, self._faces, views[first:last], xp.asarray(ranges))
-            zbuffer = self._rasterize(scene, blocks, band)
-            grid = (-(-(last - first) * rows * width // _BLOCK),)
-            self.device.kernel(_SOURCE, "shade")(
-                grid,
-                (_BLOCK,),
-                (*scene, *_int32(band.views, band.width, band.first_row, band.rows), zbuffer, *self._colors)
-                + (np.float32(self.shading.ambient), np.float32(self.shading.diffuse))
-                + (*_int32(s, first, height), rgb, depth, triangle_id, self._points),
-            )
+            scene = Scene(self._vertices, self._faces, views[first:last], xp.asarray(ranges), np.int32(last - first))
+            band = Band(np.int32(width * s), np.int32(height * s), np.int32(row * s), np.int32(rows * s))
+            buffer = self._buffer_for((last - first) * width * rows * s * s)
+            rasterize(self.device, scene, band, buffer, blocks)
+            outputs = rgb, depth, triangle_id, self._points
+            image = Image(np.int32(s), np.int32(first), np.int32(height), *outputs)
+            shade(self.device, scene, band, buffer.zbuffer, self._surfaces, light, image)
         return rgb, depth, triangle_id
 
-    def _rasterize(self, scene: tuple[Array, ...], blocks: int, band: _Band) -> Array:
-        """Fill the z-buffer with one part of the work; returns it, uint64 [samples]."""
-        samples = band.views * band.width * band.rows
-        zbuffer = self._buffer("zbuffer", samples, np.uint64)
-        zbuffer.fill(_NOTHING)
-        queue = self._buffer("queue", 4 * max(samples // _SAMPLES_PER_SLOT, _MIN_SLOTS), np.int32)
-        queued = self._buffer("queued", 1, np.uint64)
-        queued.fill(0)
-        numbers = _int32(band.views, band.width, band.height, band.first_row, band.rows)
-        arguments = (*scene, *numbers, zbuffer, queue, np.int32(queue.size // 4), queued)
-        self.device.kernel(_SOURCE, "raster_small")((blocks,), (_BLOCK,), arguments)
-        self.device.kernel(_SOURCE, "raster_large")((_LARGE_BLOCKS,), (_BLOCK,), arguments)
-        return zbuffer
+    def _buffer_for(self, samples: int) -> Buffer:
+        """Return an empty z-buffer of so many samples, and its queue, in scratch memory."""
+        capacity = queue_capacity(samples)
+        buffer = Buffer(
+            self._buffer("zbuffer", samples, np.uint64),
+            self._buffer("queue", 4 * capacity, np.int32),
+            np.int32(capacity),
+            self._buffer("queued", 1, np.uint64),
+        )
+        buffer.zbuffer.fill(_NOTHING)
+        buffer.queued.fill(0)
+        return buffer
 
     def _parts(self, n: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
         """(first view, last view, first row, rows) in pixels: parts whose z-buffers fit into max_scratch_bytes."""
@@ -145,7 +148,7 @@ class CudaRenderer(Renderer):
     def _ranges(self, mesh_index: np.ndarray) -> tuple[np.ndarray, int]:
         """Per view int32 [n,4] = first face, faces, first block of raster_small, 0; and the number of its blocks."""
         faces = self._n_faces[mesh_index]
-        ends = np.cumsum(-(-faces // _BLOCK))
+        ends = np.cumsum(-(-faces // BLOCK))
         if ends[-1] >= 1 << 31:
             raise InputError(f"{len(mesh_index)} views need {ends[-1]} blocks, more than a launch can have; split them")
         starts = np.concatenate([[0], ends[:-1]])
@@ -158,21 +161,6 @@ class CudaRenderer(Renderer):
             self._scratch.pop(name, None)  # first free the old, then ask for more
             self._scratch[name] = self.xp.empty(size, dtype)
         return self._scratch[name][:size]
-
-
-@dataclass(frozen=True)
-class _Band:
-    """A part of the work in samples: views, frame width and height, and the rows that the z-buffer holds."""
-
-    views: int
-    width: int
-    height: int
-    first_row: int
-    rows: int
-
-
-def _int32(*values: int) -> tuple[np.int32, ...]:
-    return tuple(np.int32(v) for v in values)
 
 
 def _view_floats(T: np.ndarray, K: np.ndarray, samples: int, centres: np.ndarray) -> np.ndarray:
@@ -188,7 +176,7 @@ def _view_floats(T: np.ndarray, K: np.ndarray, samples: int, centres: np.ndarray
 
 
 @dataclass(frozen=True)
-class _Scene:
+class _JointMeshes:
     """All meshes in joint buffers, in the layout that the kernels read."""
 
     vertices: np.ndarray  # float32 [V,4], the last is 0
@@ -201,7 +189,7 @@ class _Scene:
     n_faces: np.ndarray  # int64 [meshes]
 
     @classmethod
-    def of(cls, meshes: Sequence[Mesh]) -> _Scene:
+    def of(cls, meshes: Sequence[Mesh]) -> _JointMeshes:
         packed = [mesh.packed_textures() for mesh in meshes]
         n_faces = np.array([len(mesh.faces) for mesh in meshes])
         first_vertex = _starts([len(mesh.vertices) for mesh in meshes])

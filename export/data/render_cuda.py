@@ -7,20 +7,38 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from coop_edge.kernels.device import Device
-from coop_edge.render.cuda import _BLOCK as BLOCK
-from coop_edge.render.cuda import _LARGE_BLOCKS as LARGE_BLOCKS
-from coop_edge.render.cuda import _MIN_SLOTS as MIN_SLOTS
-from coop_edge.render.cuda import _SAMPLES_PER_SLOT as SAMPLES_PER_SLOT
-from coop_edge.render.cuda import _SOURCE as SOURCE
+from coop_edge.render.raster_kernels import (
+    BLOCK,
+    Band,
+    Buffer,
+    Image,
+    Light,
+    Scene,
+    Surfaces,
+    queue_capacity,
+    rasterize,
+    shade,
+)
 from export.data.render import Layers, Lights, StockRenderer, camera_floats
 from export.data.stock import ObjectStock
+
+_AMBIENT = Light(np.float32(1), np.float32(0))
+_DIFFUSE = Light(np.float32(0), np.float32(1))
+
+
+class _Drawn(NamedTuple):
+    """Views in a z-buffer, ready to be shaded."""
+
+    scene: Scene
+    band: Band
+    zbuffer: Any  # uint64 [views * rows * width]
 
 
 class KernelRenderer(StockRenderer):
@@ -36,26 +54,22 @@ class KernelRenderer(StockRenderer):
 
     def unlit(self, slots: Tensor, T: Tensor, K: Tensor, size: int) -> Layers:
         with self._stream():
-            scene, zbuffer = self._rasterize(slots, slots < 0, T, K, size, 1)
-            rgb, depth, triangle = self._shade(scene, zbuffer, len(slots), size, 1, 1.0, 0.0)
-        return Layers(rgb, depth, triangle)
+            drawn = self._rasterize(slots, slots < 0, T, K, size, 1)
+            return Layers(*self._shade(drawn, size, 1, _AMBIENT))
 
     def lit(self, slots: Tensor, T: Tensor, K: Tensor, size: int, lights: Lights, samples: int = 1) -> Layers:
         white = torch.where(lights.plain, slots + self._stock.capacity, slots)
         with self._stream():
-            scene, zbuffer = self._rasterize(white, slots < 0, T, K, size, samples)
-            flat, depth, triangle = self._shade(scene, zbuffer, len(slots), size, samples, 1.0, 0.0)
-            facing, _, _ = self._shade(scene, zbuffer, len(slots), size, samples, 0.0, 1.0)
+            drawn = self._rasterize(white, slots < 0, T, K, size, samples)
+            flat, depth, triangle = self._shade(drawn, size, samples, _AMBIENT)
+            facing, _, _ = self._shade(drawn, size, samples, _DIFFUSE)
         ambient, diffuse = (share.float()[:, None, None, None] for share in (lights.ambient, lights.diffuse))
         rgb = (ambient * flat + diffuse * facing + 0.5).clamp(0, 255).to(torch.uint8)
         return Layers(rgb, depth, triangle)
 
-    def _rasterize(
-        self, slots: Tensor, empty: Tensor, T: Tensor, K: Tensor, size: int, samples: int
-    ) -> tuple[tuple[Any, ...], Tensor]:
-        """The kernels' scene, and the z-buffer int64 [V * (size * samples)^2] filled with the views."""
+    def _rasterize(self, slots: Tensor, empty: Tensor, T: Tensor, K: Tensor, size: int, samples: int) -> _Drawn:
+        """Draw the views into a new z-buffer."""
         stock, count, side = self._stock, len(slots), size * samples
-        total = count * side * side
         which = (slots % stock.capacity).clamp(min=0)
         faces = torch.where(empty, 0, stock.face_count[which])
         starts = torch.cumsum((faces + BLOCK - 1) // BLOCK, dim=0)
@@ -63,46 +77,36 @@ class KernelRenderer(StockRenderer):
         ranges = torch.stack([first, faces, starts.roll(1), torch.zeros_like(faces)], dim=1).int()
         ranges[:1, 2].fill_(0)
         views = _view_floats(T, K, samples, stock.centre[which])
-        scene = tuple(self._array(t) for t in (stock.vertices, stock.surfaces.faces, views, ranges))
-        zbuffer = torch.full((total,), -1, dtype=torch.int64, device=slots.device)  # all bits set: nothing
-        capacity = max(total // SAMPLES_PER_SLOT, MIN_SLOTS)
-        queue = torch.empty(4 * capacity, dtype=torch.int32, device=slots.device)
-        queued = torch.zeros(1, dtype=torch.int64, device=slots.device)
-        keys = (self._array(zbuffer).view(np.uint64), self._array(queue), np.int32(capacity))
-        numbers = tuple(np.int32(v) for v in (count, side, side, 0, side))
-        arguments = (*scene, *numbers, *keys, self._array(queued).view(np.uint64))
+        vertices, joint_faces = self._array(stock.vertices), self._array(stock.surfaces.faces)
+        scene = Scene(vertices, joint_faces, self._array(views), self._array(ranges), np.int32(count))
+        band = Band(np.int32(side), np.int32(side), np.int32(0), np.int32(side))
+        buffer = self._buffer_for(count * side * side)
         # How many blocks have work is known on the device alone: those beyond find no triangle and return.
-        blocks = max(count * -(-stock.limits.faces // BLOCK), 1)
         if count:
-            self._device.kernel(SOURCE, "raster_small")((blocks,), (BLOCK,), arguments)
-            self._device.kernel(SOURCE, "raster_large")((LARGE_BLOCKS,), (BLOCK,), arguments)
-        return scene, zbuffer
+            rasterize(self._device, scene, band, buffer, max(count * -(-stock.limits.faces // BLOCK), 1))
+        return _Drawn(scene, band, buffer.zbuffer)
 
-    def _shade(
-        self,
-        scene: tuple[Any, ...],
-        zbuffer: Tensor,
-        count: int,
-        size: int,
-        samples: int,
-        ambient: float,
-        diffuse: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        device = zbuffer.device
-        rgb = torch.empty((count, size, size, 3), dtype=torch.uint8, device=device)
-        depth = torch.empty((count, size, size), device=device)
-        triangle = torch.empty((count, size, size), dtype=torch.int32, device=device)
-        side = size * samples
-        own = self._stock.surfaces
-        surface = tuple(self._array(t) for t in (own.colors, own.uv, own.texels, own.textures))
-        if count:
-            self._device.kernel(SOURCE, "shade")(
-                (-(-count * size * size // BLOCK),),
-                (BLOCK,),
-                (*scene, *(np.int32(v) for v in (count, side, 0, side)), self._array(zbuffer).view(np.uint64), *surface)
-                + (np.float32(ambient), np.float32(diffuse), np.int32(samples), np.int32(0), np.int32(size))
-                + (self._array(rgb), self._array(depth), self._array(triangle), None),
-            )
+    def _buffer_for(self, samples: int) -> Buffer:
+        """Return an empty z-buffer of so many samples, and its queue."""
+        device, capacity = self._stock.vertices.device, queue_capacity(samples)
+        zbuffer = torch.full((samples,), -1, dtype=torch.int64, device=device)  # all bits set: nothing
+        queue = torch.empty(4 * capacity, dtype=torch.int32, device=device)
+        queued = torch.zeros(1, dtype=torch.int64, device=device)
+        keys, count = (self._array(t).view(np.uint64) for t in (zbuffer, queued))
+        return Buffer(keys, self._array(queue), np.int32(capacity), count)
+
+    def _shade(self, drawn: _Drawn, size: int, samples: int, light: Light) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the images uint8 [V,size,size,3], and depths float32 and triangles int32 [V,size,size]."""
+        shape, own = (int(drawn.scene.n_views), size, size), self._stock.surfaces
+        device = self._stock.vertices.device
+        rgb = torch.empty((*shape, 3), dtype=torch.uint8, device=device)
+        depth = torch.empty(shape, device=device)
+        triangle = torch.empty(shape, dtype=torch.int32, device=device)
+        surfaces = Surfaces(*(self._array(t) for t in (own.colors, own.uv, own.texels, own.textures)))
+        outputs = self._array(rgb), self._array(depth), self._array(triangle)
+        image = Image(np.int32(samples), np.int32(0), np.int32(size), *outputs, None)
+        if shape[0]:
+            shade(self._device, drawn.scene, drawn.band, drawn.zbuffer, surfaces, light, image)
         return rgb, depth, triangle
 
     def _array(self, tensor: Tensor) -> Any:

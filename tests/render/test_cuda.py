@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.meshes import colored_torus, grey_box, look_at_views, textured_sphere
 from coop_edge.errors import InputError
-from coop_edge.render import CpuRenderer, RenderResult, Shading, cuda
+from coop_edge.render import CpuRenderer, RenderResult, Shading, raster_kernels
 from coop_edge.render.base import object_points
 from coop_edge.render.cuda import CudaRenderer, CudaRenderResult
 from tests.cuda_host.host_device import HostDevice
@@ -148,8 +148,8 @@ def test_large_triangles_are_queued_and_a_full_queue_loses_nothing(device, monke
     expected = on_host(device, renderer.render(T, intrinsics(120), 120, mesh_index=index))
     queued = int(device.to_numpy(renderer._scratch["queued"])[0])
     assert slots < queued <= renderer._scratch["queue"].size // 4
-    monkeypatch.setattr(cuda, "_SAMPLES_PER_SLOT", 1 << 30)
-    monkeypatch.setattr(cuda, "_MIN_SLOTS", slots)
+    monkeypatch.setattr(raster_kernels, "_SAMPLES_PER_SLOT", 1 << 30)
+    monkeypatch.setattr(raster_kernels, "_MIN_SLOTS", slots)
     renderer = CudaRenderer(meshes, device=device)
     assert_same(on_host(device, renderer.render(T, intrinsics(120), 120, mesh_index=index)), expected)
     assert renderer._scratch["queue"].size // 4 == slots

@@ -164,7 +164,8 @@ def test_launches_go_to_pytorchs_stream(made, monkeypatch):
         ExternalStream=lambda handle: within(f"stream {handle}"),
         Stream=SimpleNamespace(null=within("default stream")),
     )
-    fake = SimpleNamespace(xp=SimpleNamespace(cuda=cuda, asarray=lambda t: t.numpy()), kernel=HostDevice().kernel)
+    host, xp = HostDevice(), SimpleNamespace(cuda=cuda, asarray=lambda t: t.numpy())
+    fake = SimpleNamespace(xp=xp, kernel=host.kernel, pack=host.pack)
     stock = stock_of(made[:1])
     kernels = KernelRenderer(stock, fake)
     given = cameras(stock, [0])
