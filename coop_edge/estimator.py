@@ -27,6 +27,7 @@ from coop_edge.registry import ObjectRegistry, TemplateSource
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.stages.select import LOST
 from coop_edge.templates.viewpoints import VIEWPOINTS
+from coop_edge.stages.features import FeatureExtractor
 from coop_edge.types import Camera, Detection, PoseEstimate
 
 log = logging.getLogger("coop_edge")
@@ -61,7 +62,10 @@ class Estimator:
             runners = {
                 role: stack.enter_context(backend.runner(bundle, role, threads=threads)) for role in bundle.networks
             }
-            self._pipeline = Pipeline(bundle, config, self._ops, solver, runners)
+            batch = config.advanced.refine.micro_batch
+            runner = runners.get("features")
+            features = None if runner is None else FeatureExtractor(self._ops, runner, batch)
+            self._pipeline = Pipeline(bundle, config, self._ops, solver, runners, features)
             self._registry = ObjectRegistry(
                 bundle,
                 backend,
@@ -69,6 +73,7 @@ class Estimator:
                 runners["coarse_encoder"],
                 micro_batch=config.advanced.coarse.micro_batch,
                 threads=threads,
+                features=features,
             )
             stack.callback(self._registry.clear)
             self._parts = stack.pop_all()

@@ -20,9 +20,13 @@ from coop_edge.runtime.bundle import Bundle
 from coop_edge.stages.clock import StageClock
 from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
 from coop_edge.stages.crop import crop_detections
+from coop_edge.stages.features import FeatureExtractor
+from coop_edge.stages.judge import FeatureJudge
+from coop_edge.stages.match_views import match_views
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import ImagePairMaker, PairMaker
-from coop_edge.stages.select import NetworkRescorer, Selection, select
+from coop_edge.stages.retrieve import retrieve
+from coop_edge.stages.select import FitJudge, Judge, Selection, select
 from coop_edge.stages.turns import Turns, tracking, turns
 from coop_edge.types import Camera, Detection, PoseEstimate, StageTimes
 
@@ -54,6 +58,7 @@ class Pipeline:
     ops: Operations
     solver: PnpSolver
     runners: Mapping[str, Runner]
+    features: FeatureExtractor | None = None  # of the bundle's ``features``
 
     def estimate(self, frame: Frame, detections: Sequence[Detection], index: Indices) -> list[PoseEstimate]:
         """Estimate the poses of N detections, of the objects at ``index`` [N], as one batch."""
@@ -79,7 +84,7 @@ class Pipeline:
                 self.config,
                 evidence=coarse.evidence,
                 reasons=[coarse.reason(i) for i in range(len(coarse))],
-                rescore=self._rescorer(maker),
+                judge=self._judge(maker),
             )
         return chosen.estimates([detection.object for detection in detections], clock.times())
 
@@ -109,18 +114,19 @@ class Pipeline:
         with clock("crop"):
             margin, ops = self.config.coarse.margin, self.ops
             crops = crop_detections(frame.image, frame.camera, detections, size, ops=ops, margin=margin, patch=patch)
+        networks: dict[str, Any] = {"encoder": self.runners["coarse_encoder"], "decoder": self.runners["coarse_decoder"]}
+        options = {"ops": self.ops, "solver": self.solver, "config": self.config, "patch": patch}
         with clock("coarse"):
-            return estimate_coarse(
-                crops,
-                frame.models,
-                index,
-                ops=self.ops,
-                encoder=self.runners["coarse_encoder"],
-                decoder=self.runners["coarse_decoder"],
-                solver=self.solver,
-                config=self.config,
-                patch=patch,
-            )
+            if self.features is None:
+                return estimate_coarse(crops, frame.models, index, **networks, **options)
+            schedule = self.config.schedule
+            seen = (frame.image, crops, frame.models, index)
+            found = retrieve(*seen, features=self.features, count=schedule.hypotheses)
+            hypotheses = found.hypotheses(crops.camera, index)
+            if not schedule.matched:
+                return hypotheses
+            matched = match_views(*seen, found, **networks, **options, count=schedule.matched)
+            return CoarseHypotheses.joined(hypotheses, matched)
 
     def _refine(
         self, frame: Frame, T: Floats, index: Indices, config: EstimatorConfig, clock: StageClock, **competition: Any
@@ -135,6 +141,7 @@ class Pipeline:
             solver=self.solver,
             config=config,
             radius_px=self.bundle.radius_px,
+            judge=self._judge(maker),
             clock=clock,
             **competition,
         )
@@ -152,13 +159,13 @@ class Pipeline:
                 index,
                 self.config,
                 T_previous=T,
-                rescore=self._rescorer(maker),
+                judge=self._judge(maker),
             )
 
-    def _rescorer(self, maker: PairMaker) -> NetworkRescorer | None:
-        if "selector" not in self.runners:
-            return None
-        return NetworkRescorer(maker, self.runners["selector"], self.config.advanced.refine.micro_batch)
+    def _judge(self, maker: PairMaker) -> Judge:
+        if self.features is None:
+            return FitJudge(self.config.advanced.select)
+        return FeatureJudge(maker, self.features, self.bundle.score_map)
 
 
 def stand_in(bundle: Bundle, renderer: Callable[[Mesh], Renderer], ops: Operations) -> tuple[Frame, Floats]:

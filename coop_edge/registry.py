@@ -22,7 +22,9 @@ from coop_edge.ops.base import Operations
 from coop_edge.render.base import Renderer
 from coop_edge.runtime.base import Runner
 from coop_edge.runtime.bundle import Bundle
+from coop_edge.stages.features import FeatureExtractor
 from coop_edge.stages.objects import ObjectModel
+from coop_edge.stages.views import Views
 from coop_edge.templates.template_set import TemplateSet
 
 TemplateSource = TemplateSet | str | os.PathLike[str]
@@ -32,14 +34,22 @@ class ObjectRegistry:
     """Holds objects in the order in which they were added; in the stages an object is its place in that order.
 
     backend, ops: of one device. encoder: open runner of the bundle's ``coarse_encoder``, which describes templates in
-    runs of ``micro_batch``. threads: of the renderer on the CPU.
+    runs of ``micro_batch``. threads: of the renderer on the CPU. features: describes views; None = the bundle has none.
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, ops: Operations, encoder: Runner, *, micro_batch: int, threads: int
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        ops: Operations,
+        encoder: Runner,
+        *,
+        micro_batch: int,
+        threads: int,
+        features: FeatureExtractor | None = None,
     ) -> None:
         self._bundle, self._backend, self._ops, self._encoder = bundle, backend, ops, encoder
-        self._micro_batch, self._threads = micro_batch, threads
+        self._micro_batch, self._threads, self._features = micro_batch, threads, features
         self._meshes: dict[str, Mesh] = {}
         self._models: dict[str, ObjectModel] = {}
         self._renderer: Renderer | None = None
@@ -76,7 +86,15 @@ class ObjectRegistry:
         loaded = load_mesh(name, mesh, unit)
         views = self._render(loaded, symmetries) if templates is None else load_templates(name, templates)
         check_templates(name, views, self._bundle)
-        model = ObjectModel.describe(name, loaded, views, self._encoder, self._ops, micro_batch=self._micro_batch)
+        model = ObjectModel.describe(
+            name,
+            loaded,
+            views,
+            self._encoder,
+            self._ops,
+            micro_batch=self._micro_batch,
+            views=self._describe(loaded, views),
+        )
         self._ops.wait()  # images may come on another stream than the current one
         self._meshes[name], self._models[name], self._renderer = loaded, model, None
 
@@ -102,6 +120,13 @@ class ObjectRegistry:
                 known = ", ".join(map(repr, places)) or "none; add_object registers one"
                 raise InputError(f"unknown object {name!r}; {hint}registered: {known}")
         return np.array([places[name] for name in names], np.int64)
+
+    def _describe(self, mesh: Mesh, templates: TemplateSet) -> Views | None:
+        if self._features is None:
+            return None
+        renderer = functools.partial(self._backend.renderer, threads=self._threads)
+        size = self._bundle.input_size
+        return Views.describe(mesh, templates.T_camera_object, size, renderer=renderer, features=self._features)
 
     def _render(self, mesh: Mesh, symmetries: Symmetries | None) -> TemplateSet:
         settings = self._bundle.template

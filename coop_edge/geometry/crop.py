@@ -42,6 +42,23 @@ class CropCamera:
         """Return the cameras at ``rows``."""
         return CropCamera(self.K[rows], self.R_crop_camera[rows], self.H[rows], self.size)
 
+    def zoomed(self, factor: ArrayLike) -> CropCamera:
+        """Return cameras that look the same way and show everything ``factor`` (a number or [N]) times as large."""
+        zoom = np.zeros((len(self), 3, 3))
+        zoom[:, 0, 0] = zoom[:, 1, 1] = factor
+        zoom[:, :2, 2] = ((1.0 - zoom[:, 0, 0]) * (self.size - 1) / 2.0)[:, None]
+        zoom[:, 2, 2] = 1.0
+        return CropCamera(zoom @ self.K, self.R_crop_camera, zoom @ self.H, self.size)
+
+    def rolled(self, angle: ArrayLike) -> CropCamera:
+        """Return cameras turned about their optical axes by ``angle`` [N], radians: what they show turns the other way,
+        clockwise in the image if the angle is negative."""
+        turn = np.zeros((len(self), 3))
+        turn[:, 2] = -np.asarray(angle, np.float64)
+        R = se3.so3_exp(turn) @ self.R_crop_camera
+        H = self.K @ R @ np.swapaxes(self.R_crop_camera, 1, 2) @ np.linalg.inv(self.K) @ self.H
+        return CropCamera(self.K, R, H, self.size)
+
     def to_crop(self, T_camera_object: ArrayLike) -> Array:
         """Turn poses in the real camera [N,4,4] into poses in the virtual cameras [N,4,4]."""
         return se3.compose(se3.from_rt(self.R_crop_camera, np.zeros(3)), T_camera_object)

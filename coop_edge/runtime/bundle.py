@@ -29,6 +29,7 @@ from coop_edge.runtime.network import (
     sha256_of,
     specs,
 )
+from coop_edge.runtime.score_map import ScoreMap
 
 __all__ = [
     "MANIFEST",
@@ -58,7 +59,8 @@ class Bundle:
     """A bundle as its manifest describes it. Make it with ``Bundle.load``; what does not fit raises BundleError.
 
     radius_px: R of the refiner's flow probability, pixels of the S x S crop. training: data, samples, commit of every
-    network. verification: the report of the export, empty if there is none.
+    network. verification: the report of the export, empty if there is none. score_map: of the score, None if the
+    bundle has none.
     """
 
     folder: Path
@@ -72,6 +74,7 @@ class Bundle:
     template: TemplateSettings
     networks: Mapping[str, Network]
     verification: Mapping[str, Any] = field(default_factory=dict)
+    score_map: ScoreMap | None = None
 
     def __post_init__(self) -> None:
         self._check_header()

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from coop_edge.errors import BundleError
 from coop_edge.runtime.base import TensorSpec
 from coop_edge.runtime.network import MANIFEST, REMEDY, Network, TemplateSettings
+from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
 
 SCHEMA = 1
 """Of the manifest: raised when a reader of the old one would misread the new one."""
@@ -50,6 +51,8 @@ def manifest_text(path: Path, fields: Mapping[str, Any]) -> str:
     }
     template = dataclasses.asdict(fields["template"])
     content = {"schema": SCHEMA, **plain, **sizes, "template": template, "networks": networks}
+    if fields["score_map"] is not None:
+        content["score"] = fields["score_map"].to_dict()
     content["verification"] = fields["verification"]
     try:
         return json.dumps(content, indent=2, allow_nan=False, default=_plain) + "\n"
@@ -82,7 +85,7 @@ class _Reader:
         schema = top.get("schema")
         if schema != SCHEMA or isinstance(schema, bool):  # before all else: another schema has other keys
             self.fail("schema", f"{SCHEMA}, the one this version of coop_edge reads", repr(schema))
-        self.keys("", top, _TOP, {"verification"})
+        self.keys("", top, _TOP, {"verification", "score"})
         template = self.mapping(top, "", "template")
         self.keys("template", template, _TEMPLATE)
         networks = self.mapping(top, "", "networks")
@@ -98,7 +101,19 @@ class _Reader:
             ),
             "networks": {role: self.network(networks, role) for role in networks},
             "verification": self.mapping(top, "", "verification") if "verification" in top else {},
+            "score_map": self.score_map(top) if "score" in top else None,
         }
+
+    def score_map(self, top: Mapping[str, Any]) -> ScoreMap:
+        entry = self.mapping(top, "", "score")
+        self.keys("score", entry, {"intercept", "weights"})
+        weights = self.mapping(entry, "score", "weights")
+        self.keys("score.weights", weights, set(EVIDENCE))
+        each = {name: self.take(weights, "score.weights", name, float) for name in EVIDENCE}
+        try:
+            return ScoreMap(self.take(entry, "score", "intercept", float), each)
+        except BundleError as error:
+            self.fail("", "a map from evidence to a probability", error)
 
     def parse(self) -> Any:
         try:

@@ -70,6 +70,12 @@ class CoarseHypotheses:
         """Return the hypotheses at ``rows``."""
         return CoarseHypotheses(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
+    @classmethod
+    def joined(cls, *parts: CoarseHypotheses) -> CoarseHypotheses:
+        """Join hypotheses of the same detections; each detection's keep the order of the parts."""
+        whole = cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+        return whole.take(np.argsort(whole.detection, kind="stable"))
+
     def reason(self, i: int) -> str:
         """Say in one line why hypothesis i has no pose; "" if it has one."""
         if self.solved[i]:

@@ -31,6 +31,7 @@ class Crops:
     images: Array  # float32 [N,3,S,S] RGB in [0, 1], on the device
     camera: CropCamera
     trusted: NDArray[np.bool_]  # [N,T] patches that may show the object: those that its mask touches, all without one
+    masks: tuple[NDArray[np.bool_] | None, ...]  # N, of the detections: [height,width] of the image, None = no mask
 
 
 def crop_detections(
@@ -56,11 +57,8 @@ def crop_detections(
             raise InputError(f"detections[{i}] ({detection.object!r}): {error}") from None
     boxes = np.array([d.bbox for d in detections], np.float64).reshape(-1, 4)
     virtual = crop_camera(camera.K, boxes, size, margin)
-    trusted = np.ones((len(boxes), (size // patch) ** 2), np.bool_)
-    for i, detection in enumerate(detections):
-        if detection.mask is not None:
-            trusted[i] = _patches_touched(detection.mask, virtual.H[i], size, patch)
-    return Crops(ops.warp(image, virtual.H, size), virtual, trusted)
+    masks = tuple(detection.mask for detection in detections)
+    return Crops(ops.warp(image, virtual.H, size), virtual, patches_touched(masks, virtual, patch), masks)
 
 
 def pose_crop(
@@ -96,10 +94,20 @@ def in_sight(T_camera_object: ArrayLike, centre: ArrayLike, diameter: ArrayLike)
     return np.asarray(finite & deep & near_axis)
 
 
-def _patches_touched(mask: NDArray[np.bool_], H: Floats, size: int, patch: int) -> NDArray[np.bool_]:
-    """Tell which patches [T] of a crop hold any of the mask [h,w]."""
-    m, fine = finer(H, size)  # as finely as the image is sampled: a cable is narrower than a pixel of its crop
-    inside: Any = cv2.warpPerspective(mask.view(np.uint8), fine, (m * size, m * size), flags=cv2.INTER_NEAREST)
-    blacken_behind(inside, fine)
-    side = size // patch
-    return np.asarray(inside.reshape(side, m * patch, side, m * patch).any(axis=(1, 3)).ravel())
+def patches_touched(
+    masks: Sequence[NDArray[np.bool_] | None], camera: CropCamera, patch: int
+) -> NDArray[np.bool_]:
+    """Tell which patches of N crops hold any of their masks, bool [N,T]; all of them where there is no mask.
+
+    masks: N, each [height,width] of the image. camera: of the crops. patch: pixels.
+    """
+    size, side = camera.size, camera.size // patch
+    touched = np.ones((len(masks), side * side), np.bool_)
+    for i, mask in enumerate(masks):
+        if mask is None:
+            continue
+        m, fine = finer(camera.H[i], size)  # as finely as the image is sampled: a cable is narrower than a crop's pixel
+        inside: Any = cv2.warpPerspective(mask.view(np.uint8), fine, (m * size, m * size), flags=cv2.INTER_NEAREST)
+        blacken_behind(inside, fine)
+        touched[i] = inside.reshape(side, m * patch, side, m * patch).any(axis=(1, 3)).ravel()
+    return touched

@@ -14,6 +14,7 @@ from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.ops.base import Array, Operations
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.batches import run_batched
+from coop_edge.stages.views import Views
 from coop_edge.templates.template_set import TemplateSet
 
 
@@ -31,10 +32,19 @@ class ObjectModel:
     symmetries: Symmetries
     object_points: Array  # float32 [V,S,S,3] metres, object's frame; NaN off the object
     descriptors: Array  # float32 [V,T,D]
+    views: Views | None = None  # what frozen features see of it; None without them
 
     @classmethod
     def describe(
-        cls, name: str, mesh: Mesh, templates: TemplateSet, encoder: Runner, ops: Operations, *, micro_batch: int = 42
+        cls,
+        name: str,
+        mesh: Mesh,
+        templates: TemplateSet,
+        encoder: Runner,
+        ops: Operations,
+        *,
+        micro_batch: int = 42,
+        views: Views | None = None,
     ) -> ObjectModel:
         """Encode the templates of ``mesh`` with the open ``coarse_encoder``, which runs where ``ops`` works.
 
@@ -49,7 +59,7 @@ class ObjectModel:
             )
         rgb, points = ops.upload(templates.rgb), ops.upload(templates.object_points)
         tokens = run_batched(ops, encoder, {"image": ops.as_network_image(rgb)}, micro_batch)["tokens"]
-        return cls(name, mesh.centre, mesh.diameter, templates.symmetries, points, tokens)
+        return cls(name, mesh.centre, mesh.diameter, templates.symmetries, points, tokens, views)
 
 
 def centres_and_diameters(

@@ -24,10 +24,7 @@ from numpy.typing import NDArray
 from coop_edge.config import AdvancedSelectConfig, EstimatorConfig, SelectConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import REFERENCE_SIZE
-from coop_edge.runtime.base import Runner
-from coop_edge.stages.batches import run_batched
 from coop_edge.stages.objects import ObjectModel
-from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined
 from coop_edge.types import PoseEstimate, StageTimes
 
@@ -48,29 +45,28 @@ class Fit:
     rms_px: Floats  # [M] of those, pixels of the image
 
 
-class Rescorer(Protocol):
-    """Where a selector network sits: scores [M] from the refined hypotheses and the scores [M] worked out so far."""
+class Judge(Protocol):
+    """Says how far M refined hypotheses are to be believed: scores [M] in [0, 1], 0 of what failed.
 
-    def __call__(self, refined: Refined, object_index: NDArray[np.int64], scores: Floats) -> Floats: ...
+    object_index [M]; fit: of the last iteration; evidence [M] of the coarse stage, None: there was none.
+    """
+
+    def __call__(
+        self, refined: Refined, object_index: NDArray[np.int64], fit: Fit, evidence: Floats | None
+    ) -> Floats: ...
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkRescorer:
-    """The bundle's ``selector``: its score of query and render at the final pose replaces the others'."""
+@dataclass(frozen=True)
+class FitJudge:
+    """Judges by what the refiner says of itself, and by the coarse evidence; see the module's docstring."""
 
-    maker: PairMaker
-    runner: Runner
-    micro_batch: int = 64
+    config: AdvancedSelectConfig
 
-    def __call__(self, refined: Refined, object_index: NDArray[np.int64], scores: Floats) -> Floats:
-        """[M]; failed hypotheses keep their score, NaN counts as 0."""
-        chosen = np.flatnonzero(refined.ok)
-        pairs = self.maker.make(refined.T_camera_object[chosen], object_index[chosen])
-        ops = self.maker.ops
-        outputs = run_batched(ops, self.runner, {"query": pairs.query, "render": pairs.render}, self.micro_batch)
-        out = scores.copy()
-        out[chosen] = np.clip(np.nan_to_num(ops.to_host(outputs["score"]), nan=0.0), 0.0, 1.0)
-        return out
+    def __call__(
+        self, refined: Refined, object_index: NDArray[np.int64], fit: Fit, evidence: Floats | None
+    ) -> Floats:
+        """See ``Judge``."""
+        return inlier_scores(refined, fit, evidence, self.config)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,20 +111,18 @@ def select(
     evidence: Floats | None = None,
     reasons: Sequence[str] | None = None,
     T_previous: Floats | None = None,
-    rescore: Rescorer | None = None,
+    judge: Judge | None = None,
 ) -> Selection:
     """Score M hypotheses, reject what disagrees, keep the best of each of ``count`` detections.
 
     detection, object_index [M]. config: ``select`` and ``advanced.select``. evidence [M] and reasons [M] are those of
     the coarse stage (None: there was none). T_previous [M,4,4]: the poses tracked from; failures then are ``LOST``, and
-    why. Among the poses of a symmetric object that look the same the one nearest to T_previous is returned, without it
+    why. judge: scores the hypotheses; None: ``FitJudge``. Among the poses of a symmetric object that look the same the one nearest to T_previous is returned, without it
     the one least turned against the camera. Of equal scores the earlier hypothesis wins.
     """
     index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
     found = measure_fit(refined, config.advanced.select)
-    scores = inlier_scores(refined, found, evidence, config.advanced.select)
-    if rescore is not None and len(refined):
-        scores = rescore(refined, index, scores)
+    scores = (judge or FitJudge(config.advanced.select))(refined, index, found, evidence)
     rejected = tuple(
         (reasons[i] if reasons else "") or refined.reasons[i] or _rejection(refined, found, scores, config.select, i)
         for i in range(len(refined))
@@ -142,16 +136,18 @@ def select(
     return _selection(refined, found, scores, rejected, chosen, objects, index, T_previous)
 
 
-def survivors(
-    refined: Refined, evidence: Floats | None, detection: Indices, config: AdvancedSelectConfig, kept: int
-) -> Indices:
+def survivors(scores: Floats, ok: NDArray[np.bool_], detection: Indices, kept: int) -> Indices:
     """Return the rows, ascending, of the ``kept`` best scored hypotheses of each detection.
 
-    Failed ones are kept only where there are no others; ties go to the earlier one. evidence [M] (None: there is none)
-    and detection [M] are those of the coarse stage.
+    Failed ones are kept only where there are no others; ties go to the earlier one.
+
+    Args:
+        scores: float64 [M], in [0, 1].
+        ok: bool [M], whether a hypothesis has a pose.
+        detection: integers [M].
+        kept: at most, of each detection.
     """
-    scores = inlier_scores(refined, measure_fit(refined, config), evidence, config) + refined.ok
-    order = np.lexsort((np.arange(len(scores)), -scores, detection))
+    order = np.lexsort((np.arange(len(scores)), -(scores + ok), detection))
     grouped = detection[order]
     place = np.arange(len(order)) - np.searchsorted(grouped, grouped)  # within the own detection
     return np.sort(order[place < kept])

@@ -16,7 +16,7 @@ from coop_edge.runtime.base import Runner
 from coop_edge.stages.outline import align
 from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined, refine
-from coop_edge.stages.select import survivors
+from coop_edge.stages.select import FitJudge, Judge, measure_fit, survivors
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -43,6 +43,7 @@ def turns(
     radius_px: float,
     detection: Indices | None = None,
     evidence: Floats | None = None,
+    judge: Judge | None = None,
     clock: Clock = nullcontext,
 ) -> Turns:
     """Refine M hypotheses and align them with the objects' outlines. M = 0 is legal.
@@ -62,6 +63,7 @@ def turns(
         radius_px: R of the flow probability, pixels of the crop, of the bundle.
         detection: integers [M] of those that compete; None: each hypothesis is of a detection of its own.
         evidence: float64 [M] of the coarse stage; None: there is none.
+        judge: says which hypotheses go on; None: ``FitJudge``.
         clock: measures the stages "refine", "outline" and "select".
     """
     T, index = np.asarray(T_camera_object, np.float64), np.asarray(object_index, np.int64)
@@ -80,7 +82,9 @@ def turns(
         first = refined_by(1)
         iterations -= 1
         with clock("select"):
-            rows = survivors(first, evidence, rivals, config.advanced.select, config.refine.survivors)
+            options = config.advanced.select
+            scores = (judge or FitJudge(options))(first, index, measure_fit(first, options), evidence)
+            rows = survivors(scores, first.ok, rivals, config.refine.survivors)
         T, anchor, index = first.T_camera_object[rows], anchor[rows], index[rows]
         reasons = [first.reasons[i] for i in rows]
     done = np.zeros(len(T), np.int64)

@@ -1,0 +1,44 @@
+"""ScoreMap: from the evidence for a pose to the probability that it is right. It belongs to a bundle's networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.errors import BundleError
+
+EVIDENCE = ("similarity_8", "similarity_16", "inlier_ratio", "support")
+"""Names of the evidence; see ``stages.judge``."""
+
+
+@dataclass(frozen=True)
+class ScoreMap:
+    """A logistic map: p = 1 / (1 + exp(-(intercept + sum of weight x evidence))).
+
+    It is fitted so that p is the probability that the pose is off by less than a tenth of the object's diameter (MSSD).
+    Weights are not negative: more evidence never makes a pose less probable. Raises BundleError.
+    """
+
+    intercept: float
+    weights: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if set(self.weights) != set(EVIDENCE):
+            raise BundleError(f"score: wanted weights of {', '.join(EVIDENCE)}, found {', '.join(self.weights) or 'none'}")
+        numbers = [self.intercept, *self.weights.values()]
+        if not all(math.isfinite(number) for number in numbers) or min(numbers[1:]) < 0:
+            raise BundleError(f"score: wanted finite numbers and weights of at least 0, found {numbers}")
+
+    def probability(self, evidence: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return p [M] of evidence by name, each [M]."""
+        logit = self.intercept + sum(weight * evidence[name] for name, weight in self.weights.items())
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logit)))  # no overflow
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"intercept": self.intercept, "weights": dict(self.weights)}

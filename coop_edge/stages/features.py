@@ -1,0 +1,58 @@
+"""Frozen image features (the bundle's ``features``): maps of crops, and how alike two maps are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from coop_edge.ops.base import Array, Operations
+from coop_edge.runtime.base import Runner
+from coop_edge.stages.batches import run_batched
+
+MAPS = {"s4": 4, "s8": 8, "s16": 16}
+"""Name of each map -> pixels of the crop per cell, along a side."""
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """Maps of images, by the open runner of ``features``.
+
+    ops: of the device where it runs. micro_batch: largest number of images in one run.
+    """
+
+    ops: Operations
+    runner: Runner
+    micro_batch: int
+
+    def maps(self, images: Array, *names: str) -> list[Array]:
+        """Return the maps ``names`` of N images, each float32 [N,C,h,w] with cells of length 1.
+
+        images: float32 [N,3,S,S] RGB in [0, 1] on the device.
+        """
+        outputs = run_batched(self.ops, self.runner, {"image": images}, self.micro_batch)
+        return [unit_cells(outputs[name], self.ops.xp) for name in names]
+
+
+def unit_cells(maps: Array, xp: Array = np) -> Array:
+    """Scale every cell of maps [N,C,h,w] to length 1; a cell of zeros stays one."""
+    length = xp.sqrt(xp.square(maps).sum(axis=1, keepdims=True))
+    return maps / xp.maximum(length, np.float32(1e-6))
+
+
+def coverage(depth: Array, cell: int, xp: Array = np) -> Array:
+    """Return the share of each cell that a render covers, float32 [N,S/cell,S/cell].
+
+    depth: [N,S,S] of the render, 0 = nothing. cell: its side, pixels; a divisor of S.
+    """
+    n, size = len(depth), depth.shape[-1] // cell
+    return (depth > 0).reshape(n, size, cell, size, cell).mean(axis=(2, 4), dtype=np.float32)
+
+
+def similarity(a: Array, b: Array, covered: Array, xp: Array = np) -> Array:
+    """Return the mean cosine of maps a and b over the cells that a render covers, float32 [N]; 0 where it covers none.
+
+    a, b: float32 [N,C,h,w] with cells of length 1. covered: float32 [N,h,w], the weight of each cell.
+    """
+    total = xp.maximum(covered.sum(axis=(1, 2)), np.float32(1e-6))
+    return ((a * b).sum(axis=1) * covered).sum(axis=(1, 2)) / total

@@ -1,0 +1,149 @@
+"""Stage 1 with frozen features: from detections to pose hypotheses by the views that look most like them.
+
+A detection's crop is compared with every view of its object (``stages.views``). A box is not exact: the crop is also
+compared at other scales, and its map moved by a cell in every direction, as if the box had been larger or smaller or
+beside. Each view keeps its best placement, and the best views become hypotheses: rotation from the view, position and
+distance from where and how large the object was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.geometry import se3
+from coop_edge.geometry.crop import CropCamera
+from coop_edge.ops.base import Array
+from coop_edge.pnp.base import PnpStatus
+from coop_edge.stages.coarse import CoarseHypotheses
+from coop_edge.stages.crop import Crops, patches_touched
+from coop_edge.stages.features import MAPS, FeatureExtractor
+from coop_edge.stages.objects import ObjectModel
+from coop_edge.stages.views import MAP, TURNS, Views
+
+Floats = NDArray[np.float64]
+
+SCALES = (1.0, 0.75, 1.35)
+"""Sizes of the crop about a box, over that of the box's own; the first is the box as given."""
+SHIFTS = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1))
+"""Moves (x, y) of a crop's map, cells."""
+UNLIKELY = 0.02
+"""Similarity taken off for another scale, and for a move: a box is more often right than not."""
+
+
+class Retrieved(NamedTuple):
+    """The k views that look most like each of N crops, best first; on the host."""
+
+    view: NDArray[np.int64]  # [N,k] of the object's ``Views``
+    similarity: Floats  # [N,k]
+    scale: Floats  # [N,k] size of the crop in which it was found, over that of the box's own crop
+    T_crop_object: Floats  # [N,k,4,4] in the cameras of the box's crops
+
+    def hypotheses(self, camera: CropCamera, object_index: NDArray[np.integer]) -> CoarseHypotheses:
+        """Return M = N k hypotheses. camera: of the N crops; object_index [N]: their objects."""
+        n, k = self.view.shape
+        R = np.swapaxes(camera.R_crop_camera, 1, 2)[:, None]
+        none, score = np.zeros(n * k, np.int64), self.similarity.reshape(-1)
+        return CoarseHypotheses(
+            detection=np.repeat(np.arange(n), k),
+            object_index=np.repeat(np.asarray(object_index, np.int64), k),
+            template=self.view.reshape(-1) // TURNS,
+            T_camera_object=se3.compose(se3.from_rt(R, np.zeros(3)), self.T_crop_object).reshape(-1, 4, 4),
+            status=np.full(n * k, PnpStatus.SOLVED, np.int32),
+            template_score=score,
+            n_matches=none,
+            n_inliers=none,
+            support=score,
+            evidence=np.clip(score, 0.0, 1.0),
+        )
+
+
+def retrieve(
+    image: Array,
+    crops: Crops,
+    objects: Sequence[ObjectModel],
+    object_index: NDArray[np.integer],
+    *,
+    features: FeatureExtractor,
+    count: int,
+) -> Retrieved:
+    """Find the ``count`` views that look most like each of N crops; N = 0 is legal.
+
+    A detection's are the same, whatever else is in the batch. Masks count: what lies off one is like nothing, and a
+    mask says where the object is and how large, so that no other placement is tried.
+
+    Args:
+        image: uint8 [height,width,3] on the device.
+        crops: of that image.
+        objects: all objects, with ``views``.
+        object_index: integers [N], the object of each crop.
+        features: describes crops.
+        count: views per detection, at most as many as an object has.
+    """
+    ops, xp = features.ops, features.ops.xp
+    index = np.asarray(object_index, np.int64).reshape(-1)
+    cameras = [crops.camera.zoomed(1.0 / scale) for scale in SCALES]
+    maps = []  # of each placement
+    for camera, scale in zip(cameras, SCALES, strict=True):
+        images = crops.images if scale == 1.0 else ops.warp(image, camera.H, camera.size)
+        (seen,) = features.maps(images, MAP)
+        if scale == 1.0:
+            trusted = patches_touched(crops.masks, camera, MAPS[MAP]).reshape(-1, 1, *seen.shape[2:])
+            seen = seen * xp.asarray(trusted.astype(np.float32))
+        maps += [_moved(seen, move, xp) for move in SHIFTS]
+    likeness = ops.to_host(_compare(xp.stack(maps, axis=1), objects, index, xp)).astype(np.float64)  # [N,P,V A]
+    likeness -= _handicaps(crops.masks)[:, :, None]
+    place = likeness.argmax(axis=1)
+    best = np.take_along_axis(likeness, place[:, None], axis=1)[:, 0]
+    view = np.argsort(-best, axis=1, kind="stable")[:, :count]
+    place = np.take_along_axis(place, view, axis=1)
+    return Retrieved(
+        view,
+        np.take_along_axis(best, view, axis=1),
+        np.array(SCALES)[place // len(SHIFTS)],
+        _poses([objects[i].views for i in index.tolist()], view, place, cameras),
+    )
+
+
+def _moved(maps: Array, move: tuple[int, int], xp: Array) -> Array:
+    """Return maps [N,C,h,w] as crops moved by (x, y) cells have them; 0 where there is nothing."""
+    out = xp.zeros_like(maps)
+    (to_x, from_x), (to_y, from_y) = (_overlap(step, maps.shape[-1]) for step in move)
+    out[:, :, to_y, to_x] = maps[:, :, from_y, from_x]
+    return out
+
+
+def _overlap(step: int, side: int) -> tuple[slice, slice]:
+    """Return the cells of a row that get something, and those they get it from, ``step`` further on."""
+    return slice(max(0, -step), side - max(0, step)), slice(max(0, step), side + min(0, step))
+
+
+def _compare(maps: Array, objects: Sequence[ObjectModel], index: NDArray[np.int64], xp: Array) -> Array:
+    """Return similarities [N,P,V A] of maps [N,P,C,h,w] with the views of each detection's object."""
+    if not len(index):
+        return xp.zeros((0, maps.shape[1], 1), np.float32)
+    return xp.stack([objects[i].views.similarities(maps[d], xp) for d, i in enumerate(index.tolist())])
+
+
+def _handicaps(masks: Sequence[object]) -> Floats:
+    """Return what is taken off for each placement [N,P]; a mask says how large the object is and where."""
+    scaled = np.repeat([scale != 1.0 for scale in SCALES], len(SHIFTS))
+    moved = np.tile([move != (0, 0) for move in SHIFTS], len(SCALES))
+    masked = np.array([mask is not None for mask in masks], np.bool_)[:, None]
+    return np.where(masked & (scaled | moved), np.inf, UNLIKELY * (scaled.astype(np.float64) + moved))
+
+
+def _poses(
+    views: Sequence[Views], view: NDArray[np.int64], place: NDArray[np.int64], cameras: Sequence[CropCamera]
+) -> Floats:
+    """Return T_crop_object [N,k,4,4] of views and placements [N,k]."""
+    scale, move = np.divmod(place, len(SHIFTS))
+    shift_px = float(MAPS[MAP]) * np.array(SHIFTS, np.float64)[move]
+    focal = np.stack([camera.K[:, 0, 0] for camera in cameras], axis=1)
+    poses = [
+        one.poses(view[d], np.asarray(focal[d, scale[d]]), shift_px[d]) for d, one in enumerate(views)
+    ]
+    return np.array(poses).reshape(*view.shape, 4, 4)

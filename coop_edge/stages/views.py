@@ -1,0 +1,118 @@
+"""Views of an object, described by frozen features: 42 viewpoints, each turned in the image plane in 16 steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.geometry import se3
+from coop_edge.geometry.crop import crop_camera
+from coop_edge.mesh.mesh import Mesh
+from coop_edge.ops.base import Array, Operations
+from coop_edge.stages.features import MAPS, FeatureExtractor, coverage
+
+Floats = NDArray[np.float64]
+
+TURNS = 16
+"""Steps of a full turn in the image plane."""
+MAP = "s16"
+"""The map by which views are compared: alone it finds as many right views as together with the finer ones."""
+MARGIN = 1.2
+"""Side of a view's crop over the longer side of the object's tight box: as boxes of detections are cropped."""
+_RENDERED = 84
+"""Views rendered at a time, which bounds the memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """V A views of one object as virtual cameras see them that look at its tight box; view v A + a is turn a of v."""
+
+    descriptors: Array  # float32 [V A,C,h,w] on the device: unit cells times the share of the render's surface in each
+    T_crop_object: Floats  # [V A,4,4] metres
+    focal: Floats  # [V A] pixels of the crop
+
+    @classmethod
+    def describe(
+        cls,
+        mesh: Mesh,
+        T_camera_object: Floats,
+        size: int,
+        *,
+        renderer: Callable[[Mesh], Any],
+        features: FeatureExtractor,
+    ) -> Views:
+        """Render and describe the views of ``mesh``.
+
+        Args:
+            mesh: of the object.
+            T_camera_object: float64 [V,4,4] of the templates.
+            size: S, side of the crops, pixels.
+            renderer: makes the renderer of a mesh on the device of ``features``.
+            features: describes the crops.
+        """
+        ops, xp = features.ops, features.ops.xp
+        crop = crop_camera(np.eye(3), tight_boxes(mesh, T_camera_object), size, MARGIN)
+        T_crop = crop.to_crop(turned(T_camera_object))
+        drawer, parts = renderer(mesh), []
+        for first in range(0, len(T_crop), _RENDERED):
+            some = slice(first, first + _RENDERED)
+            seen = drawer.render(T_crop[some], crop.K[some], size)
+            (maps,) = features.maps(ops.as_network_image(seen.rgb), MAP)
+            covered = coverage(seen.depth, MAPS[MAP], xp)
+            share = covered / xp.maximum(covered.sum(axis=(1, 2), keepdims=True), np.float32(1e-6))
+            parts.append(maps * share[:, None])
+        return cls(xp.concatenate(parts), T_crop, crop.K[:, 0, 0])
+
+    def similarities(self, maps: Array, xp: Any) -> Array:
+        """Compare maps [N,C,h,w] of unit cells with every view: mean cosines over the views' surfaces, float32 [N,V A]."""
+        flat = self.descriptors.reshape(len(self.descriptors), -1)
+        return maps.reshape(len(maps), flat.shape[1]) @ flat.T
+
+    def poses(self, view: NDArray[np.integer], focal: Floats, shift_px: Floats) -> Floats:
+        """Return poses T_crop_object [M,4,4] that make the object look like the views in other crops.
+
+        The rotation is the view's. The distance scales with the focal lengths, so that the object is as large; it lies
+        where it lies in the view, moved by ``shift_px``.
+
+        Args:
+            view: integers [M].
+            focal: [M] of the crops, pixels.
+            shift_px: [M,2] (x, y), pixels of the crops.
+        """
+        T = self.T_crop_object[view]
+        T[:, 2, 3] *= focal / self.focal[view]
+        T[:, :2, 3] += shift_px * (T[:, 2, 3] / focal)[:, None]
+        return T
+
+
+def turned(T_camera_object: Floats) -> Floats:
+    """Turn poses [V,4,4] about the optical axis in ``TURNS`` steps, clockwise in the image: [V A,4,4]."""
+    T = se3.compose(se3.from_rt(_turns(), np.zeros(3)), T_camera_object[:, None])
+    return np.asarray(T.reshape(-1, 4, 4))
+
+
+def tight_boxes(mesh: Mesh, T_camera_object: Floats) -> Floats:
+    """Return the boxes (x, y, width, height) [V A,4] of a mesh at the poses [V,4,4] as ``turned`` turns them.
+
+    They are those in the image of a camera with K = I; the mesh lies in front of it.
+    """
+    points = mesh.vertices[np.unique(mesh.faces)].astype(np.float64) + mesh.centre
+    low, high = np.empty((2, len(T_camera_object), TURNS, 2))
+    for i, T in enumerate(T_camera_object):
+        seen = points @ T[:3, :3].T + T[:3, 3]
+        pixels = (seen[:, :2] / seen[:, 2:]).astype(np.float32)
+        outline = cv2.convexHull(pixels).reshape(-1, 2)  # a turn in the image plane turns it
+        each = outline @ np.swapaxes(_turns()[:, :2, :2], 1, 2)
+        low[i], high[i] = each.min(axis=1), each.max(axis=1)
+    return np.concatenate([low + 0.5, high - low], axis=-1).reshape(-1, 4)  # a box from column x begins at x - 0.5
+
+
+def _turns() -> Floats:
+    """Return the rotations [TURNS,3,3] about the optical axis."""
+    angle = 2.0 * np.pi * np.arange(TURNS) / TURNS
+    return se3.so3_exp(np.stack([np.zeros(TURNS), np.zeros(TURNS), angle], axis=1))
