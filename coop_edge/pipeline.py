@@ -21,8 +21,8 @@ from coop_edge.stages.clock import StageClock
 from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel
-from coop_edge.stages.pairs import ImagePairMaker, PairMaker
-from coop_edge.stages.select import NetworkRescorer, Selection, select
+from coop_edge.stages.pairs import ImagePairMaker
+from coop_edge.stages.select import Selection, select
 from coop_edge.stages.turns import Turns, tracking, turns
 from coop_edge.types import Camera, Detection, PoseEstimate, StageTimes
 
@@ -59,7 +59,7 @@ class Pipeline:
         """Estimate the poses of N detections, of the objects at ``index`` [N], as one batch."""
         clock = StageClock()
         coarse = self._match(frame, detections, index, clock)
-        maker, left = self._refine(
+        left = self._refine(
             frame,
             coarse.T_camera_object,
             coarse.object_index,
@@ -79,7 +79,6 @@ class Pipeline:
                 self.config,
                 evidence=coarse.evidence,
                 reasons=[coarse.reason(i) for i in range(len(coarse))],
-                rescore=self._rescorer(maker),
             )
         return chosen.estimates([detection.object for detection in detections], clock.times())
 
@@ -124,10 +123,10 @@ class Pipeline:
 
     def _refine(
         self, frame: Frame, T: Floats, index: Indices, config: EstimatorConfig, clock: StageClock, **competition: Any
-    ) -> tuple[PairMaker, Turns]:
+    ) -> Turns:
         size, margin = self.bundle.input_size, config.advanced.refine.margin
         maker = ImagePairMaker(frame.image, frame.camera, frame.models, frame.renderer, size, margin, self.ops)
-        left = turns(
+        return turns(
             maker,
             T,
             index,
@@ -138,11 +137,10 @@ class Pipeline:
             clock=clock,
             **competition,
         )
-        return maker, left
 
     def _follow(self, frame: Frame, index: Indices, T: Floats, config: EstimatorConfig, clock: StageClock) -> Selection:
         """Refine and select from poses [N,4,4], each the only hypothesis of its object."""
-        maker, left = self._refine(frame, T, index, config, clock)
+        left = self._refine(frame, T, index, config, clock)
         with clock("select"):
             return select(
                 left.refined,
@@ -152,13 +150,7 @@ class Pipeline:
                 index,
                 self.config,
                 T_previous=T,
-                rescore=self._rescorer(maker),
             )
-
-    def _rescorer(self, maker: PairMaker) -> NetworkRescorer | None:
-        if "selector" not in self.runners:
-            return None
-        return NetworkRescorer(maker, self.runners["selector"], self.config.advanced.refine.micro_batch)
 
 
 def stand_in(bundle: Bundle, renderer: Callable[[Mesh], Renderer], ops: Operations) -> tuple[Frame, Floats]:

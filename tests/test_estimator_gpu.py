@@ -84,7 +84,7 @@ def test_what_fails_fails_for_the_same_reason(gpu, table, tmp_path_factory):
 
 
 def test_a_tiny_bundle_gives_the_cpus_results_through_the_cuda_provider(cupy, folder, tiny_on_cpu):
-    """All of it: templates by the CUDA renderer, networks bound to addresses, selector included.
+    """All of it: templates by the CUDA renderer, networks bound to addresses.
 
     Random networks make of a grey level in a crop (all that the two paths may differ by) some 1e-3 radians.
     """
@@ -116,9 +116,9 @@ def test_the_image_goes_up_once_and_only_figures_come_back(cupy, folder, outline
     assert max(size for way, size in ways if way == UPLOAD and size != scene.image.nbytes) < crop_bytes
     down = [size for way, size in ways if way == DOWNLOAD]
     # Coarse: scores, results of RANSAC. Refine: per iteration cells in sight and poses; what is known of the cells,
-    # after the first iteration for the choice of who goes on, and after the last. Select: the network's scores.
+    # after the first iteration for the choice of who goes on, and after the last.
     # Outline: poses and how clear the outlines are, once per step and once for the last look.
-    assert len(down) == 2 + 2 * 2 + 2 + 1 + (outline + 1 if outline else 0)
+    assert len(down) == 2 + 2 * 2 + 2 + (outline + 1 if outline else 0)
     assert max(down) < 3 * 64 * 64 * np.dtype(np.float32).itemsize  # a crop as a network reads it
 
 

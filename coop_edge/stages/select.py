@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,7 @@ from numpy.typing import NDArray
 from coop_edge.config import AdvancedSelectConfig, EstimatorConfig, SelectConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import REFERENCE_SIZE
-from coop_edge.runtime.base import Runner
-from coop_edge.stages.batches import run_batched
 from coop_edge.stages.objects import ObjectModel
-from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined
 from coop_edge.types import PoseEstimate, StageTimes
 
@@ -46,31 +43,6 @@ class Fit:
     support: Floats  # [M] a
     n_inliers: NDArray[np.int64]  # [M] cells more probably visible than not, and below the threshold
     rms_px: Floats  # [M] of those, pixels of the image
-
-
-class Rescorer(Protocol):
-    """Where a selector network sits: scores [M] from the refined hypotheses and the scores [M] worked out so far."""
-
-    def __call__(self, refined: Refined, object_index: NDArray[np.int64], scores: Floats) -> Floats: ...
-
-
-@dataclass(frozen=True, eq=False)
-class NetworkRescorer:
-    """The bundle's ``selector``: its score of query and render at the final pose replaces the others'."""
-
-    maker: PairMaker
-    runner: Runner
-    micro_batch: int = 64
-
-    def __call__(self, refined: Refined, object_index: NDArray[np.int64], scores: Floats) -> Floats:
-        """[M]; failed hypotheses keep their score, NaN counts as 0."""
-        chosen = np.flatnonzero(refined.ok)
-        pairs = self.maker.make(refined.T_camera_object[chosen], object_index[chosen])
-        ops = self.maker.ops
-        outputs = run_batched(ops, self.runner, {"query": pairs.query, "render": pairs.render}, self.micro_batch)
-        out = scores.copy()
-        out[chosen] = np.clip(np.nan_to_num(ops.to_host(outputs["score"]), nan=0.0), 0.0, 1.0)
-        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +87,6 @@ def select(
     evidence: Floats | None = None,
     reasons: Sequence[str] | None = None,
     T_previous: Floats | None = None,
-    rescore: Rescorer | None = None,
 ) -> Selection:
     """Score M hypotheses, reject what disagrees, keep the best of each of ``count`` detections.
 
@@ -127,8 +98,6 @@ def select(
     index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
     found = measure_fit(refined, config.advanced.select)
     scores = inlier_scores(refined, found, evidence, config.advanced.select)
-    if rescore is not None and len(refined):
-        scores = rescore(refined, index, scores)
     rejected = tuple(
         (reasons[i] if reasons else "") or refined.reasons[i] or _rejection(refined, found, scores, config.select, i)
         for i in range(len(refined))

@@ -1,4 +1,4 @@
-"""Defines the networks of Co-op in PyTorch: coarse, refiner, selector; each is built from one configuration."""
+"""Defines the networks of Co-op in PyTorch: coarse and refiner; each is built from one configuration."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from export.networks.config import (
     CoarseNetConfig,
     NetConfig,
     RefinerNetConfig,
-    SelectorNetConfig,
     TrunkConfig,
     preset,
 )
 from export.networks.refiner import RefinerNet, RefinerOutput
-from export.networks.selector import SelectorNet
 
-Net = CoarseNet | RefinerNet | SelectorNet
+Net = CoarseNet | RefinerNet
 
 __all__ = [
     "CONFIGS",
@@ -30,8 +28,6 @@ __all__ = [
     "RefinerNet",
     "RefinerNetConfig",
     "RefinerOutput",
-    "SelectorNet",
-    "SelectorNetConfig",
     "TrunkConfig",
     "build",
     "preset",
@@ -44,6 +40,4 @@ def build(config: NetConfig) -> Net:
         return CoarseNet(config)
     if isinstance(config, RefinerNetConfig):
         return RefinerNet(config)
-    if isinstance(config, SelectorNetConfig):
-        return SelectorNet(config)
     raise ConfigError(f"build: wanted a network configuration, got {type(config).__name__}")

@@ -21,18 +21,13 @@ from torch import nn
 from coop_edge.errors import InputError
 from coop_edge.runtime.base import TensorSpec
 from coop_edge.runtime.bundle import specs
-from export.networks import CoarseNet, Net, RefinerNet, SelectorNet
+from export.networks import Net, RefinerNet
 from export.onnx.graph import OPSET, Graph
 from export.onnx.simplify import simplify
 
-GRAPHS = {"coarse": ("coarse_encoder", "coarse_decoder"), "refiner": ("refiner",), "selector": ("selector",)}
+GRAPHS = {"coarse": ("coarse_encoder", "coarse_decoder"), "refiner": ("refiner",)}
 """Roles of the graphs that the network of a checkpoint's role gives."""
-METHODS = {
-    "coarse_encoder": "encode",
-    "coarse_decoder": "decode",
-    "refiner": "export_outputs",
-    "selector": "export_outputs",
-}
+METHODS = {"coarse_encoder": "encode", "coarse_decoder": "decode", "refiner": "export_outputs"}
 """Method of the network that each graph computes."""
 _BATCH = 2
 
@@ -52,7 +47,7 @@ def specs_of(net: Net, role: str) -> Specs:
 
 
 def trace(net: Net, role: str) -> Graph:
-    """Return the FP32 graph of a role ("coarse_encoder", "coarse_decoder", "refiner", "selector"); only N is dynamic.
+    """Return the FP32 graph of a role ("coarse_encoder", "coarse_decoder", "refiner"); only N is dynamic.
 
     Inputs and outputs are those of the bundle's table. The network is put into eval mode and traced on the CPU. Raises
     InputError if it cannot have the role, BundleError if the graph depends on N in a way that cannot be exported.
@@ -75,9 +70,7 @@ def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), shape)
 
 
-def _trace(
-    net: CoarseNet | RefinerNet | SelectorNet, method: str, inputs: tuple[TensorSpec, ...], outputs: tuple[Any, ...]
-) -> ModelProto:
+def _trace(net: Net, method: str, inputs: tuple[TensorSpec, ...], outputs: tuple[Any, ...]) -> ModelProto:
     examples = tuple(torch.zeros([_BATCH if n is None else n for n in spec.shape]) for spec in inputs)
     names = [spec.name for spec in inputs], [spec.name for spec in outputs]
     buffer = io.BytesIO()
