@@ -227,16 +227,15 @@ def test_a_file_that_is_no_graph_is_refused_even_if_its_hash_fits(bundle, tmp_pa
 
 
 def failing(bundle: Bundle, folder: Path, *, lie: bool) -> Network:
-    """A refiner that fails on every run, or (``lie``) gives a flow of another shape than its graph declares."""
-    network = bundle.network("refiner")
-    target = np.array([-1] if lie else [7], np.int64)
+    """An encoder that fails on every run, or (``lie``) gives tokens of another shape than its graph declares."""
+    network = bundle.network("coarse_encoder")
+    target = np.array([1, 1, -1] if lie else [7, 1, 1], np.int64)
     nodes = [
-        helper.make_node("Sub", ["query", "render"], ["d"]),
-        helper.make_node("Shape", ["query"], ["shape"]),
+        helper.make_node("Shape", ["image"], ["shape"]),
         helper.make_node("Mul", ["shape", "zero"], ["zeros"]),
         helper.make_node("ReduceSum", ["zeros"], ["nothing"], keepdims=1),
         helper.make_node("Add", ["nothing", "target"], ["size"]),
-        helper.make_node("Reshape", ["d", "size"], ["score"]),
+        helper.make_node("Reshape", ["image", "size"], ["tokens"]),
     ]
     constants = {"zero": np.array([0], np.int64), "target": target}
     return saved(model_of("failing", nodes, constants, network.inputs, network.outputs), network, folder)
@@ -247,7 +246,7 @@ def test_a_run_that_fails_and_a_graph_that_lies_about_its_outputs(bundle, tmp_pa
     with OnnxRunner(network) as runner, pytest.raises(EngineError, match=r"the run failed on N = 3: .*Reshape"):
         runner.run(feed_of(network, 3))
     network = failing(bundle, tmp_path, lie=True)
-    message = r"the graph gave score \[9216\] float32 for N = 3, wanted score \[N\] float32"
+    message = r"the graph gave tokens \[1,1,9216\] float32 for N = 3, wanted tokens \[N,16,16\] float32"
     with OnnxRunner(network) as runner, pytest.raises(EngineError, match=message):
         runner.run(feed_of(network, 3))
 
