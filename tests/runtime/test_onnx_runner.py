@@ -246,7 +246,7 @@ def test_a_run_that_fails_and_a_graph_that_lies_about_its_outputs(bundle, tmp_pa
     with OnnxRunner(network) as runner, pytest.raises(EngineError, match=r"the run failed on N = 3: .*Reshape"):
         runner.run(feed_of(network, 3))
     network = failing(bundle, tmp_path, lie=True)
-    message = r"the graph gave tokens \[1,1,9216\] float32 for N = 3, wanted tokens \[N,16,16\] float32"
+    message = r"the graph gave tokens \[1, 1, 9216\] float32 for N = 3, wanted tokens \[N,16,16\] float32"
     with OnnxRunner(network) as runner, pytest.raises(EngineError, match=message):
         runner.run(feed_of(network, 3))
 
