@@ -32,9 +32,11 @@ PERMISSIVE = {
 ALL = PERMISSIVE | {
     "coarse": {"hypotheses": 42, "candidates": 42},
     "refine": {**PERMISSIVE["refine"], "survivors": 42},
+    "advanced": {**PERMISSIVE["advanced"], "select": {"inlier_px": 64.0}},
 }
-"""Every template's pose is refined to the end. Random networks find most templates about equally likely, so that a grey
-level decides which ones are tried; with all of them that has no part in the answer."""
+"""Every template's pose is refined to the end, and every cell is an inlier. Random networks find most templates about
+equally likely, and residuals of any size, so that a grey level decides which templates are tried and which cells are
+inliers; like this neither has a part in the answer."""
 
 
 @pytest.fixture(scope="module")
