@@ -1,4 +1,4 @@
-"""Defines the networks of Co-op in PyTorch: coarse and refiner; each is built from one configuration."""
+"""Defines the networks in PyTorch, each built from one configuration: coarse and refiner, and the frozen features."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from export.networks.config import (
     CONFIGS,
     SIZES,
     CoarseNetConfig,
+    FeaturesNetConfig,
     NetConfig,
     RefinerNetConfig,
     TrunkConfig,
     preset,
 )
+from export.networks.features import FeatureMaps, FeaturesNet, load_efficientnet_lite0
 from export.networks.refiner import RefinerNet, RefinerOutput
 
 Net = CoarseNet | RefinerNet
@@ -23,6 +25,9 @@ __all__ = [
     "CoarseNet",
     "CoarseNetConfig",
     "CoarseOutput",
+    "FeatureMaps",
+    "FeaturesNet",
+    "FeaturesNetConfig",
     "Net",
     "NetConfig",
     "RefinerNet",
@@ -30,6 +35,7 @@ __all__ = [
     "RefinerOutput",
     "TrunkConfig",
     "build",
+    "load_efficientnet_lite0",
     "preset",
 ]
 

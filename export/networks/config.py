@@ -140,6 +140,19 @@ class RefinerNetConfig(Config):
             )
 
 
+@dataclass(frozen=True)
+class FeaturesNetConfig(Config):
+    """Frozen image features: EfficientNet-Lite0 up to stride 16."""
+
+    image_size: int = 128
+    """Side S of the square crops, pixels; a multiple of 16."""
+
+    def __post_init__(self) -> None:
+        self._int("image_size", 16, 8192)
+        if self.image_size % 16:
+            raise ConfigError(f"FeaturesNetConfig.image_size = {self.image_size}: wanted a multiple of 16")
+
+
 NetConfig = CoarseNetConfig | RefinerNetConfig
 CONFIGS: dict[str, type[Any]] = {"coarse": CoarseNetConfig, "refiner": RefinerNetConfig}
 
