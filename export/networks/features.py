@@ -128,16 +128,15 @@ def load_efficientnet_lite0(net: FeaturesNet, state: Mapping[str, Tensor]) -> No
         "filter": ("_depthwise_conv", "_bn1"),
         "project": ("_project_conv", "_bn2"),
     }
-    blocks = [(f"stages.{s}.{b}", block) for s, stage in enumerate(net.stages) for b, block in enumerate(stage)]
+    blocks = [(name, module) for name, module in net.named_modules() if isinstance(module, Block)]
     for i, (name, block) in enumerate(blocks):
         for part, (convolution, norm) in parts.items():
             if getattr(block, part) is not None:
                 convolutions[f"{name}.{part}"] = (f"_blocks.{i}.{convolution}", f"_blocks.{i}.{norm}")
-    rest = dict(state)
+    rest, own = dict(state), net.state_dict()
     folded: dict[str, Tensor] = {}
     for name, (convolution, norm) in convolutions.items():
-        layer = net.get_submodule(name)
-        folded |= _folded(rest, convolution, norm, name, layer.weight.shape)
+        folded |= _folded(rest, convolution, norm, name, own[f"{name}.weight"].shape)
     prefixes = ("_conv_stem.", "_bn0.", *(f"_blocks.{i}." for i in range(len(blocks))))
     if unknown := [name for name in rest if name.startswith(prefixes) and not name.endswith(".num_batches_tracked")]:
         raise InputError(f"weights: {unknown[0]} is of a layer that EfficientNet-Lite0 does not have")

@@ -24,7 +24,9 @@ import numpy as np
 from coop_edge.runtime.parity import Array, Difference, Outputs, Tolerance, Undecided, compare, largest
 
 FP32_BOUND = 1e-4
-"""Bound on both relative differences of every output of an FP32 graph; FP16 outputs are judged by their poses."""
+"""Bound on both relative differences of every output of an FP32 graph."""
+FP16_FEATURES_BOUND = 1e-2
+"""The same of features whose weights are stored in FP16; other FP16 outputs are judged by the poses made of them."""
 MAX_TIES = 0.01
 """Share of an output's elements that may be ties."""
 
@@ -86,7 +88,7 @@ class OutputRow(Difference):
     @property
     def bound(self) -> float | None:
         """Bound on both relative differences; None = reported only."""
-        bound = tolerance_of(self.precision).relative
+        bound = tolerance_of(self.role, self.precision).relative
         return 0.0 if bound is not None and self.output == "index" else bound
 
     @property
@@ -96,14 +98,16 @@ class OutputRow(Difference):
     @property
     def complaint(self) -> str:
         """What is wrong; "" if it passed."""
-        complaint = tolerance_of(self.precision).complaint(self)
+        complaint = tolerance_of(self.role, self.precision).complaint(self)
         return complaint and f"{self.engine}: {self.role}/{self.output} ({self.precision}): {complaint}"
 
 
-def tolerance_of(precision: str) -> Tolerance:
-    """Return what a graph's outputs may differ by; without bounds where the poses decide."""
+def tolerance_of(role: str, precision: str) -> Tolerance:
+    """Return what a role's outputs may differ by; without bounds where the poses decide."""
     if precision == "fp32":
         return Tolerance(FP32_BOUND, FP32_BOUND, MAX_TIES)
+    if role == "features":
+        return Tolerance(FP16_FEATURES_BOUND, FP16_FEATURES_BOUND, MAX_TIES)
     return Tolerance(None, None, None)
 
 
