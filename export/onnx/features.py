@@ -1,4 +1,4 @@
-"""Adds the role ``features`` to a bundle that is there, or replaces it; killed at any moment, it leaves a sound bundle."""
+"""Adds the role ``features`` to a bundle, or replaces it; killed at any moment, it leaves a sound bundle."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def add_features(
             returns the report that the manifest keeps. Its exceptions leave the bundle as it was.
         version: new version of the bundle; None keeps the old one.
 
-    Raises InputError (weights, or a size that is no multiple of 16), BundleError, what ``verify`` raises, OSError.
+    Raises InputError (weights), ConfigError (a size that is no multiple of 16), BundleError, what ``verify`` raises,
+    OSError.
     """
     before = Bundle.load(folder)
     net = FeaturesNet(FeaturesNetConfig(before.input_size)).eval()
