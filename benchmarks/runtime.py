@@ -34,9 +34,9 @@ from benchmarks.common import print_table, versions, write_json
 from benchmarks.runtime_memory import random_feed
 from coop_edge.base.hardware import available_cores, hardware
 from coop_edge.errors import InputError
-from coop_edge.runtime.bundle import ROLES, Bundle
+from coop_edge.runtime.bundle import REQUIRED, Bundle
 from coop_edge.runtime.onnx import OnnxRunner
-from export.networks import SIZES, build, preset
+from export.networks import CONFIGS, SIZES, build, preset
 from export.onnx.bundle import export_bundle
 from export.train.checkpoint import save_network
 from export.train.provenance import Provenance
@@ -61,11 +61,11 @@ LABELS = {
 Run = Callable[[], object]
 
 
-def write_checkpoints(folder: Path, size: str, roles: tuple[str, ...]) -> list[Path]:
-    """Write network files of a size with fresh weights, one for each of ``roles`` ("coarse", "refiner", "selector")."""
+def write_checkpoints(folder: Path, size: str) -> list[Path]:
+    """Write network files of a size with fresh weights, coarse and refiner."""
     torch.manual_seed(0)
     paths = []
-    for role in roles:
+    for role in CONFIGS:
         paths.append(folder / f"{role}.safetensors")
         save_network(paths[-1], build(preset(role, size)).eval(), Provenance())
     return paths
@@ -141,7 +141,6 @@ def measure(bundles: Mapping[str, Bundle], checkpoints: list[Path], options: arg
     }
     files = [str(path) for path in checkpoints]
     processes["pytorch"] = fresh_process("pytorch", str(options.threads), str(first.folder), *files)
-    roles = [role for role in ROLES if role in first.networks]
     return {
         "benchmark": "runtime",
         "bundle": first.name if options.bundle else f"{options.size}, fresh weights",
@@ -149,7 +148,7 @@ def measure(bundles: Mapping[str, Bundle], checkpoints: list[Path], options: arg
         "threads": options.threads,
         "peer": "PyTorch eager, float32",
         "unit": "ms",
-        "runs": [cell(bundles, peer, role, batch, options) for role in roles for batch in BATCHES],
+        "runs": [cell(bundles, peer, role, batch, options) for role in REQUIRED for batch in BATCHES],
         "processes": processes,
         "hardware": hardware(),
         "versions": versions("onnxruntime", "torch", "numpy"),
@@ -208,9 +207,7 @@ def main() -> None:
         raise SystemExit(f"--threads: wanted at least 1, got {options.threads}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        selector = options.bundle and "selector" in Bundle.load(options.bundle).networks
-        roles = ("coarse", "refiner", "selector") if selector else ("coarse", "refiner")
-        checkpoints = write_checkpoints(folder, options.size, roles)
+        checkpoints = write_checkpoints(folder, options.size)
         result = measure(bundles_of(options, folder, checkpoints), checkpoints, options)
     machine = result["hardware"]
     title = f"{result['bundle']}: ms a run, {options.threads} threads; {machine['cpu']}, {machine['cores']} cores"

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.runtime.bundle import Bundle
+from coop_edge.runtime.bundle import REQUIRED, Bundle
 
 BATCHES = (1, 8)
 Run = Callable[[dict[str, np.ndarray]], Any]
@@ -55,10 +55,10 @@ def _status(key: str) -> float:
 
 
 def load_onnxruntime(bundle: Bundle, threads: int, stack: ExitStack) -> dict[str, Run]:
-    """Open runners of all roles."""
+    """Open runners of all roles that PyTorch has too."""
     from coop_edge.runtime.onnx import OnnxRunner
 
-    runners = {role: OnnxRunner(network, threads=threads) for role, network in bundle.networks.items()}
+    runners = {role: OnnxRunner(bundle.network(role), threads=threads) for role in REQUIRED}
     return {role: stack.enter_context(runner).run for role, runner in runners.items()}
 
 
@@ -76,7 +76,7 @@ def load_pytorch(bundle: Bundle, checkpoints: list[str], threads: int, stack: Ex
         call = reference.call(role)
         return lambda feed: call(**{name: torch.from_numpy(array) for name, array in feed.items()})
 
-    return {role: run_of(role) for role in bundle.networks}
+    return {role: run_of(role) for role in REQUIRED}
 
 
 def random_feed(bundle: Bundle, role: str, batch: int) -> dict[str, np.ndarray]:

@@ -64,7 +64,7 @@ class Pipeline:
         """Estimate the poses of N detections, of the objects at ``index`` [N], as one batch."""
         clock = StageClock()
         coarse = self._match(frame, detections, index, clock)
-        maker, left = self._refine(
+        left = self._refine(
             frame,
             coarse.T_camera_object,
             coarse.object_index,
@@ -130,10 +130,10 @@ class Pipeline:
 
     def _refine(
         self, frame: Frame, T: Floats, index: Indices, config: EstimatorConfig, clock: StageClock, **competition: Any
-    ) -> tuple[PairMaker, Turns]:
+    ) -> Turns:
         size, margin = self.bundle.input_size, config.advanced.refine.margin
         maker = ImagePairMaker(frame.image, frame.camera, frame.models, frame.renderer, size, margin, self.ops)
-        left = turns(
+        return turns(
             maker,
             T,
             index,
@@ -145,11 +145,10 @@ class Pipeline:
             clock=clock,
             **competition,
         )
-        return maker, left
 
     def _follow(self, frame: Frame, index: Indices, T: Floats, config: EstimatorConfig, clock: StageClock) -> Selection:
         """Refine and select from poses [N,4,4], each the only hypothesis of its object."""
-        maker, left = self._refine(frame, T, index, config, clock)
+        left = self._refine(frame, T, index, config, clock)
         with clock("select"):
             return select(
                 left.refined,

@@ -48,7 +48,7 @@ def knowing(
     runners = {"coarse_encoder": oracle.encoder, "coarse_decoder": oracle.decoder, "refiner": oracle.refiner}
     if device == "cuda":
         runners = {role: OnDevice(runner) for role, runner in runners.items()}
-    bundle = tiny_bundle(folder, input_size=SIZE, patch_size=PATCH, dim=DIM, stride=oracle.stride, selector=False)
+    bundle = tiny_bundle(folder, input_size=SIZE, patch_size=PATCH, dim=DIM, stride=oracle.stride, features=False)
     with (
         mock.patch.object(Backend, "runner", lambda self, bundle, role, **options: runners[role]),
         mock.patch("coop_edge.estimator.probe_networks", return_value=None),

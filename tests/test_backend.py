@@ -30,7 +30,7 @@ ON_CPU, ON_CUDA = Backend("cpu", "asked for"), Backend("cuda", "asked for")
 @pytest.fixture
 def bundle(tmp_path, monkeypatch) -> Bundle:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # plans are also looked for there
-    return Bundle.load(tiny_bundle(tmp_path / "folder", selector=False))
+    return Bundle.load(tiny_bundle(tmp_path / "folder", features=False))
 
 
 @pytest.fixture
@@ -114,8 +114,8 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(bundle):
         ON_CPU.runner(bundle, "refiner", engine="trt")
     with pytest.raises(InputError, match=r"role: wanted one of .*, got 'detector'"):
         ON_CPU.runner(bundle, "detector")
-    with pytest.raises(BundleError, match="no network for selector"):
-        ON_CPU.runner(bundle, "selector")
+    with pytest.raises(BundleError, match="no network for features"):
+        ON_CPU.runner(bundle, "features")
     with pytest.raises(InputError, match="threads: wanted"):
         ON_CPU.runner(bundle, "refiner", threads=-1)
     with pytest.raises(BackendUnavailable, match="engine='tensorrt' needs device='cuda', this backend is 'cpu'"):

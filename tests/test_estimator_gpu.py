@@ -32,9 +32,11 @@ PERMISSIVE = {
 ALL = PERMISSIVE | {
     "coarse": {"hypotheses": 42, "candidates": 42},
     "refine": {**PERMISSIVE["refine"], "survivors": 42},
+    "advanced": {**PERMISSIVE["advanced"], "select": {"inlier_px": 64.0}},
 }
-"""Every template's pose is refined to the end. Random networks find most templates about equally likely, so that a grey
-level decides which ones are tried; with all of them that has no part in the answer."""
+"""Every template's pose is refined to the end, and every cell is an inlier. Random networks find most templates about
+equally likely, and residuals of any size, so that a grey level decides which templates are tried and which cells are
+inliers; like this neither has a part in the answer."""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_what_fails_fails_for_the_same_reason(gpu, table, tmp_path_factory):
 
 
 def test_a_tiny_bundle_gives_the_cpus_results_through_the_cuda_provider(cupy, folder, tiny_on_cpu):
-    """All of it: templates by the CUDA renderer, networks bound to addresses, selector included.
+    """All of it: templates by the CUDA renderer, networks bound to addresses.
 
     Random networks make of a grey level in a crop (all that the two paths may differ by) some 1e-3 radians.
     """
@@ -116,9 +118,9 @@ def test_the_image_goes_up_once_and_only_figures_come_back(cupy, folder, outline
     assert max(size for way, size in ways if way == UPLOAD and size != scene.image.nbytes) < crop_bytes
     down = [size for way, size in ways if way == DOWNLOAD]
     # Coarse: scores, results of RANSAC. Refine: per iteration cells in sight and poses; what is known of the cells,
-    # after the first iteration for the choice of who goes on, and after the last. Select: the network's scores.
+    # after the first iteration for the choice of who goes on, and after the last.
     # Outline: poses and how clear the outlines are, once per step and once for the last look.
-    assert len(down) == 2 + 2 * 2 + 2 + 1 + (outline + 1 if outline else 0)
+    assert len(down) == 2 + 2 * 2 + 2 + (outline + 1 if outline else 0)
     assert max(down) < 3 * 64 * 64 * np.dtype(np.float32).itemsize  # a crop as a network reads it
 
 

@@ -44,7 +44,7 @@ class OnGpu:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_bundle(tmp_path_factory.mktemp("tiny"), selector=False)
+    return tiny_bundle(tmp_path_factory.mktemp("tiny"), features=False)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def test_cuda(folder, monkeypatch, probe, says):
 
 
 def test_a_bundle_of_another_number_of_templates(tmp_path):
-    manifest = tiny_bundle(tmp_path, selector=False) / "bundle.json"
+    manifest = tiny_bundle(tmp_path, features=False) / "bundle.json"
     text = manifest.read_text()
     assert '"views": 42' in text
     manifest.write_text(text.replace('"views": 42', '"views": 60'))

@@ -79,15 +79,6 @@ class TestRealNetworks:
             for before, after in zip(results, followed[:3], strict=True):
                 assert before.success or after.reason == f"lost: not found before ({before.reason})"
 
-    def test_the_selector_of_a_bundle_has_the_last_word(self, folder, templates, tmp_path):
-        without = tiny_bundle(tmp_path, selector=False)
-        scores = []
-        for bundle in (folder, without):
-            with opened(bundle, templates) as estimator:
-                scores.append([result.score for result in estimator.track(SCENE.image, TINY, known())])
-        assert scores[0] != scores[1]
-        assert min(scores[0]) > 0.5  # exp(-mean difference of the images)
-
     def test_a_detection_alone_and_among_others(self, folder, templates):
         """To what a network rounds differently in a batch of another size."""
         with opened(folder, templates) as estimator:

@@ -80,7 +80,7 @@ class TestCameraLoop:
 
     @pytest.mark.parametrize("source", [None, "video.avi", "%02d.png"])
     def test_it_runs_on_the_scene_of_the_demo(self, loop, tmp_path, capsys, source):
-        bundle, scene = tiny_bundle(tmp_path / "tiny", selector=False), load_scene()
+        bundle, scene = tiny_bundle(tmp_path / "tiny", features=False), load_scene()
         bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
         if source == "video.avi":
             writer = cv2.VideoWriter(str(tmp_path / source), cv2.VideoWriter_fourcc(*"MJPG"), 10, scene.camera.size)

@@ -3,8 +3,8 @@
 A graph gets one optimisation profile: N from 1, tuned for ``opt``, up to ``max``. The defaults follow the pipeline. A
 detection is encoded alone, and the 42 templates of an object at once, but only when it is registered. The decoder is
 tuned for the 42 pairs of one detection and takes those that ``advanced.coarse.micro_batch`` lets share a run. The
-refiner is tuned for 5 hypotheses of one object and takes 8 objects of 5. The stages split what is larger; a larger
-``max`` costs activation memory.
+refiner is tuned for 5 hypotheses of one object and takes 8 objects of 5. Features are tuned for 8 crops and take 64.
+The stages split what is larger; a larger ``max`` costs activation memory.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from coop_edge.runtime.tensorrt_callbacks import Progress
 
 log = logging.getLogger("coop_edge")
 
-OPT_BATCH = {"coarse_encoder": 1, "coarse_decoder": 42, "refiner": 5, "selector": 5}
-MAX_BATCH = {"coarse_encoder": 42, "coarse_decoder": AdvancedCoarseConfig.micro_batch, "refiner": 40, "selector": 40}
+OPT_BATCH = {"coarse_encoder": 1, "coarse_decoder": 42, "refiner": 5, "features": 8}
+MAX_BATCH = {"coarse_encoder": 42, "coarse_decoder": AdvancedCoarseConfig.micro_batch, "refiner": 40, "features": 64}
 WORKSPACE_MB = 1024
 
 

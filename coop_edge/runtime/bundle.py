@@ -175,10 +175,12 @@ class Bundle:
         if self.input_size % cells:
             divides = f"[N,2,H,W] with H a divisor of input_size ({self.input_size})"
             self._fail("networks.refiner.outputs: flow", divides, f"H = {cells}")
+        sizes = {"input_size": self.input_size, "patch_size": self.patch_size, "dim": dim}
         for role, network in self.networks.items():
-            inputs, outputs = specs(
-                role, input_size=self.input_size, patch_size=self.patch_size, dim=dim, stride=self.input_size // cells
-            )
+            try:
+                inputs, outputs = specs(role, **sizes, stride=self.input_size // cells)
+            except InputError as error:
+                raise BundleError(f"{self.manifest}: networks.{role}: {error}; {REMEDY}") from error
             for side, found, wanted in (("inputs", network.inputs, inputs), ("outputs", network.outputs, outputs)):
                 if {spec.name: spec for spec in found} != {spec.name: spec for spec in wanted} or len(found) != len(
                     wanted

@@ -11,7 +11,9 @@ from coop_edge.runtime.base import TensorSpec
 
 MANIFEST = "bundle.json"
 REQUIRED = ("coarse_encoder", "coarse_decoder", "refiner")
-ROLES = (*REQUIRED, "selector")
+ROLES = (*REQUIRED, "features")
+FEATURES = {"s4": (24, 4), "s8": (40, 8), "s16": (112, 16)}
+"""Maps of the role ``features`` by name, in their order: channels, and pixels of the crop per cell."""
 PRECISIONS = ("fp32", "fp16")
 REMEDY = "fetch the bundle again, or export it again (python -m export onnx)"
 
@@ -50,7 +52,7 @@ def specs(
     """Return the inputs and outputs of a role's graph.
 
     Crops are of ``input_size`` S, with T = (S / patch_size)^2 tokens of ``dim`` D. stride: pixels of the crop per cell
-    of the refiner's output. Raises InputError on an unknown role.
+    of the refiner's output. Raises InputError on an unknown role, and on a size that ``features`` cannot have.
     """
     if role not in ROLES:
         raise InputError(f"role: wanted one of {', '.join(ROLES)}, got {role!r}")
@@ -67,9 +69,14 @@ def specs(
                 TensorSpec("offset", (None, tokens, 2)),
             ),
         )
+    if role == "features":
+        coarsest = max(cell for _, cell in FEATURES.values())
+        if input_size % coarsest:
+            raise InputError(f"features: wanted crops of a multiple of {coarsest} pixels, got {input_size}")
+        maps = ((name, channels, input_size // cell) for name, (channels, cell) in FEATURES.items())
+        outputs = tuple(TensorSpec(name, (None, channels, side, side)) for name, channels, side in maps)
+        return (TensorSpec("image", image),), outputs
     pair = (TensorSpec("query", image), TensorSpec("render", image))
-    if role == "selector":
-        return pair, (TensorSpec("score", (None,)),)
     fields = (("flow", 2), ("scale", 1), ("certainty", 1), ("sensitivity", 1))
     return pair, tuple(TensorSpec(name, (None, channels, cells, cells)) for name, channels in fields)
 

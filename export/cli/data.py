@@ -13,7 +13,7 @@ from export.cli.common import Pack, errors, wrong_use_said
 
 
 class PairRole(str, Enum):
-    """Kinds of training pairs; the selector sees the refiner's."""
+    """Kinds of training pairs."""
 
     coarse = "coarse"
     refiner = "refiner"

@@ -26,6 +26,7 @@ for _command in (
     data.pairs,
     bundles.onnx,
     bundles.verify,
+    bundles.features,
 ):
     app.command()(_command)
 

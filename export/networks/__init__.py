@@ -1,4 +1,4 @@
-"""Defines the networks of Co-op in PyTorch: coarse, refiner, selector; each is built from one configuration."""
+"""Defines the networks in PyTorch, each built from one configuration: coarse and refiner, and the frozen features."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from export.networks.config import (
     CONFIGS,
     SIZES,
     CoarseNetConfig,
+    FeaturesNetConfig,
     NetConfig,
     RefinerNetConfig,
-    SelectorNetConfig,
     TrunkConfig,
     preset,
 )
+from export.networks.features import FeatureMaps, FeaturesNet, load_efficientnet_lite0
 from export.networks.refiner import RefinerNet, RefinerOutput
-from export.networks.selector import SelectorNet
 
-Net = CoarseNet | RefinerNet | SelectorNet
+Net = CoarseNet | RefinerNet
 
 __all__ = [
     "CONFIGS",
@@ -25,15 +25,17 @@ __all__ = [
     "CoarseNet",
     "CoarseNetConfig",
     "CoarseOutput",
+    "FeatureMaps",
+    "FeaturesNet",
+    "FeaturesNetConfig",
     "Net",
     "NetConfig",
     "RefinerNet",
     "RefinerNetConfig",
     "RefinerOutput",
-    "SelectorNet",
-    "SelectorNetConfig",
     "TrunkConfig",
     "build",
+    "load_efficientnet_lite0",
     "preset",
 ]
 
@@ -44,6 +46,4 @@ def build(config: NetConfig) -> Net:
         return CoarseNet(config)
     if isinstance(config, RefinerNetConfig):
         return RefinerNet(config)
-    if isinstance(config, SelectorNetConfig):
-        return SelectorNet(config)
     raise ConfigError(f"build: wanted a network configuration, got {type(config).__name__}")

@@ -141,18 +141,20 @@ class RefinerNetConfig(Config):
 
 
 @dataclass(frozen=True)
-class SelectorNetConfig(Config):
-    """Stage 3: one score per pair of query and render."""
+class FeaturesNetConfig(Config):
+    """Frozen image features: EfficientNet-Lite0 up to stride 16."""
 
-    trunk: TrunkConfig = field(default_factory=TrunkConfig)
-    """Encoder and decoder."""
+    image_size: int = 128
+    """Side S of the square crops, pixels; a multiple of 16."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        self._int("image_size", 16, 8192)
+        if self.image_size % 16:
+            raise ConfigError(f"FeaturesNetConfig.image_size = {self.image_size}: wanted a multiple of 16")
 
 
-NetConfig = CoarseNetConfig | RefinerNetConfig | SelectorNetConfig
-CONFIGS: dict[str, type[Any]] = {"coarse": CoarseNetConfig, "refiner": RefinerNetConfig, "selector": SelectorNetConfig}
+NetConfig = CoarseNetConfig | RefinerNetConfig
+CONFIGS: dict[str, type[Any]] = {"coarse": CoarseNetConfig, "refiner": RefinerNetConfig}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "xs": {"trunk": {}, "match_dim": 128, "dpt_channels": 48, "fine_channels": 64},
@@ -207,7 +209,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(role: str, size: str) -> NetConfig:
-    """Return the configuration of a role ("coarse", "refiner", "selector") at a size ("xs", "s", "b", "l").
+    """Return the configuration of a role ("coarse", "refiner") at a size ("xs", "s", "b", "l").
 
     The radius R of the flow probability grows with the image: 1/64 of its side. Raises ConfigError.
     """

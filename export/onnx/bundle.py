@@ -30,7 +30,6 @@ from export.train.checkpoint import Checkpoint, load_network, read_metadata
 
 Verify = Callable[[Path], Mapping[str, Any]]
 _WANTED = ("coarse", "refiner")
-_OPTIONAL = ("selector",)
 _MADE_OF_GRAPHS = (".onnx", ".plan", ".json", ".engine")
 """Files that belong to the graphs of a bundle; a bundle that takes its place leaves them behind."""
 
@@ -55,7 +54,7 @@ def export_bundle(
     verify: Verify | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Write the bundle ``out`` from network files, or folders of them: one coarse, one refiner, maybe a selector.
+    """Write the bundle ``out`` from network files, or folders of them: one coarse and one refiner.
 
     precision: "fp32", or "fp16" by the rules of ``export.onnx.precision``. version, licence: of the weights. force:
     replace the bundle that is there; its notes (files that are neither graphs, plans nor manifests) stay. verify:
@@ -109,7 +108,7 @@ def find_sources(checkpoints: Sequence[str | Path]) -> dict[str, Source]:
         if other.path.resolve() != path.resolve():
             raise InputError(
                 f"two {source.info.role} checkpoints: {other.path} and {path}; wanted one per role "
-                f"({', '.join(_WANTED)}, and {', '.join(_OPTIONAL)} if there is one)"
+                f"({', '.join(_WANTED)})"
             )
     if missing := [role for role in _WANTED if role not in found]:
         given = ", ".join(f"{s.path} ({role})" for role, s in found.items()) or "none"

@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from coop_edge.errors import BundleError
 from coop_edge.runtime.base import TensorSpec
 from export.onnx.graph import OPSET, attribute, tensors_of
-from export.onnx.precision import PRODUCTS
+from export.onnx.precision import PRODUCTS, STORED_ONLY
 
 FULL_PRECISION = ("LayerNormalization", "InstanceNormalization", "BatchNormalization", "Softmax", "Sigmoid",
                   "ReduceSum", "ReduceMax", "Exp")  # fmt: skip
@@ -77,9 +77,11 @@ def _check_types(model: ModelProto, role: str, precision: str) -> None:
             raise BundleError(f"{role}: {node.name} reads {half[0]} in FP16, wanted FP32")
         if node.op_type == "Cast" and types[node.input[0]] == attribute(node, "to"):
             raise BundleError(f"{role}: {node.name} casts to the type that is there")
-    products = [node for node in model.graph.node if node.op_type in PRODUCTS]
-    if precision == "fp16" and not any(types[node.output[0]] == TensorProto.FLOAT16 for node in products):
-        raise BundleError(f"{role}: an FP16 graph without a product in FP16")
+    where = "weight" if role in STORED_ONLY else "product"
+    products = [name for node in model.graph.node if node.op_type in PRODUCTS for name in node.output]
+    names = products if where == "product" else [tensor.name for tensor in model.graph.initializer]
+    if precision == "fp16" and not any(types[name] == TensorProto.FLOAT16 for name in names):
+        raise BundleError(f"{role}: an FP16 graph without a {where} in FP16")
 
 
 def _check_values(model: ModelProto, role: str) -> None:

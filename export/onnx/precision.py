@@ -10,7 +10,7 @@ and the positions of the heads too, and a weight is converted once, when the fil
 | FP32 | LayerNormalization, group normalisation, softmax, the rotation by position, the residual stream (a sum of many small terms), every head (matcher, fine matching, no match, classes, offset, regression, score, the DPT's last layers), the decode, inputs and outputs |
 
 Weights of products in FP32 are stored in FP16 too, and cast when the graph is loaded: that a weight is rounded once
-hurts nowhere, what is computed with it would.
+hurts nowhere, what is computed with it would. Of the frozen features nothing else is FP16: they are small.
 
 A product of FP16 numbers is summed in FP32 by the hardware; attention's queries are scaled by 1 / sqrt(head dimension)
 before the product, in FP32, so that the sums keep away from FP16's largest number, 65504. The result is cast where
@@ -42,6 +42,8 @@ _ELEMENTWISE_SCOPES = re.compile(rf"/(enc|dec)_blocks\.\d+/mlp/|/features(_\d+)?
 _ACTIVATIONS = {"Resize": 1, "Reshape": 1, "Slice": 1, "Split": 1, "Squeeze": 1, "Unsqueeze": 1}
 """Operators of which the first input alone is data; the others are shapes and factors."""
 _HALF_MAX = float(np.finfo(np.float16).max)
+STORED_ONLY = ("features",)
+"""Roles of small networks, all of whose products stay in FP32."""
 _STORED = 1024
 """Fewest values of a weight of FP32 products that is stored in FP16."""
 
@@ -52,8 +54,8 @@ def to_half(graph: Graph) -> Graph:
     Raises InputError that names the weight that FP16 cannot hold, BundleError if nothing is left to compute in FP16
     (the names of the nodes do not fit the rules).
     """
-    half = _chosen(graph)
-    if not any(node.op_type in PRODUCTS for node in graph.nodes if id(node) in half):
+    half = _chosen(graph) if graph.name not in STORED_ONLY else set()
+    if graph.name not in STORED_ONLY and not any(node.op_type in PRODUCTS for node in graph.nodes if id(node) in half):
         raise BundleError(f"export: no matrix product of {graph.name} is in the parts that FP16 is meant for")
     _cast(graph, half)
     _store_in_half(graph)

@@ -21,17 +21,17 @@ from torch import nn
 from coop_edge.errors import InputError
 from coop_edge.runtime.base import TensorSpec
 from coop_edge.runtime.bundle import specs
-from export.networks import CoarseNet, Net, RefinerNet, SelectorNet
+from export.networks import FeaturesNet, Net, RefinerNet
 from export.onnx.graph import OPSET, Graph
 from export.onnx.simplify import simplify
 
-GRAPHS = {"coarse": ("coarse_encoder", "coarse_decoder"), "refiner": ("refiner",), "selector": ("selector",)}
-"""Roles of the graphs that the network of a checkpoint's role gives."""
+GRAPHS = {"coarse": ("coarse_encoder", "coarse_decoder"), "refiner": ("refiner",), "features": ("features",)}
+"""Roles of the graphs that a network gives, by the network's role."""
 METHODS = {
     "coarse_encoder": "encode",
     "coarse_decoder": "decode",
     "refiner": "export_outputs",
-    "selector": "export_outputs",
+    "features": "forward",
 }
 """Method of the network that each graph computes."""
 _BATCH = 2
@@ -39,8 +39,10 @@ _BATCH = 2
 Specs = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
-def specs_of(net: Net, role: str) -> Specs:
+def specs_of(net: Net | FeaturesNet, role: str) -> Specs:
     """Return the inputs and outputs of a role's graph at the size that the network was trained at."""
+    if isinstance(net, FeaturesNet):
+        return specs(role, input_size=net.config.image_size, patch_size=1, dim=1, stride=1)
     trunk = net.config.trunk
     return specs(
         role,
@@ -51,8 +53,8 @@ def specs_of(net: Net, role: str) -> Specs:
     )
 
 
-def trace(net: Net, role: str) -> Graph:
-    """Return the FP32 graph of a role ("coarse_encoder", "coarse_decoder", "refiner", "selector"); only N is dynamic.
+def trace(net: Net | FeaturesNet, role: str) -> Graph:
+    """Return the FP32 graph of a role ("coarse_encoder", "coarse_decoder", "refiner", "features"); only N is dynamic.
 
     Inputs and outputs are those of the bundle's table. The network is put into eval mode and traced on the CPU. Raises
     InputError if it cannot have the role, BundleError if the graph depends on N in a way that cannot be exported.
@@ -75,9 +77,7 @@ def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), shape)
 
 
-def _trace(
-    net: CoarseNet | RefinerNet | SelectorNet, method: str, inputs: tuple[TensorSpec, ...], outputs: tuple[Any, ...]
-) -> ModelProto:
+def _trace(net: Net | FeaturesNet, method: str, inputs: tuple[TensorSpec, ...], outputs: tuple[Any, ...]) -> ModelProto:
     examples = tuple(torch.zeros([_BATCH if n is None else n for n in spec.shape]) for spec in inputs)
     names = [spec.name for spec in inputs], [spec.name for spec in outputs]
     buffer = io.BytesIO()

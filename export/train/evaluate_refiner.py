@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from coop_edge.config import EstimatorConfig
 from coop_edge.runtime.base import Runner
@@ -17,12 +16,11 @@ from coop_edge.stages.refine import refine
 from coop_edge.stages.turns import turns
 from export.data.batch import RefinerBatch
 from export.data.rerender import PairRecord, centres_of
-from export.networks import RefinerNet, SelectorNet
+from export.networks import RefinerNet
 from export.networks.refiner import cell_pixels
 from export.train.poses import SOLVER, RerenderedPairs, pairs_of
 from export.train.report import mean_or_none, median_or_none, present
 from export.train.runner import RefinerRunner
-from export.train.task import to_tensors
 
 Array = np.ndarray[Any, Any]
 
@@ -154,18 +152,3 @@ def calibration_error(probability: Array, outcome: Array) -> float | None:
     count = np.bincount(which, minlength=BINS)
     gap = np.bincount(which, weights=probability - outcome, minlength=BINS)
     return float(np.abs(gap).sum() / count.sum())
-
-
-@torch.no_grad()
-def evaluate_selector(
-    net: SelectorNet, batches: Sequence[tuple[RefinerBatch, Sequence[Any]]], device: torch.device
-) -> dict[str, float]:
-    """rank_correlation: Spearman's, of score and minus the pose error, over all pairs."""
-    scores, errors = [], []
-    for batch, _ in batches:
-        tensors = to_tensors(batch, device)
-        scores.append(net(tensors["query"], tensors["render"]).cpu().numpy())
-        errors.append(pose_error(batch, batch.T_init))
-    if not scores or sum(map(len, scores)) < 2:
-        return {}
-    return present({"rank_correlation": float(stats.spearmanr(np.concatenate(scores), -np.concatenate(errors))[0])})

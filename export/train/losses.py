@@ -126,11 +126,6 @@ def pose_loss(solution: PnpSolution, T_true: Tensor, points: Tensor, diameter: T
     return masked_mean(share, solution.valid & (share.detach() < POSE_LIMIT))
 
 
-def score_loss(logit: Tensor, error: Tensor, tolerance: float = 0.1) -> Tensor:
-    """Binary cross-entropy of a selector's score [N] against exp(-error / tolerance), error [N] in diameters."""
-    return functional.binary_cross_entropy_with_logits(logit, torch.exp(-error / tolerance).to(logit.dtype))
-
-
 def _mean_of(values: Tensor, labelled: Tensor | None) -> Tensor:
     """``masked_mean`` over the labelled entries; over all without a mask."""
     return masked_mean(values, torch.ones_like(values, dtype=torch.bool) if labelled is None else labelled)

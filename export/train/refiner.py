@@ -1,4 +1,4 @@
-"""Trains the refiner, and the selector, which sees the same pairs."""
+"""Trains the refiner."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from export.networks import Net, RefinerNet, RefinerOutput, SelectorNet
+from export.networks import Net, RefinerNet, RefinerOutput
 from export.networks.fine import CELL, STEP
 from export.networks.refiner import cell_pixels
 from export.train.differentiable_pnp import limit_gradient, solve_pnp
-from export.train.evaluate_refiner import evaluate_refiner, evaluate_selector
-from export.train.losses import certainty_loss, laplace_nll, matching_loss, pose_loss, score_loss
+from export.train.evaluate_refiner import evaluate_refiner
+from export.train.losses import certainty_loss, laplace_nll, matching_loss, pose_loss
 from export.train.task import Task
 
 BATCH = 16
@@ -97,23 +97,6 @@ class RefinerTask(Task):
     @cached_property
     def _drawn(self) -> dict[float, list[tuple[Any, Any]]]:
         return {}
-
-
-class SelectorTask(RefinerTask):
-    """The score of a render against exp(-error / 10 % of the diameter)."""
-
-    role = "selector"
-
-    def losses(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        moved = batch["T_init"] - batch["T_true"]
-        points = batch["model_points"].double()
-        distance = points @ moved[:, :3, :3].transpose(1, 2) + moved[:, None, :3, 3]
-        error = distance.norm(dim=-1).mean(dim=-1) / batch["diameter"]
-        return {"score": score_loss(model(batch["query"], batch["render"]), error)}
-
-    def evaluate(self, net: Net, device: torch.device) -> dict[str, float]:
-        assert isinstance(net, SelectorNet)
-        return evaluate_selector(net, self._held_out(1.0), device)
 
 
 def _matching_on_grid(logits: Tensor, batch: dict[str, Tensor], cell: int, step: int, first: int) -> Tensor:

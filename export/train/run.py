@@ -18,11 +18,11 @@ from export.train.coarse import CoarseTask
 from export.train.distributed import Group, join, pick_device
 from export.train.loop import StreamMaker, Trainer
 from export.train.options import TrainOptions
-from export.train.refiner import RefinerTask, SelectorTask
+from export.train.refiner import RefinerTask
 from export.train.report import plot, write_report
 from export.train.task import Task
 
-TASKS: dict[str, type[Task]] = {"coarse": CoarseTask, "refiner": RefinerTask, "selector": SelectorTask}
+TASKS: dict[str, type[Task]] = {"coarse": CoarseTask, "refiner": RefinerTask}
 NETWORK = "network."
 """Prefix of a setting of the network; others are of the run."""
 FIXED = ("size", "no_match")
@@ -41,7 +41,6 @@ SHOWN = (
     "error_after_5",
     "easy_error_after_5",
     "error_aligned",
-    "rank_correlation",
 )
 """Held-out figures in curves.png."""
 
@@ -69,7 +68,7 @@ def start(
 
     Parameters
     ----------
-    role: "coarse", "refiner" or "selector".
+    role: "coarse" or "refiner".
     options, config: of the run and of the network.
     folder: where ``ROLE.safetensors``, the training state, CSV files, ``report.json`` and ``curves.png`` go.
     init: network file to start from: of the same role, or of another one, whose trunk is taken over.

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from coop_edge.errors import CoopEdgeError, InputError
-from coop_edge.runtime.bundle import ROLES, Bundle, write_manifest
+from coop_edge.runtime.bundle import REQUIRED, Bundle, write_manifest
 from coop_edge.runtime.parity import Undecided
 from export.data.batch import PATCH, CoarseBatch, stack, take
 from export.data.rerender import centres_of
@@ -124,8 +124,13 @@ def verify_bundle(
 
 
 def write_report(folder: str | Path, report: Mapping[str, Any]) -> Path:
-    """Put a report into the bundle's manifest, whole or not at all; gives the manifest's path. Raises BundleError."""
-    return write_manifest(replace(Bundle.load(folder), verification=report))
+    """Put a report into the bundle's manifest, whole or not at all; gives the manifest's path. Raises BundleError.
+
+    The report of the features, which come from no checkpoint, stays (``export.verify.features``).
+    """
+    bundle = Bundle.load(folder)
+    kept = {role: value for role, value in bundle.verification.items() if role == "features"}
+    return write_manifest(replace(bundle, verification={**report, **kept}))
 
 
 def draw_pairs(
@@ -177,10 +182,9 @@ def compare(
     bundle: Bundle, reference: Reference, engines: Sequence[Engine], pairs: DrawnPairs
 ) -> tuple[list[OutputRow], list[PoseRow]]:
     """Rows of all engines: outputs by role, then poses."""
-    roles = [role for role in ROLES if role in bundle.networks]  # the encoder before the decoder
     feeds: dict[str, dict[str, Array]] = {}
     wanted: dict[str, dict[str, Array]] = {}
-    for role in roles:
+    for role in REQUIRED:  # the encoder before the decoder
         feeds[role] = _feed(role, pairs.of(role), wanted)
         wanted[role] = reference.run(role, feeds[role])
     undecided: dict[str, Undecided | None] = {
@@ -196,7 +200,7 @@ def compare(
     pose_rows: list[PoseRow] = []
     for engine in engines:
         chain: dict[str, dict[str, Array]] = {}
-        for role in roles:
+        for role in REQUIRED:
             with engine.runner(role) as runner:
                 given = run_all(runner, feeds[role])
                 # In the chain the decoder reads this engine's own tokens; the other roles read images, as above.

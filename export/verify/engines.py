@@ -98,15 +98,11 @@ class Reference:
 
     @classmethod
     def of(cls, bundle: Bundle, checkpoints: Sequence[str | Path]) -> Reference:
-        """Load checkpoint files, or folders of ``train`` that hold one; one of each network that the bundle has.
+        """Load checkpoint files, or folders of ``train`` that hold one; one of each network that is trained.
 
         Raises InputError if one is missing, doubled, or of other sizes than the bundle says.
         """
-        wanted = {NETWORK_OF[role] for role in bundle.networks}
-        sources = find_sources(checkpoints)
-        if missing := sorted(wanted - set(sources)):
-            raise InputError(f"no {missing[0]} checkpoint; bundle {bundle.name} has that network too")
-        files = {role: sources[role].path for role in sorted(wanted)}
+        files = {role: source.path for role, source in find_sources(checkpoints).items()}
         nets = {role: load_network(files[role], role)[0] for role in files}
         for role, net in nets.items():
             _check_sizes(bundle, net, files[role])

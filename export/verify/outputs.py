@@ -25,8 +25,8 @@ from coop_edge.runtime.parity import Array, Difference, Outputs, Tolerance, Unde
 
 FP32_BOUND = 1e-4
 """Bound on both relative differences of every output of an FP32 graph."""
-FP16_SCORE_BOUND = 1e-2
-"""The same of the selector's score in FP16; FP16 outputs that a pose is computed from are judged by the pose."""
+FP16_FEATURES_BOUND = 1e-2
+"""The same of features whose weights are stored in FP16; other FP16 outputs are judged by the poses made of them."""
 MAX_TIES = 0.01
 """Share of an output's elements that may be ties."""
 
@@ -106,8 +106,8 @@ def tolerance_of(role: str, precision: str) -> Tolerance:
     """Return what a role's outputs may differ by; without bounds where the poses decide."""
     if precision == "fp32":
         return Tolerance(FP32_BOUND, FP32_BOUND, MAX_TIES)
-    if role == "selector":
-        return Tolerance(FP16_SCORE_BOUND, FP16_SCORE_BOUND, MAX_TIES)
+    if role == "features":
+        return Tolerance(FP16_FEATURES_BOUND, FP16_FEATURES_BOUND, MAX_TIES)
     return Tolerance(None, None, None)
 
 

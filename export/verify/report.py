@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from coop_edge.runtime.bundle import Bundle
+from coop_edge.runtime.bundle import REQUIRED, Bundle
 from export.train.provenance import code_version
 from export.verify.engines import Engines
 from export.verify.outputs import FP32_BOUND, MAX_TIES, OutputRow
@@ -44,7 +44,7 @@ def make_report(
         "reference": f"PyTorch {torch.__version__}, float32, CPU",
         "onnxruntime": onnxruntime.__version__,
         "code": code_version(),
-        "graphs": {role: network.sha256 for role, network in bundle.networks.items()},
+        "graphs": {role: bundle.network(role).sha256 for role in REQUIRED},
         "pairs": {"objects": "held-out, procedural", **drawn},
         "bounds": {
             "fp32_relative": FP32_BOUND,
@@ -54,24 +54,25 @@ def make_report(
             "pose_median_diameters": DIAMETER_BOUND,
             "pose_pairs_at_least": MIN_POSES,
         },
-        "outputs": [_plain(row) | {"bound": row.bound, "passed": row.passed} for row in rows],
-        "poses": [_plain(row) | {"passed": row.passed(allow_few_poses)} for row in poses],
+        "outputs": [plain(row) | {"bound": row.bound, "passed": row.passed} for row in rows],
+        "poses": [plain(row) | {"passed": row.passed(allow_few_poses)} for row in poses],
         "engines_not_compared": dict(engines.absent),
     }
 
 
-def _plain(row: Any) -> dict[str, Any]:
+def plain(row: Any) -> dict[str, Any]:
     """Return the row for JSON, which knows neither infinity nor NaN: they become None."""
     values = dataclasses.asdict(row)
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def print_report(report: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print two tables per engine, outputs and poses, and the engines that were not compared with the reason."""
+    """Print a table of outputs and one of poses, if there are any, per engine, and which engines were not compared."""
     console = console or Console()
     for engine in dict.fromkeys(row["engine"] for row in report["outputs"]):
         console.print(_output_table(engine, [row for row in report["outputs"] if row["engine"] == engine]))
-        console.print(_pose_table(engine, [row for row in report["poses"] if row["engine"] == engine]))
+        if poses := [row for row in report.get("poses", ()) if row["engine"] == engine]:
+            console.print(_pose_table(engine, poses))
     for engine, reason in report["engines_not_compared"].items():
         console.print(f"not compared: {engine}: {reason}", markup=False, highlight=False, soft_wrap=True)
 

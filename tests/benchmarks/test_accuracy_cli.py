@@ -27,7 +27,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    return str(tiny_bundle(tmp_path_factory.mktemp("tiny"), selector=False))
+    return str(tiny_bundle(tmp_path_factory.mktemp("tiny"), features=False))
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def dataset(root):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    return str(tiny_bundle(tmp_path_factory.mktemp("tiny"), selector=False))
+    return str(tiny_bundle(tmp_path_factory.mktemp("tiny"), features=False))
 
 
 @pytest.fixture

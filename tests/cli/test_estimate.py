@@ -29,7 +29,7 @@ def invoke(*arguments: object):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_bundle(tmp_path_factory.mktemp("tiny"), selector=False)
+    return tiny_bundle(tmp_path_factory.mktemp("tiny"), features=False)
 
 
 @pytest.fixture(scope="module")

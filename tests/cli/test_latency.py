@@ -24,7 +24,7 @@ QUICK = {"device": "cpu", "threads": 1, "repeats": 4, "settings": ["refine.itera
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_bundle(tmp_path_factory.mktemp("tiny"), selector=False)
+    return tiny_bundle(tmp_path_factory.mktemp("tiny"), features=False)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ class TestTimedRunner:
         runner, clock, done = parts
         now = iter(range(100))
         monkeypatch.setattr("coop_edge.cli.latency.time", types.SimpleNamespace(perf_counter=lambda: next(now)))
-        other = TimedRunner(FakeRunner([]), "selector", clock, lambda: None)
+        other = TimedRunner(FakeRunner([]), "features", clock, lambda: None)
         with runner, other:
             np.testing.assert_array_equal(runner.run({"x": self.X}, "a stream")["y"], 2 * self.X)
             assert clock.ms == {}
@@ -173,7 +173,7 @@ class TestTimedRunner:
                     runner.run({"x": self.X})
                     runner.run({"x": self.X})
                     other.run({"x": self.X})
-                assert ms == {"refiner": 2000.0, "selector": 1000.0}
+                assert ms == {"refiner": 2000.0, "features": 1000.0}
             assert done[2:5] == ["wait", ("run", 3, None), "wait"]
         assert done[-1] == "release"
 

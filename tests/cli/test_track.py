@@ -183,7 +183,7 @@ class TestFollow:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_bundle(tmp_path_factory.mktemp("tiny"), selector=False)
+    return tiny_bundle(tmp_path_factory.mktemp("tiny"), features=False)
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_a_whole_bundle_is_described(engines):
     tiny_bundle(engines / "tiny")
     facts = only(networks.bundles())
     assert facts["fails"] is None
-    assert facts["roles"] == ["coarse_encoder", "coarse_decoder", "refiner", "selector"]
+    assert facts["roles"] == ["coarse_encoder", "coarse_decoder", "refiner", "features"]
     assert facts["graph_bytes"] == sum(path.stat().st_size for path in (engines / "tiny").glob("*.onnx"))
     assert facts["plans"] == []
     assert facts["storage"]["writable"]
@@ -92,7 +92,7 @@ def test_a_deep_look_does_not_blame_a_bundle_for_a_package_that_is_missing(engin
 
 
 def test_plans_fit_or_say_why_not(engines, monkeypatch, tmp_path):
-    bundle = Bundle.load(tiny_bundle(engines / "tiny", selector=False))
+    bundle = Bundle.load(tiny_bundle(engines / "tiny", features=False))
     encoder, decoder, refiner = bundle.networks.values()
     write_plan(made_up_plan(encoder, ORIN, bundle.folder))
     cache = tmp_path / "cache/coop_edge/plans/tiny"

@@ -27,7 +27,7 @@ from export.verify.bundle import DrawnPairs
 from tests.export.small_nets import NET, TRUNK
 
 SIZE = 64
-ROLES = ("coarse", "refiner", "selector")
+ROLES = ("coarse", "refiner")
 
 
 def small_net(role: str, seed: int = 0, **options) -> Net:

@@ -31,7 +31,6 @@ VARIANTS = {
     "odd-grid": ("refiner", {"trunk": {**WIDE, "image_size": 48}, "fine_channels": 8}),
     "deterministic": ("refiner", {"trunk": WIDE, "flow": "deterministic", "sensitivity": False, "stride": 8}),
     "stride-16": ("refiner", {"trunk": WIDE, "stride": 16}),
-    "selector": ("selector", {"trunk": WIDE}),
 }
 _STEMS, _HEADS = ("hybrid", "linear-stem"), ("hybrid", "linear-logits", "classification", "regression")
 GRAPHS_OF_VARIANTS = [

@@ -20,7 +20,6 @@ TRUNK = {
 NET = {
     "coarse": {"trunk": TRUNK, "match_dim": 8},
     "refiner": {"trunk": TRUNK, "match_dim": 8, "dpt_channels": 8, "radius_px": 0.5},
-    "selector": {"trunk": TRUNK},
 }
 
 

@@ -1,7 +1,7 @@
 """Tiny networks with the names and shapes of the real ones, and a bundle of them: milliseconds, and no PyTorch.
 
 They compute something of the right kind (tokens are linear in their patches, matching is a softmax over inner products,
-the score falls with the difference of the images), with random weights that ``seed`` fixes.
+maps of features are linear in the pixels of their cells), with random weights that ``seed`` fixes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from coop_edge.runtime.base import TensorSpec
-from coop_edge.runtime.bundle import ROLES, Bundle, Network, TemplateSettings, sha256_of, specs, write_manifest
+from coop_edge.runtime.bundle import (
+    REQUIRED,
+    ROLES,
+    Bundle,
+    Network,
+    TemplateSettings,
+    sha256_of,
+    specs,
+    write_manifest,
+)
+from coop_edge.runtime.network import FEATURES
 
 OPSET = 17
 _IR_VERSION = 8  # of opset 17, so that every supported ONNX Runtime reads it
@@ -28,7 +38,7 @@ def tiny_bundle(
     stride: int = 4,
     seed: int = 0,
     patch_size: int = 8,
-    selector: bool = True,
+    features: bool = True,
     name: str = "tiny",
 ) -> Path:
     """Write a bundle with a graph for every role into ``folder`` (made if missing) and return ``folder``."""
@@ -36,7 +46,7 @@ def tiny_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"input_size": input_size, "patch_size": patch_size, "dim": dim, "stride": stride}
     networks = {}
-    for role in ROLES if selector else ROLES[:-1]:
+    for role in ROLES if features else REQUIRED:
         path = folder / f"{role}.onnx"
         onnx.save_model(tiny_model(role, seed=seed, **sizes), path)
         inputs, outputs = specs(role, **sizes)
@@ -67,7 +77,7 @@ def tiny_model(
         "coarse_encoder": lambda: _encoder(rng, patch_size, dim, tokens),
         "coarse_decoder": lambda: _decoder(rng, dim, tokens),
         "refiner": lambda: _refiner(rng, stride),
-        "selector": _selector,
+        "features": lambda: _features(rng),
     }[role]()
     inputs, outputs = specs(role, input_size=input_size, patch_size=patch_size, dim=dim, stride=stride)
     return model_of(role, nodes, constants, inputs, outputs)
@@ -162,12 +172,12 @@ def _refiner(rng: np.random.Generator, stride: int):
     return nodes, constants
 
 
-def _selector():
-    nodes = [
-        helper.make_node("Sub", ["query", "render"], ["difference"]),
-        helper.make_node("Abs", ["difference"], ["error"]),
-        helper.make_node("ReduceMean", ["error"], ["mean"], axes=[1, 2, 3], keepdims=0),
-        helper.make_node("Neg", ["mean"], ["negative"]),
-        helper.make_node("Exp", ["negative"], ["score"]),
-    ]
-    return nodes, {}
+def _features(rng: np.random.Generator):
+    constants, nodes, source, channels, pixels = {}, [], "image", 3, 1
+    for name, (wanted, cell) in FEATURES.items():
+        side = cell // pixels
+        weight = rng.standard_normal((wanted, channels, side, side)) / (side * np.sqrt(channels))
+        constants[f"W_{name}"] = weight.astype(np.float32)
+        nodes.append(helper.make_node("Conv", [source, f"W_{name}"], [name], strides=[side, side]))
+        source, channels, pixels = name, wanted, cell
+    return nodes, constants

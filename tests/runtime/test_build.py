@@ -137,7 +137,7 @@ def test_the_timing_cache_is_kept_and_its_loss_is_no_error(own_bundle, trt, tmp_
     build_plans(own_bundle, roles=["refiner"], options=SMALL)
     kept = tmp_path / "cache" / "coop_edge" / "timing" / "trt11.4.0.106-sm86.cache"
     assert kept.read_bytes() == b"timings"
-    build_plans(own_bundle, roles=["selector"], options=SMALL)
+    build_plans(own_bundle, roles=["features"], options=SMALL)
     assert ("create_timing_cache", b"timings") in trt.calls
     blocked = BuildOptions(max_batch={"refiner": 4}, timing_cache=tmp_path / "tiny" / "bundle.json" / "x", force=True)
     build_plans(own_bundle, roles=["refiner"], options=blocked)

@@ -18,23 +18,23 @@ class TestCommand:
         return CliRunner().invoke(app, ["build", *map(str, arguments)])
 
     def test_builds_and_prints_json(self, own_bundle, trt):
-        arguments = ("--role", "refiner", "--role", "selector", "--max-batch", "6", "--max-batch", "refiner=9")
+        arguments = ("--role", "refiner", "--role", "features", "--max-batch", "6", "--max-batch", "refiner=9")
         result = self.run(own_bundle.folder, *arguments, "--opt-batch", "refiner=2", "--workspace", 99, "--json")
         assert result.exit_code == 0, result.output
         report = json.loads(result.stdout)
         assert {plan["role"]: plan["batch"] for plan in report["plans"]} == {
             "refiner": [1, 2, 9],
-            "selector": [1, 5, 6],
+            "features": [1, 6, 6],
         }
         assert ("set_memory_pool_limit", "WORKSPACE", 99 << 20) in trt.calls
         assert all(Path(plan["plan"]).is_file() and plan["verification"]["outputs"] for plan in report["plans"])
         assert json.loads(self.run(own_bundle.folder, *arguments[:4], "--json").stdout)["plans"][0]["reused"] is False
 
     def test_prints_a_table(self, own_bundle, trt):
-        result = self.run(own_bundle.folder, "--role", "selector")
+        result = self.run(own_bundle.folder, "--role", "features")
         assert result.exit_code == 0
-        assert "selector-" in result.stdout
-        assert "score 0.0e+00" in result.stdout
+        assert "features-" in result.stdout
+        assert "s4 0.0e+00" in result.stdout
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

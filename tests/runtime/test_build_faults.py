@@ -42,7 +42,7 @@ def test_what_is_damaged_is_built_again(own_bundle, trt, damage):
     elif damage == "garbled sidecar":
         sidecar_of(built.path).write_text("{")
     else:
-        (other,) = build_plans(own_bundle, roles=["selector"], options=SMALL)
+        (other,) = build_plans(own_bundle, roles=["features"], options=SMALL)
         os.replace(other.path, built.path)
         os.replace(sidecar_of(other.path), sidecar_of(built.path))
     with pytest.raises(EngineError, match=r"coop-edge build"):

@@ -38,12 +38,12 @@ def test_the_graphs_of_every_bundle_that_is_here_are_parsed_and_built_for_three_
 def test_what_does_not_build_says_why():
     with pytest.raises(EngineError, match=r"^graph: the graph cannot be parsed; TensorRT says: .+"):
         build_for_targets(b"not ONNX", ["86"])
-    model = tiny_model("selector")
+    model = tiny_model("features")
     model.graph.node[1].op_type = "NoSuchOperator"
     with pytest.raises(EngineError, match=r"cannot be parsed; TensorRT says: .*NoSuchOperator"):
         build_for_targets(model.SerializeToString(), ["86"])
     with pytest.raises(EngineError, match=r"does not build for SM87; it knows .*SM86"):
-        build_for_targets(tiny_model("selector").SerializeToString(), ["87"])
+        build_for_targets(tiny_model("features").SerializeToString(), ["87"])
 
 
 class Counting:

@@ -79,12 +79,12 @@ def test_what_was_written_is_what_is_read(sizes, tmp_path):
     assert Bundle.load(str(tmp_path / "b")) == bundle
 
 
-def test_a_bundle_without_selector_says_so(tmp_path):
-    bundle = Bundle.load(tiny_bundle(tmp_path / "b", selector=False))
+def test_a_bundle_without_features_says_so(tmp_path):
+    bundle = Bundle.load(tiny_bundle(tmp_path / "b", features=False))
     with pytest.raises(
-        BundleError, match=r"no network for selector; this bundle has coarse_encoder, coarse_decoder, ref"
+        BundleError, match=r"no network for features; this bundle has coarse_encoder, coarse_decoder, ref"
     ):
-        bundle.network("selector")
+        bundle.network("features")
     with pytest.raises(InputError, match=r"role: wanted one of coarse_encoder, .*, got 'encoder'"):
         bundle.network("encoder")
 
@@ -108,10 +108,15 @@ def test_the_shapes_are_those_of_the_design():
                 "sensitivity [N,1,32,32] float32",
             ],
         ],
-        "selector": [[f"query {image}", f"render {image}"], ["score [N] float32"]],
+        "features": [
+            [f"image {image}"],
+            ["s4 [N,24,32,32] float32", "s8 [N,40,16,16] float32", "s16 [N,112,8,8] float32"],
+        ],
     }
     with pytest.raises(InputError, match="got 'detector'"):
         specs("detector", **sizes)
+    with pytest.raises(InputError, match="features: wanted crops of a multiple of 16 pixels, got 120"):
+        specs("features", **{**sizes, "input_size": 120})
 
 
 def edit_role(role: str, **values):
@@ -157,12 +162,12 @@ FAULTS = {
     "networks as a list": (lambda c: c.update(networks=[]), r"networks: wanted an object, found \[\]"),
     "a role missing": (lambda c: c["networks"].pop("refiner"), "networks: wanted the roles .*, found no refiner"),
     "an unknown role": (
-        lambda c: c["networks"].update(detector=c["networks"]["selector"]),
+        lambda c: c["networks"].update(detector=c["networks"]["features"]),
         "networks: wanted only the roles .*, found also detector",
     ),
     "one graph for two roles": (
-        edit_role("selector", file="refiner.onnx"),
-        "networks.selector.file: wanted a graph of its own, found refiner.onnx, used for refiner too",
+        edit_role("features", file="refiner.onnx"),
+        "networks.features.file: wanted a graph of its own, found refiner.onnx, used for refiner too",
     ),
     "swapped roles": (swap_roles, "networks.coarse_encoder.outputs: wanted tokens of rank 3, found flow"),
     "a network key": (edit_role("refiner", size=3), "networks.refiner: wanted only the keys .*, found also size"),
@@ -201,8 +206,8 @@ FAULTS = {
     ),
     "cells are not square": (edit_shape("refiner", "outputs", 0, ["N", 2, 8, 4]), r"outputs: wanted flow \[N,2,8,8\]"),
     "an output twice": (
-        lambda c: c["networks"]["selector"]["outputs"].append(c["networks"]["selector"]["outputs"][0]),
-        r"selector.outputs: wanted score \[N\] float32, found score \[N\] float32, score \[N\] float32",
+        lambda c: c["networks"]["coarse_encoder"]["outputs"].append(c["networks"]["coarse_encoder"]["outputs"][0]),
+        r"encoder.outputs: wanted tokens .* float32, found tokens \[N,16,16\] float32, tokens \[N,16,16\] float32",
     ),
     "a dtype of its own": (
         lambda c: c["networks"]["coarse_decoder"]["outputs"][1].update(dtype="int64"),
@@ -213,6 +218,15 @@ FAULTS = {
         r"coarse_decoder.outputs: wanted .*index \[N,16\] int32.*, found .*index \[N,16\] float32",
     ),
 }
+
+
+def test_features_need_a_size_that_all_their_maps_divide(tmp_path):
+    folder = tiny_bundle(tmp_path / "b", input_size=40, features=False)
+    assert Bundle.load(folder).input_size == 40
+    maps = [{"name": "s4", "shape": ["N", 24, 10, 10], "dtype": "float32"}]
+    network = {"file": "refiner2.onnx", "sha256": "0" * 64, "precision": "fp32", "inputs": maps, "outputs": maps}
+    change(folder, lambda content: content["networks"].update(features=network))
+    refused(folder, "networks.features: features: wanted crops of a multiple of 16 pixels, got 40; ")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -280,8 +294,8 @@ def test_a_damaged_graph_is_found_by_its_hash_unless_hashes_are_left_out(folder)
 
 
 def test_a_missing_graph_is_named_even_without_hashes(folder):
-    (folder / "selector.onnx").unlink()
-    with pytest.raises(BundleError, match=r"selector\.onnx: missing; .* names it for selector"):
+    (folder / "features.onnx").unlink()
+    with pytest.raises(BundleError, match=r"features\.onnx: missing; .* names it for features"):
         Bundle.load(folder, check_hashes=False)
 
 
@@ -308,8 +322,8 @@ def test_a_manifest_that_would_not_load_is_not_written(folder):
     elsewhere = dataclasses.replace(bundle.network("refiner"), path=folder.parent / "refiner.onnx")
     with pytest.raises(BundleError, match=r"networks.refiner.file: wanted the name of an .onnx file in"):
         dataclasses.replace(bundle, networks={**bundle.networks, "refiner": elsewhere})
-    other = dataclasses.replace(bundle.network("refiner"), role="selector")
-    with pytest.raises(BundleError, match=r"networks.refiner: wanted the role refiner, found the role selector"):
+    other = dataclasses.replace(bundle.network("refiner"), role="features")
+    with pytest.raises(BundleError, match=r"networks.refiner: wanted the role refiner, found the role features"):
         dataclasses.replace(bundle, networks={**bundle.networks, "refiner": other})
     assert (folder / MANIFEST).read_bytes() == before
     assert not list(folder.glob(".*"))  # and no half-written file is left
@@ -352,4 +366,4 @@ def test_the_real_rooms_are_searched():
 def test_every_name_of_the_room_is_there():
     assert all(hasattr(rooms, name) for name in rooms.__all__)
     assert re.fullmatch(r"[0-9a-f]{64}", sha256_of(rooms.__file__))
-    assert TensorSpec("score", (None,)) in specs("selector", input_size=32, patch_size=8, dim=4, stride=4)[1]
+    assert TensorSpec("s8", (None, 40, 4, 4)) in specs("features", input_size=32, patch_size=8, dim=4, stride=4)[1]

@@ -113,7 +113,7 @@ def test_a_row_does_not_depend_on_its_batch_and_runs_repeat(bundle):
 
 def test_the_session_is_told_its_threads_and_not_to_spin_between_runs(bundle):
     for threads in (0, 1, 2):
-        with OnnxRunner(bundle.network("selector"), threads=threads) as runner:
+        with OnnxRunner(bundle.network("features"), threads=threads) as runner:
             options = runner._session.get_session_options()
             assert options.intra_op_num_threads == threads
             assert options.inter_op_num_threads == 1
@@ -123,12 +123,12 @@ def test_the_session_is_told_its_threads_and_not_to_spin_between_runs(bundle):
 @pytest.mark.parametrize("threads", [-1, 1.0, True, "2"])
 def test_a_number_of_threads_that_is_none(threads, bundle):
     with pytest.raises(InputError, match="threads: wanted a number of threads, or 0"):
-        OnnxRunner(bundle.network("selector"), threads=threads)
+        OnnxRunner(bundle.network("features"), threads=threads)
 
 
 def test_an_unknown_device_and_an_array_of_another(bundle, monkeypatch):
     with pytest.raises(InputError, match="device: wanted 'cpu' or 'cuda', got 'gpu'"):
-        OnnxRunner(bundle.network("selector"), device="gpu")
+        OnnxRunner(bundle.network("features"), device="gpu")
     feed = feed_of(bundle.network("coarse_encoder"), 1)
     cupy = FakeCupy()
     monkeypatch.setitem(sys.modules, "cupy", cupy)
@@ -145,16 +145,16 @@ def test_an_unknown_device_and_an_array_of_another(bundle, monkeypatch):
 
 def test_an_open_runner_does_not_need_its_file(tmp_path):
     bundle = Bundle.load(tiny_bundle(tmp_path / "gone"))
-    network = bundle.network("selector")
+    network = bundle.network("features")
     feed = feed_of(network, 2)
-    expected = reference(network, feed)["score"]
+    expected = reference(network, feed)["s16"]
     runner = OnnxRunner(network, threads=1)
     runner.open()
     network.path.unlink()
-    np.testing.assert_allclose(runner.run(feed)["score"], expected, rtol=1e-6)
+    np.testing.assert_allclose(runner.run(feed)["s16"], expected, rtol=1e-4, atol=1e-5)
     runner.close()
     assert runner.providers == []
-    with pytest.raises(BundleError, match=r"selector.onnx: cannot be read: No such file or directory"):
+    with pytest.raises(BundleError, match=r"features.onnx: cannot be read: No such file or directory"):
         runner.open()
     with pytest.raises(EngineError, match="is closed"):
         runner.run(feed)
@@ -201,7 +201,7 @@ def other_graphs() -> dict[str, tuple[onnx.ModelProto, str]]:
             tiny_model("refiner", stride=8),
             r"wanted the outputs flow \[N,2,8,8\].*it has flow \[N,2,4,4\]",
         ),
-        "the selector": (tiny_model("selector"), r"wanted the outputs flow .*; it has score \[N\] float32"),
+        "the features": (tiny_model("features"), r"wanted the inputs query .*; it has image \[N,3,32,32\] float32"),
         "a fixed batch": (fixed, r"it has query \[2,3,32,32\] float32"),
         "a free size": (free, r"it has query \[N,3,\?,32\] float32"),
     }
@@ -227,16 +227,15 @@ def test_a_file_that_is_no_graph_is_refused_even_if_its_hash_fits(bundle, tmp_pa
 
 
 def failing(bundle: Bundle, folder: Path, *, lie: bool) -> Network:
-    """A selector that fails on every run, or (``lie``) gives a score of another shape than its graph declares."""
-    network = bundle.network("selector")
-    target = np.array([-1] if lie else [7], np.int64)
+    """An encoder that fails on every run, or (``lie``) gives tokens of another shape than its graph declares."""
+    network = bundle.network("coarse_encoder")
+    target = np.array([1, 1, -1] if lie else [7, 1, 1], np.int64)
     nodes = [
-        helper.make_node("Sub", ["query", "render"], ["d"]),
-        helper.make_node("Shape", ["query"], ["shape"]),
+        helper.make_node("Shape", ["image"], ["shape"]),
         helper.make_node("Mul", ["shape", "zero"], ["zeros"]),
         helper.make_node("ReduceSum", ["zeros"], ["nothing"], keepdims=1),
         helper.make_node("Add", ["nothing", "target"], ["size"]),
-        helper.make_node("Reshape", ["d", "size"], ["score"]),
+        helper.make_node("Reshape", ["image", "size"], ["tokens"]),
     ]
     constants = {"zero": np.array([0], np.int64), "target": target}
     return saved(model_of("failing", nodes, constants, network.inputs, network.outputs), network, folder)
@@ -247,7 +246,7 @@ def test_a_run_that_fails_and_a_graph_that_lies_about_its_outputs(bundle, tmp_pa
     with OnnxRunner(network) as runner, pytest.raises(EngineError, match=r"the run failed on N = 3: .*Reshape"):
         runner.run(feed_of(network, 3))
     network = failing(bundle, tmp_path, lie=True)
-    message = r"the graph gave score \[9216\] float32 for N = 3, wanted score \[N\] float32"
+    message = r"the graph gave tokens \[1, 1, 9216\] float32 for N = 3, wanted tokens \[N,16,16\] float32"
     with OnnxRunner(network) as runner, pytest.raises(EngineError, match=message):
         runner.run(feed_of(network, 3))
 
@@ -255,7 +254,7 @@ def test_a_run_that_fails_and_a_graph_that_lies_about_its_outputs(bundle, tmp_pa
 def test_without_onnxruntime_the_error_says_what_to_install(bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BackendUnavailable) as caught:
-        OnnxRunner(bundle.network("selector")).open()
+        OnnxRunner(bundle.network("features")).open()
     for complaint in (probe("cpu"), str(caught.value)):
         assert "`import onnxruntime` failed" in complaint
         assert "pip install 'coop-edge[cpu]'" in complaint
@@ -380,14 +379,14 @@ def test_runs_of_one_size_share_their_outputs_and_smaller_ones_fit_inside(bundle
 
 
 def test_a_run_has_its_place_on_the_callers_stream_and_the_host_does_not_wait(bundle, cupy, ort):
-    network = bundle.network("selector")
+    network = bundle.network("features")
     feed = {name: cupy.put(array) for name, array in feed_of(network, 2).items()}
     own = FakeCupy().callers
     own.name, own.journal = "mine", cupy.journal
     with OnnxRunner(network, device="cuda") as runner:
         for stream, name in ((None, "caller"), (own, "mine")):
             cupy.journal.clear()
-            runner.run({**feed, "render": feed["render"][..., ::-1]}, stream)
+            runner.run({"image": feed["image"][..., ::-1]}, stream)
             assert cupy.journal == [
                 f"enter {name}",
                 "copy",
@@ -403,7 +402,7 @@ def test_a_run_has_its_place_on_the_callers_stream_and_the_host_does_not_wait(bu
 
 
 def test_a_failed_run_on_cuda_is_an_engine_error_and_closing_still_closes(bundle, cupy, ort, caplog):
-    network = bundle.network("selector")
+    network = bundle.network("features")
     runner = OnnxRunner(network, device="cuda")
     runner.open()
     ort.sessions[0].error = RuntimeError("CUDA failure 700: an illegal memory access\nsecond line")
@@ -421,10 +420,10 @@ def test_a_failed_run_on_cuda_is_an_engine_error_and_closing_still_closes(bundle
 
 
 def test_an_array_on_another_gpu_is_refused(bundle, cupy, ort):
-    feed = {name: cupy.put(array) for name, array in feed_of(bundle.network("selector"), 2).items()}
-    feed["render"].device_id = 1
-    message = r"render: wanted an array on CUDA device 3, where the network is, got one on device 1"
-    with OnnxRunner(bundle.network("selector"), device="cuda") as runner, pytest.raises(InputError, match=message):
+    feed = {name: cupy.put(array) for name, array in feed_of(bundle.network("features"), 2).items()}
+    feed["image"].device_id = 1
+    message = r"image: wanted an array on CUDA device 3, where the network is, got one on device 1"
+    with OnnxRunner(bundle.network("features"), device="cuda") as runner, pytest.raises(InputError, match=message):
         runner.run(feed)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coop_edge.runtime.bundle import Bundle
+from coop_edge.runtime.bundle import ROLES, Bundle
 from coop_edge.runtime.parity import AnyDecision, Difference, Tolerance, compare
 from coop_edge.runtime.plan_check import TOLERANCE, judge, sample_feed
 from tests.runtime.networks import tiny_bundle
@@ -19,7 +19,7 @@ def bundle(tmp_path_factory):
     return Bundle.load(tiny_bundle(tmp_path_factory.mktemp("parity") / "tiny"))
 
 
-@pytest.mark.parametrize("role", ["coarse_encoder", "coarse_decoder", "refiner", "selector"])
+@pytest.mark.parametrize("role", ROLES)
 def test_feeds_have_the_shapes_of_the_graph_and_are_the_same_every_time(bundle, role):
     feed, again = sample_feed(bundle, role), sample_feed(bundle, role)
     for spec in bundle.network(role).inputs:

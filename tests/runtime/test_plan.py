@@ -105,7 +105,7 @@ def test_says_what_plans_there_are_instead(network, cache):
         ({"flavour": "rtx"}, r"runtime: the plan was built for TensorRT for RTX 10\.3\.0, wanted TensorRT 10\.3\.0"),
         ({"sm": "86", "gpu": "RTX 3090"}, r"SM: the plan was built for 86 \(RTX 3090\), wanted 87 \(Orin\)"),
         ({"onnx_sha256": "cd" * 32}, r"SHA-256 of refiner.onnx: the plan was built for (cd){32}, wanted (ab12){16}"),
-        ({"role": "selector"}, r"role: the plan was built for selector, wanted refiner"),
+        ({"role": "features"}, r"role: the plan was built for features, wanted refiner"),
         ({"gpu": "another Orin", "driver": "1.0", "cuda": "1.0"}, None),
     ],
 )

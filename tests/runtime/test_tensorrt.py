@@ -307,12 +307,12 @@ def test_closing_waits_frees_in_order_and_can_be_repeated(place):
 def test_a_plan_whose_inside_is_of_another_graph_is_refused(place):
     """A sidecar that lies, or a plan that was put in another's place: the engine itself is asked."""
     _, _, bundle, plan = place
-    (other,) = build_plans(bundle, roles=["selector"], options=BuildOptions(max_batch={"selector": LARGEST}))
+    (other,) = build_plans(bundle, roles=["features"], options=BuildOptions(max_batch={"features": LARGEST}))
     data = other.path.read_bytes()
     runner = TensorRtRunner(plan, bundle.network("refiner"))
     lying = dataclasses.replace(runner.info, plan_bytes=len(data), plan_sha256=hashlib.sha256(data).hexdigest())
     write_plan(LoadedPlan(plan, lying, data))
-    with pytest.raises(EngineError, match=r"wanted query .*flow .*, has query .*score .*coop-edge build"):
+    with pytest.raises(EngineError, match=r"wanted query .*flow .*, has image .*s16 .*coop-edge build"):
         TensorRtRunner(plan, bundle.network("refiner")).open()
     smaller = dataclasses.replace(runner.info, batch=(1, 1, LARGEST - 1))
     (again,) = build_plans(bundle, roles=["refiner"], options=dataclasses.replace(OPTIONS, force=True))

@@ -10,26 +10,25 @@ import pytest
 from coop_edge.config import EstimatorConfig
 from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.render import CpuRenderer
-from coop_edge.runtime.bundle import Bundle
+from coop_edge.runtime.bundle import REQUIRED, Bundle
 from coop_edge.runtime.onnx import OnnxRunner
 from coop_edge.stages.coarse import estimate_coarse
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import ImagePairMaker
 from coop_edge.stages.refine import refine
-from coop_edge.stages.select import NetworkRescorer, select
+from coop_edge.stages.select import select
 from tests.runtime.networks import tiny_bundle
 from tests.stages.chain import OPS, templates_of
 
 SIZE, PATCH = 64, 8
-ROLES = ("coarse_encoder", "coarse_decoder", "refiner", "selector")
 
 
 @pytest.fixture(scope="module")
 def runners(tmp_path_factory):
     bundle = Bundle.load(tiny_bundle(tmp_path_factory.mktemp("tiny"), input_size=SIZE, patch_size=PATCH))
     with contextlib.ExitStack() as stack:
-        yield {role: stack.enter_context(OnnxRunner(bundle.network(role), threads=1)) for role in ROLES}
+        yield {role: stack.enter_context(OnnxRunner(bundle.network(role), threads=1)) for role in REQUIRED}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,6 @@ def run(runners, models, scene, detections, index, hypotheses=3):
         config,
         evidence=coarse.evidence,
         reasons=[coarse.reason(i) for i in range(len(coarse))],
-        rescore=NetworkRescorer(maker, runners["selector"]),
     )
     return coarse, refined, chosen
 

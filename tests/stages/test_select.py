@@ -8,19 +8,17 @@ import pytest
 from coop_edge.config import AdvancedSelectConfig, EstimatorConfig, SelectConfig
 from coop_edge.geometry import se3
 from coop_edge.mesh import Symmetries
-from coop_edge.runtime.base import TensorSpec
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.refine import OUT_OF_SIGHT, Refined
 from coop_edge.stages.select import (
     LOST,
-    NetworkRescorer,
     inlier_scores,
     measure_fit,
     one_of_the_same,
     select,
 )
 from tests.stages.chain import SIZE, Chain
-from tests.stages.oracles import Faults, OracleRunner
+from tests.stages.oracles import Faults
 from tests.stages.scene import Scene, at, reprojection_px
 
 HALF_TURN = se3.so3_exp(np.array([0.0, 0.0, np.pi]))
@@ -218,46 +216,6 @@ def test_a_half_turned_hypothesis_is_rejected(two, cube):
     alone = chain.refine(wrong[None], np.array([0]))
     chosen = select(alone, np.array([0]), 1, chain.models, np.array([0]), EstimatorConfig())
     assert not chosen.estimates(["cube"])[0].success
-
-
-class FixedScores(OracleRunner):
-    def __init__(self, scores):
-        image = (None, 3, SIZE, SIZE)
-        super().__init__(
-            None, "selector", [TensorSpec("query", image), TensorSpec("render", image)], [TensorSpec("score", (None,))]
-        )
-        self.scores = list(scores)
-
-    def one(self, feed):
-        assert feed["query"].max() <= 1.0
-        assert feed["render"].max() > 0.1  # something was drawn
-        return {"score": np.float32(self.scores.pop(0))}
-
-
-def test_a_selector_network_takes_the_place_of_the_score(two):
-    chain = Chain.of(two)
-    T = np.array([two.placed[0].T, np.full((4, 4), np.nan), two.placed[0].T, two.placed[1].T])
-    index = np.array([0, 0, 0, 1])
-    refined = chain.refine(T, index)
-    rescore = NetworkRescorer(chain.maker(), FixedScores([0.2, 0.7, 0.4]))
-    chosen = select(refined, np.array([0, 0, 0, 1]), 2, chain.models, index, EstimatorConfig(), rescore=rescore)
-    assert chosen.hypothesis.tolist() == [2, 3]
-    np.testing.assert_allclose(chosen.scores, [0.7, 0.4], rtol=1e-6)
-    assert chosen.hypothesis_scores[1] == 0.0
-    nothing = select(
-        chain.refine(T[:0], index[:0]), index[:0], 0, chain.models, index[:0], EstimatorConfig(), rescore=rescore
-    )
-    assert len(nothing) == 0
-
-
-def test_a_selector_that_says_nan_believes_nothing(two):
-    chain, index = Chain.of(two), np.array([0, 0])
-    refined = chain.refine(np.array([two.placed[0].T] * 2), index)
-    rescore = NetworkRescorer(chain.maker(), FixedScores([np.nan, 0.4]))
-    strict = EstimatorConfig(select=SelectConfig(min_score=0.1))
-    chosen = select(refined, np.array([0, 1]), 2, chain.models, index, strict, rescore=rescore)
-    assert [estimate.success for estimate in chosen.estimates(["cube", "cube"])] == [False, True]
-    np.testing.assert_allclose(chosen.scores, [0.0, 0.4], rtol=1e-6)
 
 
 def test_of_a_symmetric_object_the_pose_nearest_to_the_previous_one_is_kept():

@@ -217,7 +217,7 @@ def test_close_ends_the_workers():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"role": "selector"}, "role: wanted one of 'coarse', 'refiner', got 'selector'"),
+        ({"role": "features"}, "role: wanted one of 'coarse', 'refiner', got 'features'"),
         ({"split": "test"}, "split: wanted one of 'train', 'heldout', got 'test'"),
         ({"size": 50}, "size: wanted a multiple of 16, got 50"),
         ({"size": 0}, "size: wanted an integer of at least 16, got 0"),
@@ -287,7 +287,7 @@ def test_arrays_reach_the_loss_without_a_copy(few):
     se3.check_transform(batch.T_query)
 
 
-@pytest.mark.parametrize("role", ["coarse", "refiner", "selector"])
+@pytest.mark.parametrize("role", ["coarse", "refiner"])
 def test_a_run_trains_on_pairs_and_goes_on(few, role, tmp_path):
     run.start(role, replace(QUICK, max_steps=2), CONFIGS[role].from_dict(NET[role]), tmp_path / "run")
     assert (tmp_path / "run" / f"{role}.safetensors").is_file()

@@ -21,8 +21,7 @@ SMALL = {
 def small(role, **options):
     trunk = TrunkConfig.from_dict({**SMALL, **options.pop("trunk", {})})
     torch.manual_seed(0)
-    if role != "selector":
-        options.setdefault("match_dim", 16)
+    options.setdefault("match_dim", 16)
     if role == "refiner":
         options.setdefault("dpt_channels", 8)
     return build(CONFIGS[role].from_dict({"trunk": trunk, **options}))

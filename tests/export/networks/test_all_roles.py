@@ -8,19 +8,9 @@ import pytest
 import torch
 
 from coop_edge.errors import InputError
-from export.networks import CoarseNet, RefinerNet, SelectorNet
+from export.networks import CoarseNet, RefinerNet
 from export.networks.trunk import grid_of
 from tests.export.networks.nets import images, small
-
-
-@pytest.mark.parametrize("n", [0, 2])
-def test_selector_scores(n):
-    net = small("selector").eval()
-    with torch.no_grad():
-        score = net.export_outputs(*images(n))
-    assert score.shape == (n,)
-    assert ((score > 0) & (score < 1)).all()
-
 
 OPTIONS = [
     ("coarse", {}),
@@ -33,7 +23,6 @@ OPTIONS = [
     ("refiner", {"stride": 8}),
     ("refiner", {"fine_channels": 8}),
     ("refiner", {"fine_channels": 8, "stride": 8}),
-    ("selector", {}),
 ]
 
 
@@ -42,10 +31,8 @@ def _outputs(net, n=2, size=64):
     if net.role == "coarse":
         index = torch.arange(size * size // 256).repeat(n, 1)
         return [o for o in net(query, other, index) if o is not None]
-    if net.role == "refiner":
-        out = net(query, other)
-        return [out.flow, out.scale, out.certainty_logit, out.sensitivity]
-    return [net(query, other)]
+    out = net(query, other)
+    return [out.flow, out.scale, out.certainty_logit, out.sensitivity]
 
 
 @pytest.mark.parametrize(("role", "options"), OPTIONS)
@@ -72,19 +59,18 @@ def test_the_same_input_gives_the_same_output_whatever_its_company(role, options
         index = torch.zeros(3, 16, dtype=torch.long)
         batch = net(query, other, index) if role == "coarse" else net(query, other)
         single = net(query[1:2], other[1:2], index[1:2]) if role == "coarse" else net(query[1:2], other[1:2])
-        pairs = [(batch, single)] if role == "selector" else list(zip(batch, single, strict=True))
-    for a, b in pairs:
+    for a, b in zip(batch, single, strict=True):
         if a is not None:
             torch.testing.assert_close(a[1:2], b, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("role", "size"), list(itertools.product(["coarse", "refiner", "selector"], [32, 96])))
+@pytest.mark.parametrize(("role", "size"), list(itertools.product(["coarse", "refiner"], [32, 96])))
 def test_another_resolution_works(role, size):
     net = small(role).eval()
     with torch.no_grad():
         outputs = _outputs(net, size=size)
     assert all(torch.isfinite(o).all() for o in outputs)
-    assert role == "selector" or outputs[0].shape[-1] in (size // 4, (size // 16) ** 2 + 1)
+    assert outputs[0].shape[-1] in (size // 4, (size // 16) ** 2 + 1)
 
 
 def test_what_does_not_fit_is_refused():
@@ -100,4 +86,3 @@ def test_what_does_not_fit_is_refused():
         linear.decode(*(linear.encode(x) for x in images(1, 32)))
     assert isinstance(linear, CoarseNet)
     assert isinstance(refiner, RefinerNet)
-    assert isinstance(small("selector"), SelectorNet)

@@ -10,7 +10,7 @@ from export.networks import CONFIGS, TrunkConfig, build, preset
 from tests.export.networks.nets import count
 
 
-@pytest.mark.parametrize("role", ["coarse", "refiner", "selector"])
+@pytest.mark.parametrize("role", ["coarse", "refiner"])
 @pytest.mark.parametrize(("size", "low", "high"), [("xs", 4e6, 7e6), ("s", 8e6, 15e6), ("b", 150e6, 250e6)])
 def test_a_preset_has_the_size_it_promises(role, size, low, high):
     with torch.device("meta"):
@@ -18,7 +18,7 @@ def test_a_preset_has_the_size_it_promises(role, size, low, high):
     assert low <= count(net) <= high
 
 
-@pytest.mark.parametrize("role", ["coarse", "refiner", "selector"])
+@pytest.mark.parametrize("role", ["coarse", "refiner"])
 @pytest.mark.parametrize("size", ["xs", "s", "b", "l"])
 def test_a_configuration_survives_plain_data(role, size):
     config = preset(role, size)
@@ -36,5 +36,5 @@ def test_a_wrong_configuration_is_refused_by_name():
         preset("coarse", "xs").updated(["head=both"])
     with pytest.raises(ConfigError, match="size: wanted one of xs, s, b, l"):
         preset("coarse", "m")
-    with pytest.raises(ConfigError, match="role: wanted one of coarse, refiner, selector"):
+    with pytest.raises(ConfigError, match="role: wanted one of coarse, refiner, got"):
         preset("fine", "xs")

@@ -11,7 +11,7 @@ from tests.export.small_graphs import small_net
 PROVENANCE = Provenance(step=7, samples=112, seed=3, minutes=1.5, code="0.1 abc", data="procedural objects")
 
 
-NETS = {"coarse": "hybrid", "refiner": "laplace", "selector": "selector"}
+NETS = {"coarse": "hybrid", "refiner": "laplace"}
 
 
 def save(folder: Path, *roles: str) -> Path:

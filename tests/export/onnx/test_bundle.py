@@ -78,11 +78,11 @@ def test_the_runtime_runs_it(finished):
             assert abs(array - wanted).max() < 0.02 * abs(wanted).max()
 
 
-def test_a_selector_is_taken_along_and_files_may_be_named(tmp_path):
+def test_files_may_be_named(tmp_path):
     save(tmp_path, *NETS)
-    files = [tmp_path / f"{role}.safetensors" for role in ("selector", "coarse", "refiner")]
+    files = [tmp_path / f"{role}.safetensors" for role in ("refiner", "coarse")]
     bundle = export_bundle(files, "tiny", "fp32", tmp_path / "out", licence="CC0-1.0")
-    assert list(bundle.networks) == ["coarse_encoder", "coarse_decoder", "refiner", "selector"]
+    assert list(bundle.networks) == ["coarse_encoder", "coarse_decoder", "refiner"]
     assert bundle.licence == "CC0-1.0"
     assert not bundle.verification
 

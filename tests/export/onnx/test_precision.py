@@ -94,7 +94,7 @@ def test_weights_of_heads_are_stored_in_half_but_for_the_smallest(variant, role)
     assert all(values[name].dtype == np.float16 for name in stored)
     assert all(values[name].dtype == np.float32 for n in singles for name in n.input[2:])
     names = {re.sub(r"^onnx::|/fp16$|\.weight.*$", "", name) for name in stored}
-    wanted = {"coarse_encoder": set(), "coarse_decoder": set(), "refiner": {"dpt.head.0"}, "selector": set()}[role]
+    wanted = {"coarse_encoder": set(), "coarse_decoder": set(), "refiner": {"dpt.head.0"}}[role]
     if role == "refiner" and small_net(variant).config.fine_channels:
         wanted = wanted | {"fine.found"}
         assert {n.op_type for n in stored.values()} >= {"Conv"}

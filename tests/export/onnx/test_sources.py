@@ -29,7 +29,7 @@ def test_roles_come_from_the_files_not_from_their_names(tmp_path):
     [
         ((), "no coarse and no refiner checkpoint; given: none"),
         (("coarse",), r"no refiner checkpoint; given: .*coarse\.safetensors \(coarse\)"),
-        (("refiner", "selector"), "no coarse checkpoint"),
+        (("refiner",), "no coarse checkpoint"),
     ],
 )
 def test_missing_roles_are_named(roles, message, tmp_path):

@@ -47,7 +47,6 @@ TABLE = {
             "sensitivity": ["N", 1, SIZE // 4, SIZE // 4],
         },
     ),
-    "selector": ({"query": IMAGE, "render": IMAGE}, {"score": ["N"]}),
 }
 
 
@@ -73,9 +72,7 @@ def layer_norms_that_run(variant, role):
     return normalise.call_count - (2 * encoder if role == "coarse_decoder" else 0)
 
 
-@pytest.mark.parametrize(
-    ("variant", "role"), [(v, r) for v, r in GRAPHS_OF_VARIANTS if v in ("hybrid", "laplace", "selector")]
-)
+@pytest.mark.parametrize(("variant", "role"), [(v, r) for v, r in GRAPHS_OF_VARIANTS if v in ("hybrid", "laplace")])
 def test_inputs_and_outputs_are_those_of_the_table(variant, role):
     model = small_model(variant, role)
     for values, wanted in zip((model.graph.input, model.graph.output), TABLE[role], strict=True):
@@ -144,7 +141,7 @@ def test_the_images_and_weights_of_these_tests_make_outputs_that_vary():
 
 
 @pytest.mark.parametrize(
-    ("variant", "role"), [(v, r) for v, r in GRAPHS_OF_VARIANTS if v in ("hybrid", "deterministic", "selector")]
+    ("variant", "role"), [(v, r) for v, r in GRAPHS_OF_VARIANTS if v in ("hybrid", "deterministic")]
 )
 def test_rows_of_a_batch_do_not_touch_each_other(variant, role, small_runner):
     feed = feed_of(variant, role, 5)

@@ -133,15 +133,12 @@ def test_half_the_flow_needs_iterations(net, monkeypatch):
     assert figures["error_after_5"] < 0.15 * figures["error_before"]
 
 
-def test_an_untrained_refiner_and_selector_are_scored_without_a_crash(net):
+def test_an_untrained_refiner_is_scored_without_a_crash(net):
     pairs = held_out("refiner", 4, 32, keep_scenes=True)
     figures = refiner.evaluate_refiner(net, [pairs], CPU)
     assert all(np.isfinite(v) for v in figures.values())
     assert figures["error_before"] > 0
     assert refiner.evaluate_refiner(net, [], CPU) == {}
-    selector = build(CONFIGS["selector"].from_dict(NET["selector"])).eval()
-    assert -1 <= refiner.evaluate_selector(selector, [pairs], CPU)["rank_correlation"] <= 1
-    assert refiner.evaluate_selector(selector, [], CPU) == {}
 
 
 def test_pose_error_is_the_mean_distance_of_model_points_in_diameters():

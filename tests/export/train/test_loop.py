@@ -39,7 +39,6 @@ def steady(monkeypatch):
         ("coarse", "loss_position", 0.6, {"head": "regression"}),
         ("refiner", "loss_flow", 0.8, {}),
         ("refiner", "loss_flow", 0.8, {"flow": "deterministic"}),
-        ("selector", "loss_score", 0.95, {}),
     ],
 )
 def test_a_few_pairs_are_learnt_by_heart(role, part, factor, network, tmp_path):

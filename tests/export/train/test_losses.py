@@ -24,7 +24,6 @@ from export.train.losses import (
     offset_loss,
     point_matching_l1,
     pose_loss,
-    score_loss,
 )
 
 
@@ -160,15 +159,6 @@ def test_pose_loss_passes_gradcheck_and_leaves_out_the_unsolved():
     some = pose_loss(PnpSolution(s.R[keep], s.t[keep], s.valid[keep]), T[keep], points[keep], diameter[keep])
     assert pose_loss(s, T, points, diameter).item() == pytest.approx(some.item())
     gradcheck(lambda R, t: point_matching_l1(R, t, T[:, :3, :3], T[:, :3, 3], points), s.R, s.t)
-
-
-def test_score_loss_is_least_at_its_target():
-    error = torch.tensor([0.0, 0.05, 0.1, 1.0], dtype=torch.float64)
-    target = torch.exp(-error / 0.1)
-    best = torch.log(target.clamp(1e-9, 1 - 1e-9) / (1 - target.clamp(1e-9, 1 - 1e-9)))
-    least = score_loss(best, error)
-    assert all(score_loss(best + d, error) > least for d in (-1.0, 1.0))
-    gradcheck(lambda x: score_loss(x, error), rand(4))
 
 
 def test_where_nothing_applies_the_loss_is_zero_and_so_is_its_gradient():

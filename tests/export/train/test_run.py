@@ -43,7 +43,7 @@ def test_settings_are_of_the_run_or_of_the_network():
         ("coarse", "network.flow=laplace", r"CoarseNetConfig has no option 'flow'"),
         ("coarse", "minute=1", r"TrainOptions has no option 'minute'; did you mean 'minutes'"),
         ("coarse", "minutes=0", r"TrainOptions.minutes = 0"),
-        ("finder", "minutes=1", r"role: wanted one of coarse, refiner, selector"),
+        ("finder", "minutes=1", r"role: wanted one of coarse, refiner, got"),
         ("coarse", "size=m", r"setting 'size=m': wanted one of xs, s, b, l, got 'm'"),
     ],
 )

@@ -20,7 +20,6 @@ OUTPUTS = {
     "coarse_encoder": {"tokens"},
     "coarse_decoder": {"probability", "index", "offset"},
     "refiner": {"flow", "scale", "certainty", "sensitivity"},
-    "selector": {"score"},
 }
 
 

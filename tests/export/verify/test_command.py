@@ -48,7 +48,6 @@ def test_wrong_use_of_the_command_is_one_line(bundle_of, files, tmp_path):
     bundle = bundle_of("fp32")
     for arguments, wanted in (
         ((bundle.folder, "--checkpoint", files[0]), "no refiner checkpoint; given:"),
-        ((bundle.folder, "--checkpoint", files[0], "--checkpoint", files[1]), "no selector checkpoint"),
         ((bundle.folder, "--checkpoint", tmp_path), "a folder without a .safetensors file"),
         ((tmp_path / "nowhere", "--checkpoint", files[0]), "nowhere"),
     ):

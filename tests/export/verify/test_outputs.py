@@ -62,11 +62,9 @@ def test_zeros_allow_nothing_and_no_elements_allow_all():
     assert row(wanted[:0], wanted[:0]).passed
 
 
-def test_fp16_outputs_are_left_to_the_poses_except_the_score():
+def test_fp16_outputs_are_left_to_the_poses():
     wanted = np.ones(4, np.float32)
     assert row(wanted, wanted + np.float32(0.5), precision="fp16").passed
-    assert row(wanted, wanted + np.float32(0.005), role="selector", output="score", precision="fp16").passed
-    assert not row(wanted, wanted + np.float32(0.05), role="selector", output="score", precision="fp16").passed
 
 
 def decoder(n=200):
