@@ -1,7 +1,7 @@
 """Measures how long ``Estimator`` calls take: ``python -m benchmarks.latency --device cpu|cuda --engines NAME``.
 
-On the scene of the demo (640 x 480): a process' first call, then percentiles per stage and in all for one object with
-one hypothesis and with five, for eight detections, and for tracking; the share of the networks, and the peak memory.
+On the scene of the demo (640 x 480): a process' first call, then percentiles per stage and in all for one object and
+for eight with each effort, and for tracking; the share of the networks, and the peak memory.
 Every refinement does all its iterations. "networks" is the floor: what is left if everything else were free.
 """
 
@@ -16,6 +16,7 @@ from benchmarks.common import print_table, versions, write_json
 from coop_edge.base.hardware import hardware
 from coop_edge.cli.bench import table
 from coop_edge.cli.latency import measure
+from coop_edge.config import EFFORTS
 from coop_edge.errors import CoopEdgeError
 
 
@@ -26,6 +27,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0 = all cores")
     parser.add_argument("--repeats", type=int, default=100, help="calls timed per case (default 100)")
     parser.add_argument("--seconds", type=float, default=120.0, help="stop repeating a case after this time")
+    parser.add_argument(
+        "--effort", action="append", choices=tuple(EFFORTS), help="may be given several times (default all of them)"
+    )
     parser.add_argument("--iterations", type=int, help="refine.iterations: renders per hypothesis")
     parser.add_argument("--track-iterations", type=int, help="refine.track_iterations: renders per tracked object")
     parser.add_argument(
@@ -47,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             threads=options.threads,
             repeats=options.repeats,
             seconds=options.seconds,
+            efforts=options.effort or tuple(EFFORTS),
             settings=[*given, *options.set],
         )
     except CoopEdgeError as error:

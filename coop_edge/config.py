@@ -6,31 +6,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from coop_edge.base.options import Config as Config
 
 MINIMAL_SOLVERS = ("p3p", "epnp")
 ROBUST_LOSSES = ("none", "huber", "cauchy")
+MOST_HYPOTHESES = 42
+Effort = Literal["fast", "balanced", "best"]
+
+
+class Schedule(NamedTuple):
+    """How many poses per detection are tried, and how many of them are refined to the end."""
+
+    hypotheses: int
+    """Poses per detection that go through the first iteration of refinement."""
+    survivors: int
+    """Poses per detection that go on after it, those of the highest score."""
+
+
+EFFORTS: dict[Effort, Schedule] = {"fast": Schedule(4, 1), "balanced": Schedule(12, 2), "best": Schedule(25, 3)}
+"""What each ``EstimatorConfig.effort`` stands for."""
 
 
 @dataclass(frozen=True)
 class CoarseConfig(Config):
     """Stage 1, from detections to pose hypotheses. Look here when objects are found wrongly or not at all."""
 
-    hypotheses: int = 1
-    """Poses per detection that are refined. More take longer and survive 180-degree flips."""
+    hypotheses: int = 0
+    """Poses per detection that are tried: k of the schedule. More take longer and survive 180-degree flips; 0 takes the
+    number of ``EstimatorConfig.effort``."""
     candidates: int = 12
-    """Templates per detection, those of the highest score, for which a pose is solved (at least ``hypotheses``); the
-    poses with the most matched probability among the inliers are refined. More take longer; 1 trusts the templates'
-    score alone."""
+    """Templates per detection, those of the highest score, for which a pose is solved, or as many as there are
+    hypotheses; the poses with the most matched probability among the inliers are refined. More take longer; 1 trusts
+    the templates' score alone."""
     margin: float = 1.2
     """Side of the square crop over the longer side of the box. Larger forgives boxes that cut off parts of the object,
     and shows the object smaller."""
 
     def __post_init__(self) -> None:
-        self._int("hypotheses", 1, 42)
-        self._int("candidates", 1, 42)
+        self._int("hypotheses", 0, MOST_HYPOTHESES)
+        self._int("candidates", 1, MOST_HYPOTHESES)
         self._number("margin", 1.0, 4.0)
 
 
@@ -61,14 +77,15 @@ class RefineConfig(Config):
     """Renders per hypothesis. More take longer and correct larger errors; 0 returns the coarse pose."""
     track_iterations: int = 2
     """Renders per object while tracking. 1 is faster; more follow faster motion."""
-    survivors: int = 1
-    """Hypotheses per detection that go on after the first iteration, those of the highest score. With as many as there
-    are, or more, all are refined to the end, which takes longer and helps little."""
+    survivors: int = 0
+    """Hypotheses per detection that go on after the first iteration, those of the highest score: m of the schedule.
+    With as many as there are, or more, all are refined to the end, which takes longer and helps little; 0 takes the
+    number of ``EstimatorConfig.effort``."""
 
     def __post_init__(self) -> None:
         self._int("iterations", 0, 100)
         self._int("track_iterations", 1, 100)
-        self._int("survivors", 1, 42)
+        self._int("survivors", 0, MOST_HYPOTHESES)
 
 
 @dataclass(frozen=True)
@@ -285,6 +302,10 @@ class AdvancedConfig(Config):
 class EstimatorConfig(Config):
     """All options of an Estimator."""
 
+    effort: Effort = "balanced"
+    """Poses tried per detection (k), and kept after one iteration of refinement (m): "fast" 4 and 1, "balanced" 12 and
+    2, "best" 25 and 3. More take longer and find more objects; ``coarse.hypotheses`` and ``refine.survivors`` override
+    k and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""
     ransac: RansacConfig = field(default_factory=RansacConfig)
@@ -297,3 +318,13 @@ class EstimatorConfig(Config):
     """Rejection of poses."""
     advanced: AdvancedConfig = field(default_factory=AdvancedConfig)
     """What most users leave alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._choice("effort", tuple(EFFORTS))
+
+    @property
+    def schedule(self) -> Schedule:
+        """Return the numbers of hypotheses that ``effort``, ``coarse.hypotheses`` and ``refine.survivors`` ask for."""
+        preset = EFFORTS[self.effort]
+        return Schedule(self.coarse.hypotheses or preset.hypotheses, self.refine.survivors or preset.survivors)

@@ -14,7 +14,7 @@ from coop_edge.backend import Backend
 from coop_edge.config import OutlineConfig
 from tests.runtime.networks import tiny_bundle
 from tests.runtime.on_device import OnDevice
-from tests.stages.chain import templates_of
+from tests.stages.chain import brief, templates_of
 from tests.stages.oracles import DIM, PATCH, Faults, Oracle, watching
 from tests.stages.scene import Placed, Scene, at, colored_box, reprojection_px
 
@@ -40,8 +40,8 @@ def knowing(
 ) -> Iterator[tuple[Estimator, Oracle]]:
     """An Estimator whose networks know ``scene``, and the oracle behind them. All meshes are registered by their names.
 
-    folder: for the bundle that says what goes in and out. symmetries: by the place of a mesh in the scene. device:
-    "cuda" is what ``sys.modules`` has as CuPy; the networks answer from the host.
+    folder: for the bundle that says what goes in and out. config: see ``brief``. symmetries: by the place of a mesh in
+    the scene. device: "cuda" is what ``sys.modules`` has as CuPy; the networks answer from the host.
     """
     templates = [templates_of(mesh, (symmetries or {}).get(i), SIZE) for i, mesh in enumerate(scene.meshes)]
     oracle = Oracle(scene, templates, SIZE, faults=faults or Faults())
@@ -53,7 +53,7 @@ def knowing(
         mock.patch.object(Backend, "runner", lambda self, bundle, role, **options: runners[role]),
         mock.patch("coop_edge.estimator.probe_networks", return_value=None),
         watching(oracle),
-        Estimator.from_engines(bundle, device=device, config=config, threads=1) as estimator,
+        Estimator.from_engines(bundle, device=device, config=brief(config), threads=1) as estimator,
     ):
         for mesh, views in zip(scene.meshes, templates, strict=True):
             estimator.add_object(mesh.name, mesh, templates=views)

@@ -24,7 +24,7 @@ from tests.stages.scene import Placed, Scene
 PERMISSIVE = {
     "coarse": {"hypotheses": 2},
     "ransac": {"threshold_px": 60.0},
-    "refine": {"iterations": 2},
+    "refine": {"iterations": 2, "survivors": 1},
     "select": {"min_score": 0.0, "min_inlier_ratio": 0.0, "min_inliers": 0},
     "advanced": {"coarse": {"min_probability": 0.0}, "refine": {"stop_px": 0.0, "stop_diameter": 0.0}},
 }

@@ -22,7 +22,7 @@ SCENE = tiny_scene()
 LENIENT = {
     "coarse": {"hypotheses": 2},
     "advanced": {"coarse": {"min_inliers": 4}},
-    "refine": {"iterations": 2},
+    "refine": {"iterations": 2, "survivors": 1},
     "select": {"min_inlier_ratio": 0.0, "min_inliers": 0},
 }
 """Random networks hardly ever agree with anything; with these options some of what they say is believed."""

@@ -30,7 +30,7 @@ def templates():
 def test_memory_does_not_grow_over_2000_calls(folder, templates):
     """Of Python and NumPy by a count of every block, of networks and compiled code by the size of the process."""
     page, lost = os.sysconf("SC_PAGESIZE"), [PoseEstimate(False, "coarse: nothing", object="cube")]
-    quick = {**LENIENT, "coarse": {}, "refine": {"iterations": 1, "track_iterations": 1}}
+    quick = {**LENIENT, "coarse": {"hypotheses": 1}, "refine": {"iterations": 1, "track_iterations": 1}}
 
     def two_calls(times: int) -> None:
         nonlocal lost

@@ -23,11 +23,13 @@ def bench(
     threads: options.Threads = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Calls timed per case.")] = 20,
     seconds: Annotated[float, typer.Option(min=0.0, help="Stop repeating a case after this time.")] = 10.0,
+    efforts: options.Efforts = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
-    """Time the installed engines on the demo's scene: one object, five hypotheses, eight objects, tracking."""
+    """Time the installed engines on the demo's scene: one object and eight with each effort, and tracking."""
     from coop_edge.cli.latency import measure
+    from coop_edge.config import EFFORTS
     from coop_edge.runtime.bundle import available
 
     wanted: list[str | Path] = [*engines] if engines else [*available()]
@@ -40,6 +42,7 @@ def bench(
             threads=threads,
             repeats=repeats,
             seconds=seconds,
+            efforts=[effort.value for effort in efforts or map(options.EffortName, EFFORTS)],
             settings=settings or (),
         )
         for each in wanted

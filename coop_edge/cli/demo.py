@@ -29,6 +29,7 @@ def demo(
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,
     threads: options.Threads = 0,
+    effort: options.Effort = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
@@ -38,7 +39,7 @@ def demo(
     from coop_edge.visual.draw import check_suffix
 
     check_suffix(output)
-    config = options.configured(settings)
+    config = options.configured(settings, {"effort": effort})
     scene, seconds = load_scene(), {}
     start = time.perf_counter()
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:

@@ -24,6 +24,7 @@ def estimate(
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,
     threads: options.Threads = 0,
+    effort: options.Effort = None,
     hypotheses: options.Hypotheses = None,
     iterations: options.Iterations = None,
     settings: options.Settings = None,
@@ -36,7 +37,8 @@ def estimate(
 
     if overlay is not None:
         check_suffix(overlay)
-    config = options.configured(settings, {"coarse.hypotheses": hypotheses, "refine.iterations": iterations})
+    flags = {"effort": effort, "coarse.hypotheses": hypotheses, "refine.iterations": iterations}
+    config = options.configured(settings, flags)
     objects = inputs.parse_objects(object_, templates or [])
     picture = inputs.read_image(image)
     intrinsics = inputs.read_camera(camera, picture)

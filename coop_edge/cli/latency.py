@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from coop_edge.backend import Backend, probe_networks
-from coop_edge.config import EstimatorConfig
+from coop_edge.config import EFFORTS, Effort, EstimatorConfig
 from coop_edge.demo import DemoScene, load_scene
 from coop_edge.errors import InputError
 from coop_edge.estimator import Estimator
@@ -32,20 +32,19 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Case:
-    """What is called: ``estimate`` of some detections with some hypotheses each, or ``track`` of as many poses."""
+    """What is called: ``estimate`` of some detections with an effort, or ``track`` of as many poses."""
 
     name: str
+    effort: Effort
     detections: int = 1
-    hypotheses: int = 1
     track: bool = False
 
 
-CASES = (
-    Case("1 object, 1 hypothesis"),
-    Case("1 object, 5 hypotheses", hypotheses=5),
-    Case("8 objects, 1 hypothesis", detections=8),
-    Case("track 1 object", track=True),
-)
+def cases_of(efforts: Sequence[Effort]) -> list[Case]:
+    """Return the cases measured: one object and eight with each effort, and tracking, where efforts do not differ."""
+    cases = [Case(f"1 object, {effort}", effort) for effort in efforts]
+    cases += [Case(f"8 objects, {effort}", effort, detections=8) for effort in efforts]
+    return [*cases, *(Case("track 1 object", effort, track=True) for effort in efforts[:1])]
 
 
 class NetworkClock:
@@ -119,8 +118,8 @@ def measure(
     threads: int = 0,
     repeats: int = 100,
     seconds: float = 120.0,
+    efforts: Sequence[Effort] = tuple(EFFORTS),
     settings: Sequence[str] = (),
-    cases: Sequence[Case] = CASES,
 ) -> dict[str, Any]:
     """Measure one bundle. Returns figures as plain data: milliseconds, MiB.
 
@@ -131,19 +130,24 @@ def measure(
         engines: name or folder of a bundle.
         device, threads: as of ``Estimator.from_engines``.
         repeats: calls timed per case; fewer where ``seconds`` are over before, but at least ``FEWEST``.
-        settings: options of the Estimator, as ``Config.updated`` takes them; not those that are fixed here, the number
-            of hypotheses and when refinement stops.
+        efforts: which of ``EFFORTS`` are measured, each once.
+        settings: options of the Estimator, as ``Config.updated`` takes them; not those that are fixed here, the effort
+            and when refinement stops. The report's "schedules" are the hypotheses and survivors of each effort.
 
     Raises InputError, and what ``Estimator.from_engines`` raises.
     """
-    if not cases or repeats < 1:
-        raise InputError(f"wanted at least one case and one call, got {len(cases)} and {repeats}")
+    efforts = list(dict.fromkeys(efforts))
+    if not efforts or repeats < 1:
+        raise InputError(f"wanted at least one effort and one call, got {len(efforts)} and {repeats}")
+    cases = cases_of(efforts)
     scene, bundle = load_scene(), Bundle.load(engines)
     out: dict[str, Any] = {"engines": bundle.name, "version": bundle.version, "input_size": bundle.input_size}
     figures: dict[str, Any] = {}
-    for hypotheses in dict.fromkeys(case.hypotheses for case in cases):
+    schedules: dict[str, dict[str, int]] = {}
+    for effort in efforts:
         stop = (f"advanced.refine.{name}=0" for name in ("stop_px", "stop_diameter"))
-        config = EstimatorConfig().updated([f"coarse.hypotheses={hypotheses}", *stop, *settings])
+        config = EstimatorConfig().updated([f"effort={effort}", *stop, *settings])
+        schedules[effort] = config.schedule._asdict()
         clock = NetworkClock()
         start = time.perf_counter()
         with _open(engines, device, config, threads, clock) as estimator:
@@ -152,12 +156,13 @@ def measure(
             out.setdefault("backend", {"name": estimator.backend.name, "reason": estimator.backend.reason})
             estimator.warmup()
             for case in cases:
-                if case.hypotheses == hypotheses:
+                if case.effort == effort:
                     figures[case.name] = _case(estimator, scene, case, clock, repeats, seconds)
     names = ("iterations", "track_iterations", "stop_px", "stop_diameter")
     options = config.refine.to_dict() | config.advanced.refine.to_dict()
     refine = {name: options[name] for name in names}
     used = {"threads": threads, "image": list(scene.camera.size), "refine": refine, "set": list(settings)}
+    used["schedules"] = schedules
     return out | {"settings": used, "cases": {case.name: figures[case.name] for case in cases}, "memory": memory()}
 
 

@@ -20,6 +20,14 @@ class DeviceName(str, Enum):
     cuda = "cuda"
 
 
+class EffortName(str, Enum):
+    """Presets of ``EstimatorConfig.effort``."""
+
+    fast = "fast"
+    balanced = "balanced"
+    best = "best"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 Engines = Annotated[str, typer.Option(help="Name of an installed bundle of networks, or a bundle's folder.")]
@@ -33,8 +41,15 @@ Templates = Annotated[
 ]
 
 # These stand for an option of EstimatorConfig, which has their range and default: see ``configured``.
+Effort = Annotated[
+    EffortName | None,
+    typer.Option(help="How many poses per detection are tried and kept: more find more, and take longer. Sets effort."),
+]
+Efforts = Annotated[
+    list[EffortName] | None, typer.Option("--effort", help="May be given several times. Default: all of them.")
+]
 Hypotheses = Annotated[
-    int | None, typer.Option(help="Poses refined per detection; 5 find more for more time. Sets coarse.hypotheses.")
+    int | None, typer.Option(help="Poses tried per detection, in place of the effort's. Sets coarse.hypotheses.")
 ]
 Iterations = Annotated[int | None, typer.Option(help="Renders per hypothesis. Sets refine.iterations.")]
 TrackIterations = Annotated[
@@ -61,5 +76,6 @@ def configured(settings: list[str] | None, flags: Mapping[str, object] | None = 
     """
     from coop_edge.config import EstimatorConfig
 
-    given = [f"{name}={value}" for name, value in (flags or {}).items() if value is not None]
+    values = {name: value.value if isinstance(value, Enum) else value for name, value in (flags or {}).items()}
+    given = [f"{name}={value}" for name, value in values.items() if value is not None]
     return EstimatorConfig().updated([*given, *(settings or [])])

@@ -49,6 +49,7 @@ def track(
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,
     threads: options.Threads = 0,
+    effort: options.Effort = None,
     hypotheses: options.Hypotheses = None,
     iterations: options.Iterations = None,
     track_iterations: options.TrackIterations = None,
@@ -66,6 +67,7 @@ def track(
     if overlay is not None and overlay.resolve() == source.resolve():
         raise InputError(f"--overlay: {overlay} is the folder of the frames themselves; give another one")
     flags = {
+        "effort": effort,
         "coarse.hypotheses": hypotheses,
         "refine.iterations": iterations,
         "refine.track_iterations": track_iterations,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coop_edge.errors import BundleError
 
-EVIDENCE = ("similarity_8", "similarity_16", "inlier_ratio", "support")
+EVIDENCE = ("similarity", "inlier_ratio", "support")
 """Names of the evidence; see ``stages.judge``."""
 
 

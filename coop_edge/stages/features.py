@@ -26,12 +26,12 @@ class FeatureExtractor:
     micro_batch: int
 
     def maps(self, images: Array, *names: str) -> list[Array]:
-        """Return the maps ``names`` of N images, each float32 [N,C,h,w] with cells of length 1.
+        """Return the maps ``names`` of N images, each float32 [N,C,h,w].
 
         images: float32 [N,3,S,S] RGB in [0, 1] on the device.
         """
         outputs = run_batched(self.ops, self.runner, {"image": images}, self.micro_batch)
-        return [unit_cells(outputs[name], self.ops.xp) for name in names]
+        return [outputs[name] for name in names]
 
 
 def unit_cells(maps: Array, xp: Array = np) -> Array:
@@ -50,9 +50,15 @@ def coverage(depth: Array, cell: int, xp: Array = np) -> Array:
 
 
 def similarity(a: Array, b: Array, covered: Array, xp: Array = np) -> Array:
-    """Return the mean cosine of maps a and b over the cells that a render covers, float32 [N]; 0 where it covers none.
+    """Return how alike two maps are where a render covers them, float32 [N] in [-1, 1]; 0 where it covers nothing.
 
-    a, b: float32 [N,C,h,w] with cells of length 1. covered: float32 [N,h,w], the weight of each cell.
+    It is the mean cosine of cells, after the mean of the cells has been taken off each map: what differs everywhere
+    alike, such as a grey model of a coloured object, or another light, does not count.
+
+    Args:
+        a, b: float32 [N,C,h,w].
+        covered: float32 [N,h,w], the weight of each cell.
     """
-    total = xp.maximum(covered.sum(axis=(1, 2)), np.float32(1e-6))
-    return ((a * b).sum(axis=1) * covered).sum(axis=(1, 2)) / total
+    share = (covered / xp.maximum(covered.sum(axis=(1, 2), keepdims=True), np.float32(1e-6)))[:, None]
+    a, b = (unit_cells(m - (m * share).sum(axis=(2, 3), keepdims=True), xp) for m in (a, b))
+    return ((a * b) * share).sum(axis=(1, 2, 3))

@@ -15,17 +15,17 @@ from coop_edge.stages.select import Fit
 
 Floats = NDArray[np.float64]
 
-COMPARED = ("s8", "s16")
-"""Maps whose similarities are evidence."""
+MAP = "s8"
+"""The map by which render and image are compared; a finer or a coarser one beside it adds nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureJudge:
     """Turns the evidence for M hypotheses of one image into scores; a ``select.Judge``.
 
-    The evidence is the similarity of crop and render in two maps, and the refiner's own (``Fit``). score_map: from
-    evidence to a probability, of the bundle; without one (None) the score is similarity_8 (1 + q min(1, a)) / 2, which
-    ranks hypotheses and is no probability.
+    The evidence is the similarity of crop and render (``features.similarity``), and the refiner's own: inlier ratio q
+    and support a (``Fit``). score_map: from evidence to a probability, of the bundle; without one (None) the score is
+    similarity (1 + q a) / 2, which ranks hypotheses and is no probability.
     """
 
     maker: PairMaker
@@ -38,24 +38,19 @@ class FeatureJudge:
         """See ``select.Judge``; the coarse evidence takes no part, the render says more."""
         found = self.evidence(refined, object_index, fit)
         if self.score_map is None:
-            own = found["inlier_ratio"] * np.minimum(1.0, found["support"])
-            score = np.clip(found["similarity_8"], 0.0, 1.0) * (1.0 + own) / 2.0
+            own = found["inlier_ratio"] * found["support"]
+            score = np.clip(found["similarity"], 0.0, 1.0) * (1.0 + own) / 2.0
         else:
             score = self.score_map.probability(found)
         return np.where(refined.ok, score, 0.0)
 
     def evidence(self, refined: Refined, object_index: NDArray[np.int64], fit: Fit) -> dict[str, Floats]:
-        """Return the evidence by name, each [M]; similarities of failed hypotheses are 0."""
+        """Return the evidence by name, each [M]; the similarity of a failed hypothesis is 0."""
         shown = np.flatnonzero(refined.ok)
         pairs = self.maker.make(refined.T_camera_object[shown], np.asarray(object_index)[shown])
         ops, xp = self.maker.ops, self.maker.ops.xp
-        seen = self.features.maps(xp.concatenate([pairs.query, pairs.render]), *COMPARED)
-        alike = [
-            similarity(maps[: len(shown)], maps[len(shown) :], coverage(pairs.depth, MAPS[name], xp), xp)
-            for name, maps in zip(COMPARED, seen, strict=True)
-        ]
-        out = {"inlier_ratio": fit.inlier_ratio, "support": fit.support}
-        for name, values in zip(COMPARED, ops.to_host_together(*alike), strict=True):
-            out[f"similarity_{MAPS[name]}"] = np.zeros(len(refined))
-            out[f"similarity_{MAPS[name]}"][shown] = values
-        return out
+        (maps,) = self.features.maps(xp.concatenate([pairs.query, pairs.render]), MAP)
+        covered = coverage(pairs.depth, MAPS[MAP], xp)
+        alike = np.zeros(len(refined))
+        alike[shown] = ops.to_host(similarity(maps[: len(shown)], maps[len(shown) :], covered, xp))
+        return {"similarity": alike, "inlier_ratio": fit.inlier_ratio, "support": fit.support}

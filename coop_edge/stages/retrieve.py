@@ -20,7 +20,7 @@ from coop_edge.ops.base import Array
 from coop_edge.pnp.base import PnpStatus
 from coop_edge.stages.coarse import CoarseHypotheses
 from coop_edge.stages.crop import Crops, patches_touched
-from coop_edge.stages.features import MAPS, FeatureExtractor
+from coop_edge.stages.features import MAPS, FeatureExtractor, unit_cells
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.views import MAP, TURNS, Views
 
@@ -89,7 +89,7 @@ def retrieve(
     maps = []  # of each placement
     for camera, scale in zip(cameras, SCALES, strict=True):
         images = crops.images if scale == 1.0 else ops.warp(image, camera.H, camera.size)
-        (seen,) = features.maps(images, MAP)
+        seen = unit_cells(features.maps(images, MAP)[0], xp)
         if scale == 1.0:
             trusted = patches_touched(crops.masks, camera, MAPS[MAP]).reshape(-1, 1, *seen.shape[2:])
             seen = seen * xp.asarray(trusted.astype(np.float32))

@@ -48,7 +48,7 @@ def turns(
 ) -> Turns:
     """Refine M hypotheses and align them with the objects' outlines. M = 0 is legal.
 
-    Where a detection has more hypotheses than ``RefineConfig.survivors``, all go through one iteration of refinement
+    Where a detection has more hypotheses than the schedule's survivors, all go through one iteration of refinement
     and the best go on. These are refined and aligned in turns (``OutlineConfig.rounds``), which share the iterations.
     The prior of refinement is about the poses given; in later turns it is about the poses last aligned. A hypothesis
     that fails in one turn has failed, and keeps the reason.
@@ -68,7 +68,7 @@ def turns(
     """
     T, index = np.asarray(T_camera_object, np.float64), np.asarray(object_index, np.int64)
     anchor, rows, reasons = T, np.arange(len(T)), [""] * len(T)
-    iterations = config.refine.iterations
+    iterations, kept = config.refine.iterations, config.schedule.survivors
 
     def refined_by(share: int) -> Refined:
         options = replace(config, refine=replace(config.refine, iterations=share))
@@ -78,13 +78,13 @@ def turns(
             )
 
     rivals = rows if detection is None else detection
-    if iterations > 1 and np.bincount(rivals).max(initial=0) > config.refine.survivors:
+    if iterations > 1 and np.bincount(rivals).max(initial=0) > kept:
         first = refined_by(1)
         iterations -= 1
         with clock("select"):
             options = config.advanced.select
             scores = (judge or FitJudge(options))(first, index, measure_fit(first, options), evidence)
-            rows = survivors(scores, first.ok, rivals, config.refine.survivors)
+            rows = survivors(scores, first.ok, rivals, kept)
         T, anchor, index = first.T_camera_object[rows], anchor[rows], index[rows]
         reasons = [first.reasons[i] for i in rows]
     done = np.zeros(len(T), np.int64)

@@ -14,7 +14,7 @@ from coop_edge.geometry import se3
 from coop_edge.geometry.crop import crop_camera
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.ops.base import Array, Operations
-from coop_edge.stages.features import MAPS, FeatureExtractor, coverage
+from coop_edge.stages.features import MAPS, FeatureExtractor, coverage, unit_cells
 
 Floats = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ class Views:
             (maps,) = features.maps(ops.as_network_image(seen.rgb), MAP)
             covered = coverage(seen.depth, MAPS[MAP], xp)
             share = covered / xp.maximum(covered.sum(axis=(1, 2), keepdims=True), np.float32(1e-6))
-            parts.append(maps * share[:, None])
+            parts.append(unit_cells(maps, xp) * share[:, None])
         return cls(xp.concatenate(parts), T_crop, crop.K[:, 0, 0])
 
     def similarities(self, maps: Array, xp: Any) -> Array:

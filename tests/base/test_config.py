@@ -15,6 +15,7 @@ from coop_edge import (
     RansacSearchConfig,
     RefineConfig,
 )
+from coop_edge.config import EFFORTS, MOST_HYPOTHESES
 
 
 def test_empty_mapping_gives_the_defaults_and_round_trips():
@@ -36,10 +37,14 @@ def test_nested_values_arrive():
     [
         ({"refine": {"iteration": 3}}, "did you mean 'iterations'?"),
         ({"refin": {}}, "did you mean 'refine'?"),
-        ({"zzz": 1}, "options: advanced, coarse, outline, ransac, refine, select"),
+        ({"zzz": 1}, "options: advanced, coarse, effort, outline, ransac, refine, select"),
         ({"ransac": {"threshold_px": 0}}, "RansacConfig.threshold_px = 0"),
         ({"ransac": {"threshold_px": float("nan")}}, "threshold_px"),
         ({"advanced": {"ransac": {"minimal": "p4p"}}}, "one of 'p3p', 'epnp'"),
+        ({"effort": "most"}, "EstimatorConfig.effort = 'most': wanted one of 'fast', 'balanced', 'best'"),
+        ({"effort": 2}, "EstimatorConfig.effort = 2"),
+        ({"coarse": {"hypotheses": 43}}, "CoarseConfig.hypotheses = 43: wanted an integer in [0, 42]"),
+        ({"refine": {"survivors": -1}}, "RefineConfig.survivors = -1: wanted an integer in [0, 42]"),
         ({"advanced": {"ransac": {"hypotheses": 2.5}}}, "an integer in"),
         ({"advanced": {"ransac": {"refine": 1}}}, "True or False"),
         ({"advanced": {"ransac": {"sample_size": 3}}}, "[4, 6]"),
@@ -100,6 +105,7 @@ def test_every_option_can_be_set_by_a_text():
 def test_a_user_is_shown_about_fifteen_options_and_the_rest_is_advanced():
     shown = [name for name in EstimatorConfig.names() if not name.startswith("advanced.")]
     assert shown == [
+        "effort",
         "coarse.hypotheses",
         "coarse.candidates",
         "coarse.margin",
@@ -143,6 +149,28 @@ def test_texts_change_what_they_name_and_nothing_else():
     assert LmConfig().updated(["loss=cauchy"]) == LmConfig(loss="cauchy")
 
 
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_the_schedule_is_what_effort_says_where_no_number_does(effort):
+    def schedule(*settings):
+        return EstimatorConfig().updated([f"effort={effort}", *settings]).schedule
+
+    hypotheses, survivors = EFFORTS[effort]
+    assert schedule() == (hypotheses, survivors)
+    assert schedule("coarse.hypotheses=7") == (7, survivors)
+    assert schedule("refine.survivors=5") == (hypotheses, 5)
+    assert schedule("coarse.hypotheses=7", "refine.survivors=5") == (7, 5)
+
+
+def test_more_effort_is_more_hypotheses_and_no_fewer_survivors_and_the_text_says_how_many():
+    fast, balanced, best = (EFFORTS[name] for name in ("fast", "balanced", "best"))
+    assert 1 <= fast.hypotheses < balanced.hypotheses < best.hypotheses <= MOST_HYPOTHESES
+    assert 1 <= fast.survivors <= balanced.survivors <= best.survivors <= fast.hypotheses
+    assert EstimatorConfig().schedule == balanced
+    (text,) = (text for name, _, text in EstimatorConfig().described() if name == "effort")
+    told = [f'"{name}" {EFFORTS[name].hypotheses} and {EFFORTS[name].survivors}' for name in EFFORTS]
+    assert ", ".join(told) in text
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -160,6 +188,8 @@ def test_texts_change_what_they_name_and_nothing_else():
         (["refine.iterations=3.5"], "setting 'refine.iterations=3.5': wanted an integer, got '3.5'"),
         (["coarse.margin=wide"], "setting 'coarse.margin=wide': wanted a number, got 'wide'"),
         (["advanced.ransac.refine=1"], "setting 'advanced.ransac.refine=1': wanted true or false, got '1'"),
+        (["effort=fastest"], "setting 'effort=fastest': wanted one of fast, balanced, best, got 'fastest'"),
+        (["effort=fast", "effort=best"], "effort has been given already, as 'fast'"),
         (["advanced.ransac.minimal=p4p"], "minimal=p4p': wanted one of p3p, epnp, got 'p4p'"),
         (["refine.iterations=300"], "RefineConfig.iterations = 300: wanted an integer in [0, 100]"),
         (["advanced.refine.margin=nan"], "AdvancedRefineConfig.margin = nan: wanted a number in [1, 4]"),

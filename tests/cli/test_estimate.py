@@ -103,10 +103,13 @@ class TestEstimate:
 
     def test_files_and_options_arrive(self, command, files, answer, templates):
         asked = answer(FOUND)
-        result = invoke(*command, "--hypotheses", 3, "--iterations", 4, "--json", "--overlay", files / "out.png")
+        result = invoke(
+            *command, "--hypotheses", 3, "--iterations", 4, "--effort", "best", "--json", "--overlay", files / "out.png"
+        )
         assert result.exit_code == 0, result.output
         estimator, image, camera, detections = asked[0]
         assert (estimator.config.coarse.hypotheses, estimator.config.refine.iterations) == (3, 4)
+        assert estimator.config.effort == "best"
         np.testing.assert_array_equal(image, cv2.imread(str(files / "image.png"))[..., ::-1])
         np.testing.assert_array_equal(camera.K, [[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1]])
         assert (detections[0].object, detections[0].bbox, detections[0].score) == ("mug", (20, 10, 20, 20), 0.7)
@@ -153,8 +156,10 @@ class TestEstimate:
             (["--overlay", "out.gif2"], "wanted a suffix among"),
             (["--engines", "coop-nowhere"], "no bundle 'coop-nowhere'"),
             (["--device", "npu"], "npu"),
-            (["--hypotheses", "43"], "CoarseConfig.hypotheses = 43: wanted an integer in [1, 42]"),
+            (["--hypotheses", "43"], "CoarseConfig.hypotheses = 43: wanted an integer in [0, 42]"),
             (["--hypotheses", "few"], "--hypotheses"),
+            (["--effort", "most"], "'most' is not one of 'fast', 'balanced', 'best'"),
+            (["--effort", "fast", "--set", "effort=best"], "effort has been given already, as 'fast'"),
             (["--set", "refine.iteration=3"], "RefineConfig has no option 'iteration'; did you mean 'iterations'?"),
             (["--set", "refine.iterations"], "setting 'refine.iterations': wanted NAME=VALUE"),
             (["--iterations", 4, "--set", "refine.iterations=3"], "refine.iterations has been given already, as 4"),
@@ -354,8 +359,8 @@ class TestDemo:
 
     def test_any_option_can_be_set(self, demo, answer):
         asked = answer(*self.results())
-        assert invoke(*demo, "--set", "coarse.hypotheses=3").exit_code == 0
-        assert asked[0][0].config == EstimatorConfig(coarse=CoarseConfig(hypotheses=3))
+        assert invoke(*demo, "--set", "coarse.hypotheses=3", "--effort", "fast").exit_code == 0
+        assert asked[0][0].config == EstimatorConfig(effort="fast", coarse=CoarseConfig(hypotheses=3))
         result = invoke(*demo, "--set", "hypotheses=3")
         assert result.exit_code == 2
         assert "no option 'hypotheses'; did you mean 'coarse.hypotheses'" in result.output

@@ -13,13 +13,21 @@ from typer.testing import CliRunner
 
 from benchmarks import latency as benchmark
 from coop_edge import ConfigError, EngineError, Estimator, InputError
-from coop_edge.cli.latency import CASES, FEWEST, Case, NetworkClock, TimedRunner, measure, memory, percentiles
+from coop_edge.cli.latency import FEWEST, NetworkClock, TimedRunner, cases_of, measure, memory, percentiles
 from coop_edge.cli.main import app
+from coop_edge.config import EFFORTS
 from coop_edge.runtime.base import Runner, TensorSpec
 from tests.runtime.networks import tiny_bundle
 
+TWO = ["fast", "best"]
 STAGES = ["crop", "coarse", "refine", "outline", "select"]
-QUICK = {"device": "cpu", "threads": 1, "repeats": 4, "settings": ["refine.iterations=2", "outline.iterations=1"]}
+QUICK = {
+    "device": "cpu",
+    "threads": 1,
+    "repeats": 4,
+    "efforts": TWO,
+    "settings": ["refine.iterations=2", "outline.iterations=1"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +56,16 @@ def report(folder, calls):
 
 
 def test_every_case_calls_what_it_says(report, calls):
-    assert list(report["cases"]) == [case.name for case in CASES]
-    for case in CASES:
-        told = ("track" if case.track else "estimate", case.hypotheses, case.detections)
-        made = [call for call in calls if (call[0], call[1].coarse.hypotheses, call[2]) == told]
+    assert list(report["cases"]) == [
+        "1 object, fast",
+        "1 object, best",
+        "8 objects, fast",
+        "8 objects, best",
+        "track 1 object",
+    ]
+    for case in cases_of(TWO):
+        told = ("track" if case.track else "estimate", case.effort, case.detections)
+        made = [call for call in calls if (call[0], call[1].effort, call[2]) == told]
         figures = report["cases"][case.name]
         assert (figures["n"], figures["of"]) == (4, case.detections)
         # One to fill buffers, those timed, those for the networks; with one detection the cold one too.
@@ -84,19 +98,27 @@ def test_figures_fit_together(report):
     assert (report["engines"], report["input_size"]) == ("tiny", 32)
     refine = {"iterations": 2, "track_iterations": 2, "stop_px": 0.0, "stop_diameter": 0.0}
     settings = {"threads": 1, "image": [640, 480], "refine": refine, "set": QUICK["settings"]}
+    settings["schedules"] = {name: EFFORTS[name]._asdict() for name in TWO}
     assert report["settings"] == settings
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
 def test_a_case_stops_when_its_time_is_over(folder):
-    case = Case("one", track=True)
-    report = measure(folder, **{**QUICK, "repeats": 10_000}, seconds=0.0, cases=[case])
-    assert report["cases"]["one"]["n"] == FEWEST
+    report = measure(folder, **{**QUICK, "repeats": 10_000, "efforts": ["fast", "fast"]}, seconds=0.0)
+    assert {name: case["n"] for name, case in report["cases"].items()} == dict.fromkeys(
+        ("1 object, fast", "8 objects, fast", "track 1 object"), FEWEST
+    )
 
 
-@pytest.mark.parametrize("wrong", [{"cases": []}, {"repeats": 0}])
+def test_numbers_of_hypotheses_may_be_set_and_are_told(folder):
+    settings = [*QUICK["settings"], "coarse.hypotheses=1", "refine.survivors=1"]
+    report = measure(folder, **{**QUICK, "repeats": 1, "efforts": ["best"], "settings": settings}, seconds=0.0)
+    assert report["settings"]["schedules"] == {"best": {"hypotheses": 1, "survivors": 1}}
+
+
+@pytest.mark.parametrize("wrong", [{"efforts": []}, {"repeats": 0}])
 def test_nothing_to_measure(folder, wrong):
-    with pytest.raises(InputError, match="wanted at least one case and one call"):
+    with pytest.raises(InputError, match="wanted at least one effort and one call"):
         measure(folder, **{**QUICK, **wrong})
 
 
@@ -115,7 +137,7 @@ def test_memory_knows_of_what_was_held_for_a_moment():
     assert before + 32 < memory()["peak_mb"] < before + 256
 
 
-@pytest.mark.parametrize("setting", ["coarse.hypotheses=2", "advanced.refine.stop_px=1"])
+@pytest.mark.parametrize("setting", ["effort=fast", "advanced.refine.stop_px=1"])
 def test_what_the_cases_fix_cannot_be_set(folder, setting):
     with pytest.raises(ConfigError, match="has been given already"):
         measure(folder, **{**QUICK, "settings": [setting]})
@@ -197,6 +219,7 @@ class TestProgram:
         out = tmp_path / "latency.json"
         options = ["--engines", folder, "--device", "cpu", "--threads", 1, "--repeats", 1, "--seconds", 0]
         more = ["--iterations", "1", "--set", "outline.iterations=0", "--json", str(out)]
+        more += ["--effort", "fast", "--effort", "best"]
         assert benchmark.main([*map(str, options), *more]) == 0
         result = json.loads(out.read_text())
         assert result["benchmark"] == "latency"
@@ -208,8 +231,9 @@ class TestProgram:
         assert result["hardware"]["cores"] >= 1
         assert result["versions"]["numpy"] == np.__version__
         printed = capsys.readouterr().out
-        for case in CASES:
+        for case in cases_of(TWO):
             assert case.name in printed
+        assert list(result["settings"]["schedules"]) == TWO
         assert "first_call_ms" in printed
 
     def test_an_option_that_is_not_there(self, folder, capsys):
@@ -230,16 +254,16 @@ class TestBench:
         result = CliRunner().invoke(app, ["bench", *self.OPTIONS])
         assert result.exit_code == 0, result.output
         assert "tiny 0.0.1 on cpu (asked for)" in result.stdout
-        assert all(case.name in result.stdout for case in CASES)
+        assert all(case.name in result.stdout for case in cases_of(list(EFFORTS)))
         assert "memory of this process at its peak" in result.stdout
 
     def test_as_json_of_the_engines_named(self, folder):
-        more = ["--engines", str(folder), "--set", "refine.iterations=1", "--json"]
+        more = ["--engines", str(folder), "--set", "refine.iterations=1", "--effort", "fast", "--json"]
         result = CliRunner().invoke(app, ["bench", *self.OPTIONS, *more])
         assert result.exit_code == 0, result.output
         (report,) = json.loads(result.stdout)
         assert report["settings"]["refine"]["iterations"] == 1
-        assert list(report["cases"]) == [case.name for case in CASES]
+        assert list(report["cases"]) == [case.name for case in cases_of(["fast"])]
 
     def test_none_installed(self, monkeypatch):
         monkeypatch.setattr("coop_edge.runtime.bundle.available", list)

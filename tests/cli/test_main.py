@@ -13,6 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from coop_edge.cli.main import app
+from coop_edge.cli.options import EffortName
+from coop_edge.config import EFFORTS
 from coop_edge.templates import TemplateSet
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +164,10 @@ def test_a_view_of_nothing_writes_nothing(tmp_path):
     assert result.exit_code == 2
     assert "choose another --view" in result.output
     assert not (tmp_path / "a.png").exists()
+
+
+def test_commands_know_every_effort():
+    assert [name.value for name in EffortName] == list(EFFORTS)
 
 
 def test_debug_shows_the_trace(tmp_path):

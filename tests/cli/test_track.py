@@ -268,11 +268,11 @@ class TestCommand:
         calls = answer([FOUND], [FOUND])
         frames, out = write_folder(tmp_path / "frames", 2), tmp_path / "out"
         more = ["--hypotheses", 3, "--iterations", 4, "--track-iterations", 7, "--overlay", out]
-        more += ["--set", "select.min_score=0.25"]
+        more += ["--set", "select.min_score=0.25", "--effort", "fast"]
         result = invoke("track", frames, *options, *more)
         assert result.exit_code == 0, result.output
         (_, estimator, first, boxes), (_, _, second, before) = calls
-        assert estimator.config.coarse.hypotheses == 3
+        assert (estimator.config.coarse.hypotheses, estimator.config.effort) == (3, "fast")
         assert (estimator.config.refine.iterations, estimator.config.refine.track_iterations) == (4, 7)
         assert estimator.config.select.min_score == 0.25
         assert boxes == [(20, 10, 20, 20)]

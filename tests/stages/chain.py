@@ -27,6 +27,16 @@ SIZE = 128
 OPS = CpuOperations()
 
 
+def brief(config: EstimatorConfig | None) -> EstimatorConfig:
+    """Return options with one hypothesis and one survivor where ``config`` leaves the number to ``effort``.
+
+    The bounds of tests hold for one hypothesis, if the test does not ask for more, and one is quick.
+    """
+    config = config or EstimatorConfig()
+    coarse = replace(config.coarse, hypotheses=config.coarse.hypotheses or 1)
+    return replace(config, coarse=coarse, refine=replace(config.refine, survivors=config.refine.survivors or 1))
+
+
 @lru_cache(maxsize=32)
 def templates_of(mesh: Mesh, symmetries: Symmetries | None = None, size: int = SIZE) -> TemplateSet:
     """Rendered once per mesh."""
@@ -52,14 +62,14 @@ class Chain:
         symmetries: dict[int, Symmetries] | None = None,
         size: int = SIZE,
     ) -> Chain:
-        """symmetries: by the place of a mesh in the scene."""
+        """config: see ``brief``. symmetries: by the place of a mesh in the scene."""
         templates = [templates_of(mesh, (symmetries or {}).get(i), size) for i, mesh in enumerate(scene.meshes)]
         oracle = Oracle(scene, templates, size, faults=faults or Faults())
         models = [
             ObjectModel.describe(mesh.name, mesh, t, oracle.encoder, OPS)
             for mesh, t in zip(scene.meshes, templates, strict=True)
         ]
-        return cls(scene, config or EstimatorConfig(), oracle, models)
+        return cls(scene, brief(config), oracle, models)
 
     def __post_init__(self) -> None:
         self.solver = CpuPnpSolver(threads=1)
@@ -108,7 +118,7 @@ class Chain:
                 index,
                 runner=oracle.refiner,
                 solver=self.solver,
-                config=replace(config, outline=replace(config.outline, iterations=0)),
+                config=replace(brief(config), outline=replace(config.outline, iterations=0)),
                 radius_px=oracle.size / 64,
                 **competition,
             )
