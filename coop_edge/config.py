@@ -20,12 +20,18 @@ class Schedule(NamedTuple):
     """How many poses per detection are tried, and how many of them are refined to the end."""
 
     hypotheses: int
-    """Poses per detection that go through the first iteration of refinement."""
+    """Views per detection whose poses are tried: they go through the first iteration of refinement."""
+    matched: int
+    """Views per detection, the best of those, that are also matched with the crop; their poses are tried as well."""
     survivors: int
-    """Poses per detection that go on after it, those of the highest score."""
+    """Poses per detection that go on after the first iteration, those of the highest score."""
 
 
-EFFORTS: dict[Effort, Schedule] = {"fast": Schedule(4, 1), "balanced": Schedule(12, 2), "best": Schedule(25, 3)}
+EFFORTS: dict[Effort, Schedule] = {
+    "fast": Schedule(4, 2, 1),
+    "balanced": Schedule(12, 3, 2),
+    "best": Schedule(25, 5, 6),
+}
 """What each ``EstimatorConfig.effort`` stands for."""
 
 
@@ -36,17 +42,17 @@ class CoarseConfig(Config):
     hypotheses: int = 0
     """Poses per detection that are tried: k of the schedule. More take longer and survive 180-degree flips; 0 takes the
     number of ``EstimatorConfig.effort``."""
-    candidates: int = 12
-    """Templates per detection, those of the highest score, for which a pose is solved, or as many as there are
-    hypotheses; the poses with the most matched probability among the inliers are refined. More take longer; 1 trusts
-    the templates' score alone."""
+    matched: int = 0
+    """Views per detection that are also matched with the crop, for further poses: n of the schedule. More take longer;
+    0 takes the number of ``EstimatorConfig.effort``. Without effect for engines without ``features``, which match all
+    templates."""
     margin: float = 1.2
     """Side of the square crop over the longer side of the box. Larger forgives boxes that cut off parts of the object,
     and shows the object smaller."""
 
     def __post_init__(self) -> None:
         self._int("hypotheses", 0, MOST_HYPOTHESES)
-        self._int("candidates", 1, MOST_HYPOTHESES)
+        self._int("matched", 0, MOST_HYPOTHESES)
         self._number("margin", 1.0, 4.0)
 
 
@@ -138,6 +144,10 @@ class SelectConfig(Config):
 class AdvancedCoarseConfig(Config):
     """Memory and evidence of stage 1. Look here when the memory is short, or for objects that are small or occluded."""
 
+    candidates: int = 12
+    """Templates per detection for which a pose is solved, where all are matched: those of the highest score, or as many
+    as there are hypotheses. The poses with the most matched probability among the inliers are refined. More take
+    longer; 1 trusts the templates' score alone. Without effect for engines with ``features``."""
     micro_batch: int = 168
     """Largest number of query-template pairs decoded in one run, and of crops encoded in one; smaller needs less
     memory. On a GPU the pairs of as many whole detections share a run as this, and the plan, allow (4 of 42 templates,
@@ -155,6 +165,7 @@ class AdvancedCoarseConfig(Config):
     lower the score. Higher lowers that of small and occluded objects, and tells poses apart that have much of it."""
 
     def __post_init__(self) -> None:
+        self._int("candidates", 1, MOST_HYPOTHESES)
         self._int("micro_batch", 1, 4096)
         self._number("min_probability", 0.0, 1.0)
         self._int("min_inliers", 4, 4096)
@@ -303,9 +314,9 @@ class EstimatorConfig(Config):
     """All options of an Estimator."""
 
     effort: Effort = "balanced"
-    """Poses tried per detection (k), and kept after one iteration of refinement (m): "fast" 4 and 1, "balanced" 12 and
-    2, "best" 25 and 3. More take longer and find more objects; ``coarse.hypotheses`` and ``refine.survivors`` override
-    k and m."""
+    """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
+    "fast" 4, 2, 1; "balanced" 12, 3, 2; "best" 25, 5, 6. More take longer and find more objects;
+    ``coarse.hypotheses``, ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""
     ransac: RansacConfig = field(default_factory=RansacConfig)
@@ -325,6 +336,8 @@ class EstimatorConfig(Config):
 
     @property
     def schedule(self) -> Schedule:
-        """Return the numbers of hypotheses that ``effort``, ``coarse.hypotheses`` and ``refine.survivors`` ask for."""
-        preset = EFFORTS[self.effort]
-        return Schedule(self.coarse.hypotheses or preset.hypotheses, self.refine.survivors or preset.survivors)
+        """Return the numbers of hypotheses that ``effort`` and the options that override it ask for."""
+        hypotheses, matched, survivors = EFFORTS[self.effort]
+        hypotheses = self.coarse.hypotheses or hypotheses
+        matched = min(self.coarse.matched or matched, hypotheses)
+        return Schedule(hypotheses, matched, self.refine.survivors or survivors)

@@ -25,9 +25,9 @@ from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.pipeline import Frame, Pipeline
 from coop_edge.registry import ObjectRegistry, TemplateSource
 from coop_edge.runtime.bundle import Bundle
+from coop_edge.stages.features import FeatureExtractor
 from coop_edge.stages.select import LOST
 from coop_edge.templates.viewpoints import VIEWPOINTS
-from coop_edge.stages.features import FeatureExtractor
 from coop_edge.types import Camera, Detection, PoseEstimate
 
 log = logging.getLogger("coop_edge")

@@ -28,6 +28,7 @@ from coop_edge.stages.pairs import ImagePairMaker, PairMaker
 from coop_edge.stages.retrieve import retrieve
 from coop_edge.stages.select import FitJudge, Judge, Selection, select
 from coop_edge.stages.turns import Turns, tracking, turns
+from coop_edge.stages.views import Views
 from coop_edge.types import Camera, Detection, PoseEstimate, StageTimes
 
 Floats = NDArray[np.float64]
@@ -64,8 +65,11 @@ class Pipeline:
         """Estimate the poses of N detections, of the objects at ``index`` [N], as one batch."""
         clock = StageClock()
         coarse = self._match(frame, detections, index, clock)
+        maker = self._maker(frame, self.config)
+        judge = self._judge(maker)
         left = self._refine(
-            frame,
+            maker,
+            judge,
             coarse.T_camera_object,
             coarse.object_index,
             self.config,
@@ -84,7 +88,7 @@ class Pipeline:
                 self.config,
                 evidence=coarse.evidence,
                 reasons=[coarse.reason(i) for i in range(len(coarse))],
-                judge=self._judge(maker),
+                judge=judge,
             )
         return chosen.estimates([detection.object for detection in detections], clock.times())
 
@@ -100,7 +104,7 @@ class Pipeline:
         renderer: the backend's.
         """
         clock, index = StageClock(), np.zeros(1, np.int64)
-        frame, T = stand_in(self.bundle, renderer, self.ops)
+        frame, T = stand_in(self.bundle, renderer, self.ops, with_views=self.features is not None)
         self._match(frame, [Detection("stand-in", (0, 0, *frame.camera.size))], index, clock)
         config = tracking(self.config)
         once = replace(config, refine=replace(config.refine, iterations=1))
@@ -114,25 +118,44 @@ class Pipeline:
         with clock("crop"):
             margin, ops = self.config.coarse.margin, self.ops
             crops = crop_detections(frame.image, frame.camera, detections, size, ops=ops, margin=margin, patch=patch)
-        networks: dict[str, Any] = {"encoder": self.runners["coarse_encoder"], "decoder": self.runners["coarse_decoder"]}
-        options = {"ops": self.ops, "solver": self.solver, "config": self.config, "patch": patch}
+        networks: dict[str, Any] = {
+            "encoder": self.runners["coarse_encoder"],
+            "decoder": self.runners["coarse_decoder"],
+        }
+        options: dict[str, Any] = {"ops": self.ops, "solver": self.solver, "config": self.config, "patch": patch}
         with clock("coarse"):
             if self.features is None:
                 return estimate_coarse(crops, frame.models, index, **networks, **options)
             schedule = self.config.schedule
-            seen = (frame.image, crops, frame.models, index)
-            found = retrieve(*seen, features=self.features, count=schedule.hypotheses)
+            models, count = frame.models, schedule.hypotheses
+            found = retrieve(frame.image, crops, models, index, features=self.features, count=count)
             hypotheses = found.hypotheses(crops.camera, index)
             if not schedule.matched:
                 return hypotheses
-            matched = match_views(*seen, found, **networks, **options, count=schedule.matched)
+            matched = match_views(
+                frame.image, crops, models, index, found, **networks, **options, count=schedule.matched
+            )
             return CoarseHypotheses.joined(hypotheses, matched)
 
-    def _refine(
-        self, frame: Frame, T: Floats, index: Indices, config: EstimatorConfig, clock: StageClock, **competition: Any
-    ) -> Turns:
+    def _maker(self, frame: Frame, config: EstimatorConfig) -> PairMaker:
         size, margin = self.bundle.input_size, config.advanced.refine.margin
-        maker = ImagePairMaker(frame.image, frame.camera, frame.models, frame.renderer, size, margin, self.ops)
+        return ImagePairMaker(frame.image, frame.camera, frame.models, frame.renderer, size, margin, self.ops)
+
+    def _judge(self, maker: PairMaker) -> Judge:
+        if self.features is None:
+            return FitJudge(self.config.advanced.select)
+        return FeatureJudge(maker, self.features, self.bundle.score_map)
+
+    def _refine(
+        self,
+        maker: PairMaker,
+        judge: Judge,
+        T: Floats,
+        index: Indices,
+        config: EstimatorConfig,
+        clock: StageClock,
+        **competition: Any,
+    ) -> Turns:
         return turns(
             maker,
             T,
@@ -141,14 +164,16 @@ class Pipeline:
             solver=self.solver,
             config=config,
             radius_px=self.bundle.radius_px,
-            judge=self._judge(maker),
+            judge=judge,
             clock=clock,
             **competition,
         )
 
     def _follow(self, frame: Frame, index: Indices, T: Floats, config: EstimatorConfig, clock: StageClock) -> Selection:
         """Refine and select from poses [N,4,4], each the only hypothesis of its object."""
-        left = self._refine(frame, T, index, config, clock)
+        maker = self._maker(frame, config)
+        judge = self._judge(maker)
+        left = self._refine(maker, judge, T, index, config, clock)
         with clock("select"):
             return select(
                 left.refined,
@@ -158,21 +183,23 @@ class Pipeline:
                 index,
                 self.config,
                 T_previous=T,
-                judge=self._judge(maker),
+                judge=judge,
             )
 
-    def _judge(self, maker: PairMaker) -> Judge:
-        if self.features is None:
-            return FitJudge(self.config.advanced.select)
-        return FeatureJudge(maker, self.features, self.bundle.score_map)
 
+def stand_in(
+    bundle: Bundle, renderer: Callable[[Mesh], Renderer], ops: Operations, *, with_views: bool = False
+) -> tuple[Frame, Floats]:
+    """Make a black image S x S, a grey cube of 0.1 m as its only object, and a pose [1,4,4] in front of the camera.
 
-def stand_in(bundle: Bundle, renderer: Callable[[Mesh], Renderer], ops: Operations) -> tuple[Frame, Floats]:
-    """Make a black image S x S, a grey cube of 0.1 m as its only object, and a pose [1,4,4] in front of the camera."""
+    with_views: whether the object has views, all alike, of which nothing is known.
+    """
     size, views = bundle.input_size, bundle.template.views
     mesh, middle = _cube(0.1), 0.5 * (size - 1)
     K = np.array([[2.0 * size, 0.0, middle], [0.0, 2.0 * size, middle], [0.0, 0.0, 1.0]])
     tokens = (size // bundle.patch_size) ** 2
+    T = np.eye(4)[None]
+    T[0, 2, 3] = 0.5
     model = ObjectModel(
         name="stand-in",
         centre=mesh.centre,
@@ -180,9 +207,8 @@ def stand_in(bundle: Bundle, renderer: Callable[[Mesh], Renderer], ops: Operatio
         symmetries=Symmetries(),
         object_points=ops.upload(np.full((views, size, size, 3), np.nan, np.float32)),
         descriptors=ops.upload(np.zeros((views, tokens, bundle.dim), np.float32)),
+        views=Views.blank(T, size, 2.0 * size, ops) if with_views else None,
     )
-    T = np.eye(4)[None]
-    T[0, 2, 3] = 0.5
     image = ops.upload(np.zeros((size, size, 3), np.uint8))
     return Frame(image, Camera(K, size, size), (model,), renderer(mesh)), T
 

@@ -29,7 +29,9 @@ class ScoreMap:
 
     def __post_init__(self) -> None:
         if set(self.weights) != set(EVIDENCE):
-            raise BundleError(f"score: wanted weights of {', '.join(EVIDENCE)}, found {', '.join(self.weights) or 'none'}")
+            raise BundleError(
+                f"score: wanted weights of {', '.join(EVIDENCE)}, found {', '.join(self.weights) or 'none'}"
+            )
         numbers = [self.intercept, *self.weights.values()]
         if not all(math.isfinite(number) for number in numbers) or min(numbers[1:]) < 0:
             raise BundleError(f"score: wanted finite numbers and weights of at least 0, found {numbers}")

@@ -112,7 +112,7 @@ def estimate_coarse(
         ops: of the device where crops are and networks run.
         encoder, decoder: runners of ``coarse_encoder`` and ``coarse_decoder``, open.
         solver: of that device.
-        config: ``schedule``, ``coarse``, ``ransac`` and what is under ``advanced`` for them.
+        config: ``schedule``, ``ransac`` and what is under ``advanced`` for them.
         patch: pixels, of the bundle.
     """
     object_index = np.asarray(object_index, np.int64).reshape(-1)
@@ -120,7 +120,7 @@ def estimate_coarse(
     tokens = run_batched(ops, encoder, {"image": crops.images}, advanced.micro_batch)["tokens"]
     decoded = decode(ops, decoder, tokens, objects, object_index, crops.trusted, advanced.micro_batch)
     scores = ops.to_host(decoded.probability.sum(axis=-1)).astype(np.float64)  # [N,V]
-    best = np.argsort(-scores, axis=1, kind="stable")[:, : max(config.coarse.candidates, kept)]
+    best = np.argsort(-scores, axis=1, kind="stable")[:, : max(advanced.candidates, kept)]
     maps = [objects[i].object_points for i in object_index.tolist()]
     matches = ops.lift(decoded, best, maps, patch, advanced.min_probability)
     found = coarse_poses(

@@ -94,9 +94,7 @@ def in_sight(T_camera_object: ArrayLike, centre: ArrayLike, diameter: ArrayLike)
     return np.asarray(finite & deep & near_axis)
 
 
-def patches_touched(
-    masks: Sequence[NDArray[np.bool_] | None], camera: CropCamera, patch: int
-) -> NDArray[np.bool_]:
+def patches_touched(masks: Sequence[NDArray[np.bool_] | None], camera: CropCamera, patch: int) -> NDArray[np.bool_]:
     """Tell which patches of N crops hold any of their masks, bool [N,T]; all of them where there is no mask.
 
     masks: N, each [height,width] of the image. camera: of the crops. patch: pixels.

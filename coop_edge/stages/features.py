@@ -8,9 +8,10 @@ import numpy as np
 
 from coop_edge.ops.base import Array, Operations
 from coop_edge.runtime.base import Runner
+from coop_edge.runtime.network import FEATURES
 from coop_edge.stages.batches import run_batched
 
-MAPS = {"s4": 4, "s8": 8, "s16": 16}
+MAPS = {name: cell for name, (_, cell) in FEATURES.items()}
 """Name of each map -> pixels of the crop per cell, along a side."""
 
 

@@ -32,25 +32,26 @@ class FeatureJudge:
     features: FeatureExtractor
     score_map: ScoreMap | None
 
-    def __call__(
-        self, refined: Refined, object_index: NDArray[np.int64], fit: Fit, evidence: Floats | None
-    ) -> Floats:
-        """See ``select.Judge``; the coarse evidence takes no part, the render says more."""
-        found = self.evidence(refined, object_index, fit)
+    def rank(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
+        """See ``Judge.rank``: by the similarity alone, since after one iteration the refiner cannot tell yet."""
+        return np.clip(self.similarity(refined, object_index), 0.0, 1.0)
+
+    def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
+        """See ``Judge.score``; the coarse evidence takes no part, the render says more."""
+        alike = self.similarity(refined, object_index)
+        found = {"similarity": alike, "inlier_ratio": fit.inlier_ratio, "support": fit.support}
         if self.score_map is None:
-            own = found["inlier_ratio"] * found["support"]
-            score = np.clip(found["similarity"], 0.0, 1.0) * (1.0 + own) / 2.0
+            score = np.clip(alike, 0.0, 1.0) * (1.0 + fit.inlier_ratio * fit.support) / 2.0
         else:
             score = self.score_map.probability(found)
         return np.where(refined.ok, score, 0.0)
 
-    def evidence(self, refined: Refined, object_index: NDArray[np.int64], fit: Fit) -> dict[str, Floats]:
-        """Return the evidence by name, each [M]; the similarity of a failed hypothesis is 0."""
-        shown = np.flatnonzero(refined.ok)
+    def similarity(self, refined: Refined, object_index: NDArray[np.integer]) -> Floats:
+        """Return the similarity of crop and render at each pose, [M]; 0 of failed hypotheses."""
+        out, shown = np.zeros(len(refined)), np.flatnonzero(refined.ok)
         pairs = self.maker.make(refined.T_camera_object[shown], np.asarray(object_index)[shown])
         ops, xp = self.maker.ops, self.maker.ops.xp
         (maps,) = self.features.maps(xp.concatenate([pairs.query, pairs.render]), MAP)
         covered = coverage(pairs.depth, MAPS[MAP], xp)
-        alike = np.zeros(len(refined))
-        alike[shown] = ops.to_host(similarity(maps[: len(shown)], maps[len(shown) :], covered, xp))
-        return {"similarity": alike, "inlier_ratio": fit.inlier_ratio, "support": fit.support}
+        out[shown] = ops.to_host(similarity(maps[: len(shown)], maps[len(shown) :], covered, xp))
+        return out

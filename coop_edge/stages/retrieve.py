@@ -143,7 +143,5 @@ def _poses(
     scale, move = np.divmod(place, len(SHIFTS))
     shift_px = float(MAPS[MAP]) * np.array(SHIFTS, np.float64)[move]
     focal = np.stack([camera.K[:, 0, 0] for camera in cameras], axis=1)
-    poses = [
-        one.poses(view[d], np.asarray(focal[d, scale[d]]), shift_px[d]) for d, one in enumerate(views)
-    ]
+    poses = [one.poses(view[d], np.asarray(focal[d, scale[d]]), shift_px[d]) for d, one in enumerate(views)]
     return np.array(poses).reshape(*view.shape, 4, 4)

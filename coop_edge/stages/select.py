@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +46,18 @@ class Fit:
 
 
 class Judge(Protocol):
-    """Says how far M refined hypotheses are to be believed: scores [M] in [0, 1], 0 of what failed.
+    """Says how far M refined hypotheses are to be believed, in [0, 1]; 0 of what failed.
 
     object_index [M]; fit: of the last iteration; evidence [M] of the coarse stage, None: there was none.
     """
 
-    def __call__(
-        self, refined: Refined, object_index: NDArray[np.int64], fit: Fit, evidence: Floats | None
-    ) -> Floats: ...
+    def rank(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
+        """Return by what hypotheses are compared that are to be refined further, [M]."""
+        ...
+
+    def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
+        """Return the scores of final poses, [M]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,11 @@ class FitJudge:
 
     config: AdvancedSelectConfig
 
-    def __call__(
-        self, refined: Refined, object_index: NDArray[np.int64], fit: Fit, evidence: Floats | None
-    ) -> Floats:
-        """See ``Judge``."""
+    def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
+        """See ``Judge.score``."""
         return inlier_scores(refined, fit, evidence, self.config)
+
+    rank = score
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +121,13 @@ def select(
 
     detection, object_index [M]. config: ``select`` and ``advanced.select``. evidence [M] and reasons [M] are those of
     the coarse stage (None: there was none). T_previous [M,4,4]: the poses tracked from; failures then are ``LOST``, and
-    why. judge: scores the hypotheses; None: ``FitJudge``. Among the poses of a symmetric object that look the same the one nearest to T_previous is returned, without it
-    the one least turned against the camera. Of equal scores the earlier hypothesis wins.
+    why. judge: scores the hypotheses; None: ``FitJudge``. Among the poses of a symmetric object that look the same the
+    one nearest to T_previous is returned, without it the one least turned against the camera. Of equal scores the
+    earlier hypothesis wins.
     """
     index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
     found = measure_fit(refined, config.advanced.select)
-    scores = (judge or FitJudge(config.advanced.select))(refined, index, found, evidence)
+    scores = (judge or FitJudge(config.advanced.select)).score(refined, index, found, evidence)
     rejected = tuple(
         (reasons[i] if reasons else "") or refined.reasons[i] or _rejection(refined, found, scores, config.select, i)
         for i in range(len(refined))

@@ -83,7 +83,7 @@ def turns(
         iterations -= 1
         with clock("select"):
             options = config.advanced.select
-            scores = (judge or FitJudge(options))(first, index, measure_fit(first, options), evidence)
+            scores = (judge or FitJudge(options)).rank(first, index, measure_fit(first, options), evidence)
             rows = survivors(scores, first.ok, rivals, kept)
         T, anchor, index = first.T_camera_object[rows], anchor[rows], index[rows]
         reasons = [first.reasons[i] for i in rows]

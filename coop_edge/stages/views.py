@@ -14,7 +14,9 @@ from coop_edge.geometry import se3
 from coop_edge.geometry.crop import crop_camera
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.ops.base import Array, Operations
+from coop_edge.runtime.network import FEATURES
 from coop_edge.stages.features import MAPS, FeatureExtractor, coverage, unit_cells
+from coop_edge.templates.viewpoints import VIEWPOINTS
 
 Floats = NDArray[np.float64]
 
@@ -68,8 +70,16 @@ class Views:
             parts.append(unit_cells(maps, xp) * share[:, None])
         return cls(xp.concatenate(parts), T_crop, crop.K[:, 0, 0])
 
+    @classmethod
+    def blank(cls, T_crop_object: Floats, size: int, focal: float, ops: Operations) -> Views:
+        """Make views of which nothing is known, all of one pose [1,4,4], as many as an object has; for warming up."""
+        count = len(VIEWPOINTS) * TURNS
+        shape = count, FEATURES[MAP][0], size // MAPS[MAP], size // MAPS[MAP]
+        nothing = ops.upload(np.zeros(shape, np.float32))
+        return cls(nothing, np.repeat(T_crop_object, count, axis=0), np.full(count, focal))
+
     def similarities(self, maps: Array, xp: Any) -> Array:
-        """Compare maps [N,C,h,w] of unit cells with every view: mean cosines over the views' surfaces, float32 [N,V A]."""
+        """Return the mean cosines of maps [N,C,h,w] of unit cells with every view over its surface, float32 [N,V A]."""
         flat = self.descriptors.reshape(len(self.descriptors), -1)
         return maps.reshape(len(maps), flat.shape[1]) @ flat.T
 
