@@ -216,6 +216,7 @@ class TestCommand:
         ((folder, given, options),) = seen
         assert (folder.parent, given, options) == (tmp_path, [checkpoints], {"allow_few_poses": False})
         assert "refiner" in done.output
+        assert f"python -m export features {tmp_path / 'x'} adds them" in done.output.replace("\n", " ")
 
     def test_a_bound_that_fails_is_exit_code_1(self, checkpoints, tmp_path, monkeypatch):
         report = {"outputs": [], "poses": [], "engines_not_compared": {}}
