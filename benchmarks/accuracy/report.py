@@ -80,6 +80,7 @@ def write_report(
         _tiles(said, curve),
         _recalls(evaluation),
         _objects(said),
+        _box_noise(said),
         _reliability(curve),
         _time(said["time"]),
         _misses(said),
@@ -148,6 +149,21 @@ def _objects(said: Mapping[str, Any]) -> str:
     ]
     visible = _table(["visible", "instances", "AR"], classes)
     return f"<h2>By object</h2>{table}<h2>By visible share</h2>{visible}"
+
+
+def _box_noise(said: Mapping[str, Any]) -> str:
+    noisy = said.get("box_noise", [])
+    if not noisy:
+        return ""
+    names = ("ar", "ar_mssd", "ar_mspd")
+    rows = [["as given", *(_share(said["total"][key]) for key in names), ""]]
+    rows += [[each["noise"], *(_share(each[key]) for key in names), f"{each['change']:+.3f}"] for each in noisy]
+    note = (
+        "Shifts are shares of the box's sides in a random direction, the same for every length; sizes are factors on "
+        "the sides. Boxes are cut off at the image's border."
+    )
+    table = _table(["boxes", "AR", "AR_MSSD", "AR_MSPD", "change of AR"], rows)
+    return f'<h2>Boxes that are off</h2>{table}<p class="soft">{note}</p>'
 
 
 def _reliability(curve: Reliability) -> str:

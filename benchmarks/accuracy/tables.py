@@ -14,11 +14,14 @@ def print_tables(result: Mapping[str, Any]) -> None:
     """result: the content of the JSON file."""
     if result["method"] == "poses" and (strange := result["poses_file"]["rows_of_no_target"]):
         print(f"{strange} of {result['poses_file']['rows']} poses are of no target measured here and were left out")
-    title = f"{result['method']} on {result['dataset']}, {result['targets']['images']} images"
+    effort = f" ({result['effort']})" if "effort" in result else ""
+    title = f"{result['method']}{effort} on {result['dataset']}, {result['targets']['images']} images"
     rows = [_row(obj_id, scores) for obj_id, scores in result["per_object"].items()]
     print_table(title, [*rows, _row("all", result["total"])], _COLUMNS)
     if result["total"]["ar_vsd"] is None:
         print("AR: mean of AR_MSSD and AR_MSPD (no depth, so no VSD; not BOP's AR)")
+    if result["box_noise"]:
+        _print_noise(result)
     if result["time"]:
         _print_times(result["time"])
     if poses := result["poses"]:
@@ -32,6 +35,13 @@ def print_tables(result: Mapping[str, Any]) -> None:
     if result["miss_counts"]:
         title = f"{len(result['misses'])} of {result['targets']['instances']} meet no threshold"
         print_table(title, [(count, why) for why, count in result["miss_counts"].items()], ("targets", "why"))
+
+
+def _print_noise(result: Mapping[str, Any]) -> None:
+    total, *noisy = result["total"], *result["box_noise"]
+    rows = [("as given", *_row("", total)[2:], "")]
+    rows += [(each["noise"], *_row("", each)[2:], f"{each['change']:+.3f}") for each in noisy]
+    print_table("Boxes that are off", rows, ("boxes", *_COLUMNS[2:], "change of AR"))
 
 
 def _row(name: str, scores: Mapping[str, Any]) -> tuple[Any, ...]:
