@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.accuracy.reliability import with_interval
 from benchmarks.common import print_table
 
 _COLUMNS = ("object", "targets", "AR", "AR_MSSD", "AR_MSPD", "AR_VSD", "ADD(-S) 0.1 d")
@@ -27,9 +28,11 @@ def print_tables(result: Mapping[str, Any]) -> None:
     if poses := result["poses"]:
         rows = [(name, poses[name]["p50"], poses[name]["p90"]) for name in poses if name != "count"]
         print_table(f"{poses['count']} poses against the truth", rows, ("error", "p50", "p90"))
-        area, right = result["reliability"]["auroc"], result["reliability"]["right"]
-        ranked = "" if area is None else f"; a right one scores above a wrong one with probability {area:.2f} (AUROC)"
-        print(f"{right} of them are right (MSSD < {result['reliability']['correct']:g} d){ranked}")
+        score = result["reliability"]
+        area, off = (with_interval(score[name], score[f"{name}_interval"]) for name in ("auroc", "ece"))
+        print(f"{score['right']} of them are right (MSSD < {score['correct']:g} d)")
+        print(f"a right pose scores above a wrong one with probability {area} (AUROC)")
+        print(f"the score is off from the probability of being right by {off} on average (ECE)")
     classes = [(f"{c['from']:.0%} to {c['to']:.0%}", c["instances"], c["ar"]) for c in result["by_visibility"]]
     print_table("By visible share", classes, ("visible", "targets", "AR"))
     if result["miss_counts"]:
