@@ -53,10 +53,7 @@ def calibration_error(scores: np.ndarray, right: np.ndarray, bins: int) -> float
     """
     if not len(scores) or scores.min() < 0.0 or scores.max() > 1.0:
         return None
-    order = np.argsort(scores, kind="stable")
-    edges = bin_edges(scores[order], bins)
-    gaps = np.add.reduceat((right - scores)[order], edges[:-1])
-    return float(np.abs(gaps).sum() / len(scores))
+    return _calibration_error(scores, right, bins)
 
 
 def intervals(
@@ -77,14 +74,21 @@ def intervals(
         if (found := auroc(scores[drawn], right[drawn])) is not None:
             areas.append(found)
         if error is not None:
-            errors.append(calibration_error(scores[drawn], right[drawn], bins))
-            by_chance.append(calibration_error(scores, rng.uniform(size=n) < scores, bins))
+            errors.append(_calibration_error(scores[drawn], right[drawn], bins))
+            by_chance.append(_calibration_error(scores, rng.uniform(size=n) < scores, bins))
     of_area = None if area is None else _middle(areas)
     if error is None:
         return of_area, None
     low, high = _middle(errors)
     lowest = 0.0 if error <= _middle(by_chance)[1] else max(0.0, 2 * error - high)
     return of_area, (lowest, max(lowest, 2 * error - low))
+
+
+def _calibration_error(scores: np.ndarray, right: np.ndarray, bins: int) -> float:
+    order = np.argsort(scores, kind="stable")
+    edges = bin_edges(scores[order], bins)
+    gaps = np.add.reduceat((right - scores)[order], edges[:-1])
+    return float(np.abs(gaps).sum() / len(scores))
 
 
 def _middle(values: list[float]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,7 +33,8 @@ COLUMNS = ("right", "group", "object")
 """Fields of a table beside those of the evidence."""
 
 
-class Quality(NamedTuple):
+@dataclass(frozen=True)
+class Quality:
     """How good the probabilities of some poses are; see ``calibration``. None where a figure is undefined."""
 
     count: int
@@ -259,8 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
         fit = fit_score(evidence, *rest, penalty=options.penalty, for_chosen=options.for_chosen)
         print_fit(fit)
         if options.json:
-            qualities = {name: getattr(fit, name)._asdict() for name in ("every", "chosen")}
-            write_json(options.json, {"benchmark": "fit_score", **asdict(fit), **qualities})
+            write_json(options.json, {"benchmark": "fit_score", **asdict(fit)})
     except (CoopEdgeError, OSError) as error:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
