@@ -6,16 +6,16 @@ import argparse
 import sys
 from typing import Any
 
-from benchmarks.accuracy.journal import journal_path
+from benchmarks.accuracy.journal import Journal, journal_path, named_path
 from benchmarks.accuracy.measure import measure
 from benchmarks.accuracy.methods import METHODS, MethodOptions
 from benchmarks.accuracy.reliability import CORRECT_HELP, RIGHT
 from benchmarks.accuracy.tables import print_tables
-from coop_edge.config import EstimatorConfig
+from coop_edge.config import EFFORTS, EstimatorConfig
 from coop_edge.errors import ConfigError, CoopEdgeError, InputError
 
-_ONLY_OURS = ("engines", "iterations", "stage", "set", "device")
-_ONLY_RUNS = ("csv", "method", "boxes", "hypotheses", "seed", "processes", *_ONLY_OURS)
+_ONLY_OURS = ("engines", "effort", "iterations", "stage", "set", "device")
+_ONLY_RUNS = ("csv", "method", "boxes", "box_noise", "hypotheses", "seed", "processes", *_ONLY_OURS)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -34,10 +34,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="what the method is given: boxes of the truth, around what is visible (default) or the whole object, or a "
         "detector's file in BOP's form",
     )  # fmt: skip
+    parser.add_argument(
+        "--box-noise", action="append", metavar="shift=SHARE|size=FACTOR|all",
+        help="measure also with boxes that are off, and say what that costs; repeatable; all: shifts of 0.1 to 0.3 "
+        "of the box's sides and sizes of 0.7 to 1.4",
+    )  # fmt: skip
     parser.add_argument("--method", choices=METHODS, help="the Estimator (default), or a baseline without training")
     parser.add_argument("--engines", metavar="NAME", help="name or folder of a bundle (default coop-xs)")
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), help="default cpu")
-    parser.add_argument("--hypotheses", type=int, metavar="K", help="templates per detection (default 1; baselines 5)")
+    parser.add_argument(
+        "--effort", action="append", choices=tuple(EFFORTS),
+        help="poses tried and kept (default balanced); repeatable: each is a run, whose files have its name in theirs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--hypotheses",
+        type=int,
+        metavar="K",
+        help="per detection, in place of the effort's; templates of baselines (5)",
+    )
     parser.add_argument("--iterations", type=int, metavar="I", help="renders per hypothesis (default 5)")
     parser.add_argument("--stage", choices=("coarse", "refined"), help="coarse: no refinement (default refined)")
     parser.add_argument(
@@ -57,17 +71,35 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """0; 2 with one line on standard error for wrong use; 130 if interrupted."""
     options = parse(arguments)
+    journals: list[Journal] = []
     try:
-        result = measure(options, method_options(options))
-        print_tables(result)
+        for each in runs_of(options):
+            result, finished = measure(each, method_options(each))
+            journals += finished
+            print_tables(result)
+        for journal in journals:  # now that no run is left that could be stopped
+            journal.remove()
     except (CoopEdgeError, OSError) as error:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = f"; what is done is in {journal_path(options.csv)}: the same command goes on" if options.csv else ""
+        kept = f"; what is done is in {journal_path(each.csv)}: the same command goes on" if options.csv else ""
         print(f"interrupted{kept}", file=sys.stderr)
         return 130
     return 0
+
+
+def runs_of(options: argparse.Namespace) -> list[argparse.Namespace]:
+    """Return the options of each run, one per effort; where there are several, the files have the effort's name."""
+    efforts = list(dict.fromkeys(options.effort or ()))
+    if len(efforts) < 2:
+        return [options]
+    files = {name: path for name in ("csv", "json", "report") if (path := getattr(options, name)) is not None}
+    named = [{name: str(named_path(path, effort)) for name, path in files.items()} for effort in efforts]
+    return [
+        argparse.Namespace(**(vars(options) | paths | {"effort": [effort]}))
+        for effort, paths in zip(efforts, named, strict=True)
+    ]
 
 
 def method_options(options: argparse.Namespace) -> MethodOptions | None:
@@ -78,7 +110,7 @@ def method_options(options: argparse.Namespace) -> MethodOptions | None:
     given = {name for name in _ONLY_RUNS if getattr(options, name) is not None}
     if options.poses is not None:
         if given:
-            names = ", ".join(f"--{name}" for name in _ONLY_RUNS if name in given)
+            names = ", ".join(f"--{name}".replace("_", "-") for name in _ONLY_RUNS if name in given)
             raise InputError(f"{names}: --poses scores poses that are there and runs nothing; leave one of the two out")
         return None
     if not options.csv:
@@ -93,7 +125,6 @@ def method_options(options: argparse.Namespace) -> MethodOptions | None:
         "ours",
         engines=options.engines or "coop-xs",
         device=options.device or "cpu",
-        hypotheses=1 if options.hypotheses is None else options.hypotheses,
         config=_config(options),
         seed=seed,
     )
@@ -104,6 +135,7 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
     if options.stage == "coarse" and options.iterations:
         raise ConfigError(f"--iterations {options.iterations}: --stage coarse does none; leave one of the two out")
     flags = {
+        "effort": options.effort[0] if options.effort else None,
         "coarse.hypotheses": options.hypotheses,
         "refine.iterations": 0 if options.stage == "coarse" else options.iterations,
         "ransac.seed": options.seed,

@@ -27,6 +27,12 @@ def journal_path(csv: str | os.PathLike[str]) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
+def named_path(path: str | os.PathLike[str], name: object) -> Path:
+    """Put ``name`` before the suffix: ``out.csv`` becomes ``out.fast.csv``."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.{name}{path.suffix}")
+
+
 class Journal:
     """Opened with the options of this run; those of the earlier one must be the same. A context manager.
 

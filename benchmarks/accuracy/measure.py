@@ -13,17 +13,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.accuracy.box_noise import noisy_boxes, parse_noises
 from benchmarks.accuracy.boxes import read_boxes
 from benchmarks.accuracy.checkout import commit
 from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.evaluate import Evaluation, evaluate
-from benchmarks.accuracy.journal import Journal, journal_path
+from benchmarks.accuracy.journal import Journal, journal_path, named_path
 from benchmarks.accuracy.methods import MethodOptions, estimator_config
 from benchmarks.accuracy.records import Box, ImageKey
 from benchmarks.accuracy.reliability import check_correct, new_figure, of_evaluation
 from benchmarks.accuracy.results import ImageResult, Row, read_rows, write_rows
 from benchmarks.accuracy.run import run, share_cores
-from benchmarks.accuracy.summary import summary
+from benchmarks.accuracy.summary import scores, summary
 from benchmarks.common import versions, write_json
 from coop_edge.base.hardware import hardware
 from coop_edge.errors import InputError
@@ -34,12 +35,14 @@ PACKAGES = ("coop-edge", "numpy", "numba", "onnxruntime", "opencv-python-headles
 Boxes = dict[ImageKey, list[Box]]
 
 
-def measure(options: argparse.Namespace, method: MethodOptions | None) -> dict[str, Any]:
-    """Do what the options of ``cli.parse`` say, write the files they name, and give the content of the JSON.
+def measure(options: argparse.Namespace, method: MethodOptions | None) -> tuple[dict[str, Any], list[Journal]]:
+    """Do what the options of ``cli.parse`` say, write the files they name, and return the content of the JSON.
 
-    method: None scores ``options.poses`` instead. Raises CoopEdgeError, OSError.
+    The journals, closed, are returned too: remove them when nothing is left to do that could be stopped. method: None
+    scores ``options.poses`` instead. Raises CoopEdgeError, OSError.
     """
     check_correct(options.correct)
+    noises = parse_noises(options.box_noise or ())
     dataset = BopDataset(options.dataset, options.split, targets=options.targets, limit=options.limit)
     if not dataset.targets:
         raise InputError(f"{dataset.targets_file}: no targets in it" + (" (--limit 0)" if options.limit == 0 else ""))
@@ -53,29 +56,33 @@ def measure(options: argparse.Namespace, method: MethodOptions | None) -> dict[s
         "dataset": dataset.name,
         "split": dataset.split,
     }
-    with contextlib.ExitStack() as stack:
-        boxes: Boxes | None = None
-        images: list[ImageResult] = []
-        if method is None:
-            rows = read_rows(options.poses)
-            said |= {"method": "poses", "poses_file": _described(dataset, rows, options.poses)}
-        else:
-            boxes = read_boxes(dataset, options.boxes or "visib")
-            identity = describe(dataset, options.boxes or "visib", method)
-            journal = stack.enter_context(Journal(journal_path(options.csv), identity))
-            images, how = _run(dataset, method, boxes, journal, options.processes)
-            rows = [row for image in images for row in image.rows]
-            write_rows(options.csv, rows)
-            said |= identity | {"run": how}
-        said |= {"hardware": hardware(), "versions": versions(*PACKAGES)}
-        with _progress("scoring", len(dataset.targets)) as advance:
-            evaluation = evaluate(dataset, rows, advance=advance)
-        result = _summed_up(dataset, evaluation, images, boxes, said, options)
-        if options.json:
-            write_json(options.json, result)
-        if method is not None:
-            journal.remove()
-    return result
+    boxes: Boxes | None = None
+    images: list[ImageResult] = []
+    journals: list[Journal] = []
+    noisy: list[dict[str, Any]] = []
+    if method is None:
+        rows = read_rows(options.poses)
+        said |= {"method": "poses", "poses_file": _described(dataset, rows, options.poses)}
+        evaluation = _evaluated(dataset, rows)
+    else:
+        boxes = read_boxes(dataset, options.boxes or "visib")
+        moved = [noisy_boxes(dataset, boxes, noise) for noise in noises]  # refused now rather than after hours
+        identity = describe(dataset, options.boxes or "visib", method)
+        work = dataset, method, options.processes
+        images, evaluation, journal, how = _run_into(options.csv, *work, boxes, identity)
+        said |= identity | {"run": how}
+        journals.append(journal)
+        for noise, given in zip(noises, moved, strict=True):
+            described = identity | {"box_noise": str(noise)}
+            _, found, journal, _ = _run_into(named_path(options.csv, noise), *work, given, described)
+            change = found.total.ar - evaluation.total.ar
+            noisy.append({"noise": str(noise), "change": change, **scores(found.total)})
+            journals.append(journal)
+    said |= {"box_noise": noisy, "hardware": hardware(), "versions": versions(*PACKAGES)}
+    result = _summed_up(dataset, evaluation, images, boxes, said, options)
+    if options.json:
+        write_json(options.json, result)
+    return result, journals
 
 
 def describe(dataset: BopDataset, boxes: str, method: MethodOptions) -> dict[str, Any]:
@@ -92,7 +99,12 @@ def describe(dataset: BopDataset, boxes: str, method: MethodOptions) -> dict[str
     }
     if method.method == "ours":
         config = estimator_config(method)
-        out |= {"hypotheses": config.coarse.hypotheses, "seed": config.ransac.seed, "device": method.device}
+        out |= {
+            "effort": config.effort,
+            **config.schedule._asdict(),
+            "seed": config.ransac.seed,
+            "device": method.device,
+        }
         out |= {"engines": engines_identity(method.engines), "config": config.to_dict()}
     return out
 
@@ -105,6 +117,22 @@ def engines_identity(engines: str) -> dict[str, Any]:
     return {"name": bundle.name, "version": bundle.version, "sha256": together, "networks": graphs}
 
 
+def _run_into(
+    csv: str | Path,
+    dataset: BopDataset,
+    method: MethodOptions,
+    processes: int | None,
+    boxes: Boxes,
+    identity: Mapping[str, Any],
+) -> tuple[list[ImageResult], Evaluation, Journal, dict[str, Any]]:
+    """Run the method on ``boxes``, write the poses to ``csv``, and score them."""
+    with Journal(journal_path(csv), identity) as journal:
+        images, how = _run(dataset, method, boxes, journal, processes)
+    rows = [row for image in images for row in image.rows]
+    write_rows(csv, rows)
+    return images, _evaluated(dataset, rows), journal, how
+
+
 def _run(
     dataset: BopDataset, method: MethodOptions, boxes: Boxes, journal: Journal, processes: int | None
 ) -> tuple[list[ImageResult], dict[str, Any]]:
@@ -115,6 +143,11 @@ def _run(
     with _progress(f"{method.method} on {dataset.name}", len(dataset.images), resumed) as advance:
         images = run(dataset, replace(method, threads=threads), boxes, journal, processes=count, advance=advance)
     return images, {"processes": count, "threads_each": threads, "images_of_earlier_runs": resumed}
+
+
+def _evaluated(dataset: BopDataset, rows: list[Row]) -> Evaluation:
+    with _progress("scoring", len(dataset.targets)) as advance:
+        return evaluate(dataset, rows, advance=advance)
 
 
 def _summed_up(
@@ -164,7 +197,7 @@ def _titled(said: Mapping[str, Any]) -> str:
         return f"{said['method']}, {said['hypotheses']} templates"
     renders = said["config"]["refine"]["iterations"]
     count = "1 hypothesis" if said["hypotheses"] == 1 else f"{said['hypotheses']} hypotheses"
-    return f"{said['engines']['name']}, {count}, {renders} renders each"
+    return f"{said['engines']['name']}, {said['effort']}: {count}, {said['survivors']} kept, {renders} renders each"
 
 
 def _origin(said: Mapping[str, Any]) -> str:

@@ -46,8 +46,8 @@ class MethodOptions:
     """How a method is to be made; plain data, so that it travels to other processes.
 
     method: one of ``METHODS``. engines: bundle of "ours". config: nested options of EstimatorConfig, for "ours".
-    device: "cpu", "cuda" or "auto", for "ours". hypotheses: templates per detection. threads: of the CPU, 0 = all
-    cores. seed: of all that is drawn at random.
+    device: "cpu", "cuda" or "auto", for "ours". hypotheses: templates per detection, for the baselines.
+    threads: of the CPU, 0 = all cores. seed: of all that is drawn at random.
     """
 
     method: str = "ours"
@@ -105,12 +105,9 @@ def object_name(obj_id: int) -> str:
 
 
 def estimator_config(options: MethodOptions) -> EstimatorConfig:
-    """The Estimator's options: those given, over the number of hypotheses and the seed. Raises ConfigError."""
+    """Return the Estimator's options: those given, and the seed where they have none. Raises ConfigError."""
     config = EstimatorConfig.from_dict(options.config)
-    coarse, ransac = options.config.get("coarse", {}), options.config.get("ransac", {})
-    if "hypotheses" not in coarse:
-        config = dataclasses.replace(config, coarse=dataclasses.replace(config.coarse, hypotheses=options.hypotheses))
-    if "seed" not in ransac:
+    if "seed" not in options.config.get("ransac", {}):
         config = dataclasses.replace(config, ransac=dataclasses.replace(config.ransac, seed=options.seed))
     return config
 

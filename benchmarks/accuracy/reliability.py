@@ -2,8 +2,8 @@
 
 A pose counts as right if its MSSD is below a share of the object's diameter, a tenth unless another is asked for. Poses
 are sorted by score into bins of equal count; the share of right ones per bin, with its binomial uncertainty, is the
-reliability curve. The area under the ROC curve is the probability that a right pose scores higher than a wrong one,
-ties counting one half.
+reliability curve. The area under the ROC curve (AUROC) is the probability that a right pose scores higher than a wrong
+one, ties counting one half; the expected calibration error (ECE) is how far the curve is from the diagonal.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import rankdata
 
+from benchmarks.accuracy.calibration import auroc, bin_edges, calibration_error, intervals, rank_correlation, wilson
 from coop_edge.base.files import atomic_write
 from coop_edge.errors import BackendUnavailable, CoopEdgeError, InputError
 
@@ -32,7 +32,6 @@ RIGHT = 0.1
 """Of the diameter: a pose whose MSSD is below is right, unless another share is asked for."""
 CORRECT_HELP = f"poses are right whose MSSD is below so many diameters (default {RIGHT})"
 BINS = 10
-_Z95 = 1.959963984540054  # of the normal distribution, 95 % within
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,9 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """correct: diameters below which an error is right; count: poses; right: those of them; auroc, rank_correlation
-    (Spearman, of score and smallness of the error): None where they are undefined; falls: neighbouring bins whose share
+    """correct: diameters below which an error is right; count: poses; right: those of them; auroc, ece (see
+    ``calibration``) with their 95 % intervals, rank_correlation (Spearman, of score and smallness of the error): None
+    where they are undefined; falls: neighbouring bins whose share
     falls as the score rises, and clear_falls: those of them whose intervals do not even touch."""
 
     correct: float
@@ -60,6 +60,9 @@ class Reliability:
     right: int
     bins: tuple[Bin, ...]
     auroc: float | None
+    auroc_interval: tuple[float, float] | None
+    ece: float | None
+    ece_interval: tuple[float, float] | None
     rank_correlation: float | None
     falls: int
     clear_falls: int
@@ -92,8 +95,8 @@ def reliability(
     order = np.argsort(s, kind="stable")
     s, e = s[order], e[order]
     right = e < correct
-    edges = _edges(s, bins)
-    found = tuple(_bin(s[a:b], right[a:b]) for a, b in itertools.pairwise(edges))
+    found = tuple(_bin(s[a:b], right[a:b]) for a, b in itertools.pairwise(bin_edges(s, bins)))
+    of_auroc, of_ece = intervals(s, right, bins)
     pairs = list(itertools.pairwise(found))
     return Reliability(
         correct=correct,
@@ -101,6 +104,9 @@ def reliability(
         right=int(right.sum()),
         bins=found,
         auroc=auroc(s, right),
+        auroc_interval=of_auroc,
+        ece=calibration_error(s, right, bins),
+        ece_interval=of_ece,
         rank_correlation=rank_correlation(s, -e),
         falls=sum(after.share < before.share for before, after in pairs),
         clear_falls=sum(after.upper < before.lower for before, after in pairs),
@@ -118,32 +124,6 @@ def of_evaluation(evaluation: Evaluation, *, bins: int = BINS, correct: float = 
     given = [t for t in evaluation.targets if t.row is not None]
     scores = [t.row.score for t in given if t.row is not None]
     return reliability(scores, [t.mssd / t.diameter for t in given], bins=bins, correct=correct)
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share of ``right`` in ``count`` >= 1 (Wilson, JASA 1927)."""
-    share, z2 = right / count, _Z95**2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    # At a share of 0 or 1 one end is the share itself, up to rounding.
-    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
-
-
-def auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
-    """Probability that a right pose scores higher than a wrong one (Mann and Whitney's U); None without one of each."""
-    n_right, n_wrong = int(right.sum()), int((~right).sum())
-    if n_right == 0 or n_wrong == 0:
-        return None
-    u = rankdata(scores)[right].sum() - n_right * (n_right + 1) / 2
-    return float(u / (n_right * n_wrong))
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Spearman's, ties at their mean rank; None if either is constant."""
-    ranks = np.stack([rankdata(a), rankdata(b)]) if len(a) else np.zeros((2, 0))
-    if ranks.size == 0 or (np.ptp(ranks, axis=1) == 0).any():
-        return None
-    return float(np.corrcoef(ranks)[0, 1])
 
 
 def draw(axes: Axes, curves: Mapping[str, Reliability], colors: Sequence[str] = (), ink: str = "black") -> None:
@@ -190,19 +170,6 @@ def write_png(path: str | os.PathLike[str], curves: Mapping[str, Reliability], *
         figure.savefig(file, format="png", dpi=dpi)
 
 
-def _edges(scores: np.ndarray, bins: int) -> list[int]:
-    """Where the bins of sorted scores begin and end; a run of equal scores is not torn."""
-    n = len(scores)
-    edges = {0, n}
-    for k in range(1, min(bins, n)):
-        # The end of the run that the ideal edge falls into, or its beginning, whichever is nearer.
-        ideal = round(k * n / min(bins, n))
-        value = scores[min(ideal, n - 1)]
-        begin, end = (int(np.searchsorted(scores, value, side=side)) for side in ("left", "right"))
-        edges.add(begin if ideal - begin <= end - ideal else end)
-    return sorted(edges)
-
-
 def _bin(scores: np.ndarray, right: np.ndarray) -> Bin:
     count, n = len(scores), int(right.sum())
     low, high = wilson(n, count)
@@ -210,8 +177,17 @@ def _bin(scores: np.ndarray, right: np.ndarray) -> Bin:
 
 
 def _said(curve: Reliability) -> str:
-    area = "none" if curve.auroc is None else f"{curve.auroc:.2f}"
-    return f"{curve.count} poses, {curve.right} right (MSSD < {curve.correct:g} d), AUROC {area}"
+    figures = (
+        f"AUROC {with_interval(curve.auroc, curve.auroc_interval)}, ECE {with_interval(curve.ece, curve.ece_interval)}"
+    )
+    return f"{curve.count} poses, {curve.right} right (MSSD < {curve.correct:g} d), {figures}"
+
+
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """Return a figure with its interval as a text."""
+    if value is None or interval is None:
+        return "undefined"
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
 def main(arguments: list[str] | None = None) -> int:

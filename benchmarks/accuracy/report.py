@@ -11,7 +11,7 @@ from benchmarks.accuracy import report_cases, report_figures
 from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.evaluate import Evaluation, TargetResult
 from benchmarks.accuracy.records import Box, ImageKey
-from benchmarks.accuracy.reliability import Reliability, of_evaluation
+from benchmarks.accuracy.reliability import Reliability, of_evaluation, with_interval
 from benchmarks.accuracy.results import ImageResult
 from benchmarks.accuracy.summary import summary as summarise
 from coop_edge.base.files import atomic_write
@@ -80,6 +80,7 @@ def write_report(
         _tiles(said, curve),
         _recalls(evaluation),
         _objects(said),
+        _box_noise(said),
         _reliability(curve),
         _time(said["time"]),
         _misses(said),
@@ -120,6 +121,8 @@ def _tiles(said: Mapping[str, Any], curve: Reliability) -> str:
     tiles.append((_share(total["add_recall"]), "ADD(-S) recall at 0.1 d"))
     if curve.auroc is not None:
         tiles.append((f"{curve.auroc:.2f}", "AUROC of the score"))
+    if curve.ece is not None:
+        tiles.append((f"{curve.ece:.2f}", "ECE of the score"))
     if said["time"]:
         tiles.append((_seconds(said["time"]["object_s"]["p50"]), "an object, median"))
     inner = "".join(f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for value, name in tiles)
@@ -150,20 +153,36 @@ def _objects(said: Mapping[str, Any]) -> str:
     return f"<h2>By object</h2>{table}<h2>By visible share</h2>{visible}"
 
 
+def _box_noise(said: Mapping[str, Any]) -> str:
+    noisy = said.get("box_noise", [])
+    if not noisy:
+        return ""
+    names = ("ar", "ar_mssd", "ar_mspd")
+    rows = [["as given", *(_share(said["total"][key]) for key in names), ""]]
+    rows += [[each["noise"], *(_share(each[key]) for key in names), f"{each['change']:+.3f}"] for each in noisy]
+    note = (
+        "Shifts are shares of the box's sides in a random direction, the same for every length; sizes are factors on "
+        "the sides. Boxes are cut off at the image's border."
+    )
+    table = _table(["boxes", "AR", "AR_MSSD", "AR_MSPD", "change of AR"], rows)
+    return f'<h2>Boxes that are off</h2>{table}<p class="soft">{note}</p>'
+
+
 def _reliability(curve: Reliability) -> str:
     head = "<h2>Is the score to be believed?</h2>"
     if not curve.count:
         return f"{head}<p>No pose was given.</p>"
     rank = "none" if curve.rank_correlation is None else f"{curve.rank_correlation:.2f}"
-    area = "undefined" if curve.auroc is None else f"{curve.auroc:.3f}"
+    area, off = with_interval(curve.auroc, curve.auroc_interval), with_interval(curve.ece, curve.ece_interval)
     steps = max(len(curve.bins) - 1, 0)
     falls = "rises from bin to bin" if curve.monotone else f"falls at {curve.falls} of {steps} steps between bins"
     clear = f", {curve.clear_falls} of them beyond the intervals" if curve.falls else ""
     text = (
         f"<p>{curve.right} of {curve.count} poses are right (MSSD below {curve.correct:g} diameters). A right pose "
-        f"scores higher than a wrong one with probability {area} (AUROC); the rank correlation of score and closeness "
-        f"is {rank}. The share of right poses {falls}{clear}. The bars are 95 % intervals, the bins hold equally many "
-        "poses, and on the dotted line the score would be the probability itself.</p>"
+        f"scores higher than a wrong one with probability {area} (AUROC); the score is off from the probability of "
+        f"being right by {off} on average (ECE); the rank correlation of score and closeness is {rank}. The share of "
+        f"right poses {falls}{clear}. The bars are 95 % intervals, the bins hold equally many poses, "
+        "and on the dotted line the score would be the probability itself.</p>"
     )
     return f'{head}{text}<div class="grid figures"><figure>{report_figures.reliability_figure(curve)}</figure></div>'
 

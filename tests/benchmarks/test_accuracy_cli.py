@@ -14,6 +14,7 @@ from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.journal import journal_path
 from benchmarks.accuracy.methods import estimator_config
 from benchmarks.accuracy.results import read_rows, write_rows
+from coop_edge.config import EFFORTS
 from tests.benchmarks.bop import DIAMETERS, Knowing, read, scene_of, truth_rows, write, write_dataset
 from tests.runtime.networks import tiny_bundle
 
@@ -58,8 +59,72 @@ def test_a_run_writes_poses_and_figures(root, tiny, knowing, tmp_path, capsys):
     assert result["misses"] == []
     assert (result["reliability"]["count"], result["reliability"]["right"]) == (5, 5)
     printed = capsys.readouterr().out
-    assert "ours on boxes, 2 images" in printed
+    assert (result["effort"], result["hypotheses"], result["survivors"]) == ("balanced", *EFFORTS["balanced"])
+    assert result["box_noise"] == []
+    assert "ours (balanced) on boxes, 2 images" in printed
     assert "no depth, so no VSD" in printed
+
+
+def test_each_effort_has_files_of_its_own(root, tiny, knowing, tmp_path, capsys):
+    files = [option for kind in ("csv", "json", "report") for option in (f"--{kind}", tmp_path / f"a.{kind}")]
+    efforts = ("--effort", "fast", "--effort", "best", "--effort", "fast")
+    assert run(root, "--engines", tiny, "--processes", 1, *efforts, *files) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"a.{effort}.{kind}" for effort in ("best", "fast") for kind in ("csv", "json", "report")
+    ]
+    printed = capsys.readouterr().out
+    for effort in ("fast", "best"):
+        result = read(tmp_path / f"a.{effort}.json")
+        assert (result["effort"], result["hypotheses"], result["survivors"]) == (effort, *EFFORTS[effort])
+        assert f"tiny, {effort}: " in (tmp_path / f"a.{effort}.report").read_text()
+        assert f"ours ({effort}) on boxes" in printed
+
+
+def test_a_stopped_run_of_two_efforts_goes_on_where_it_was_and_another_effort_is_refused(
+    root, tiny, tmp_path, monkeypatch, capsys
+):
+    made = []
+
+    def make(options):
+        made.append(Knowing(fail_after=1 if len(made) == 1 else None))
+        return made[-1]
+
+    monkeypatch.setattr(methods, "_makers", lambda: {"ours": make})
+    command = (root, "--engines", tiny, "--processes", 1, "--csv", tmp_path / "a.csv")
+    two = ("--effort", "fast", "--effort", "best")
+    with pytest.raises(RuntimeError, match="struck by lightning"):
+        run(*command, *two)
+    parts = [journal_path(tmp_path / f"a.{effort}.csv") for effort in ("fast", "best")]
+    assert [part.exists() for part in parts] == [True, True]
+    assert run(root, "--engines", tiny, "--csv", tmp_path / "a.best.csv", "--effort", "balanced") == 2
+    assert 'config.effort was "best", now "balanced"' in capsys.readouterr().err
+    assert run(*command, *two) == 0
+    assert [len(each.seen) for each in made] == [2, 1, 1]  # nothing of the first is done again
+    assert not any(part.exists() for part in parts)
+
+
+def test_boxes_that_are_off_are_measured_beside_those_given(root, knowing, tmp_path, capsys):
+    """The method knows the boxes of the truth alone: whatever moves one costs its pose."""
+    csv, noises = tmp_path / "a.csv", ("--box-noise", "shift=0.2", "--box-noise", "shift=0,size=0.9")
+    files = ("--csv", csv, "--json", tmp_path / "a.json", "--report", tmp_path / "a.html")
+    assert run(root, "--method", "sift", "--processes", 1, *files, *noises) == 0
+    result, page, printed = read(tmp_path / "a.json"), (tmp_path / "a.html").read_text(), capsys.readouterr().out
+    assert result["total"]["ar"] == 1
+    assert [(each["noise"], each["ar"], each["change"]) for each in result["box_noise"]] == [
+        ("shift=0.2", 0, -1),
+        ("size=0.9", 0, -1),
+    ]
+    for text in (page, printed):
+        assert all(each in text for each in ("as given", "shift=0.2", "size=0.9", "-1.000"))
+    assert len(read_rows(csv)) == 5
+    assert read_rows(tmp_path / "a.shift=0.2.csv") == read_rows(tmp_path / "a.size=0.9.csv") == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.csv",
+        "a.html",
+        "a.json",
+        "a.shift=0.2.csv",
+        "a.size=0.9.csv",
+    ]
 
 
 def test_its_own_poses_score_the_same(root, knowing, tmp_path, capsys):
@@ -77,7 +142,7 @@ def test_its_own_poses_score_the_same(root, knowing, tmp_path, capsys):
 def test_the_page_names_what_was_measured(root, tiny, knowing, tmp_path):
     page = tmp_path / "out" / "a.html"
     assert run(root, "--engines", tiny, "--processes", 1, "--csv", tmp_path / "a.csv", "--report", page) == 0
-    assert "tiny, 1 hypothesis, 5 renders each on boxes" in page.read_text()
+    assert "tiny, balanced: 12 hypotheses, 2 kept, 5 renders each on boxes" in page.read_text()
     assert run(root, "--poses", tmp_path / "a.csv", "--report", page) == 0
     assert "Poses of a.csv on boxes" in page.read_text()
 
@@ -146,7 +211,8 @@ def test_a_run_with_real_networks(root, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], {"coarse.hypotheses": 1, "refine.iterations": 5, "ransac.seed": 0}),
+        ([], {"effort": "balanced", "coarse.hypotheses": 0, "refine.iterations": 5, "ransac.seed": 0}),
+        (["--effort", "best"], {"effort": "best", "coarse.hypotheses": 0}),
         (["--hypotheses", "5", "--iterations", "2", "--seed", "3"],
          {"coarse.hypotheses": 5, "refine.iterations": 2, "ransac.seed": 3}),
         (["--stage", "coarse"], {"refine.iterations": 0}),
@@ -189,6 +255,10 @@ def test_baselines_take_five_templates():
         (["--csv", "a.csv", "--engines", "nowhere"], "BundleError"),
         (["--csv", "a.csv", "--limit", "0"], "no targets in it (--limit 0)"),
         (["--csv", "a.csv", "--limit", "-1"], "wanted a number of images >= 0"),
+        (["--csv", "a.csv", "--method", "sift", "--effort", "fast"], "--effort: only for --method ours"),
+        (["--csv", "a.csv", "--effort", "fast", "--set", "effort=fast"], "effort has been given already, as 'fast'"),
+        (["--poses", "b.csv", "--effort", "fast", "--box-noise", "all"], "--box-noise, --effort: --poses scores"),
+        (["--csv", "a.csv", "--box-noise", "shift"], "--box-noise shift: wanted shift=SHARE, size=FACTOR"),
         (["--csv", "a.csv", "--method", "sift", "--iterations", "3"], "--iterations: only for --method ours"),
         (["--csv", "a.csv", "--method", "sift", "--stage", "coarse"], "--stage: only for --method ours"),
         (["--csv", "a.csv", "--stage", "coarse", "--iterations", "3"], "--iterations 3: --stage coarse does none"),
@@ -196,7 +266,7 @@ def test_baselines_take_five_templates():
         (["--csv", "a.csv", "--set", "coarse.margins=2"], "has no option 'margins'; did you mean 'margin'"),
         (["--csv", "a.csv", "--set", "coarse=2"], "coarse is a group of options; set one of coarse.hypotheses"),
         (["--csv", "a.csv", "--set", "coarse.margin=wide"], "wanted a number, got 'wide'"),
-        (["--csv", "a.csv", "--hypotheses", "0"], "hypotheses = 0: wanted an integer in [1, 42]"),
+        (["--csv", "a.csv", "--hypotheses", "43"], "hypotheses = 43: wanted an integer in [0, 42]"),
         (
             ["--csv", "a.csv", "--iterations", "2", "--set", "refine.iterations=3"],
             "refine.iterations has been given already, as 2",

@@ -9,11 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import stats
 
 from benchmarks.accuracy import reliability as module
 from benchmarks.accuracy.dataset import BopDataset
-from benchmarks.accuracy.reliability import auroc, rank_correlation, reliability, wilson, write_png
+from benchmarks.accuracy.reliability import reliability, write_png
 from benchmarks.accuracy.results import write_rows
 from coop_edge.errors import InputError
 from tests.benchmarks.bop import DIAMETERS, scene_of, truth_rows, write_dataset
@@ -30,6 +29,7 @@ def drawn(n: int, seed: int, probability=lambda s: s) -> tuple[np.ndarray, np.nd
 def test_no_pose_at_all():
     found = reliability([], [])
     assert (found.count, found.right, found.bins, found.auroc, found.rank_correlation) == (0, 0, (), None, None)
+    assert (found.ece, found.ece_interval, found.auroc_interval) == (None, None, None)
     assert found.monotone
 
 
@@ -38,31 +38,7 @@ def test_one_pose():
     assert [(b.count, b.right, b.low, b.high) for b in found.bins] == [(1, 1, 0.7, 0.7)]
     assert found.auroc is None
     assert found.rank_correlation is None
-
-
-@pytest.mark.parametrize(
-    ("right", "count"), [(0, 1), (1, 1), (0, 20), (7, 20), (20, 20), (500, 1000), (23, 23), (11, 11)]
-)
-def test_wilson_is_scipys(right, count):
-    expected = stats.binomtest(right, count).proportion_ci(0.95, method="wilson")
-    low, high = wilson(right, count)
-    np.testing.assert_allclose((low, high), (expected.low, expected.high), atol=1e-12)
-    assert 0.0 <= low <= right / count <= high <= 1.0  # rounding included: bars are drawn from the share
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_auroc_counts_pairs(seed):
-    rng = np.random.default_rng(seed)
-    scores, right = rng.integers(0, 8, 60) / 8.0, rng.uniform(size=60) < 0.4  # many ties
-    pairs = [(a > b) + 0.5 * (a == b) for a in scores[right] for b in scores[~right]]
-    assert auroc(scores, right) == pytest.approx(np.mean(pairs), abs=1e-12)
-
-
-def test_rank_correlation_is_scipys():
-    scores, errors = drawn(300, 1)
-    scores = np.round(scores, 1)
-    assert rank_correlation(scores, -errors) == pytest.approx(stats.spearmanr(scores, -errors).statistic, abs=1e-12)
-    assert rank_correlation(np.ones(5), np.arange(5.0)) is None
+    assert found.ece == pytest.approx(0.3)
 
 
 def test_bins_have_equal_counts_and_cover_all():
@@ -98,6 +74,8 @@ def test_a_calibrated_score_lies_on_the_diagonal():
     assert found.monotone
     # Of a uniform score that is the probability itself: P(s > t) = 5/6 for s ~ 2x and t ~ 2 (1 - x).
     assert found.auroc == pytest.approx(5 / 6, abs=0.01)
+    assert found.auroc_interval[0] < 5 / 6 < found.auroc_interval[1]
+    assert found.ece < 0.015
 
 
 def test_a_score_that_says_nothing():

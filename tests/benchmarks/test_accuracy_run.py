@@ -177,7 +177,9 @@ def test_cores_are_shared(monkeypatch):
 
 
 def test_the_estimator_as_a_method(dataset, tiny):
-    options = MethodOptions("ours", engines=tiny, hypotheses=3, seed=7, config={"refine": {"iterations": 1}})
+    options = MethodOptions(
+        "ours", engines=tiny, seed=7, config={"coarse": {"hypotheses": 3}, "refine": {"iterations": 1}}
+    )
     config = estimator_config(options)
     assert (config.coarse.hypotheses, config.ransac.seed, config.refine.iterations) == (3, 7, 1)
     method = options.open()
@@ -199,7 +201,7 @@ def test_options_that_cannot_be_meant(tiny):
     with pytest.raises(InputError, match="engines: wanted the name or the folder"):
         MethodOptions("ours")
     with pytest.raises(ConfigError, match="hypotheses"):
-        MethodOptions("ours", engines=tiny, hypotheses=0).open()
+        MethodOptions("ours", engines=tiny, config={"coarse": {"hypotheses": -1}}).open()
 
 
 def test_processes_give_what_one_gives(dataset, tiny, tmp_path):
