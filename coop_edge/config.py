@@ -28,8 +28,8 @@ class Schedule(NamedTuple):
 
 
 EFFORTS: dict[Effort, Schedule] = {
-    "fast": Schedule(4, 2, 1),
-    "balanced": Schedule(12, 3, 2),
+    "fast": Schedule(3, 1, 1),
+    "balanced": Schedule(8, 1, 1),
     "best": Schedule(25, 5, 6),
 }
 """What each ``EstimatorConfig.effort`` stands for."""
@@ -315,7 +315,7 @@ class EstimatorConfig(Config):
 
     effort: Effort = "balanced"
     """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
-    "fast" 4, 2, 1; "balanced" 12, 3, 2; "best" 25, 5, 6. More take longer and find more objects;
+    "fast" 3, 1, 1; "balanced" 8, 1, 1; "best" 25, 5, 6. More take longer and find more objects;
     ``coarse.hypotheses``, ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from coop_edge.stages.judge import FeatureJudge
 from coop_edge.stages.match_views import match_views
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import ImagePairMaker, PairMaker
+from coop_edge.stages.refine import Refined
 from coop_edge.stages.retrieve import retrieve
 from coop_edge.stages.select import FitJudge, Judge, Selection, select
 from coop_edge.stages.turns import Turns, tracking, turns
@@ -43,6 +44,14 @@ class Frame:
     camera: Camera
     models: Sequence[ObjectModel]
     renderer: Renderer  # of the models' meshes, in their order
+
+
+class Hypotheses(NamedTuple):
+    """The hypotheses that were refined to the end, and who judges them."""
+
+    coarse: CoarseHypotheses
+    refined: Refined
+    judge: Judge
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,33 +73,33 @@ class Pipeline:
     def estimate(self, frame: Frame, detections: Sequence[Detection], index: Indices) -> list[PoseEstimate]:
         """Estimate the poses of N detections, of the objects at ``index`` [N], as one batch."""
         clock = StageClock()
+        found = self.hypotheses(frame, detections, index, clock)
+        with clock("select"):
+            chosen = select(
+                found.refined,
+                found.coarse.detection,
+                len(detections),
+                frame.models,
+                found.coarse.object_index,
+                self.config,
+                evidence=found.coarse.evidence,
+                reasons=[found.coarse.reason(i) for i in range(len(found.coarse))],
+                judge=found.judge,
+            )
+        return chosen.estimates([detection.object for detection in detections], clock.times())
+
+    def hypotheses(
+        self, frame: Frame, detections: Sequence[Detection], index: Indices, clock: StageClock
+    ) -> Hypotheses:
+        """Do all that ``estimate`` does before it chooses."""
         coarse = self._match(frame, detections, index, clock)
         maker = self._maker(frame, self.config)
         judge = self._judge(maker)
+        competition = {"detection": coarse.detection, "evidence": coarse.evidence}
         left = self._refine(
-            maker,
-            judge,
-            coarse.T_camera_object,
-            coarse.object_index,
-            self.config,
-            clock,
-            detection=coarse.detection,
-            evidence=coarse.evidence,
+            maker, judge, coarse.T_camera_object, coarse.object_index, self.config, clock, **competition
         )
-        coarse = coarse.take(left.rows)
-        with clock("select"):
-            chosen = select(
-                left.refined,
-                coarse.detection,
-                len(detections),
-                frame.models,
-                coarse.object_index,
-                self.config,
-                evidence=coarse.evidence,
-                reasons=[coarse.reason(i) for i in range(len(coarse))],
-                judge=judge,
-            )
-        return chosen.estimates([detection.object for detection in detections], clock.times())
+        return Hypotheses(coarse.take(left.rows), left.refined, judge)
 
     def track(self, frame: Frame, names: Sequence[str], index: Indices, T_previous: Floats) -> list[PoseEstimate]:
         """Estimate the poses of N objects from those before [N,4,4], as one batch; a failure says ``LOST`` and why."""

@@ -30,9 +30,13 @@ PERMISSIVE = {
 }
 """With random networks: whatever is a pose is one."""
 ALL = PERMISSIVE | {
-    "coarse": {"hypotheses": 42, "candidates": 42},
+    "coarse": {"hypotheses": 42},
     "refine": {**PERMISSIVE["refine"], "survivors": 42},
-    "advanced": {**PERMISSIVE["advanced"], "select": {"inlier_px": 64.0}},
+    "advanced": {
+        **PERMISSIVE["advanced"],
+        "coarse": {"min_probability": 0.0, "candidates": 42},
+        "select": {"inlier_px": 64.0},
+    },
 }
 """Every template's pose is refined to the end, and every cell is an inlier. Random networks find most templates about
 equally likely, and residuals of any size, so that a grey level decides which templates are tried and which cells are

@@ -38,13 +38,18 @@ class FeatureJudge:
 
     def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
         """See ``Judge.score``; the coarse evidence takes no part, the render says more."""
-        alike = self.similarity(refined, object_index)
-        found = {"similarity": alike, "inlier_ratio": fit.inlier_ratio, "support": fit.support}
+        found = self.evidence(refined, object_index, fit)
         if self.score_map is None:
-            score = np.clip(alike, 0.0, 1.0) * (1.0 + fit.inlier_ratio * fit.support) / 2.0
+            own = found["inlier_ratio"] * found["support"]
+            score = np.clip(found["similarity"], 0.0, 1.0) * (1.0 + own) / 2.0
         else:
             score = self.score_map.probability(found)
         return np.where(refined.ok, score, 0.0)
+
+    def evidence(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit) -> dict[str, Floats]:
+        """Return the evidence for each pose by its names in ``ScoreMap``, each [M]; 0 of failed hypotheses."""
+        alike = self.similarity(refined, object_index)
+        return {"similarity": alike, "inlier_ratio": fit.inlier_ratio, "support": fit.support}
 
     def similarity(self, refined: Refined, object_index: NDArray[np.integer]) -> Floats:
         """Return the similarity of crop and render at each pose, [M]; 0 of failed hypotheses."""

@@ -30,7 +30,7 @@ SCALES = (1.0, 0.75, 1.35)
 """Sizes of the crop about a box, over that of the box's own; the first is the box as given."""
 SHIFTS = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Moves (x, y) of a crop's map, cells."""
-UNLIKELY = 0.02
+OTHER_SCALE, MOVED = 0.05, 0.02
 """Similarity taken off for another scale, and for a move: a box is more often right than not."""
 
 
@@ -133,7 +133,7 @@ def _handicaps(masks: Sequence[object]) -> Floats:
     scaled = np.repeat([scale != 1.0 for scale in SCALES], len(SHIFTS))
     moved = np.tile([move != (0, 0) for move in SHIFTS], len(SCALES))
     masked = np.array([mask is not None for mask in masks], np.bool_)[:, None]
-    return np.where(masked & (scaled | moved), np.inf, UNLIKELY * (scaled.astype(np.float64) + moved))
+    return np.where(masked & (scaled | moved), np.inf, OTHER_SCALE * scaled + MOVED * moved)
 
 
 def _poses(

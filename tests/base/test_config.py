@@ -69,7 +69,7 @@ def test_nested_values_arrive():
         ({"advanced": {"lm": 3}}, "AdvancedConfig.lm = 3: wanted LmConfig"),
         ({"refine": {"prior_depth": 1}}, "no option 'prior_depth'; did you mean 'advanced.refine.prior_depth'?"),
         ({"refine": {"lm": {"loss": "huber"}}}, "RefineConfig has no option 'lm'; did you mean 'advanced.lm'?"),
-        ({"coarse": {"micro_batch": 42}}, "did you mean 'advanced.coarse.micro_batch'? (options: candidates, "),
+        ({"coarse": {"micro_batch": 42}}, "did you mean 'advanced.coarse.micro_batch'? (options: hypotheses, "),
         ({"advanced": {"refine": {"iterations": 2}}}, "did you mean 'refine.iterations'? (options: margin, "),
         ({"advanced": {"outline": {"rounds": 2}}}, "AdvancedConfig has no option 'outline'; did you mean 'outline'?"),
     ],
@@ -107,7 +107,7 @@ def test_a_user_is_shown_about_fifteen_options_and_the_rest_is_advanced():
     assert shown == [
         "effort",
         "coarse.hypotheses",
-        "coarse.candidates",
+        "coarse.matched",
         "coarse.margin",
         "ransac.threshold_px",
         "ransac.seed",
@@ -154,11 +154,12 @@ def test_the_schedule_is_what_effort_says_where_no_number_does(effort):
     def schedule(*settings):
         return EstimatorConfig().updated([f"effort={effort}", *settings]).schedule
 
-    hypotheses, survivors = EFFORTS[effort]
-    assert schedule() == (hypotheses, survivors)
-    assert schedule("coarse.hypotheses=7") == (7, survivors)
-    assert schedule("refine.survivors=5") == (hypotheses, 5)
-    assert schedule("coarse.hypotheses=7", "refine.survivors=5") == (7, 5)
+    hypotheses, matched, survivors = EFFORTS[effort]
+    assert schedule() == (hypotheses, matched, survivors)
+    assert schedule("coarse.hypotheses=41") == (41, matched, survivors)
+    assert schedule("coarse.matched=2") == (hypotheses, 2, survivors)
+    assert schedule("refine.survivors=5") == (hypotheses, matched, 5)
+    assert schedule("coarse.hypotheses=7", "coarse.matched=9", "refine.survivors=5") == (7, 7, 5)
 
 
 def test_more_effort_is_more_hypotheses_and_no_fewer_survivors_and_the_text_says_how_many():
@@ -168,8 +169,8 @@ def test_more_effort_is_more_hypotheses_and_no_fewer_survivors_and_the_text_says
     assert all(schedule.survivors <= schedule.hypotheses for schedule in EFFORTS.values())
     assert EstimatorConfig().schedule == balanced
     (text,) = (text for name, _, text in EstimatorConfig().described() if name == "effort")
-    told = [f'"{name}" {EFFORTS[name].hypotheses} and {EFFORTS[name].survivors}' for name in EFFORTS]
-    assert ", ".join(told) in text
+    told = [f'"{name}" {", ".join(map(str, EFFORTS[name]))}' for name in EFFORTS]
+    assert "; ".join(told) in text
 
 
 @pytest.mark.parametrize(

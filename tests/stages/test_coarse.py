@@ -65,9 +65,9 @@ def test_hypotheses_beyond_the_first_do_not_change_the_first(two):
 def test_the_poses_with_the_most_inlying_probability_are_kept(two):
     """Of all candidates' poses; where candidates are as many as hypotheses it is the order alone that changes."""
     faults = Faults(match_outliers=0.4, match_noise=0.1)
-    every = Chain.of(two, faults=faults, config=with_coarse(hypotheses=12, candidates=12))
-    three = Chain.of(two, faults=faults, config=with_coarse(hypotheses=3, candidates=12))
-    alone = Chain.of(two, faults=faults, config=with_coarse(hypotheses=12, candidates=1))
+    every = Chain.of(two, faults=faults, config=with_coarse({}, {"candidates": 12}, hypotheses=12))
+    three = Chain.of(two, faults=faults, config=with_coarse({}, {"candidates": 12}, hypotheses=3))
+    alone = Chain.of(two, faults=faults, config=with_coarse({}, {"candidates": 1}, hypotheses=12))
     all_of_them, kept, same = (chain.coarse(two.detections(), [0, 1]) for chain in (every, three, alone))
     np.testing.assert_array_equal(all_of_them.template, same.template)  # never fewer candidates than hypotheses
     for i in range(2):
@@ -184,7 +184,7 @@ SOLVERS = {"cpu": lambda: CpuPnpSolver(threads=1), "cuda": lambda: CudaPnpSolver
 @pytest.mark.parametrize("backend", SOLVERS)
 def test_eight_detections_are_one_call_and_each_is_as_it_is_alone(two, backend):
     """Bit for bit, and whatever their order. Matches are poor, so that the samples decide what comes out."""
-    config = with_coarse(hypotheses=5, candidates=9).updated(["advanced.ransac.hypotheses=64"])
+    config = with_coarse({}, {"candidates": 9}, hypotheses=5).updated(["advanced.ransac.hypotheses=64"])
     chain = Chain.of(two, faults=Faults(match_outliers=0.5, match_noise=0.2), config=config)
     chain.solver = solver = Watched(SOLVERS[backend]())
     (x0, y0, w0, h0), (x1, y1, w1, h1) = two.box(0), two.box(1)

@@ -7,7 +7,7 @@ import pytest
 
 from coop_edge.config import AdvancedSelectConfig, CoarseConfig, EstimatorConfig
 from coop_edge.stages.refine import OUT_OF_SIGHT
-from coop_edge.stages.select import survivors
+from coop_edge.stages.select import FitJudge, measure_fit, survivors
 from tests.stages.chain import Chain
 from tests.stages.scene import at
 from tests.stages.test_refine import starts
@@ -16,7 +16,9 @@ from tests.stages.test_select import cells, refined_of
 
 def kept(rows, detection, count, evidence=None):
     evidence = np.ones(len(rows)) if evidence is None else np.array(evidence)
-    return survivors(refined_of(rows), evidence, np.array(detection, np.int64), AdvancedSelectConfig(), count).tolist()
+    refined, config = refined_of(rows), AdvancedSelectConfig()
+    scores = FitJudge(config).rank(refined, np.zeros(len(rows), np.int64), measure_fit(refined, config), evidence)
+    return survivors(scores, refined.ok, np.array(detection, np.int64), count).tolist()
 
 
 def test_none_of_none():
