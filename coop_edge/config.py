@@ -30,7 +30,7 @@ class Schedule(NamedTuple):
 EFFORTS: dict[Effort, Schedule] = {
     "fast": Schedule(3, 1, 1),
     "balanced": Schedule(8, 1, 1),
-    "best": Schedule(25, 5, 6),
+    "best": Schedule(12, 3, 3),
 }
 """What each ``EstimatorConfig.effort`` stands for."""
 
@@ -126,8 +126,9 @@ class OutlineConfig(Config):
 class SelectConfig(Config):
     """Stage 3, rejection. Look here when wrong poses are returned, or right ones are not."""
 
-    min_score: float = 0.0
-    """Least score, 0 to 1, of a returned pose; a best hypothesis below it comes back as success=False."""
+    min_score: float = 0.3
+    """Least score, 0 to 1, of a returned pose; a best hypothesis below it comes back as success=False. Larger refuses
+    more objects that are not there, and more poses that are right; 0 refuses none."""
     min_inlier_ratio: float = 0.3
     """Least share of the confidence W that lies on cells whose match agrees with the pose. Larger rejects more."""
     min_inliers: int = 12
@@ -315,7 +316,7 @@ class EstimatorConfig(Config):
 
     effort: Effort = "balanced"
     """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
-    "fast" 3, 1, 1; "balanced" 8, 1, 1; "best" 25, 5, 6. More take longer and find more objects;
+    "fast" 3, 1, 1; "balanced" 8, 1, 1; "best" 12, 3, 3. More take longer and find more objects;
     ``coarse.hypotheses``, ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""

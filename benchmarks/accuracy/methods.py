@@ -105,10 +105,15 @@ def object_name(obj_id: int) -> str:
 
 
 def estimator_config(options: MethodOptions) -> EstimatorConfig:
-    """Return the Estimator's options: those given, and the seed where they have none. Raises ConfigError."""
+    """Return the Estimator's options: those given, the seed where they have none, and all poses, whatever their score.
+
+    BOP's recall asks for the best pose there is: ``select.min_score`` is 0 unless it is given. Raises ConfigError.
+    """
     config = EstimatorConfig.from_dict(options.config)
     if "seed" not in options.config.get("ransac", {}):
         config = dataclasses.replace(config, ransac=dataclasses.replace(config.ransac, seed=options.seed))
+    if "min_score" not in options.config.get("select", {}):
+        config = dataclasses.replace(config, select=dataclasses.replace(config.select, min_score=0.0))
     return config
 
 

@@ -14,6 +14,9 @@ from coop_edge.stages.batches import run_batched
 MAPS = {name: cell for name, (_, cell) in FEATURES.items()}
 """Name of each map -> pixels of the crop per cell, along a side."""
 
+BEST, COVERED = 0.7, 0.25
+"""Of a similarity: share of the cells that count, and how much of a cell the render has to cover."""
+
 
 @dataclass(frozen=True)
 class FeatureExtractor:
@@ -53,13 +56,21 @@ def coverage(depth: Array, cell: int, xp: Array = np) -> Array:
 def similarity(a: Array, b: Array, covered: Array, xp: Array = np) -> Array:
     """Return how alike two maps are where a render covers them, float32 [N] in [-1, 1]; 0 where it covers nothing.
 
-    It is the mean cosine of cells, after the mean of the cells has been taken off each map: what differs everywhere
-    alike, such as a grey model of a coloured object, or another light, does not count.
+    It is the mean cosine of the best cells, ``BEST`` of those that the render covers by ``COVERED`` or more: an object
+    may be partly hidden. The mean of the cells is taken off each map before: what differs everywhere alike, such as a
+    grey model of a coloured object, or another light, does not count.
 
     Args:
         a, b: float32 [N,C,h,w].
-        covered: float32 [N,h,w], the weight of each cell.
+        covered: float32 [N,h,w], the share of each cell that the render covers.
     """
+    n = len(a)
     share = (covered / xp.maximum(covered.sum(axis=(1, 2), keepdims=True), np.float32(1e-6)))[:, None]
     a, b = (unit_cells(m - (m * share).sum(axis=(2, 3), keepdims=True), xp) for m in (a, b))
-    return ((a * b) * share).sum(axis=(1, 2, 3))
+    counted = covered.reshape(n, -1) > COVERED
+    cosine = xp.where(counted, (a * b).sum(axis=1).reshape(counted.shape), np.float32(-2.0))
+    falling = -xp.sort(-cosine, axis=1)
+    kept = (np.float32(BEST) * counted.sum(axis=1)).astype(np.int64)
+    kept = xp.maximum(kept, counted.any(axis=1))
+    best = xp.where(xp.arange(falling.shape[1]) < kept[:, None], falling, np.float32(0.0))
+    return best.sum(axis=1) / xp.maximum(kept, 1).astype(np.float32)

@@ -1,6 +1,7 @@
 """Stage 3: how far each hypothesis is to be believed, and the best one of each detection.
 
-Score. Of a refined hypothesis with confidences W, residuals e at its final pose and threshold r (``inlier_px``):
+Score. With frozen features it is ``judge.FeatureJudge``'s. Without them, of a refined hypothesis with confidences W,
+residuals e at its final pose and threshold r (``inlier_px``):
 
     q = sum of W over cells with e < r / sum of W                       (GoTrack's weighted inlier ratio)
     a = mean over the rendered cells of certainty (1 - exp(-R / b))     (the share expected to be visible and matched)
