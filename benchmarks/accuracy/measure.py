@@ -140,13 +140,13 @@ def _run(
         processes = 1  # several would only take turns on the GPU
     count, threads = share_cores(processes, len(dataset.images))
     resumed = len(journal.done)
-    with _progress(f"{method.method} on {dataset.name}", len(dataset.images), resumed) as advance:
+    with progress(f"{method.method} on {dataset.name}", len(dataset.images), resumed) as advance:
         images = run(dataset, replace(method, threads=threads), boxes, journal, processes=count, advance=advance)
     return images, {"processes": count, "threads_each": threads, "images_of_earlier_runs": resumed}
 
 
 def _evaluated(dataset: BopDataset, rows: list[Row]) -> Evaluation:
-    with _progress("scoring", len(dataset.targets)) as advance:
+    with progress("scoring", len(dataset.targets)) as advance:
         return evaluate(dataset, rows, advance=advance)
 
 
@@ -181,7 +181,7 @@ def _described(dataset: BopDataset, rows: list[Row], path: str) -> dict[str, Any
 
 
 @contextlib.contextmanager
-def _progress(what: str, total: int, done: int = 0) -> Iterator[Any]:
+def progress(what: str, total: int, done: int = 0) -> Iterator[Any]:
     """A bar on standard error; gives what advances it by one."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
