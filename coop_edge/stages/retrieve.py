@@ -129,7 +129,10 @@ def _compare(maps: Array, objects: Sequence[ObjectModel], index: NDArray[np.int6
 
 
 def _handicaps(masks: Sequence[object]) -> NDArray[np.float32]:
-    """Return what is taken off the similarities of each placement [N,P]; a mask says how large the object is and where."""
+    """Return what is taken off the similarities of each placement [N,P].
+
+    A mask says how large the object is and where: nothing but the box as given is left to it.
+    """
     scaled = np.repeat([scale != 1.0 for scale in SCALES], len(SHIFTS))
     moved = np.tile([move != (0, 0) for move in SHIFTS], len(SCALES))
     masked = np.array([mask is not None for mask in masks], np.bool_)[:, None]
