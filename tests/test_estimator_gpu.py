@@ -121,10 +121,11 @@ def test_the_image_goes_up_once_and_only_figures_come_back(cupy, folder, outline
     crop_bytes = 64 * 64 * 3
     assert max(size for way, size in ways if way == UPLOAD and size != scene.image.nbytes) < crop_bytes
     down = [size for way, size in ways if way == DOWNLOAD]
-    # Coarse: scores, results of RANSAC. Refine: per iteration cells in sight and poses; what is known of the cells,
-    # after the first iteration for the choice of who goes on, and after the last.
+    # Coarse: similarities of views, scores of matches, results of RANSAC. Refine: per iteration cells in sight and
+    # poses; what is known of the cells, after the first iteration for the choice of who goes on, and after the last.
+    # Judge: similarities of renders, for that choice and for the score.
     # Outline: poses and how clear the outlines are, once per step and once for the last look.
-    assert len(down) == 2 + 2 * 2 + 2 + (outline + 1 if outline else 0)
+    assert len(down) == 3 + 2 * 2 + 2 + 2 + (outline + 1 if outline else 0)
     assert max(down) < 3 * 64 * 64 * np.dtype(np.float32).itemsize  # a crop as a network reads it
 
 

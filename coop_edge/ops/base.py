@@ -130,6 +130,20 @@ class Operations(ABC):
     def linear(self, matrices: Array, vectors: Array) -> Array:
         """Multiply matrices [M,j,k] with vectors [M,P,k] or [P,k]: [M,P,j]."""
 
+    def inner_products(self, a: Array, b: Array) -> Array:
+        """Return the inner products of all rows of ``a`` with all rows of ``b``, float32 [P,V].
+
+        Args:
+            a: float32 [P,K] on the device.
+            b: float32 [V,K] on the device.
+
+        Raises:
+            InputError: they are not such arrays.
+        """
+        self._check("a", a, np.float32, ("P", "K"))
+        self._check("b", b, np.float32, ("V", a.shape[1]))
+        return self._inner_products(a, b)
+
     @abstractmethod
     def upload(self, array: Any, name: str = "array") -> Array:
         """Return ``array``, C-contiguous, on the device; what is there already is not copied unless its strides ask.
@@ -161,6 +175,10 @@ class Operations(ABC):
         self, decoded: Decoded, templates: NDArray[np.integer], maps: Sequence[Array], patch: int, least: float
     ) -> tuple[Array, Array, Array]:
         """``lift`` of checked arrays, none empty."""
+
+    @abstractmethod
+    def _inner_products(self, a: Array, b: Array) -> Array:
+        """``inner_products`` of checked arrays."""
 
     @abstractmethod
     def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:

@@ -67,5 +67,8 @@ class CpuOperations(Operations):
         valid = (probability > least) & np.isfinite(points).all(axis=-1)
         return points, valid, np.where(valid, probability, np.float32(0.0))
 
+    def _inner_products(self, a: Array, b: Array) -> Array:
+        return a @ b.T
+
     def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
         return outline_cpu.measure(np.ascontiguousarray(query), np.ascontiguousarray(depth), views)

@@ -1,4 +1,4 @@
-"""The operations on a GPU: CuPy, and the kernels in ``kernels/`` (``warp.cu``, ``lift.cu``, ``outline.cu``).
+"""The operations on a GPU: CuPy, and the kernels in ``kernels/`` (``warp``, ``lift``, ``products``, ``outline``).
 
 Crops are rounded once, from samples at exact places in FP32; so they are within half a grey level of the mean in real
 numbers, plus 0.03 for the place of a sample, which is off by 1e-4 pixels at most. The CPU rounds the samples too,
@@ -24,6 +24,7 @@ from coop_edge.ops.outline_cuda import OutlineKernels
 from coop_edge.ops.sampling import samples_per_side
 
 _BLOCK = 128  # kBlock
+_PRODUCT_ROWS, _PRODUCT_COLUMNS = 32, 8  # kRows, kColumns of products.cu
 _FARTHEST = float(1 << 22)  # pixels: of the anchor, which FP32 holds exactly
 
 
@@ -115,6 +116,17 @@ class CudaOperations(Operations):
             + (points, valid, probability),
         )
         return points, valid, probability
+
+    def _inner_products(self, a: Array, b: Array) -> Array:
+        """All of them in one launch; not ``@``, for the reasons given in ``linear``."""
+        xp, n, m = self.xp, len(a), len(b)
+        out = xp.empty((n, m), dtype=np.float32)
+        if n and m:
+            read, numbers = map(xp.ascontiguousarray, (a, b)), map(np.int32, (n, m, a.shape[1]))
+            grid = -(-n // _PRODUCT_ROWS), -(-m // _PRODUCT_COLUMNS)
+            kernel = self._device.kernel("products.cu", "inner_products")
+            kernel(grid, (_PRODUCT_ROWS * _PRODUCT_COLUMNS,), (*read, *numbers, out))
+        return out
 
     def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
         """All hypotheses in five launches."""

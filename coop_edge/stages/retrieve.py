@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import CropCamera
-from coop_edge.ops.base import Array
+from coop_edge.ops.base import Array, Operations
 from coop_edge.pnp.base import PnpStatus
 from coop_edge.stages.coarse import CoarseHypotheses
 from coop_edge.stages.crop import Crops, patches_touched
@@ -72,7 +72,8 @@ def retrieve(
 ) -> Retrieved:
     """Find the ``count`` views that look most like each of N crops; N = 0 is legal.
 
-    A detection's are the same, whatever else is in the batch. Masks count: what lies off one is like nothing, and a
+    A detection's are the same, whatever else is in the batch. The host waits once: for the similarity of each view in
+    its best placement, and that placement. Masks count: what lies off one is like nothing, and a
     mask says where the object is and how large, so that no other placement is tried.
 
     Args:
@@ -94,10 +95,9 @@ def retrieve(
             trusted = patches_touched(crops.masks, camera, MAPS[MAP]).reshape(-1, 1, *seen.shape[2:])
             seen = seen * xp.asarray(trusted.astype(np.float32))
         maps += [_moved(seen, move, xp) for move in SHIFTS]
-    likeness = ops.to_host(_compare(xp.stack(maps, axis=1), objects, index, xp)).astype(np.float64)  # [N,P,V A]
-    likeness -= _handicaps(crops.masks)[:, :, None]
-    place = likeness.argmax(axis=1)
-    best = np.take_along_axis(likeness, place[:, None], axis=1)[:, 0]
+    likeness = _compare(xp.stack(maps, axis=1), objects, index, ops)  # [N,P,V A]
+    likeness = likeness - xp.asarray(_handicaps(crops.masks))[:, :, None]
+    place, best = ops.to_host_together(likeness.argmax(axis=1), likeness.max(axis=1).astype(np.float64))
     view = np.argsort(-best, axis=1, kind="stable")[:, :count]
     place = np.take_along_axis(place, view, axis=1)
     return Retrieved(
@@ -121,19 +121,23 @@ def _overlap(step: int, side: int) -> tuple[slice, slice]:
     return slice(max(0, -step), side - max(0, step)), slice(max(0, step), side + min(0, step))
 
 
-def _compare(maps: Array, objects: Sequence[ObjectModel], index: NDArray[np.int64], xp: Array) -> Array:
+def _compare(maps: Array, objects: Sequence[ObjectModel], index: NDArray[np.int64], ops: Operations) -> Array:
     """Return similarities [N,P,V A] of maps [N,P,C,h,w] with the views of each detection's object."""
     if not len(index):
-        return xp.zeros((0, maps.shape[1], 1), np.float32)
-    return xp.stack([objects[i].views.similarities(maps[d], xp) for d, i in enumerate(index.tolist())])
+        return ops.xp.zeros((0, maps.shape[1], 1), np.float32)
+    return ops.xp.stack([objects[i].views.similarities(maps[d], ops) for d, i in enumerate(index.tolist())])
 
 
-def _handicaps(masks: Sequence[object]) -> Floats:
-    """Return what is taken off for each placement [N,P]; a mask says how large the object is and where."""
+def _handicaps(masks: Sequence[object]) -> NDArray[np.float32]:
+    """Return what is taken off the similarities of each placement [N,P].
+
+    A mask says how large the object is and where: nothing but the box as given is left to it.
+    """
     scaled = np.repeat([scale != 1.0 for scale in SCALES], len(SHIFTS))
     moved = np.tile([move != (0, 0) for move in SHIFTS], len(SCALES))
     masked = np.array([mask is not None for mask in masks], np.bool_)[:, None]
-    return np.where(masked & (scaled | moved), np.inf, OTHER_SCALE * scaled + MOVED * moved)
+    handicaps = np.where(masked & (scaled | moved), np.inf, OTHER_SCALE * scaled + MOVED * moved)
+    return handicaps.astype(np.float32)
 
 
 def _poses(

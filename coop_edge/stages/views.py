@@ -78,10 +78,10 @@ class Views:
         nothing = ops.upload(np.zeros(shape, np.float32))
         return cls(nothing, np.repeat(T_crop_object, count, axis=0), np.full(count, focal))
 
-    def similarities(self, maps: Array, xp: Any) -> Array:
+    def similarities(self, maps: Array, ops: Operations) -> Array:
         """Return the mean cosines of maps [N,C,h,w] of unit cells with every view over its surface, float32 [N,V A]."""
         flat = self.descriptors.reshape(len(self.descriptors), -1)
-        return maps.reshape(len(maps), flat.shape[1]) @ flat.T
+        return ops.inner_products(maps.reshape(len(maps), flat.shape[1]), flat)
 
     def poses(self, view: NDArray[np.integer], focal: Floats, shift_px: Floats) -> Floats:
         """Return poses T_crop_object [M,4,4] that make the object look like the views in other crops.

@@ -125,3 +125,59 @@ def test_refusals(arguments, says):
     with pytest.raises(InputError) as error:
         crop_camera(**{"K": K, "bbox": [(10, 10, 20, 20)], "size": 64, **arguments})
     assert says in str(error.value)
+
+
+def seen_by(crop, points):
+    """Where virtual cameras see points [N,P,3] of the real camera's frame."""
+    return camera.project(crop.K, points @ np.swapaxes(crop.R_crop_camera, 1, 2))
+
+
+@pytest.mark.parametrize("change", ["zoomed", "rolled", "both", "zoomed by one number"])
+def test_cameras_zoomed_and_rolled_are_cameras_still(change):
+    """H is still the two projections, poses still go over, and the middle of the crop stays where it was."""
+    crop = crop_camera(K, [(100, 60, 90, 120), (400, 300, 50, 30), (10, 20, 30, 40)], 96)
+    factor, angle = np.array([0.75, 1.0, 1.35]), np.array([0.3, -2.0, np.pi])
+    if change == "zoomed by one number":
+        factor = 1.7
+    changed = crop if change == "rolled" else crop.zoomed(factor)
+    changed = changed.rolled(angle) if change in ("rolled", "both") else changed
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(0, 95, (3, 20, 2))
+    in_image = crop.pixels_to_image(pixels)
+    points = np.concatenate([in_image, np.ones((3, 20, 1))], axis=-1) @ np.linalg.inv(K).T
+    np.testing.assert_allclose(changed.pixels_to_crop(in_image), seen_by(changed, points), atol=1e-8)
+    middle = np.full((3, 1, 2), 47.5)
+    np.testing.assert_allclose(changed.pixels_to_image(middle), crop.pixels_to_image(middle), atol=1e-8)
+    T = se3.from_rt(se3.random_rotation(rng, (3,)), rng.normal(size=(3, 3)))
+    np.testing.assert_allclose(changed.to_camera(changed.to_crop(T)), T, atol=1e-12)
+    np.testing.assert_allclose(changed.to_crop(T), se3.from_rt(changed.R_crop_camera, np.zeros(3)) @ T, atol=1e-12)
+    np.testing.assert_allclose(
+        changed.R_crop_camera @ np.swapaxes(changed.R_crop_camera, 1, 2), [np.eye(3)] * 3, atol=1e-12
+    )
+    assert changed.size == crop.size
+    # What is seen: as far from the middle as the zoom says, turned the other way than the camera.
+    gap = pixels - 47.5
+    turn = angle if change in ("rolled", "both") else np.zeros(3)
+    c, s = np.cos(turn)[:, None], np.sin(turn)[:, None]
+    x, y = gap[..., 0], gap[..., 1]  # y points down: by the negative angle is anticlockwise
+    wanted = np.stack([c * x + s * y, -s * x + c * y], axis=-1)
+    if change != "rolled":
+        wanted = wanted * np.broadcast_to(factor, 3)[:, None, None]
+    np.testing.assert_allclose(changed.pixels_to_crop(in_image) - 47.5, wanted, atol=1e-7)
+
+
+def test_zooming_and_rolling_nothing():
+    crop = crop_camera(K, np.zeros((0, 4)), 64)
+    for changed in (crop.zoomed(2.0), crop.zoomed(np.zeros(0)), crop.rolled(np.zeros(0))):
+        assert len(changed) == 0
+        assert changed.H.shape == (0, 3, 3)
+
+
+def test_each_camera_zooms_and_rolls_by_itself():
+    crop = crop_camera(K, [(100, 60, 90, 120), (400, 300, 50, 30)], 96)
+    factor, angle = np.array([0.75, 1.35]), np.array([0.3, -2.0])
+    whole = crop.zoomed(factor).rolled(angle)
+    for i in range(2):
+        one = crop.take(np.array([i])).zoomed(factor[i : i + 1]).rolled(angle[i : i + 1])
+        for name in ("K", "R_crop_camera", "H"):
+            np.testing.assert_allclose(getattr(one, name)[0], getattr(whole, name)[i], rtol=1e-12, atol=1e-12)

@@ -164,3 +164,34 @@ def test_network_images_are_shares_of_255_channel_by_channel(ops):
     found = ops.as_network_image(ops.upload(rgb))
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(ops.to_host(found), rgb.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize("shape", [(27, 21, 130), (33, 8, 64), (1, 1, 1), (0, 9, 5), (5, 0, 7), (2, 3, 0)])
+def test_inner_products_are_those_of_plain_loops(ops, shape):
+    p, v, length = shape
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(rows, length)).astype(np.float32) for rows in (p, v))
+    wanted = [[sum(float(x) * float(y) for x, y in zip(one, other, strict=True)) for other in b] for one in a]
+    found = ops.to_host(ops.inner_products(ops.upload(a), ops.upload(b)))
+    assert (found.shape, found.dtype) == ((p, v), np.float32)
+    np.testing.assert_allclose(found, np.reshape(wanted, (p, v)), atol=3e-5)
+
+
+def test_an_inner_product_on_a_gpu_does_not_depend_on_the_others():
+    ops, rng = CudaOperations(HostDevice()), np.random.default_rng(0)
+    a, b = (rng.normal(size=(40, 200)).astype(np.float32) for _ in range(2))
+    whole = ops.inner_products(a, b)
+    np.testing.assert_array_equal(ops.inner_products(a[35:], b[3:4]), whole[35:, 3:4])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "says"),
+    [
+        (np.zeros((2, 3)), np.zeros((4, 3), np.float32), r"a: wanted a .* float32 \[P,K\], got a .* float64"),
+        (np.zeros(3, np.float32), np.zeros((4, 3), np.float32), r"a: .* got a .* float32 \[3\]"),
+        (np.zeros((2, 3), np.float32), np.zeros((4, 5), np.float32), r"b: wanted a .*\[V,3\], got a .*\[4, 5\]"),
+    ],
+)
+def test_refuses_rows_that_have_no_inner_product(numpys, a, b, says):
+    with pytest.raises(InputError, match=says):
+        numpys.inner_products(a, b)

@@ -17,6 +17,7 @@ METHODS = frozenset(
     {
         "all",
         "any",
+        "argmax",
         "astype",
         "cumsum",
         "max",
@@ -33,6 +34,7 @@ METHODS = frozenset(
 FUNCTIONS = frozenset(
     {
         *("arange", "argsort", "broadcast_to", "clip", "concatenate", "copyto", "cumsum", "expm1", "full", "isfinite"),
+        *("sqrt", "square", "zeros_like"),
         *("maximum", "meshgrid", "minimum", "moveaxis", "ones", "repeat", "rint", "stack", "sum", "swapaxes", "tile"),
         *("where", "zeros"),
     }

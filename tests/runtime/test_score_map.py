@@ -1,0 +1,112 @@
+"""The map from evidence to a probability: its formula, what it refuses, and its place in the manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from coop_edge.errors import BundleError
+from coop_edge.runtime.bundle import MANIFEST, Bundle, write_manifest
+from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
+from tests.runtime.networks import tiny_bundle
+
+WEIGHTS = {"similarity": 7.0, "inlier_ratio": 4.5, "support": 0.0}
+MAP = ScoreMap(-8.0, WEIGHTS)
+
+
+def evidence(*rows):
+    return dict(zip(EVIDENCE, np.array(rows, np.float64).reshape(-1, 3).T, strict=True))
+
+
+def test_probability_is_the_logistic_function():
+    rows = np.random.default_rng(0).uniform(-1, 1, (20, 3))
+    wanted = [1 / (1 + math.exp(8.0 - sum(WEIGHTS[n] * x for n, x in zip(EVIDENCE, row, strict=True)))) for row in rows]
+    np.testing.assert_allclose(MAP.probability(evidence(*rows)), wanted, rtol=1e-9)
+    assert MAP.probability(evidence()).shape == (0,)
+
+
+@pytest.mark.filterwarnings("error")
+def test_extreme_evidence_does_not_overflow():
+    far = ScoreMap(0.0, dict.fromkeys(EVIDENCE, 1e6))
+    np.testing.assert_array_equal(far.probability(evidence([1, 1, 1], [0, 0, 0], [-1, -1, -1])), [1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize("name", EVIDENCE)
+def test_more_evidence_is_never_less_probable(name):
+    base = evidence(*np.full((50, 3), 0.3))
+    found = MAP.probability(base | {name: np.linspace(0, 1, 50)})
+    assert (np.diff(found) >= 0).all()
+    assert (found[-1] > found[0]) == (WEIGHTS[name] > 0)
+
+
+@pytest.mark.parametrize(
+    ("intercept", "weights", "says"),
+    [
+        (0.0, {}, "wanted weights of similarity, inlier_ratio, support, found none"),
+        (0.0, {"similarity": 1.0, "support": 1.0}, "found similarity, support"),
+        (0.0, {**WEIGHTS, "luck": 1.0}, "found similarity, inlier_ratio, support, luck"),
+        (0.0, {**WEIGHTS, "support": -0.1}, r"weights of at least 0, found \[0.0, 7.0, 4.5, -0.1\]"),
+        (math.nan, WEIGHTS, "wanted finite numbers"),
+        (0.0, {**WEIGHTS, "similarity": math.inf}, "wanted finite numbers"),
+    ],
+)
+def test_what_is_no_such_map_is_refused(intercept, weights, says):
+    with pytest.raises(BundleError, match=f"score: .*{says}"):
+        ScoreMap(intercept, weights)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tiny_bundle(tmp_path / "tiny")
+
+
+def write_score(folder, score) -> None:
+    content = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(content | {"score": score}))
+
+
+def test_a_bundle_keeps_its_map(folder):
+    without = Bundle.load(folder)
+    assert without.score_map is None
+    assert "score" not in json.loads(without.manifest.read_text())
+    write_manifest(dataclasses.replace(without, score_map=MAP))
+    assert json.loads(without.manifest.read_text())["score"] == {"intercept": -8.0, "weights": WEIGHTS}
+    again = Bundle.load(folder)
+    assert again.score_map == MAP
+    assert dataclasses.replace(again, score_map=None) == without
+
+
+def test_whole_numbers_pass_for_numbers(folder):
+    write_score(folder, {"intercept": -8, "weights": {"similarity": 7, "inlier_ratio": 4.5, "support": 0}})
+    assert Bundle.load(folder).score_map == MAP
+
+
+@pytest.mark.parametrize(
+    ("score", "says"),
+    [
+        (None, "score: wanted an object, found None"),
+        ([1], r"score: wanted an object, found \[1\]"),
+        ({"weights": WEIGHTS}, "score: wanted the keys intercept, weights, found no intercept"),
+        ({"intercept": 0.0}, "score: wanted .*, found no weights"),
+        ({"intercept": 0.0, "weights": WEIGHTS, "bias": 1}, "score: wanted only the keys .*, found also bias"),
+        ({"intercept": True, "weights": WEIGHTS}, "score.intercept: wanted a number, found True"),
+        ({"intercept": "-8", "weights": WEIGHTS}, "score.intercept: wanted a number, found '-8'"),
+        ({"intercept": 0.0, "weights": [1, 2, 3]}, "score.weights: wanted an object"),
+        ({"intercept": 0.0, "weights": {"similarity": 1.0}}, "score.weights: wanted .*, found no inlier_ratio, no sup"),
+        ({"intercept": 0.0, "weights": {**WEIGHTS, "luck": 1.0}}, "score.weights: wanted only .*, found also luck"),
+        ({"intercept": 0.0, "weights": {**WEIGHTS, "support": None}}, "score.weights.support: wanted a number"),
+        ({"intercept": 10**400, "weights": WEIGHTS}, "score.intercept: wanted a number that fits a double"),
+        ({"intercept": math.inf, "weights": WEIGHTS}, "wanted finite numbers, found Infinity"),
+        ({"intercept": 0.0, "weights": {**WEIGHTS, "support": -1}}, "weights of at least 0, found"),
+    ],
+)
+def test_what_the_manifest_may_not_say(folder, score, says):
+    write_score(folder, score)
+    with pytest.raises(BundleError, match=says) as caught:
+        Bundle.load(folder)
+    assert str(folder / MANIFEST) in str(caught.value)
+    assert "export it again" in str(caught.value)
