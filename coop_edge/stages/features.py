@@ -64,10 +64,10 @@ def similarity(a: Array, b: Array, covered: Array, xp: Array = np) -> Array:
         a, b: float32 [N,C,h,w].
         covered: float32 [N,h,w], the share of each cell that the render covers.
     """
-    n = len(a)
+    n, cells = len(a), covered.shape[1] * covered.shape[2]
     share = (covered / xp.maximum(covered.sum(axis=(1, 2), keepdims=True), np.float32(1e-6)))[:, None]
     a, b = (unit_cells(m - (m * share).sum(axis=(2, 3), keepdims=True), xp) for m in (a, b))
-    counted = covered.reshape(n, -1) > COVERED
+    counted = covered.reshape(n, cells) > COVERED
     cosine = xp.where(counted, (a * b).sum(axis=1).reshape(counted.shape), np.float32(-2.0))
     falling = -xp.sort(-cosine, axis=1)
     kept = (np.float32(BEST) * counted.sum(axis=1)).astype(np.int64)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from coop_edge.stages.features import MAPS, FeatureExtractor, coverage, similarity, unit_cells
+from coop_edge.stages.features import BEST, COVERED, MAPS, FeatureExtractor, coverage, similarity, unit_cells
 from tests.runtime.networks import tiny_bundle
 from tests.stages.chain import OPS
 
@@ -26,18 +26,19 @@ def maps():
 
 
 def by_loops(a, b, covered) -> float:
-    """Mean cosine of the cells of one pair, weighted, after each channel's weighted mean has been taken off."""
+    """Mean cosine of the best cells of one pair, after each channel's weighted mean has been taken off."""
     cells = [(y, x) for y in range(SIDE) for x in range(SIDE)]
     total = sum(float(covered[y, x]) for y, x in cells)
     if not total:
         return 0.0
     mean = [[sum(float(m[c, y, x] * covered[y, x]) for y, x in cells) / total for c in range(CHANNELS)] for m in (a, b)]
-    out = 0.0
+    cosines = []
     for y, x in cells:
-        u, v = ([float(m[c, y, x]) - mean[i][c] for c in range(CHANNELS)] for i, m in enumerate((a, b)))
-        cosine = sum(p * q for p, q in zip(u, v, strict=True)) / math.hypot(*u) / math.hypot(*v)
-        out += float(covered[y, x]) / total * cosine
-    return out
+        if covered[y, x] > COVERED:
+            u, v = ([float(m[c, y, x]) - mean[i][c] for c in range(CHANNELS)] for i, m in enumerate((a, b)))
+            cosines.append(sum(p * q for p, q in zip(u, v, strict=True)) / math.hypot(*u) / math.hypot(*v))
+    best = sorted(cosines, reverse=True)[: max(1, int(BEST * len(cosines)))]
+    return sum(best) / len(best)
 
 
 def test_similarity_is_that_of_plain_loops(maps):
@@ -63,6 +64,19 @@ def test_what_is_not_covered_has_no_part(maps):
     a, b, covered = maps
     other = np.where(covered[:, None] > 0, b, b + 9)
     np.testing.assert_allclose(similarity(a, other, covered), similarity(a, b, covered), atol=1e-5)
+
+
+def test_a_hidden_third_does_not_count(maps):
+    a, _, covered = maps
+    covered = np.ones_like(covered)
+    hidden = a - a.mean(axis=(2, 3), keepdims=True)
+    hidden[:, :, 0] *= -1  # a quarter of the cells; the mean moves a little
+    assert (similarity(a, hidden, covered) > 0.9).all()
+
+
+def test_a_render_of_a_corner_of_a_cell_is_compared_nowhere(maps):
+    a, _, covered = maps
+    assert not similarity(a, a, np.full_like(covered, COVERED / 2)).any()
 
 
 def test_similarity_does_not_depend_on_the_batch(maps):
