@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def gather(
         yield np.concatenate(parts)
 
 
-def schedule_of(config: EstimatorConfig, effort: str) -> EstimatorConfig:
+def schedule_of(config: EstimatorConfig, effort: Effort | Literal[""]) -> EstimatorConfig:
     """Return the options of an effort, or with ``FINISHED`` of refining to the end all that "best" tries.
 
     No score is too low.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,7 +25,7 @@ from coop_edge.errors import InputError
 FOLDS = 10
 PENALTY = 1e-3
 """Weight of the squared weights beside the mean log loss, for evidence of unit variance."""
-FINISHED = ""
+FINISHED: Literal[""] = ""
 """In place of an effort: all hypotheses of the target were refined to the end."""
 
 
