@@ -14,6 +14,8 @@ from coop_edge import BundleError, EngineError, Estimator, Mesh, PoseEstimate, S
 from coop_edge import backend as room
 from coop_edge.backend import Backend
 from coop_edge.pipeline import Pipeline
+from coop_edge.stages.retrieve import SCALES
+from coop_edge.stages.views import TURNS
 from tests.estimators import TINY, tiny_scene
 from tests.runtime.networks import tiny_bundle
 from tests.stages.scene import at
@@ -91,22 +93,29 @@ class TestRealNetworks:
                 if one.success:
                     np.testing.assert_allclose(one.T_camera_object, other.T_camera_object, atol=1e-5)
 
-    def test_templates_are_encoded_once(self, folder, templates, monkeypatch):
-        batches = []
+    def test_templates_are_encoded_and_views_described_once(self, folder, templates, monkeypatch):
+        batches = {"tokens": [], "s16": []}
         with opened(folder, templates, config={"advanced": {"coarse": {"micro_batch": 16}}}) as estimator:
             run = estimator.backend.runner(estimator.bundle, "coarse_encoder").__class__.run
 
             def counted(self, feed, stream=None):
-                if self.label.endswith("coarse_encoder"):
-                    batches.append(len(feed["image"]))
+                for name in batches.keys() & self.outputs.keys():
+                    batches[name].append(len(feed["image"]))
                 return run(self, feed, stream)
 
             monkeypatch.setattr("coop_edge.runtime.onnx.OnnxRunner.run", counted)
             estimator.add_object("cube again", SCENE.meshes[0], templates=templates[0])
-            assert batches == [16, 16, 10]
-            batches.clear()
+            assert batches["tokens"] == [16, 16, 10]
+            assert sum(batches["s16"]) == 42 * TURNS
+            for of_role in batches.values():
+                of_role.clear()
             estimator.estimate(SCENE.image, TINY, SCENE.detections())
-            assert batches == [2]
+            schedule = estimator.config.schedule
+            assert batches["tokens"] == [2 * schedule.matched]  # crops turned as the views to be matched are
+            # Crops at each scale; then pairs of crop and render, for the choice of survivors and for the score.
+            assert batches["s16"][: len(SCALES)] == [2] * len(SCALES)
+            hypotheses = schedule.hypotheses + schedule.matched
+            assert sum(batches["s16"][len(SCALES) :]) <= 2 * 2 * (hypotheses + schedule.survivors)
 
     def test_removing_an_object_leaves_the_others_as_they_are(self, folder, templates):
         with opened(folder, templates) as estimator:

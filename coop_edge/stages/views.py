@@ -37,6 +37,7 @@ class Views:
     descriptors: Array  # float32 [V A,C,h,w] on the device: unit cells times the share of the render's surface in each
     T_crop_object: Floats  # [V A,4,4] metres
     focal: Floats  # [V A] pixels of the crop
+    centre: Floats  # [3] of the object, metres, object's frame
 
     @classmethod
     def describe(
@@ -68,15 +69,18 @@ class Views:
             covered = coverage(seen.depth, MAPS[MAP], xp)
             share = covered / xp.maximum(covered.sum(axis=(1, 2), keepdims=True), np.float32(1e-6))
             parts.append(unit_cells(maps, xp) * share[:, None])
-        return cls(xp.concatenate(parts), T_crop, crop.K[:, 0, 0])
+        return cls(xp.concatenate(parts), T_crop, crop.K[:, 0, 0], mesh.centre)
 
     @classmethod
     def blank(cls, T_crop_object: Floats, size: int, focal: float, ops: Operations) -> Views:
-        """Make views of which nothing is known, all of one pose [1,4,4], as many as an object has; for warming up."""
+        """Make views of which nothing is known, for warming up: as many as an object has, all of one pose [1,4,4].
+
+        The object's centre is the origin of its frame.
+        """
         count = len(VIEWPOINTS) * TURNS
         shape = count, FEATURES[MAP][0], size // MAPS[MAP], size // MAPS[MAP]
         nothing = ops.upload(np.zeros(shape, np.float32))
-        return cls(nothing, np.repeat(T_crop_object, count, axis=0), np.full(count, focal))
+        return cls(nothing, np.repeat(T_crop_object, count, axis=0), np.full(count, focal), np.zeros(3))
 
     def similarities(self, maps: Array, ops: Operations) -> Array:
         """Return the mean cosines of maps [N,C,h,w] of unit cells with every view over its surface, float32 [N,V A]."""
@@ -86,8 +90,8 @@ class Views:
     def poses(self, view: NDArray[np.integer], focal: Floats, shift_px: Floats) -> Floats:
         """Return poses T_crop_object [M,4,4] that make the object look like the views in other crops.
 
-        The rotation is the view's. The distance scales with the focal lengths, so that the object is as large; it lies
-        where it lies in the view, moved by ``shift_px``.
+        The rotation is the view's. The distance of the object's centre scales with the focal lengths, so that the
+        object is as large; the centre lies where it lies in the view, moved by ``shift_px``.
 
         Args:
             view: integers [M].
@@ -95,8 +99,11 @@ class Views:
             shift_px: [M,2] (x, y), pixels of the crops.
         """
         T = self.T_crop_object[view]
-        T[:, 2, 3] *= focal / self.focal[view]
-        T[:, :2, 3] += shift_px * (T[:, 2, 3] / focal)[:, None]
+        to_origin = -T[:, :3, :3] @ self.centre
+        seen = T[:, :3, 3] - to_origin
+        seen[:, 2] *= focal / self.focal[view]
+        seen[:, :2] += shift_px * (seen[:, 2] / focal)[:, None]
+        T[:, :3, 3] = seen + to_origin
         return T
 
 

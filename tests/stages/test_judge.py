@@ -1,0 +1,159 @@
+"""The judge by features: similarity of crop and render, and the scores made of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from coop_edge.config import EstimatorConfig
+from coop_edge.geometry import se3
+from coop_edge.runtime.score_map import ScoreMap
+from coop_edge.stages.judge import FeatureJudge
+from coop_edge.stages.select import Fit, FitJudge, inlier_scores, measure_fit, select
+from tests.stages.chain import Chain
+
+CELL, SIDE = 8, 16
+INDEX = np.array([0, 0, 1, 1])
+
+
+class Means:
+    """Features that are plain: the mean colour of each cell. It writes down how many images it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def maps(self, images, *names):
+        assert names == ("s8",)
+        self.asked.append(len(images))
+        n = len(images)
+        return [images.reshape(n, 3, SIDE, CELL, SIDE, CELL).mean(axis=(3, 5), dtype=np.float32)]
+
+
+@pytest.fixture(scope="module")
+def case(two):
+    """Two hypotheses per object: the truth, and one that is turned; the last one has failed."""
+    chain = Chain.of(two)
+    truth = np.array([p.T for p in two.placed])[INDEX]
+    turn = se3.from_rt(se3.so3_exp(np.array([0.0, 0.6, 0.0])), np.zeros(3))
+    T = truth.copy()
+    T[1] = truth[1] @ turn
+    T[3, 0, 3] = np.nan
+    refined = chain.refine(T, INDEX)
+    refined = replace(refined, T_camera_object=np.where(refined.ok[:, None, None], T, np.nan))
+    assert refined.ok.tolist() == [True, True, True, False]
+    return chain, refined
+
+
+def judge_of(chain, score_map=None):
+    return FeatureJudge(chain.maker(), Means(), score_map)
+
+
+def by_hand(chain, refined):
+    """Mean cosine of cells with the means taken off, weighted with the pixels that the render covers; by loops."""
+    out = []
+    pairs = chain.maker().make(refined.T_camera_object[:3], INDEX[:3])
+    for query, render, depth in zip(pairs.query, pairs.render, pairs.depth, strict=True):
+        cells, weights = [[], []], []
+        for y in range(0, 128, CELL):
+            for x in range(0, 128, CELL):
+                weights.append((depth[y : y + CELL, x : x + CELL] > 0).mean())
+                for list_, image in zip(cells, (query, render), strict=True):
+                    list_.append(image[:, y : y + CELL, x : x + CELL].astype(float).mean(axis=(1, 2)))
+        w = np.array(weights) / np.sum(weights)
+        a, b = (np.array(c) - np.average(c, axis=0, weights=weights) for c in cells)
+        cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        out.append(float((w * cosine).sum()))
+    return np.array([*out, 0.0])
+
+
+FIT = Fit(np.array([0.9, 0.2, 0.5, 0.7]), np.array([0.8, 0.6, 0.1, 0.9]), np.arange(4), np.ones(4))
+
+
+def test_similarity_is_that_of_crop_and_render(case):
+    chain, refined = case
+    judge = judge_of(chain)
+    found = judge.similarity(refined, INDEX)
+    np.testing.assert_allclose(found, by_hand(chain, refined), atol=1e-5)
+    assert found[0] > 0.9  # the image at the true pose is a render, but for what is in front
+    assert found[0] > found[1] + 0.1
+    assert judge.features.asked == [6]  # crops and renders of three poses, in one go
+    np.testing.assert_array_equal(judge.rank(refined, INDEX, FIT, None), np.clip(found, 0, 1))
+
+
+def test_the_score_without_a_map_is_the_documented_product(case):
+    chain, refined = case
+    alike = np.clip(by_hand(chain, refined), 0, 1)
+    wanted = alike * (1 + FIT.inlier_ratio * FIT.support) / 2
+    found = judge_of(chain).score(refined, INDEX, FIT, None)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert found[3] == 0.0
+    np.testing.assert_array_equal(judge_of(chain).score(refined, INDEX, FIT, np.full(4, 0.3)), found)
+
+
+def test_the_score_with_a_map_is_its_probability(case):
+    chain, refined = case
+    weights = {"similarity": 5.0, "inlier_ratio": 2.0, "support": 1.0}
+    logit = -4 + 5 * by_hand(chain, refined) + 2 * FIT.inlier_ratio + FIT.support
+    wanted = np.where(refined.ok, 1 / (1 + np.exp(-logit)), 0.0)
+    np.testing.assert_allclose(judge_of(chain, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None), wanted, 1e-5)
+
+
+def test_evidence_has_the_names_of_the_map(case):
+    chain, refined = case
+    fit = measure_fit(refined, EstimatorConfig().advanced.select)
+    found = judge_of(chain).evidence(refined, INDEX, fit)
+    assert found["inlier_ratio"] is fit.inlier_ratio
+    assert found["support"] is fit.support
+    assert {name: values[3] for name, values in found.items()} == {"similarity": 0, "inlier_ratio": 0, "support": 0}
+    assert ScoreMap(0.0, dict.fromkeys(found, 1.0)).probability(found).shape == (4,)
+
+
+def test_a_hypothesis_is_judged_alike_in_any_batch(case):
+    chain, refined = case
+    whole = judge_of(chain).similarity(refined, INDEX)
+    for i in range(4):
+        rows = np.array([i])
+        assert judge_of(chain).similarity(take(refined, rows), INDEX[rows]) == pytest.approx(whole[rows], abs=1e-6)
+
+
+@pytest.mark.parametrize("rows", [[], [3]])
+def test_nothing_to_judge(case, rows):
+    chain, refined = case
+    rows = np.array(rows, int)
+    some, fit = take(refined, rows), Fit(*(getattr(FIT, name)[rows] for name in Fit.__annotations__))
+    for map_ in (None, ScoreMap(5.0, {"similarity": 1.0, "inlier_ratio": 1.0, "support": 1.0})):
+        judge = judge_of(chain, map_)
+        np.testing.assert_array_equal(judge.score(some, INDEX[rows], fit, None), np.zeros(len(rows)))
+        np.testing.assert_array_equal(judge.rank(some, INDEX[rows], fit, None), np.zeros(len(rows)))
+
+
+def test_selection_asks_the_judge(case):
+    """The better judged of two poses is chosen, and its score is the estimate's."""
+    chain, refined = case
+
+    class Backwards(FitJudge):
+        def score(self, refined, object_index, fit, evidence):
+            return np.array([0.4, 0.6, 0.5, 0.0])
+
+    config = EstimatorConfig.from_dict({"select": {"min_score": 0.0, "min_inlier_ratio": 0.0, "min_inliers": 0}})
+    options = config.advanced.select
+    chosen = select(refined, INDEX, 2, chain.models, INDEX, config, judge=Backwards(options))
+    assert chosen.hypothesis.tolist() == [1, 2]
+    assert chosen.scores.tolist() == [0.6, 0.5]
+    own = select(refined, INDEX, 2, chain.models, INDEX, config)
+    fit = measure_fit(refined, options)
+    np.testing.assert_array_equal(own.hypothesis_scores, inlier_scores(refined, fit, None, options))
+    np.testing.assert_array_equal(own.hypothesis_scores, FitJudge(options).rank(refined, INDEX, fit, None))
+
+
+def take(refined, rows):
+    """Some of the hypotheses."""
+    count = len(refined)
+    values = {
+        name: value[rows]
+        for name, value in vars(refined).items()
+        if isinstance(value, np.ndarray) and len(value) == count
+    }
+    return replace(refined, **values, reasons=tuple(refined.reasons[i] for i in rows))

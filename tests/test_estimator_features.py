@@ -1,0 +1,99 @@
+"""The Estimator with the engines that ship and their features, on the demo's picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coop_edge import Detection, Estimator
+from coop_edge.cli.demo import WRONG
+from coop_edge.demo import load_scene
+from coop_edge.geometry import se3
+from coop_edge.mesh import Mesh
+from coop_edge.runtime.bundle import Bundle
+from coop_edge.templates.template_set import TemplateSet
+
+ENGINES = Path(__file__).parents[1] / "engines" / "coop-xs"
+SCENE = load_scene()
+
+
+@pytest.fixture(scope="module")
+def templates():
+    """Rendered once for all Estimators: object -> its mesh and templates."""
+    bundle = Bundle.load(ENGINES, check_hashes=False)
+    options = {"margin": bundle.template.margin, "field_of_view": bundle.template.field_of_view}
+    meshes = {name: Mesh.load(path, unit=unit, name=name) for name, (path, unit) in SCENE.meshes.items()}
+    return {name: (mesh, TemplateSet.render(mesh, bundle.input_size, **options)) for name, mesh in meshes.items()}
+
+
+@pytest.fixture(scope="module", params=["fast", "balanced"])
+def estimator(request, templates):
+    with Estimator.from_engines(ENGINES, device="cpu", config={"effort": request.param}, threads=1) as opened:
+        for name, (mesh, views) in templates.items():
+            opened.add_object(name, mesh, templates=views)
+        yield opened
+
+
+def off(estimator, result) -> float:
+    """Mean distance of the vertices from where they are, over the diameter."""
+    mesh = estimator.objects[result.object]
+    points = mesh.vertices + mesh.centre
+    gap = se3.transform(result.T_camera_object, points) - se3.transform(SCENE.truth[result.object], points)
+    return float(np.linalg.norm(gap, axis=1).mean()) / mesh.diameter
+
+
+@pytest.fixture(scope="module")
+def results(estimator):
+    return estimator.estimate(SCENE.image, SCENE.camera, SCENE.detections)
+
+
+def test_every_object_is_found(estimator, results):
+    assert "features" in estimator.bundle.networks
+    assert estimator.bundle.score_map is not None
+    assert [result.object for result in results] == [detection.object for detection in SCENE.detections]
+    assert [result.reason for result in results] == [""] * 3
+    assert max(off(estimator, result) for result in results) <= WRONG
+
+
+def test_the_score_is_high_for_what_is_right_and_low_for_what_is_not_there(estimator, results):
+    """The same boxes searched with another object's model."""
+    names = [detection.object for detection in SCENE.detections]
+    swapped = [Detection(names[i - 1], bbox=d.bbox) for i, d in enumerate(SCENE.detections)]
+    absent = estimator.estimate(SCENE.image, SCENE.camera, swapped)
+    right, wrong = ([result.score for result in some] for some in (results, absent))
+    assert min(right) > max(wrong) + 0.2
+    assert all(0.0 <= score <= 1.0 for score in right + wrong)
+
+
+def test_a_detection_is_the_same_whatever_else_is_in_the_batch(estimator, results):
+    """But for what a network rounds differently in a batch of another size."""
+    for detection, wanted in zip(SCENE.detections, results, strict=True):
+        (alone,) = estimator.estimate(SCENE.image, SCENE.camera, [detection])
+        T, T_wanted = alone.T_camera_object, wanted.T_camera_object
+        assert se3.rotation_angle(T[:3, :3], T_wanted[:3, :3]) < 1e-3
+        np.testing.assert_allclose(T[:3, 3], T_wanted[:3, 3], atol=1e-4)
+        assert alone.score == pytest.approx(wanted.score, abs=1e-3)
+
+
+def test_what_was_found_is_tracked(estimator, results):
+    tracked = estimator.track(SCENE.image, SCENE.camera, results)
+    assert [result.reason for result in tracked] == [""] * 3
+    assert max(off(estimator, result) for result in tracked) <= WRONG
+
+
+def test_boxes_that_are_off_still_find_the_objects(estimator):
+    """Moved by a tenth of their sides, as a detector may give them."""
+    moved = []
+    for detection in SCENE.detections:
+        x, y, w, h = detection.bbox
+        moved.append(Detection(detection.object, bbox=(x + 0.1 * w, y - 0.1 * h, w, h)))
+    found = estimator.estimate(SCENE.image, SCENE.camera, moved)
+    assert [result.reason for result in found] == [""] * 3
+    assert max(off(estimator, result) for result in found) <= WRONG
+
+
+def test_warming_up_runs_every_stage(estimator):
+    assert set(estimator.warmup()) == {"objects", "crop", "coarse", "refine", "outline", "select"}
+    assert estimator.estimate(SCENE.image, SCENE.camera, []) == []
