@@ -132,7 +132,7 @@ def measure(
         repeats: calls timed per case; fewer where ``seconds`` are over before, but at least ``FEWEST``.
         efforts: which of ``EFFORTS`` are measured, each once.
         settings: options of the Estimator, as ``Config.updated`` takes them; not those that are fixed here, the effort
-            and when refinement stops. The report's "schedules" are the hypotheses and survivors of each effort.
+            and when refinement stops. The report's "schedules" are the numbers of each effort (``config.Schedule``).
 
     Raises InputError, and what ``Estimator.from_engines`` raises.
     """

@@ -113,7 +113,7 @@ def test_a_case_stops_when_its_time_is_over(folder):
 def test_numbers_of_hypotheses_may_be_set_and_are_told(folder):
     settings = [*QUICK["settings"], "coarse.hypotheses=1", "refine.survivors=1"]
     report = measure(folder, **{**QUICK, "repeats": 1, "efforts": ["best"], "settings": settings}, seconds=0.0)
-    assert report["settings"]["schedules"] == {"best": {"hypotheses": 1, "survivors": 1}}
+    assert report["settings"]["schedules"] == {"best": {"hypotheses": 1, "matched": 1, "survivors": 1}}
 
 
 @pytest.mark.parametrize("wrong", [{"efforts": []}, {"repeats": 0}])
