@@ -37,13 +37,17 @@ class FeatureJudge:
         return np.clip(self.similarity(refined, object_index), 0.0, 1.0)
 
     def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
-        """See ``Judge.score``; the coarse evidence takes no part, the render says more."""
+        """See ``Judge.score``; the coarse evidence takes no part, the render says more.
+
+        Without refinement there is no evidence of the refiner's, and the score is the similarity alone.
+        """
         found = self.evidence(refined, object_index, fit)
         if self.score_map is None:
             own = found["inlier_ratio"] * found["support"]
             score = np.clip(found["similarity"], 0.0, 1.0) * (1.0 + own) / 2.0
         else:
             score = self.score_map.probability(found)
+        score = np.where(refined.iterations > 0, score, np.clip(found["similarity"], 0.0, 1.0))
         return np.where(refined.ok, score, 0.0)
 
     def evidence(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit) -> dict[str, Floats]:
