@@ -9,7 +9,7 @@ import pytest
 
 from coop_edge.config import EstimatorConfig
 from coop_edge.geometry import se3
-from coop_edge.runtime.score_map import ScoreMap
+from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
 from coop_edge.stages.judge import FeatureJudge
 from coop_edge.stages.select import Fit, FitJudge, inlier_scores, measure_fit, select
 from tests.stages.chain import Chain
@@ -41,7 +41,8 @@ def case(two):
     T[1] = truth[1] @ turn
     T[3, 0, 3] = np.nan
     refined = chain.refine(T, INDEX)
-    refined = replace(refined, T_camera_object=np.where(refined.ok[:, None, None], T, np.nan))
+    T = np.where(refined.ok[:, None, None], T, np.nan)
+    refined = replace(refined, T_camera_object=T, iterations=np.ones(len(T), np.int64))
     assert refined.ok.tolist() == [True, True, True, False]
     return chain, refined
 
@@ -51,7 +52,7 @@ def judge_of(chain, score_map=None):
 
 
 def by_hand(chain, refined):
-    """Mean cosine of cells with the means taken off, weighted with the pixels that the render covers; by loops."""
+    """Mean cosine of the best 70 % of the cells that the render covers by a quarter, the means taken off; by loops."""
     out = []
     pairs = chain.maker().make(refined.T_camera_object[:3], INDEX[:3])
     for query, render, depth in zip(pairs.query, pairs.render, pairs.depth, strict=True):
@@ -61,10 +62,10 @@ def by_hand(chain, refined):
                 weights.append((depth[y : y + CELL, x : x + CELL] > 0).mean())
                 for list_, image in zip(cells, (query, render), strict=True):
                     list_.append(image[:, y : y + CELL, x : x + CELL].astype(float).mean(axis=(1, 2)))
-        w = np.array(weights) / np.sum(weights)
         a, b = (np.array(c) - np.average(c, axis=0, weights=weights) for c in cells)
         cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-        out.append(float((w * cosine).sum()))
+        best = sorted(cosine[np.array(weights) > 0.25])[::-1]
+        out.append(float(np.mean(best[: int(0.7 * len(best))])))
     return np.array([*out, 0.0])
 
 
@@ -157,3 +158,11 @@ def take(refined, rows):
         if isinstance(value, np.ndarray) and len(value) == count
     }
     return replace(refined, **values, reasons=tuple(refined.reasons[i] for i in rows))
+
+
+def test_without_refinement_the_score_is_the_similarity(case):
+    chain, refined = case
+    coarse = replace(refined, iterations=np.zeros(len(refined), np.int64))
+    judge = judge_of(chain, ScoreMap(-9.0, dict.fromkeys(EVIDENCE, 1.0)))
+    wanted = np.clip(judge.similarity(coarse, INDEX), 0, 1)
+    np.testing.assert_array_equal(judge.score(coarse, INDEX, FIT, None), np.where(refined.ok, wanted, 0.0))
