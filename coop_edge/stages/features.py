@@ -14,8 +14,8 @@ from coop_edge.stages.batches import run_batched
 MAPS = {name: cell for name, (_, cell) in FEATURES.items()}
 """Name of each map -> pixels of the crop per cell, along a side."""
 
-BEST, COVERED = 0.7, 0.25
-"""Of a similarity: share of the cells that count, and how much of a cell the render has to cover."""
+BEST, COVERED = 70, 0.25
+"""Of a similarity: how many percent of the cells count, and which share of a cell the render has to cover."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def coverage(depth: Array, cell: int, xp: Array = np) -> Array:
 def similarity(a: Array, b: Array, covered: Array, xp: Array = np) -> Array:
     """Return how alike two maps are where a render covers them, float32 [N] in [-1, 1]; 0 where it covers nothing.
 
-    It is the mean cosine of the best cells, ``BEST`` of those that the render covers by ``COVERED`` or more: an object
+    It is the mean cosine of the best cells, ``BEST`` percent of those that the render covers by ``COVERED`` or more: an object
     may be partly hidden. The mean of the cells is taken off each map before: what differs everywhere alike, such as a
     grey model of a coloured object, or another light, does not count.
 
@@ -70,7 +70,7 @@ def similarity(a: Array, b: Array, covered: Array, xp: Array = np) -> Array:
     counted = covered.reshape(n, cells) > COVERED
     cosine = xp.where(counted, (a * b).sum(axis=1).reshape(counted.shape), np.float32(-2.0))
     falling = -xp.sort(-cosine, axis=1)
-    kept = (np.float32(BEST) * counted.sum(axis=1)).astype(np.int64)
+    kept = counted.sum(axis=1) * BEST // 100
     kept = xp.maximum(kept, counted.any(axis=1))
     best = xp.where(xp.arange(falling.shape[1]) < kept[:, None], falling, np.float32(0.0))
     return best.sum(axis=1) / xp.maximum(kept, 1).astype(np.float32)

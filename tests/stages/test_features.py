@@ -37,7 +37,7 @@ def by_loops(a, b, covered) -> float:
         if covered[y, x] > COVERED:
             u, v = ([float(m[c, y, x]) - mean[i][c] for c in range(CHANNELS)] for i, m in enumerate((a, b)))
             cosines.append(sum(p * q for p, q in zip(u, v, strict=True)) / math.hypot(*u) / math.hypot(*v))
-    best = sorted(cosines, reverse=True)[: max(1, int(BEST * len(cosines)))]
+    best = sorted(cosines, reverse=True)[: max(1, len(cosines) * BEST // 100)]
     return sum(best) / len(best)
 
 

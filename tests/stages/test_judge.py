@@ -65,7 +65,7 @@ def by_hand(chain, refined):
         a, b = (np.array(c) - np.average(c, axis=0, weights=weights) for c in cells)
         cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
         best = sorted(cosine[np.array(weights) > 0.25])[::-1]
-        out.append(float(np.mean(best[: int(0.7 * len(best))])))
+        out.append(float(np.mean(best[: len(best) * 7 // 10])))
     return np.array([*out, 0.0])
 
 
