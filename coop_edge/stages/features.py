@@ -56,9 +56,9 @@ def coverage(depth: Array, cell: int, xp: Array = np) -> Array:
 def similarity(a: Array, b: Array, covered: Array, xp: Array = np) -> Array:
     """Return how alike two maps are where a render covers them, float32 [N] in [-1, 1]; 0 where it covers nothing.
 
-    It is the mean cosine of the best cells, ``BEST`` percent of those that the render covers by ``COVERED`` or more: an object
-    may be partly hidden. The mean of the cells is taken off each map before: what differs everywhere alike, such as a
-    grey model of a coloured object, or another light, does not count.
+    It is the mean cosine of the best cells, ``BEST`` percent of those that the render covers by more than ``COVERED``:
+    an object may be partly hidden. The mean of the cells is taken off each map before: what differs everywhere alike,
+    such as a grey model of a coloured object, or another light, does not count.
 
     Args:
         a, b: float32 [N,C,h,w].
