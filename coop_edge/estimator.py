@@ -32,6 +32,9 @@ from coop_edge.types import Camera, Detection, PoseEstimate
 
 log = logging.getLogger("coop_edge")
 
+FEATURE_BATCH = 16
+"""Images that ``features`` sees in one run: its first maps are large, and more at once are not faster on a CPU."""
+
 
 class Estimator:
     """6-DoF poses of objects that are known by their meshes alone. Make it with ``from_engines``.
@@ -62,7 +65,7 @@ class Estimator:
             runners = {
                 role: stack.enter_context(backend.runner(bundle, role, threads=threads)) for role in bundle.networks
             }
-            batch = config.advanced.refine.micro_batch
+            batch = min(config.advanced.refine.micro_batch, FEATURE_BATCH)
             runner = runners.get("features")
             features = None if runner is None else FeatureExtractor(self._ops, runner, batch)
             self._pipeline = Pipeline(bundle, config, self._ops, solver, runners, features)

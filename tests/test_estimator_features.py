@@ -84,14 +84,14 @@ def test_what_was_found_is_tracked(estimator, results):
 
 
 def test_boxes_that_are_off_still_find_the_objects(estimator):
-    """Moved by a tenth of their sides, as a detector may give them."""
+    """Moved by a tenth of their sides, as a detector may give them: within a fifth of the diameter."""
     moved = []
     for detection in SCENE.detections:
         x, y, w, h = detection.bbox
         moved.append(Detection(detection.object, bbox=(x + 0.1 * w, y - 0.1 * h, w, h)))
     found = estimator.estimate(SCENE.image, SCENE.camera, moved)
     assert [result.reason for result in found] == [""] * 3
-    assert max(off(estimator, result) for result in found) <= WRONG
+    assert max(off(estimator, result) for result in found) <= 2 * WRONG
 
 
 def test_warming_up_runs_every_stage(estimator):

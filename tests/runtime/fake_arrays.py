@@ -34,7 +34,7 @@ METHODS = frozenset(
 FUNCTIONS = frozenset(
     {
         *("arange", "argsort", "broadcast_to", "clip", "concatenate", "copyto", "cumsum", "expm1", "full", "isfinite"),
-        *("sqrt", "square", "zeros_like"),
+        *("sort", "sqrt", "square", "zeros_like"),
         *("maximum", "meshgrid", "minimum", "moveaxis", "ones", "repeat", "rint", "stack", "sum", "swapaxes", "tile"),
         *("where", "zeros"),
     }

@@ -149,7 +149,7 @@ def test_the_best_accepted_hypothesis_of_each_detection_wins():
     ("row", "options", "says"),
     [
         (cells(29, 71), {}, "disagree"),
-        (cells(29, 71), {"min_inlier_ratio": 0.2}, ""),
+        (cells(29, 71), {"min_inlier_ratio": 0.2, "min_score": 0.0}, ""),
         (cells(11, 0), {}, "too little of the object agrees (11 cells, wanted 12)"),
         (cells(11, 0), {"min_inliers": 11}, ""),
         (cells(50, 50), {"min_score": 0.6}, "score 0.500 is below min_score = 0.6"),
