@@ -160,12 +160,12 @@ def new_figure(width: float, height: float) -> Any:
 
 def write_png(path: str | os.PathLike[str], curves: Mapping[str, Reliability], *, dpi: int = 150) -> None:
     """The reliability curves, by name, as a picture. Raises OSError, BackendUnavailable."""
-    figure = new_figure(5.0, 4.2)
+    figure = new_figure(5.6, 4.4)
     axes = figure.subplots()
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     draw(axes, curves)
-    axes.set_title("\n".join(f"{name}: {_said(curve)}" for name, curve in curves.items()), fontsize=9)
+    axes.set_title("\n".join(f"{name}: {_said(curve)}" for name, curve in curves.items()), fontsize=6)
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=dpi)
 
