@@ -73,8 +73,8 @@ def retrieve(
     """Find the ``count`` views that look most like each of N crops; N = 0 is legal.
 
     A detection's are the same, whatever else is in the batch. The host waits once: for the similarity of each view in
-    its best placement, and that placement. Masks count: what lies off one is like nothing, and a
-    mask says where the object is and how large, so that no other placement is tried.
+    its best placement, and that placement. Masks count: what lies off one is like nothing, and a mask says where the
+    object is and how large, so that no other placement is tried.
 
     Args:
         image: uint8 [height,width,3] on the device.
