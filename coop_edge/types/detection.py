@@ -1,0 +1,79 @@
+"""A detection: where an object may be in an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.errors import InputError
+from coop_edge.types.camera import Camera
+from coop_edge.types.checks import floats, frozen, unit
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """Where an object may be: a box, a mask, or both (the box is then what is cropped, the mask what is trusted).
+
+    object: name given to ``add_object``. bbox: (x, y, width, height) pixels as in BOP: column and row of the top-left
+    pixel, then how many columns and rows; fractions allowed. mask: bool [H,W], any True. score: in [0, 1].
+    Raises InputError.
+    """
+
+    object: str
+    bbox: tuple[float, float, float, float] | None = None
+    mask: NDArray[np.bool_] | None = None
+    score: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.object, str) or not self.object:
+            raise InputError(f"Detection.object: wanted a non-empty name, got {self.object!r}")
+        if self.bbox is None and self.mask is None:
+            raise InputError(f"Detection {self.object!r}: wanted bbox=(x, y, width, height) or a bool mask [H,W]")
+        mask_box = self._check_mask() if self.mask is not None else None
+        object.__setattr__(self, "bbox", mask_box if self.bbox is None else self._checked_box())
+        object.__setattr__(self, "score", unit(self.score, "Detection.score"))
+
+    def _checked_box(self) -> tuple[float, float, float, float]:
+        box = floats(self.bbox, "bbox")
+        if box.shape != (4,):
+            raise InputError(f"bbox: wanted (x, y, width, height), got shape {list(box.shape)}")
+        if not np.isfinite(box).all():
+            raise InputError(f"bbox: holds NaN or infinity: {box.tolist()}")
+        if box[2] <= 0 or box[3] <= 0:
+            raise InputError(f"bbox: width and height must be positive, got {box.tolist()}; is it (x0, y0, x1, y1)?")
+        x, y, w, h = box.tolist()
+        if self.mask is not None:
+            height, width = self.mask.shape
+            _check_overlap((x, y, w, h), width, height)
+        return x, y, w, h
+
+    def _check_mask(self) -> tuple[float, float, float, float]:
+        mask = self.mask
+        if not isinstance(mask, np.ndarray) or mask.ndim != 2:
+            given = f"shape {list(mask.shape)}" if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise InputError(f"mask: wanted a bool array [H,W], got {given}")
+        if mask.dtype != np.bool_:
+            raise InputError(f"mask: wanted dtype bool, got {mask.dtype}; convert with mask > 0")
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if rows.size == 0:
+            raise InputError(f"mask: no pixel is True in {list(mask.shape)}; drop the detection instead")
+        object.__setattr__(self, "mask", frozen(mask))
+        x, y = float(columns[0]), float(rows[0])
+        return x, y, float(columns[-1]) - x + 1.0, float(rows[-1]) - y + 1.0
+
+    def check_camera(self, camera: Camera) -> None:
+        """Raise InputError unless the box overlaps the camera's image and the mask has its size."""
+        if self.mask is not None and self.mask.shape != (camera.height, camera.width):
+            raise InputError(
+                f"mask: wanted [{camera.height},{camera.width}] (the image's), got {list(self.mask.shape)}"
+            )
+        assert self.bbox is not None
+        _check_overlap(self.bbox, camera.width, camera.height)
+
+
+def _check_overlap(bbox: tuple[float, float, float, float], width: int, height: int) -> None:
+    x, y, w, h = bbox
+    if x + w <= 0 or y + h <= 0 or x >= width or y >= height:
+        raise InputError(f"bbox: {list(bbox)} (x, y, width, height) lies outside the {width}x{height} image")

@@ -1,0 +1,113 @@
+"""Results: the pose of one detection, and how long it took."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.errors import InputError
+from coop_edge.geometry import se3
+from coop_edge.types.checks import count, floats, frozen, real, unit
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Wall time per stage, milliseconds. Stages run as one batch: the times are those of the whole call."""
+
+    crop_ms: float = 0.0
+    coarse_ms: float = 0.0
+    refine_ms: float = 0.0
+    outline_ms: float = 0.0
+    select_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not (real(value) and math.isfinite(value) and value >= 0.0):
+                raise InputError(f"StageTimes.{f.name}: wanted milliseconds >= 0, got {value!r}")
+
+    @property
+    def total_ms(self) -> float:
+        return self.crop_ms + self.coarse_ms + self.refine_ms + self.outline_ms + self.select_ms
+
+
+@dataclass(frozen=True, eq=False)
+class PoseEstimate:
+    """The answer for one detection. A failure has a reason and no pose: never a made-up one, never an identity.
+
+    success: whether there is a pose. reason: "" on success, else one readable line. T_camera_object: float64 [4,4],
+    metres, or None. score: in [0, 1]. n_inliers: correspondences that agree. reprojection_rms_px: over those, or None.
+    covariance: float64 [6,6] of (translation m, rotation rad) in camera axes (the order of ROS's PoseWithCovariance;
+    ``pnp.base`` gives the equation), or None. Raises InputError.
+    """
+
+    success: bool
+    reason: str = ""
+    T_camera_object: NDArray[np.float64] | None = None
+    score: float = 0.0
+    n_inliers: int = 0
+    reprojection_rms_px: float | None = None
+    covariance: NDArray[np.float64] | None = None
+    times: StageTimes | None = None
+    object: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.success, (bool, np.bool_)):
+            raise InputError(f"PoseEstimate.success: wanted True or False, got {self.success!r}")
+        object.__setattr__(self, "success", bool(self.success))
+        object.__setattr__(self, "score", unit(self.score, "PoseEstimate.score"))
+        object.__setattr__(self, "n_inliers", count(self.n_inliers, "n_inliers", low=0))
+        if not isinstance(self.reason, str):
+            raise InputError(f"PoseEstimate.reason: wanted text, got {type(self.reason).__name__}")
+        if self.times is not None and not isinstance(self.times, StageTimes):
+            raise InputError(f"PoseEstimate.times: wanted StageTimes or None, got {type(self.times).__name__}")
+        if self.success:
+            self._check_success()
+        elif not self.reason:
+            raise InputError("PoseEstimate: success=False wants a reason")
+        elif self.T_camera_object is not None or self.covariance is not None:
+            raise InputError("PoseEstimate: success=False must not carry a pose or a covariance")
+        rms = self.reprojection_rms_px
+        if rms is not None:
+            if not (real(rms) and math.isfinite(rms) and rms >= 0.0):
+                raise InputError(f"reprojection_rms_px: wanted a number >= 0 or None, got {rms!r}")
+            object.__setattr__(self, "reprojection_rms_px", float(rms))
+
+    def _check_success(self) -> None:
+        if self.reason:
+            raise InputError(f"PoseEstimate: success=True must not carry a reason, got {self.reason!r}")
+        if self.T_camera_object is None:
+            raise InputError("PoseEstimate: success=True wants T_camera_object [4,4]")
+        T = se3.check_transform(self.T_camera_object)
+        if T.shape != (4, 4):
+            raise InputError(f"T_camera_object: wanted [4,4], got {list(T.shape)}")
+        object.__setattr__(self, "T_camera_object", frozen(T))
+        if self.covariance is None:
+            return
+        covariance = floats(self.covariance, "covariance")
+        if covariance.shape != (6, 6) or not np.isfinite(covariance).all():
+            raise InputError(f"covariance: wanted a finite [6,6], got shape {list(covariance.shape)}")
+        # Rotation and translation variances differ by orders of magnitude: compare as a correlation.
+        scale = np.sqrt(np.clip(np.diag(covariance), 0.0, None))
+        unit = covariance / np.maximum(np.outer(scale, scale), 1e-300)
+        if (np.abs(unit - unit.T) > 1e-6).any() or (np.diag(covariance) < 0).any():
+            raise InputError("covariance: wanted a symmetric matrix with a non-negative diagonal")
+        if np.linalg.eigvalsh((unit + unit.T) / 2).min() < -1e-6:
+            raise InputError("covariance: wanted a positive semi-definite matrix")
+        object.__setattr__(self, "covariance", frozen(covariance))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: arrays as nested lists."""
+        out: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, np.ndarray):
+                value = value.tolist()
+            elif isinstance(value, StageTimes):
+                value = {g.name: getattr(value, g.name) for g in fields(value)} | {"total_ms": value.total_ms}
+            out[f.name] = value
+        return out
