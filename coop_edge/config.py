@@ -277,7 +277,7 @@ class LmConfig(Config):
 
 @dataclass(frozen=True)
 class AdvancedSelectConfig(Config):
-    """Scales of the score. Look here when scores rank poses badly."""
+    """Scales of the score, and floors below which nothing is believed. Look here when scores rank poses badly."""
 
     inlier_px: float = 2.0
     """A cell of the refiner agrees with the final pose if its reprojection error is below this, pixels of a 128-pixel
@@ -287,11 +287,24 @@ class AdvancedSelectConfig(Config):
     support; higher lowers the scores of occluded objects."""
     coarse_weight: float = 0.3
     """Exponent of the coarse evidence in the score; that of the refined evidence is one minus it. 0 leaves it out."""
+    min_size_px: float = 8.0
+    """Least diameter of the object in the image, pixels of the image (not of the crop). A smaller one shows too little
+    to be measured. Larger rejects more; 0 rejects none."""
+    min_weight: float = 12.0
+    """While tracking: least sum of the confidence W over the cells that agree with the pose, in a 128-pixel crop; it
+    grows with the crop's area. In images of nothing it stays below the default. Larger loses objects earlier; 0 trusts
+    ``select.min_score`` and the ratio alone."""
+    trusted_score: float = 0.6
+    """Least score of a pose by which a lost object is found again, and of one that says where to look for it. Larger
+    finds fewer objects again, and fewer that are not there; 0 trusts every pose."""
 
     def __post_init__(self) -> None:
         self._number("inlier_px", 1e-3, 1e3)
         self._number("full_support", 1e-6, 1.0)
         self._number("coarse_weight", 0.0, 1.0)
+        self._number("min_size_px", 0.0, 1e6)
+        self._number("min_weight", 0.0, 1e9)
+        self._number("trusted_score", 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -307,7 +320,7 @@ class AdvancedConfig(Config):
     lm: LmConfig = field(default_factory=LmConfig)
     """The weighted pose solver of refinement."""
     select: AdvancedSelectConfig = field(default_factory=AdvancedSelectConfig)
-    """Scales of the score."""
+    """Scales of the score, and floors below which nothing is believed."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ def estimate(
     effort: options.Effort = None,
     hypotheses: options.Hypotheses = None,
     iterations: options.Iterations = None,
+    min_score: options.MinScore = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
@@ -37,7 +38,12 @@ def estimate(
 
     if overlay is not None:
         check_suffix(overlay)
-    flags = {"effort": effort, "coarse.hypotheses": hypotheses, "refine.iterations": iterations}
+    flags = {
+        "effort": effort,
+        "coarse.hypotheses": hypotheses,
+        "refine.iterations": iterations,
+        "select.min_score": min_score,
+    }
     config = options.configured(settings, flags)
     objects = inputs.parse_objects(object_, templates or [])
     picture = inputs.read_image(image)

@@ -55,6 +55,9 @@ Iterations = Annotated[int | None, typer.Option(help="Renders per hypothesis. Se
 TrackIterations = Annotated[
     int | None, typer.Option(help="Renders per object after the first frame. Sets refine.track_iterations.")
 ]
+MinScore = Annotated[
+    float | None, typer.Option(help="Least score, 0 to 1, of a pose that is believed. Sets select.min_score.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

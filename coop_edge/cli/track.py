@@ -43,7 +43,10 @@ def track(
     ],
     overlay: Annotated[Path | None, typer.Option(help="Folder for the frames with the poses drawn over them.")] = None,
     reregister: Annotated[
-        bool, typer.Option("--reregister", help="Look again, in every frame, for what is lost, where it was last seen.")
+        bool,
+        typer.Option(
+            "--reregister", help="Look again, in every frame, for what is lost, where it was last seen for sure."
+        ),
     ] = False,
     templates: options.Templates = None,
     engines: options.Engines = "coop-xs",
@@ -53,6 +56,7 @@ def track(
     hypotheses: options.Hypotheses = None,
     iterations: options.Iterations = None,
     track_iterations: options.TrackIterations = None,
+    min_score: options.MinScore = None,
     settings: options.Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per frame and line.")] = False,
 ) -> None:
@@ -71,6 +75,7 @@ def track(
         "coarse.hypotheses": hypotheses,
         "refine.iterations": iterations,
         "refine.track_iterations": track_iterations,
+        "select.min_score": min_score,
     }
     config = options.configured(settings, flags)
     objects = inputs.parse_objects(object_, templates or [])
@@ -104,9 +109,11 @@ def follow(
 ) -> Iterator[Tracked]:
     """Estimate the detections in the ``first`` frame, and track them through the others, in order.
 
-    reregister: estimate what is lost anew in each frame, in the box around its last pose; what was never found, where
-    it was detected in the first frame. Raises InputError that names the frame, EngineError.
+    reregister: estimate what is lost anew in each frame, in the box around its last trusted pose; without one, where it
+    was detected in the first frame. Poses below ``advanced.select.trusted_score`` are not trusted: such a pose says
+    nothing about where to look, and nothing is found again by one. Raises InputError that names the frame, EngineError.
     """
+    trusted_score = estimator.config.advanced.select.trusted_score
     name, image = first
     start = time.perf_counter()
     results = estimator.estimate(image, camera, detections)
@@ -115,7 +122,9 @@ def follow(
     for name, image in frames:
         start = time.perf_counter()
         if reregister:
-            places = [_place(estimator, camera, *pair) for pair in zip(results, places, strict=True)]
+            for i, result in enumerate(results):
+                if result.score >= trusted_score:
+                    places[i] = _place(estimator, camera, result, places[i])
         try:
             results = estimator.track(image, camera, results)
         except InputError as error:
@@ -124,7 +133,7 @@ def follow(
         if lost:
             again = estimator.estimate(image, camera, [places[i] for i in lost])
             for i, result in zip(lost, again, strict=True):
-                if result.success:  # otherwise the reason stays that of the loss
+                if result.success and result.score >= trusted_score:  # otherwise the reason stays that of the loss
                     results[i] = result
         looked = [places[i] if i in lost else None for i in range(len(results))]
         yield Tracked(name, image, results, looked, _since(start))

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.config import AdvancedSelectConfig, EstimatorConfig, SelectConfig
+from coop_edge.config import AdvancedSelectConfig, EstimatorConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.stages.objects import ObjectModel
@@ -44,6 +44,7 @@ class Fit:
     support: Floats  # [M] a
     n_inliers: NDArray[np.int64]  # [M] cells more probably visible than not, and below the threshold
     rms_px: Floats  # [M] of those, pixels of the image
+    weight: Floats  # [M] sum of W over the cells below the threshold
 
 
 class Judge(Protocol):
@@ -130,7 +131,9 @@ def select(
     found = measure_fit(refined, config.advanced.select)
     scores = (judge or FitJudge(config.advanced.select)).score(refined, index, found, evidence)
     rejected = tuple(
-        (reasons[i] if reasons else "") or refined.reasons[i] or _rejection(refined, found, scores, config.select, i)
+        (reasons[i] if reasons else "")
+        or refined.reasons[i]
+        or _rejection(refined, found, scores, config, i, tracks=T_previous is not None)
         for i in range(len(refined))
     )
     chosen = np.full(count, -1, np.int64)
@@ -166,14 +169,15 @@ def measure_fit(refined: Refined, config: AdvancedSelectConfig) -> Fit:
     fits = ok & (refined.residual_px < threshold)
     weight = refined.weight.astype(np.float64)
     total = weight.sum(axis=1)
-    ratio = (weight * fits).sum(axis=1) / np.maximum(total, np.finfo(np.float64).tiny)
+    agreeing = (weight * fits).sum(axis=1)
+    ratio = agreeing / np.maximum(total, np.finfo(np.float64).tiny)
     cells = np.maximum((refined.silhouette & ok).sum(axis=1), 1)
     support = (refined.agreement.astype(np.float64) * ok).sum(axis=1) / cells
     inliers = fits & refined.visible
     count = inliers.sum(axis=1)
     squares = np.square(refined.residual_px, where=inliers, out=np.zeros(inliers.shape), dtype=np.float64).sum(axis=1)
     rms = np.where(count > 0, np.sqrt(squares / np.maximum(count, 1)) * refined.image_px, np.nan)
-    return Fit(ratio, support, count, rms)
+    return Fit(ratio, support, count, rms, agreeing)
 
 
 def inlier_scores(refined: Refined, found: Fit, evidence: Floats | None, config: AdvancedSelectConfig) -> Floats:
@@ -185,19 +189,33 @@ def inlier_scores(refined: Refined, found: Fit, evidence: Floats | None, config:
     return np.where(refined.ok, np.clip(score, 0.0, 1.0), 0.0)
 
 
-def _rejection(refined: Refined, found: Fit, scores: Floats, config: SelectConfig, i: int) -> str:
-    """Why hypothesis i, which has a pose, is not to be believed; "" if it is."""
-    if refined.iterations[i]:
-        if found.inlier_ratio[i] < config.min_inlier_ratio:
-            return (
-                f"select: render and image disagree (weighted inlier ratio {found.inlier_ratio[i]:.2f}, "
-                f"wanted {config.min_inlier_ratio:g})"
-            )
-        wanted = math.ceil(config.min_inliers * (refined.crop_size / REFERENCE_SIZE) ** 2)  # cells grow with the area
-        if found.n_inliers[i] < wanted:
-            return f"select: too little of the object agrees ({found.n_inliers[i]} cells, wanted {wanted})"
-    if scores[i] < config.min_score:
-        return f"select: score {scores[i]:.3f} is below min_score = {config.min_score:g}"
+def _rejection(refined: Refined, found: Fit, scores: Floats, config: EstimatorConfig, i: int, *, tracks: bool) -> str:
+    """Why hypothesis i, which has a pose, is not to be believed; "" if it is.
+
+    tracks: whether it was tracked. Then little evidence is not enough, however well it agrees: no box says that the
+    object is there, and the pose starts where it would be.
+    """
+    if refined.iterations[i] and (reason := _too_little(refined, found, config, i, tracks=tracks)):
+        return f"select: {reason}"
+    if scores[i] < config.select.min_score:
+        return f"select: score {scores[i]:.3f} is below min_score = {config.select.min_score:g}"
+    return ""
+
+
+def _too_little(refined: Refined, found: Fit, config: EstimatorConfig, i: int, *, tracks: bool) -> str:
+    """What hypothesis i, which was refined, has too little of; "" if nothing."""
+    options, advanced = config.select, config.advanced.select
+    size_px = refined.image_px[i] * refined.crop_size / config.advanced.refine.margin
+    if size_px < advanced.min_size_px:
+        return f"the object is too small in the image ({size_px:.1f} px, wanted {advanced.min_size_px:g})"
+    if found.inlier_ratio[i] < options.min_inlier_ratio:
+        ratio = f"weighted inlier ratio {found.inlier_ratio[i]:.2f}, wanted {options.min_inlier_ratio:g}"
+        return f"render and image disagree ({ratio})"
+    area = (refined.crop_size / REFERENCE_SIZE) ** 2  # as the number of cells grows
+    if found.n_inliers[i] < (wanted := math.ceil(options.min_inliers * area)):
+        return f"too little of the object agrees ({found.n_inliers[i]} cells, wanted {wanted})"
+    if tracks and found.weight[i] < (least := advanced.min_weight * area):
+        return f"too little of the object is sure (weight {found.weight[i]:.1f}, wanted {least:g})"
     return ""
 
 

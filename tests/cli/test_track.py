@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -268,7 +269,7 @@ class TestCommand:
         calls = answer([FOUND], [FOUND])
         frames, out = write_folder(tmp_path / "frames", 2), tmp_path / "out"
         more = ["--hypotheses", 3, "--iterations", 4, "--track-iterations", 7, "--overlay", out]
-        more += ["--set", "select.min_score=0.25", "--effort", "fast"]
+        more += ["--min-score", 0.25, "--effort", "fast"]
         result = invoke("track", frames, *options, *more)
         assert result.exit_code == 0, result.output
         (_, estimator, first, boxes), (_, _, second, before) = calls
@@ -299,9 +300,31 @@ class TestCommand:
         assert said == ["coarse: nothing there", "lost: it went away", "", ""]
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{i:06d}.png" for i in range(4)]
 
+    def test_a_pose_that_is_not_trusted_neither_ends_the_search_nor_moves_it(self, options, tmp_path, answer):
+        frames = write_video(tmp_path / "video.avi", 4)
+        doubtful = dataclasses.replace(FOUND, score=0.5, T_camera_object=at(0.05, 0.0, 0.5))
+        calls = answer([FOUND], [doubtful], [LOST], [LOST], again=[doubtful, FOUND])
+        result = invoke("track", frames, *options, "--reregister", "--json")
+        assert result.exit_code == 0, result.output
+        said = [json.loads(line)["results"][0] for line in result.stdout.splitlines()]
+        assert [each["reason"] for each in said] == ["", "", "lost: it went away", ""]
+        assert said[1]["score"] == 0.5  # followed still
+        (one,), (two,) = [boxes for what, *_, boxes in calls if what == "again"]
+        assert one == two  # around the trusted pose of the first frame, not around the doubtful one beside it
+        assert one[0] < 31.5 < one[0] + one[2]
+        assert abs(one[0] + one[2] / 2 - 31.5) < 4.0
+
+    def test_how_much_trust_is_asked_for_is_an_option(self, options, tmp_path, answer):
+        doubtful = dataclasses.replace(FOUND, score=0.5)
+        answer([FOUND], [LOST], again=[doubtful])
+        more = ["--reregister", "--set", "advanced.select.trusted_score=0.5"]
+        result = invoke("track", write_video(tmp_path / "video.avi", 2), *options, *more)
+        assert result.exit_code == 0, result.output
+
     @pytest.mark.parametrize(
         ("more", "says"),
         [
+            (["--min-score", "2"], "SelectConfig.min_score = 2.0: wanted a number in [0, 1]"),
             (["--camera", "60,60,31.5"], "--camera: wanted FX,FY,CX,CY or a JSON file"),
             (["--object", "mug"], "--object: wanted NAME=MESH:UNIT"),
             (["--detections", "nowhere.json"], "--detections: wanted a JSON file, got 'nowhere.json'"),

@@ -69,7 +69,7 @@ def by_hand(chain, refined):
     return np.array([*out, 0.0])
 
 
-FIT = Fit(np.array([0.9, 0.2, 0.5, 0.7]), np.array([0.8, 0.6, 0.1, 0.9]), np.arange(4), np.ones(4))
+FIT = Fit(np.array([0.9, 0.2, 0.5, 0.7]), np.array([0.8, 0.6, 0.1, 0.9]), np.arange(4), np.ones(4), np.ones(4))
 
 
 def test_similarity_is_that_of_crop_and_render(case):

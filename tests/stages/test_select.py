@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from coop_edge.config import AdvancedSelectConfig, EstimatorConfig, SelectConfig
+from coop_edge.config import AdvancedConfig, AdvancedSelectConfig, EstimatorConfig, SelectConfig
 from coop_edge.geometry import se3
 from coop_edge.mesh import Symmetries
 from coop_edge.stages.objects import ObjectModel
@@ -161,6 +163,35 @@ def test_what_disagrees_is_rejected_and_says_why(row, options, says):
     assert estimate.success == (says == "")
     assert says in estimate.reason
     assert (estimate.T_camera_object is None) == (says != "")
+
+
+@pytest.mark.parametrize(
+    ("weight", "least", "says"),
+    [
+        (0.5, 30.0, "lost: select: too little of the object is sure (weight 25.0, wanted 30)"),
+        (0.5, 25.0, ""),
+        (0.2, None, "lost: select: too little of the object is sure (weight 10.0, wanted 12)"),
+        (0.2, 0.0, ""),
+    ],
+)
+def test_tracking_wants_weight_in_absolute_terms_too(weight, least, says):
+    """However well the little agrees: in an image of nothing what is left of the weight may agree by chance."""
+    options = AdvancedSelectConfig() if least is None else AdvancedSelectConfig(min_weight=least)
+    config = EstimatorConfig(advanced=AdvancedConfig(select=options))
+    refined = refined_of([cells(50, 0, weight=weight)])
+    tracked = choose(refined, [0], 1, config, T_previous=np.eye(4)[None])
+    assert tracked.reasons == (says,)
+    assert choose(refined, [0], 1, config).reasons == ("",)  # a detection says that something is there
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_what_is_tiny_in_the_image_is_not_believed(tracked):
+    """The crop of side 128 shows the diameter in 128 / 1.2 pixels; 12 of the image's pixels or 6 are stretched so."""
+    for share, says in ((12.0, ""), (6.0, "select: the object is too small in the image (6.0 px, wanted 8)")):
+        refined = dataclasses.replace(refined_of([cells(90, 10)]), image_px=np.array([share * 1.2 / SIZE]))
+        chosen = choose(refined, [0], 1, T_previous=np.eye(4)[None] if tracked else None)
+        assert chosen.reasons[0].removeprefix("lost: ") == says
+    assert choose(refined_of([cells(0, 0)], iterations=0), [0], 1, evidence=np.ones(1)).reasons == ("",)  # unknown
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(128, 12), (192, 27), (224, 37)])
