@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 
-from coop_edge import Detection, PoseEstimate
+from coop_edge import Camera, Detection, PoseEstimate
 from coop_edge.config import CoarseConfig, EstimatorConfig, OutlineConfig, RefineConfig
+from coop_edge.ops.cpu import CpuOperations
+from coop_edge.stages.crop import pose_crop
 from tests.estimators import AS_REFINED, SMALL, error_px, knowing
 from tests.stages.oracles import Faults
 from tests.stages.scene import HALF_TURNS, Placed, Scene, at, colored_box, symmetric_box
@@ -176,3 +179,41 @@ def test_what_fails_in_the_first_iteration_keeps_its_reason(table, tmp_path):
         result = estimator.estimate(table.image, table.camera, table.detections()[:1])[0]
         assert not result.success
         assert result.reason.startswith("coarse: too few valid correspondences")
+
+
+@pytest.mark.parametrize(
+    ("distortion", "fisheye"),
+    [([-0.3, 0.1, 1e-3, -2e-3, 0.0], False), ([0.3, -0.05, -1e-3, 2e-3, 0.01], False), ([0.05, -0.02, 0, 0], True)],
+)
+def test_poses_behind_a_lens_are_those_of_the_ideal_camera(table, tmp_path, distortion, fisheye):
+    """The objects lie off the axis, where a pinhole would be wrong by many pixels."""
+    camera = Camera(SMALL.K, *SMALL.size, distortion, fisheye=fisheye)
+    behind = dataclasses.replace(table, camera=camera)
+    moved = np.abs(np.array(behind.box(2)) - table.box(2)).max()
+    assert moved > 1.0
+    with knowing(tmp_path, behind, config=AS_REFINED) as (estimator, _):
+        results = estimator.estimate(behind.image, camera, behind.detections())
+        results += estimator.track(behind.image, camera, results)
+    for i, result in enumerate(results):
+        truth = table.placed[i % 4].T
+        assert result.success, result.reason
+        assert error_px(result, table, i % 4) < 0.1
+        off = np.linalg.norm(result.T_camera_object[:3, 3] - truth[:3, 3])
+        assert off < 1e-3 * np.linalg.norm(truth[:3, 3])
+
+
+def test_crops_through_a_lens_show_what_the_undistorted_image_shows(table):
+    """One resampling instead of two: a smooth image is the same but for their rounding."""
+    camera = Camera(SMALL.K, *SMALL.size, [-0.3, 0.1, 1e-3, -2e-3, 0.0])
+    image = cv2.GaussianBlur(dataclasses.replace(table, camera=camera).image, (0, 0), 2.0)
+    undistorted = cv2.undistort(image, camera.K, np.array(camera.distortion))
+    aimed = [
+        pose_crop(c, np.array([p.T for p in table.placed]), np.zeros((4, 3)), np.full(4, 0.15), 64, 1.2)
+        for c in (camera, SMALL)
+    ]
+    crops = [CpuOperations().warp(i, c.H, 64, c.lens) for i, c in zip((image, undistorted), aimed, strict=True)]
+    inside = crops[1].min(axis=1) > 0
+    apart = np.abs(crops[0] - crops[1]).transpose(0, 2, 3, 1)[inside]
+    assert inside.mean() > 0.8
+    assert np.percentile(apart, 99) < 2.5 / 255
+    assert apart.mean() < 0.5 / 255

@@ -44,14 +44,6 @@ def test_camera_refuses(arguments, says):
     assert says in str(error.value)
 
 
-def test_camera_refuses_distortion_and_names_the_call_that_undistorts():
-    with pytest.raises(InputError, match=r"cv2\.undistort\(image, K, distortion"):
-        Camera(K, 640, 480, distortion=[0.1, 0, 0, 0, 0])
-    with pytest.raises(InputError, match="not zero"):
-        Camera(K, 640, 480, distortion=[np.nan] * 5)
-    assert Camera(K, 640, 480, distortion=np.zeros(5)).distortion is None
-
-
 def test_camera_keeps_a_frozen_float64_copy():
     source = K.astype(np.float32)
     camera = Camera(source, np.int64(640), 480)
@@ -203,3 +195,47 @@ def test_pose_estimate_to_json():
 def test_stage_times_refuse(value):
     with pytest.raises(InputError, match=r"StageTimes\.refine_ms"):
         StageTimes(refine_ms=value)
+
+
+@pytest.mark.parametrize(
+    ("K", "says"),
+    [
+        (
+            [[0.9, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1]],
+            r"shares of the image \(0\.\.1\).* multiply its first row by the width, 640",
+        ),
+        ([[0.004, 0, 0.0024], [0, 0.004, 0.0018], [0, 0, 1]], "metres.* divide by the size of a pixel"),
+        ([[4.2, 0, 3.1], [0, 4.2, 2.3], [0, 0, 1]], "millimetres.* divide by the size of a pixel"),
+        ([[35.0, 0, 18.0], [0, 35.0, 12.0], [0, 0, 1]], "millimetres"),
+    ],
+)
+def test_a_k_that_is_surely_not_in_pixels_is_refused(K, says):
+    with pytest.raises(InputError, match=says):
+        Camera(K, 640, 480)
+
+
+@pytest.mark.parametrize(
+    ("camera", "says"),
+    [
+        (([[1200.0, 0, 640], [0, 1200, 360], [0, 0, 1]], 640, 480), "far from the image's centre"),
+        (
+            ([[600.0, 0, 319.5], [0, 600, 239.5], [0, 0, 1]], 1280, 960),
+            "fits an image of about 640x480; was this one resized",
+        ),
+        (([[600.0, 0, 239.5], [0, 600, 319.5], [0, 0, 1]], 640, 480), "width and height are swapped"),
+        (([[20.0, 0, 319.5], [0, 20, 239.5], [0, 0, 1]], 640, 480), "field of view of 173 degrees"),
+        (([[6e5, 0, 319.5], [0, 6e5, 239.5], [0, 0, 1]], 640, 480), r"field of view of 0\.061 degrees"),
+        (([[600.0, 0, 319.5], [0, 60, 239.5], [0, 0, 1]], 640, 480), "far apart"),
+    ],
+)
+def test_a_k_that_hardly_fits_its_image_is_doubted(camera, says):
+    with pytest.warns(UserWarning, match=says) as found:
+        Camera(*camera)
+    assert found[0].filename == __file__  # it names the caller's line
+
+
+def test_a_k_that_fits_is_not_doubted(recwarn):
+    Camera(K, 640, 480)
+    Camera(np.array([[4000.0, 0, 2100], [0, 4000, 1450], [0, 0, 1]]), 4000, 3000)
+    Camera([[3.0, 0, 0.5], [0, 3, 0.5], [0, 0, 1]], 2, 2)  # too small to judge
+    assert not recwarn.list

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from coop_edge.estimator import Estimator
 
 _PINHOLE = ("fx", "fy", "cx", "cy")
-_CAMERA_KEYS = ("K", "cam_K", *_PINHOLE, "width", "height", "distortion")
+_CAMERA_KEYS = ("K", "cam_K", *_PINHOLE, "width", "height", "distortion", "fisheye")
 _IGNORED_KEYS = ("depth_scale", "cam_R_w2c", "cam_t_w2c")  # of BOP's files: they do not bear on a pose in one RGB image
 _DETECTION_KEYS = ("object", "bbox", "mask", "score")
 
@@ -56,7 +56,8 @@ def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:
     """Read a camera from ``FX,FY,CX,CY`` or from a JSON file; its size is the image's where the file does not say it.
 
     The file holds K (3 x 3 or 9 numbers, row by row; BOP's name cam_K too) or fx, fy, cx, cy; and may hold width,
-    height and distortion. What else BOP writes there (depth_scale, the camera's place) is skipped. Raises InputError.
+    height, distortion and fisheye. What else BOP writes there (depth_scale, the camera's place) is skipped. Raises
+    InputError.
     """
     height, width = image.shape[:2]
     parts = text.split(",")
@@ -75,7 +76,7 @@ def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:
     values = {key: value for key, value in values.items() if key not in _IGNORED_KEYS}
     _check_keys(path, values, _CAMERA_KEYS)
     optional: dict[str, Any] = {"width": width, "height": height}
-    optional |= {key: values[key] for key in ("width", "height", "distortion") if key in values}
+    optional |= {key: values[key] for key in ("width", "height", "distortion", "fisheye") if key in values}
     camera = Camera(_intrinsics(path, values), **optional)
     if camera.size != (width, height):
         raise InputError(f"{path}: its camera has {camera.width}x{camera.height} pixels, the image {width}x{height}")

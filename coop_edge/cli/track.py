@@ -144,7 +144,6 @@ def _place(estimator: Estimator, camera: Camera, result: PoseEstimate, before: D
     import numpy as np
 
     from coop_edge.geometry import se3
-    from coop_edge.geometry.camera import project
     from coop_edge.types import Detection
 
     if result.T_camera_object is None:
@@ -153,7 +152,10 @@ def _place(estimator: Estimator, camera: Camera, result: PoseEstimate, before: D
     points = se3.transform(result.T_camera_object, mesh.vertices.astype(np.float64) + mesh.centre)
     if points[:, 2].min() <= 0:  # reaches behind the camera: no box holds its image
         return before
-    pixels = project(camera.K, points) + 0.5  # from the centres of pixels to columns and rows
+    pixels = camera.project(points) + 0.5  # from the centres of pixels to columns and rows
+    pixels = pixels[np.isfinite(pixels).all(axis=1)]
+    if not len(pixels):  # all of it where the lens shows nothing
+        return before
     low = np.clip(pixels.min(axis=0), 0.0, camera.size)
     size = np.clip(pixels.max(axis=0), 0.0, camera.size) - low
     if size.min() < 1.0:

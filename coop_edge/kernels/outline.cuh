@@ -2,6 +2,7 @@
 // the numbers that are repeated here. Nothing depends on the order of threads.
 #pragma once
 
+#include "lens.cuh"
 #include "reduce.cuh"
 
 namespace coop {
@@ -10,7 +11,7 @@ constexpr int kLines = 160, kBins = 16, kColors = kBins * kBins * kBins;
 constexpr int kReach = 12, kShift = 9, kPlaces = 2 * kReach + 1, kShifts = 2 * kShift + 1;
 constexpr int kSpan = 4;     // CONTRAST_SPAN
 constexpr int kWindow = 11;  // around a pixel of the outline, see ops.outline.Windows
-constexpr int kViewNumbers = 23;
+constexpr int kViewNumbers = 23 + kLensNumbers;
 
 __device__ __forceinline__ int limited(int value, int least, int most) { return min(max(value, least), most); }
 
@@ -121,6 +122,15 @@ struct View {
     __device__ bool in_image(double x, double y) const {
         const double* h = numbers + 12;
         const double u = h[0] * x + h[1] * y + h[2], v = h[3] * x + h[4] * y + h[5], w = h[6] * x + h[7] * y + h[8];
+        const double* lens = h + 11;
+        if (lens[0] != 0.0) {
+            double dx, dy;
+            if (!(w > 0.0) ||
+                !displacement(lens, (u / w - lens[4]) / lens[2], (v / w - lens[5]) / lens[3], &dx, &dy))
+                return false;
+            const double column = u / w + lens[2] * dx, row = v / w + lens[3] * dy;
+            return column >= 0.0 && row >= 0.0 && column <= h[9] - 1.0 && row <= h[10] - 1.0;
+        }
         return w > 0.0 && u >= 0.0 && v >= 0.0 && u <= (h[9] - 1.0) * w && v <= (h[10] - 1.0) * w;
     }
 };

@@ -6,10 +6,10 @@
 
 static constexpr int kBlock = 128;
 
-// image [height,width,3]; crops [n,12], see CropToImage; out [n,3,size,size] in [0, 1].
+// image [height,width,3]; crops [n,12], see CropToImage; lens [kLensNumbers]; out [n,3,size,size] in [0, 1].
 extern "C" __global__ void __launch_bounds__(kBlock)
-    warp_crops(const unsigned char* __restrict__ rgb, int height, int width, const float* __restrict__ crops, int n,
-               int size, float* __restrict__ out) {
+    warp_crops(const unsigned char* __restrict__ rgb, int height, int width, const float* __restrict__ crops,
+               const float* __restrict__ lens, int n, int size, float* __restrict__ out) {
   const long long pixel = (long long)blockIdx.x * kBlock + threadIdx.x;
   const long long area = (long long)size * size;
   if (pixel >= n * area) return;
@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(kBlock)
     const float step = 1.0f / (float)m, first = 0.5f * step - 0.5f;
     for (int j = 0; j < m; ++j)
       for (int i = 0; i < m; ++i)
-        add_sample(image, crop, x + fmaf((float)i, step, first), y + fmaf((float)j, step, first), sum);
+        add_sample(image, crop, lens, x + fmaf((float)i, step, first), y + fmaf((float)j, step, first), sum);
   }
   float* target = out + 3ll * area * index + place;
   for (int channel = 0; channel < 3; ++channel)

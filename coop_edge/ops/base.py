@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from coop_edge.errors import InputError
 from coop_edge.geometry.crop import CropCamera
+from coop_edge.geometry.lens import Lens
 from coop_edge.ops.outline import Outlines, view_numbers
 
 Array = Any
@@ -41,21 +42,22 @@ class Operations(ABC):
     def __init__(self, xp: Any) -> None:
         self.xp = xp
 
-    def warp(self, image: Array, H: Floats, size: int) -> Array:
+    def warp(self, image: Array, H: Floats, size: int, lens: Lens | None = None) -> Array:
         """Resample an image into N crops of size x size pixels, float32 [N,3,size,size] in [0, 1].
 
         The values are 8-bit levels over 255, sampled as ``ops.sampling`` says.
 
         Args:
             image: uint8 [height,width,3] on the device, of any strides.
-            H: float64 [N,3,3] on the host, image pixels -> crop pixels.
+            H: float64 [N,3,3] on the host, ideal image pixels -> crop pixels.
             size: side of a crop, pixels.
+            lens: leads from ideal pixels to those of the image; None where they are the same.
 
         Raises:
             InputError: the image is not such an array.
         """
         self._check("image", image, np.uint8, ("height", "width", 3))
-        return self._warp(image, H, size)
+        return self._warp(image, H, size, lens)
 
     def lift(
         self,
@@ -167,7 +169,7 @@ class Operations(ABC):
         """Wait for the queued work, so that any other stream may read its results."""
 
     @abstractmethod
-    def _warp(self, image: Array, H: Floats, size: int) -> Array:
+    def _warp(self, image: Array, H: Floats, size: int, lens: Lens | None) -> Array:
         """``warp`` of a checked image."""
 
     @abstractmethod
@@ -182,7 +184,7 @@ class Operations(ABC):
 
     @abstractmethod
     def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
-        """``outlines`` of checked arrays of any strides. views: float64 [M,23] on the host, see ``view_numbers``."""
+        """``outlines`` of checked arrays of any strides. views: float64 [M,50] on the host, see ``view_numbers``."""
 
     def _check(
         self, name: str, array: Any, dtype: Any, shape: tuple[int | str, ...], *, contiguous: bool = False

@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_edge.geometry.lens import Lens
 from coop_edge.geometry.patches import template_pixels
 from coop_edge.ops import outline_cpu
 from coop_edge.ops.base import Array, Decoded, Floats, Operations
+from coop_edge.ops.lens_cpu import crop_through
 from coop_edge.ops.outline import Outlines
 from coop_edge.ops.sampling import blacken_behind, finer
 
@@ -41,13 +43,16 @@ class CpuOperations(Operations):
     def wait(self) -> None:
         """Do nothing: NumPy queues no work."""
 
-    def _warp(self, image: Array, H: Floats, size: int) -> Array:
+    def _warp(self, image: Array, H: Floats, size: int, lens: Lens | None) -> Array:
         """Crops are rounded to 8 bits, as those of the training pairs are."""
         out = np.empty((len(H), size, size, 3), np.uint8)
         image = np.ascontiguousarray(image)  # once, and not in every call to OpenCV
         for i, matrix in enumerate(H):
-            m, fine = finer(matrix, size)
-            crop = cv2.warpPerspective(image, fine, (m * size, m * size), flags=cv2.INTER_LINEAR)
+            m, fine = finer(matrix, size, lens)
+            if lens is None:
+                crop: Any = cv2.warpPerspective(image, fine, (m * size, m * size), flags=cv2.INTER_LINEAR)
+            else:
+                crop = crop_through(image, fine, m * size, lens, cv2.INTER_LINEAR)
             out[i] = crop if m == 1 else cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
             blacken_behind(out[i], matrix)
         return self.as_network_image(out)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.errors import InputError, quoted
+from coop_edge.geometry.lens import LENS_NUMBERS, Lens
 from coop_edge.kernels.device import Device, address
 from coop_edge.ops.base import Array, Decoded, Floats, Operations
 from coop_edge.ops.outline import Outlines
@@ -81,18 +82,20 @@ class CudaOperations(Operations):
         """See ``Operations.wait``."""
         self.xp.cuda.get_current_stream().synchronize()
 
-    def _warp(self, image: Array, H: Floats, size: int) -> Array:
+    def _warp(self, image: Array, H: Floats, size: int, lens: Lens | None) -> Array:
         """All crops in one launch."""
         xp = self.xp
         out = xp.empty((len(H), 3, size, size), dtype=np.float32)
         if not len(H):
             return out
-        crops = xp.asarray(crop_numbers(H, size))
+        crops = xp.asarray(crop_numbers(H, size, lens))
+        numbers = np.zeros(LENS_NUMBERS) if lens is None else lens.numbers
         height, width = (np.int32(side) for side in image.shape[:2])
         self._device.kernel("warp.cu", "warp_crops")(
             (-(-len(H) * size * size // _BLOCK),),
             (_BLOCK,),
-            (xp.ascontiguousarray(image), height, width, crops, np.int32(len(H)), np.int32(size), out),
+            (xp.ascontiguousarray(image), height, width, crops)
+            + (xp.asarray(numbers.astype(np.float32)), np.int32(len(H)), np.int32(size), out),
         )
         return out
 
@@ -134,10 +137,10 @@ class CudaOperations(Operations):
         return self._outline_kernels.measure(put(query), put(depth), self.xp.asarray(views))
 
 
-def crop_numbers(H: Floats, size: int) -> NDArray[np.float32]:
+def crop_numbers(H: Floats, size: int, lens: Lens | None = None) -> NDArray[np.float32]:
     """Return what the kernel reads of each crop, float32 [N,12]: see ``CropToImage`` in ``kernels/warp.cuh``.
 
-    H [N,3,3]: image pixels -> crop pixels. Coordinates are taken relative to the crop's middle and to the image pixel
+    H [N,3,3]: ideal pixels -> crop pixels. Coordinates are taken relative to the crop's middle and to the ideal pixel
     nearest to what is seen there, which is done here, in FP64.
     """
     middle = 0.5 * (size - 1)
@@ -147,5 +150,5 @@ def crop_numbers(H: Floats, size: int) -> NDArray[np.float32]:
     h /= np.where(ahead, depth, np.abs(h[:, 2]).max(axis=1))[:, None, None]
     anchor = np.where(ahead[:, None], np.clip(np.rint(h[:, :2, 2]), -_FARTHEST, _FARTHEST), 0.0)
     h[:, :2] -= anchor[:, :, None] * h[:, 2:]
-    samples = samples_per_side(H, size)
+    samples = samples_per_side(H, size, lens)
     return np.concatenate([h.reshape(-1, 9), anchor, samples[:, None]], axis=1).astype(np.float32)

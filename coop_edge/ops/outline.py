@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.geometry.crop import REFERENCE_SIZE, CropCamera
+from coop_edge.geometry.lens import LENS_NUMBERS
 
 Array = Any
 Floats = NDArray[np.float64]
@@ -123,13 +124,16 @@ def farthest(size: int) -> int:
 
 
 def view_numbers(crop: CropCamera, T_crop_object: Floats, image_size: tuple[int, int]) -> Floats:
-    """Return what a measurement needs of each virtual camera, float64 [M,23].
+    """Return what a measurement needs of each virtual camera, float64 [M,50].
 
     A pixel (u, v) at depth z shows the object's point A (u z, v z, z) + b: A row by row and b; the homography from
-    crop to image pixels, row by row; the image's width and height.
+    crop to ideal pixels, row by row; the image's width and height; the lens' numbers, the first of which is ``NONE``
+    where ideal pixels are those of the image.
     """
     R_object_crop = np.swapaxes(T_crop_object[:, :3, :3], 1, 2)
     A = R_object_crop @ np.linalg.inv(crop.K)
     b = -R_object_crop @ T_crop_object[:, :3, 3:]
-    parts = A, b, np.linalg.inv(crop.H), np.broadcast_to(np.asarray(image_size, np.float64), (len(A), 2))
+    lens = np.zeros(LENS_NUMBERS) if crop.lens is None else crop.lens.numbers
+    common = (np.broadcast_to(numbers, (len(A), len(numbers))) for numbers in (np.array(image_size, np.float64), lens))
+    parts = A, b, np.linalg.inv(crop.H), *common
     return np.concatenate([part.reshape(len(A), math.prod(part.shape[1:])) for part in parts], axis=1)

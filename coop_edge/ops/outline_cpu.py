@@ -12,6 +12,8 @@ import numpy as np
 
 from coop_edge.base.jit import jit, stamp_of
 from coop_edge.geometry.crop import REFERENCE_SIZE
+from coop_edge.geometry.lens import NONE
+from coop_edge.ops.lens_cpu import SOURCES, to_image
 from coop_edge.ops.outline import (
     BINS,
     CLEAR,
@@ -46,7 +48,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 COLORS = BINS**3
 PLACES = 2 * REACH + 1
 
-_STAMP = stamp_of(Path(__file__).parent / name for name in ("outline.py", "outline_cpu.py"))
+_STAMP = stamp_of([Path(__file__).parent / "outline.py", Path(__file__), *SOURCES])
 
 
 class Tables(NamedTuple):
@@ -99,7 +101,7 @@ def _signed_distance(covered: Array) -> Array:
 
 @compiled
 def _measure_one(query: Array, depth: Array, signed: Array, view: Array, tables: Tables, out: Results) -> None:
-    """Measure one outline: query [3,S,S], depth and signed distance [S,S], view [23]; ``out`` holds zeros."""
+    """Measure one outline: query [3,S,S], depth and signed distance [S,S], view [50]; ``out`` holds zeros."""
     border = _border(signed, tables.windows)
     color = _colors(query)
     histograms = np.zeros((2, COLORS), np.int64)
@@ -296,6 +298,11 @@ def _in_image(view: Array, x: float, y: float) -> bool:
     u = view[12] * x + view[13] * y + view[14]
     v = view[15] * x + view[16] * y + view[17]
     w = view[18] * x + view[19] * y + view[20]
+    if view[23] != NONE:  # a lens distorts
+        if not w > 0:
+            return False
+        u, v = to_image(u / w, v / w, view[23:])
+        return 0 <= u <= view[21] - 1 and 0 <= v <= view[22] - 1
     return w > 0 and 0 <= u <= (view[21] - 1) * w and 0 <= v <= (view[22] - 1) * w
 
 

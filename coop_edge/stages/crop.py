@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -56,9 +56,10 @@ def crop_detections(
         except InputError as error:
             raise InputError(f"detections[{i}] ({detection.object!r}): {error}") from None
     boxes = np.array([d.bbox for d in detections], np.float64).reshape(-1, 4)
-    virtual = crop_camera(camera.K, boxes, size, margin)
+    virtual = crop_camera(camera.K, boxes, size, margin, camera.lens)
     masks = tuple(detection.mask for detection in detections)
-    return Crops(ops.warp(image, virtual.H, size), virtual, patches_touched(masks, virtual, patch), masks)
+    images = ops.warp(image, virtual.H, size, virtual.lens)
+    return Crops(images, virtual, patches_touched(masks, virtual, patch), masks)
 
 
 def pose_crop(
@@ -76,7 +77,7 @@ def pose_crop(
     corner = seen[:, :2] / seen[:, 2:] - side / 2 + 0.5
     virtual = crop_camera(np.eye(3), np.concatenate([corner, side, side], axis=1), size, margin)
     H = virtual.K @ virtual.R_crop_camera @ np.linalg.inv(camera.K)
-    return CropCamera(virtual.K, virtual.R_crop_camera, H, size)
+    return CropCamera(virtual.K, virtual.R_crop_camera, H, size, camera.lens)
 
 
 def in_sight(T_camera_object: ArrayLike, centre: ArrayLike, diameter: ArrayLike) -> NDArray[np.bool_]:
@@ -104,8 +105,23 @@ def patches_touched(masks: Sequence[NDArray[np.bool_] | None], camera: CropCamer
     for i, mask in enumerate(masks):
         if mask is None:
             continue
-        m, fine = finer(camera.H[i], size)  # as finely as the image is sampled: a cable is narrower than a crop's pixel
-        inside: Any = cv2.warpPerspective(mask.view(np.uint8), fine, (m * size, m * size), flags=cv2.INTER_NEAREST)
-        blacken_behind(inside, fine)
+        # As finely as the image is sampled: a cable is narrower than a crop's pixel.
+        m, fine = finer(camera.H[i], size, camera.lens)
+        one = replace(camera.take(np.array([i])), H=fine[None], size=m * size)
+        inside = _mask_crop(mask, one)
         touched[i] = inside.reshape(side, m * patch, side, m * patch).any(axis=(1, 3)).ravel()
     return touched
+
+
+def _mask_crop(mask: NDArray[np.bool_], camera: CropCamera) -> NDArray[np.uint8]:
+    """Return the crop of a mask by one camera, uint8 [S,S]: the nearest pixel, 0 where nothing is seen."""
+    size = camera.size
+    if camera.lens is None:
+        inside: Any = cv2.warpPerspective(mask.view(np.uint8), camera.H[0], (size, size), flags=cv2.INTER_NEAREST)
+        blacken_behind(inside, camera.H[0])
+        return np.asarray(inside)
+    grid = np.stack(np.meshgrid(*[np.arange(size, dtype=np.float64)] * 2), axis=-1)
+    place = camera.pixels_to_image(grid.reshape(1, -1, 2))[0]
+    seen = (np.isfinite(place) & (np.rint(place) >= 0) & (np.rint(place) < mask.shape[::-1])).all(axis=1)
+    pixel = np.rint(np.where(seen[:, None], place, 0.0)).astype(np.int64)
+    return np.asarray((mask[pixel[:, 1], pixel[:, 0]] & seen).reshape(size, size), np.uint8)

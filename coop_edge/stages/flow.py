@@ -57,6 +57,10 @@ def in_image(pairs: Pairs, pixels: Array) -> Array:
     q = pairs.ops.linear(inverse[:, :, :2], pixels) + inverse[:, None, :, 2]
     # Compared as products, so that nothing is divided by what lies beside or behind the camera.
     x, y, w = q[..., 0], q[..., 1], q[..., 2]
+    if (lens := pairs.crop.lens) is not None:
+        ahead = xp.where(w > 0, w, np.nan)
+        seen = lens.distort(xp.stack([x / ahead, y / ahead], axis=-1), xp)
+        x, y, w = seen[..., 0], seen[..., 1], xp.ones_like(w)
     right, bottom = ((side - 0.5) * w for side in pairs.image_size)
     return (w > 0) & (x >= -0.5 * w) & (x < right) & (y >= -0.5 * w) & (y < bottom)
 

@@ -57,7 +57,7 @@ def match_views(
     viewpoint, turn = np.divmod(found.view[:, :count].reshape(-1), TURNS)
     camera = crops.camera.take(detection).zoomed(1.0 / found.scale[:, :count].reshape(-1))
     camera = camera.rolled(2.0 * np.pi * turn / TURNS)
-    images = ops.warp(image, camera.H, camera.size)
+    images = ops.warp(image, camera.H, camera.size, camera.lens)
     query = run_batched(ops, encoder, {"image": images}, advanced.micro_batch)["tokens"]
     models = [objects[i] for i in index.tolist()]
     each = list(zip(models, viewpoint.tolist(), strict=True))

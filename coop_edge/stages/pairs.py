@@ -118,7 +118,7 @@ class ImagePairMaker:
         T_crop = crop.to_crop(T_camera_object)
         seen = self.renderer.render(T_crop, crop.K, self.size, mesh_index=object_index)
         return Pairs(
-            query=self.ops.warp(self.image, crop.H, self.size),
+            query=self.ops.warp(self.image, crop.H, self.size, crop.lens),
             render=self.ops.as_network_image(seen.rgb),
             depth=seen.depth,
             crop=crop,

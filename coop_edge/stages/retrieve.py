@@ -89,7 +89,7 @@ def retrieve(
     cameras = [crops.camera.zoomed(1.0 / scale) for scale in SCALES]
     maps = []  # of each placement
     for camera, scale in zip(cameras, SCALES, strict=True):
-        images = crops.images if scale == 1.0 else ops.warp(image, camera.H, camera.size)
+        images = crops.images if scale == 1.0 else ops.warp(image, camera.H, camera.size, camera.lens)
         seen = unit_cells(features.maps(images, MAP)[0], xp)
         if scale == 1.0:
             trusted = patches_touched(crops.masks, camera, MAPS[MAP]).reshape(-1, 1, *seen.shape[2:])

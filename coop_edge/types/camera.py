@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coop_edge.errors import InputError
+from coop_edge.geometry import camera as pinhole
+from coop_edge.geometry.lens import Lens
 from coop_edge.types.checks import count, floats, frozen
-
-_UNDISTORT = (
-    "undistort the image first and pass zero distortion: "
-    "K_new, _ = cv2.getOptimalNewCameraMatrix(K, distortion, (width, height), 0); "
-    "image = cv2.undistort(image, K, distortion, None, K_new); Camera(K_new, width, height)"
-)
+from coop_edge.types.fit import check_fit, check_lens
 
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A pinhole camera.
+    """A camera: pinhole, with or without the distortion of a lens.
 
-    K: [3,3] intrinsics in pixels, upper triangular (focal lengths positive; skew allowed). width, height: pixels.
-    distortion: None, or coefficients that are all zero; anything else is refused with the call that undistorts.
-    Raises InputError.
+    K: [3,3] intrinsics in pixels, upper triangular (focal lengths positive; skew allowed where nothing distorts).
+    width, height: pixels. distortion: OpenCV's coefficients, 4, 5, 8, 12 or 14 of them (k1, k2, p1, p2, k3, ...), or
+    the 4 of ``cv2.fisheye`` with ``fisheye=True``; None without. Images are taken as they are: crops are made through
+    the distortion, and poses are those of the ideal camera. ``load`` reads calibration files.
+
+    Raises InputError, also for a K that cannot be in pixels of this image; warns (UserWarning) about one that hardly
+    can.
     """
 
     K: NDArray[np.float64]
     width: int
     height: int
     distortion: ArrayLike | None = None
+    fisheye: bool = False
 
     def __post_init__(self) -> None:
         K = floats(self.K, "K")
@@ -47,12 +50,41 @@ class Camera:
             )
         for name in ("width", "height"):
             object.__setattr__(self, name, count(getattr(self, name), name, low=1))
-        if self.distortion is not None:
-            distortion = floats(self.distortion, "distortion")
-            if not np.isfinite(distortion).all() or np.any(distortion != 0.0):
-                raise InputError(f"distortion: {distortion.ravel().tolist()} is not zero; {_UNDISTORT}")
-            object.__setattr__(self, "distortion", None)
+        check_fit(K, self.width, self.height, fisheye=bool(self.fisheye))
         object.__setattr__(self, "K", frozen(K))
+        object.__setattr__(self, "fisheye", bool(self.fisheye))
+        self._check_distortion()
+
+    def _check_distortion(self) -> None:
+        if self.distortion is None:
+            if self.fisheye:
+                raise InputError("Camera: fisheye=True wants distortion=(k1, k2, k3, k4); all may be zero")
+            return
+        distortion = floats(self.distortion, "distortion").ravel()
+        Lens.make(self.K, distortion, fisheye=self.fisheye)
+        none = not self.fisheye and not distortion.any()
+        object.__setattr__(self, "distortion", None if none else frozen(distortion))
+        if self.lens is not None and not self.fisheye:
+            check_lens(self.lens, self.width, self.height)
+
+    @cached_property
+    def lens(self) -> Lens | None:
+        """The distortion as a mapping of pixels; None without."""
+        if self.distortion is None:
+            return None
+        return Lens.make(self.K, self.distortion, fisheye=self.fisheye)
+
+    def project(self, points_camera: ArrayLike) -> NDArray[np.float64]:
+        """Project camera points [...,N,3], metres, to image pixels [...,N,2]; NaN for what the camera does not see."""
+        ideal = pinhole.project(self.K, points_camera)
+        return ideal if self.lens is None else np.asarray(self.lens.distort(ideal))
+
+    def rays(self, pixels: ArrayLike) -> NDArray[np.float64]:
+        """Return the camera points [...,N,3] at z = 1 that are seen at image pixels [...,N,2]; NaN where none is."""
+        if self.lens is None:
+            return pinhole.rays(self.K, pixels)
+        rays = pinhole.rays(self.K, self.lens.undistort(pixels))
+        return np.where(np.isfinite(rays[..., :1]), rays, np.nan)
 
     @property
     def size(self) -> tuple[int, int]:

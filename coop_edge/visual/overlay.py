@@ -10,7 +10,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,10 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
+from coop_edge.geometry.lens import Lens
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.render.base import NEAR, Renderer
 from coop_edge.types import Camera, Detection, PoseEstimate
 from coop_edge.visual.labels import Extent, Labels
+from coop_edge.visual.silhouette import silhouette
 
 Image = NDArray[np.uint8]
 Array = NDArray[np.float64]
@@ -42,6 +43,7 @@ FAILED: Color = (255, 70, 70)
 
 _SHIFT = 4  # OpenCV draws at 1/16 pixel
 _DIMMED = 0.35
+_BENT = 33  # points of a line behind a lens
 # The corners of a box are numbered by bits: x + 2 y + 4 z. An edge, and the (axis, side) of the two faces it bounds.
 _EDGES = tuple(
     (low, low | 1 << axis, tuple((other, low >> other & 1) for other in range(3) if other != axis))
@@ -89,7 +91,7 @@ def draw_overlay(
     picture = np.array(image, order="C")
     camera.check_image(picture)
     unit = math.sqrt(camera.width * camera.height / (640.0 * 480.0))  # 1 at VGA
-    canvas = Canvas(picture, camera.K, unit)
+    canvas = Canvas(picture, camera.K, unit, camera.lens)
     labels = Labels(camera.width, camera.height, unit)
     for i, item in enumerate(items):
         if item.estimate.success:
@@ -105,10 +107,13 @@ def draw_overlay(
 
 
 class Canvas:
-    """Draws lines and contours on an image. Coordinates: pixels, or camera points in metres. unit: 1 at 640 x 480."""
+    """Draws lines and contours on an image. Coordinates: pixels, or camera points in metres. unit: 1 at 640 x 480.
 
-    def __init__(self, image: Image, K: ArrayLike, unit: float) -> None:
-        self.image = image
+    lens: of the camera, None without distortion; it bends lines between camera points.
+    """
+
+    def __init__(self, image: Image, K: ArrayLike, unit: float, lens: Lens | None = None) -> None:
+        self.image, self.lens = image, lens
         self.K = np.asarray(K, np.float64)
         self.unit = unit
 
@@ -118,7 +123,7 @@ class Canvas:
 
     def segment(self, start: Array, end: Array, color: Color, at_vga: float, opacity: float = 1.0) -> None:
         """Draw a straight line between two camera points [3], metres, clipped at the near plane and at the image."""
-        pixels = project_segment(self.K, start, end)
+        pixels = project_segment(self.K, start, end, self.lens)
         if pixels is not None:
             self.polyline(pixels, color, at_vga, opacity)
 
@@ -152,17 +157,25 @@ class Canvas:
             cv2.polylines(self.image, fixed, True, color, self.width(at_vga), cv2.LINE_AA, _SHIFT)
 
 
-def project_segment(K: Array, start: Array, end: Array) -> Array | None:
-    """Project a line between two camera points [3], metres, to pixels [2,2]; None if all is behind the near plane."""
+def project_segment(K: Array, start: Array, end: Array, lens: Lens | None = None) -> Array | None:
+    """Project a line between two camera points [3], metres, to a polyline of pixels [N,2].
+
+    None if all is behind the near plane, or where the lens shows nothing. N = 2 without a lens.
+    """
     a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
     if a[2] < NEAR and b[2] < NEAR:
         return None
     if min(a[2], b[2]) < NEAR:
         cut = a + (b - a) * ((NEAR - a[2]) / (b[2] - a[2]))
         a, b = (cut, b) if a[2] < NEAR else (a, cut)
-    homogeneous = np.stack([a, b]) @ K.T
-    pixels: Array = homogeneous[:, :2] / np.stack([a, b])[:, 2:]
-    return pixels
+    share = np.linspace(0.0, 1.0, 2 if lens is None else _BENT)[:, None]
+    points = a + share * (b - a) if lens is not None else np.stack([a, b])
+    pixels: Array = (points @ K.T)[:, :2] / points[:, 2:]
+    if lens is None:
+        return pixels
+    pixels = np.asarray(lens.distort(pixels))
+    seen = np.isfinite(pixels).all(axis=1)
+    return pixels[seen] if np.count_nonzero(seen) > 1 else None
 
 
 def clip_segments(pixels: Array, size: tuple[int, int], margin: float) -> list[Array]:
@@ -207,7 +220,7 @@ def _draw_success(
 ) -> Extent | None:
     """Draw one pose. Returns the extent of its silhouette in the image, or None if nothing of it is there."""
     T = np.asarray(estimate.T_camera_object, np.float64)
-    mask = _host(renderer.render(T[None], camera.K, (camera.height, camera.width)).mask)[0]
+    mask = silhouette(T, camera, renderer)
     corners = box_corners(mesh)
     seen = visible_faces(corners, T)
     points = se3.transform(T, corners)
@@ -250,7 +263,3 @@ def _draw_failure(canvas: Canvas, detection: Detection | None) -> Extent | None:
             canvas.polyline(piece, (0, 0, 0), 3.0, opacity=0.6)
             canvas.polyline(piece, FAILED, 1.8)
     return left, top, right, bottom
-
-
-def _host(array: Any) -> NDArray[np.bool_]:
-    return np.asarray(array if isinstance(array, np.ndarray) else array.get(), np.bool_)

@@ -208,6 +208,13 @@ class TestInputs:
             np.testing.assert_array_equal(camera.K, self.K)
             assert camera.size == (64, 48)
 
+    def test_a_camera_with_distortion(self, tmp_path):
+        values = {"K": self.K, "distortion": [0.1, 0.02, 0, 0], "fisheye": True}
+        (tmp_path / "camera.json").write_text(json.dumps(values))
+        camera = read_camera(str(tmp_path / "camera.json"), self.IMAGE)
+        assert camera.fisheye
+        assert camera.distortion.tolist() == [0.1, 0.02, 0.0, 0.0]
+
     @pytest.mark.parametrize(
         ("values", "says"),
         [
@@ -216,7 +223,7 @@ class TestInputs:
             ({}, "wanted either K or all of fx, fy, cx and cy, got nothing"),
             ({"K": K, "focal": 1}, "unknown key 'focal' (known: K, cam_K, fx"),
             ({"K": K, "width": 640, "height": 480}, "its camera has 640x480 pixels, the image 64x48"),
-            ({"K": K, "distortion": [0.1, 0, 0, 0]}, "undistort the image first"),
+            ({"K": K, "distortion": [0.1, 0, 0]}, "wanted 4, 5, 8, 12 or 14"),
             ({"K": [1, 2, 3]}, "K: wanted a 3x3 matrix"),
             ({"K": "eye"}, "K: wanted numbers"),
             ([1, 2], "wanted a JSON object with K"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from coop_edge import Camera
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import CropCamera, crop_camera
@@ -135,6 +136,24 @@ class TestAgainstTheOracle:
                 np.testing.assert_allclose(getattr(lines, name), wanted[name], atol=1e-3, rtol=1e-4, err_msg=name)
             np.testing.assert_allclose(lines.points, wanted["points"], atol=1e-6)
         assert min(inside) < 0.5 < max(inside)  # some crops lie partly outside of the image
+
+    @pytest.mark.parametrize("fisheye", [False, True])
+    def test_lines_end_where_the_image_behind_a_lens_ends(self, ops, fisheye):
+        distortion = [0.1, 0.02, 0, 0] if fisheye else [-0.4, 0.2, 1e-3, -2e-3, -0.05]
+        camera = Camera([[300.0, 0, 200], [0, 310, 150], [0, 0, 1]], 400, 300, distortion, fisheye=fisheye)
+        boxes = np.array([[150.0, 100, 100, 90], [-40, 20, 100, 100], [350, 240, 80, 80], [2, 100, 100, 200]])
+        scenes = [blobs(SIZE, seed) for seed in range(4)]
+        images, depth = (np.stack(parts) for parts in zip(*scenes, strict=True))
+        crop = crop_camera(camera.K, boxes, SIZE, 1.2, camera.lens)
+        T = np.tile(np.eye(4), (4, 1, 1))
+        found = measured(ops, images, depth, crop, T, (400, 300))
+        plain = measured(ops, images, depth, dataclasses.replace(crop, lens=None), T, (400, 300))
+        for m, (image, d) in enumerate(scenes):
+            query, d = np.moveaxis(image, -1, 0) / 255, d.astype(np.float32).astype(float)
+            wanted = oracle.measure(query, d, crop.K[m], T[m], crop.H[m], (400, 300), camera)
+            np.testing.assert_allclose(valid(found, m).weights, wanted["weights"], atol=1e-3, rtol=1e-4)
+            np.testing.assert_allclose(valid(found, m).verdict, wanted["verdict"], atol=1e-3, rtol=1e-4)
+        assert (found.weights > 0).tolist() != (plain.weights > 0).tolist()
 
     @pytest.mark.parametrize("seed", range(3))
     def test_of_noise(self, ops, seed):

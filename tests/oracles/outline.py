@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.ops import outline as o
+from tests.oracles.warp import through
 
 
 def signed_distance(mask: np.ndarray) -> np.ndarray:
@@ -75,7 +76,7 @@ def find_edge(probability: np.ndarray, centre: np.ndarray, normal: np.ndarray) -
     return unit * mean, unit**2 * variance, contrast(round(mean)), contrast(0)
 
 
-def measure(query, depth, K, T_crop_object, H, image_size) -> dict[str, np.ndarray] | None:
+def measure(query, depth, K, T_crop_object, H, image_size, camera=None) -> dict[str, np.ndarray] | None:
     """The lines of one hypothesis, as the fields of ``Outlines``; None where there is no outline to speak of."""
     unit = len(depth) / REFERENCE_SIZE
     pixel, centre, normal = find_lines(depth > 0)
@@ -91,6 +92,8 @@ def measure(query, depth, K, T_crop_object, H, image_size) -> dict[str, np.ndarr
     for end in (-1, 1):
         q = np.c_[centre + end * o.CONTRAST_SPAN * unit * normal, np.ones(len(centre))] @ np.linalg.inv(H).T
         uv = q[:, :2] / q[:, 2:]
+        if camera is not None:
+            uv = np.array([through(camera, *ideal) for ideal in uv])
         inside &= (q[:, 2] > 0) & (uv >= 0).all(axis=1) & (uv <= np.array(image_size) - 1).all(axis=1)
     clear = np.clip((contrast - o.FAINT) / (o.CLEAR - o.FAINT), 0, 1)
     huber = np.minimum(1, o.LARGEST_SHIFT * unit / np.maximum(np.abs(shift), 1e-9))

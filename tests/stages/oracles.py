@@ -239,8 +239,7 @@ class Oracle:
 
     def _in_image(self, crop: SeenCrop, pixels: np.ndarray) -> np.ndarray:
         ray = np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1) @ np.linalg.inv(crop.K).T @ crop.R
-        uv = ray @ self.scene.camera.K.T
-        uv = uv[:, :2] / uv[:, 2:]
+        uv = self.scene.camera.project(ray)
         inside = ((uv >= -0.5) & (uv < np.array(self.scene.camera.size) - 0.5)).all(axis=1)
         return np.asarray(inside)
 
@@ -250,8 +249,8 @@ def watching(oracle: Oracle) -> Iterator[Oracle]:
     """Let the oracle see the crops that the stages make and all that is rendered, wherever they are."""
     warp, render = Operations.warp, Renderer.render
 
-    def watched_warp(self, image, H, size):
-        crops = warp(self, image, H, size)
+    def watched_warp(self, image, H, size, lens=None):
+        crops = warp(self, image, H, size, lens)
         oracle.see_crops(self.to_host(crops), H)
         return crops
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import cv2
 import numpy as np
 import trimesh
 
@@ -81,13 +82,18 @@ class Scene:
         width, height = self.camera.size
         _, who, rgb = self.depths(np.eye(3), self.camera.K, (height, width))
         texture = smooth_texture(max(width, height), seed=5)[:height, :width]
-        return np.ascontiguousarray(np.where(who[..., None] >= 0, rgb, texture // 2))
+        ideal = np.ascontiguousarray(np.where(who[..., None] >= 0, rgb, texture // 2))
+        if self.camera.lens is None:
+            return ideal
+        grid = np.stack(np.meshgrid(np.arange(float(width)), np.arange(float(height))), axis=-1)
+        place = self.camera.lens.undistort(grid).astype(np.float32)
+        return cv2.remap(ideal, place[..., 0], place[..., 1], cv2.INTER_LINEAR)
 
     def box(self, i: int) -> tuple[float, float, float, float]:
         """Box of the whole of object i, as far as it lies in the image."""
         placed = self.placed[i]
         mesh = self.meshes[placed.mesh]
-        uv = project(self.camera.K, se3.transform(placed.T, mesh.vertices + mesh.centre))
+        uv = self.camera.project(se3.transform(placed.T, mesh.vertices + mesh.centre))
         low = np.clip(uv.min(axis=0), -0.5, np.array(self.camera.size) - 0.5)
         high = np.clip(uv.max(axis=0), -0.5, np.array(self.camera.size) - 0.5)
         x, y = low + 0.5
