@@ -89,9 +89,10 @@ def main() -> None:
     kind, threads, folder, *checkpoints = sys.argv[1:]
     before = resident_mb()
     if kind == "onnxruntime":
-        import onnxruntime  # noqa: F401 (its import is not part of the load time)
-
         import coop_edge.runtime.onnx  # noqa: F401
+        from coop_edge.runtime.onnx_session import import_onnxruntime
+
+        import_onnxruntime()  # not part of the load time
     else:
         import torch  # noqa: F401
 

@@ -80,8 +80,9 @@ def cupy() -> Facts:
 def onnxruntime() -> Facts:
     """ONNX Runtime's version, the providers it lists, and per device why it does not compute there (None: it does)."""
     from coop_edge.backend import probe_onnxruntime
+    from coop_edge.runtime.onnx_session import import_onnxruntime
 
-    listed = list(importlib.import_module("onnxruntime").get_available_providers())
+    listed = list(import_onnxruntime().get_available_providers())
     providers = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
     fails = {
         device: probe_onnxruntime(device) if name in listed else f"this build of ONNX Runtime has no {name}"

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import logging
+import os
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,13 @@ _DOUBLE = (  # a model of one node, y = Add(x, x), float32 [1], as protobuf: Mod
 
 
 def import_onnxruntime() -> Any:
-    """Import ONNX Runtime. Raises BackendUnavailable with what is missing and how to get it."""
+    """Import ONNX Runtime, without its telemetry. The only place that imports it.
+
+    From 1.29 on the official Linux builds report to their vendor from the import on, and ``disable_telemetry_events``
+    comes too late. Who has set ORT_DISABLE_TELEMETRY decides. Raises BackendUnavailable with what is missing and how to
+    get it.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         ort = importlib.import_module("onnxruntime")
     except Exception as error:  # a damaged installation fails in many ways; all are quoted

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, NodeProto, helper
 
 from coop_edge.errors import BundleError
+from coop_edge.runtime.onnx_session import import_onnxruntime
 from export.onnx.graph import Graph, attribute, set_input
 
 PROBES = (2, 3)
@@ -105,11 +105,12 @@ def _run(graph: Graph, derived: set[str]) -> tuple[_Probe, _Probe]:
     del model.graph.output[:]
     names = [*wanted, *shape_of.values()]
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     probes = []
     for batch in PROBES:
         feed = {}

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 
 from coop_edge.runtime.bundle import Bundle
+from coop_edge.runtime.onnx_session import import_onnxruntime
 from export.data.stream import make_stream
 from export.networks import FeaturesNet
 from export.train.poses import OPS
@@ -67,7 +67,7 @@ def verify_features(bundle: Bundle, net: FeaturesNet, *, samples: int = SAMPLES,
     report = {
         "verdict": "failed" if complaints else "passed",
         "reference": f"PyTorch {torch.__version__}, float32, CPU",
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": import_onnxruntime().__version__,
         "code": code_version(),
         "graph": bundle.network(ROLE).sha256,
         "pairs": {"samples": samples, "seed": SEED, "sha256": hashlib.sha256(images.tobytes()).hexdigest()},

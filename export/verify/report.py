@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coop_edge.runtime.bundle import REQUIRED, Bundle
+from coop_edge.runtime.onnx_session import import_onnxruntime
 from export.train.provenance import code_version
 from export.verify.engines import Engines
 from export.verify.outputs import FP32_BOUND, MAX_TIES, OutputRow
@@ -34,7 +35,6 @@ def make_report(
     allow_few_poses: bool,
 ) -> dict[str, Any]:
     """Return everything that was compared and how it came out; ``drawn`` says on what."""
-    import onnxruntime
     import torch
 
     passed = not complaints_of(rows, poses, allow_few_poses)
@@ -42,7 +42,7 @@ def make_report(
         "verdict": "passed" if passed else "failed",
         "poses_not_judged": sorted({row.kind for row in poses if not row.enough}),
         "reference": f"PyTorch {torch.__version__}, float32, CPU",
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": import_onnxruntime().__version__,
         "code": code_version(),
         "graphs": {role: bundle.network(role).sha256 for role in REQUIRED},
         "pairs": {"objects": "held-out, procedural", **drawn},
