@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.backend import Backend, probe_networks
+from coop_edge.base.compile_time import working_time
 from coop_edge.config import EstimatorConfig
 from coop_edge.errors import BundleError, ConfigError, EngineError, InputError
 from coop_edge.mesh.mesh import Mesh
@@ -45,7 +45,8 @@ class Estimator:
             results = estimator.track(next_image, camera, results)
 
     One Estimator serves one thread at a time, any one: a call that comes while another is running raises EngineError at
-    once. Several Estimators run in several threads.
+    once. Several Estimators run in several threads. It stays with the process that made it: a forked child makes its
+    own.
 
     bundle: the engines. config: the options. backend: what runs it, and why that was picked. ``__init__`` raises
     BundleError where the networks want another number of templates than this coop_edge makes.
@@ -59,6 +60,7 @@ class Estimator:
             )
         self.bundle, self.backend, self.config = bundle, backend, config
         self._turn, self._open, self._threads, self._on_device = threading.Lock(), True, threads, backend.here()
+        self._process = os.getpid()
         with contextlib.ExitStack() as stack:
             self._ops, solver = backend.operations(), backend.pnp_solver(threads=threads)
             stack.callback(getattr(solver, "close", lambda: None))  # the CPU's has threads of its own
@@ -194,14 +196,14 @@ class Estimator:
     def warmup(self) -> dict[str, float]:
         """Compile all kernels and run each stage once, so that the first frame takes no longer than the others.
 
-        Returns the seconds that each part took: "objects" (the renderer of the registered ones), "crop", "coarse",
-        "refine", "outline", "select". Worth its time after the last ``add_object``.
+        Returns the seconds that each part took, without compilation: "objects" (the renderer of the registered ones),
+        "crop", "coarse", "refine", "outline", "select". Worth its time after the last ``add_object``.
         """
         with self._call("warmup"):
-            start = time.perf_counter()
+            start = working_time()
             if self._registry.meshes:
                 self._registry.renderer()
-            seconds = {"objects": time.perf_counter() - start}
+            seconds = {"objects": working_time() - start}
             renderer = functools.partial(self.backend.renderer, threads=self._threads)
             times = self._pipeline.warmup(renderer)
             return seconds | {f.name.removesuffix("_ms"): getattr(times, f.name) / 1e3 for f in fields(times)}
@@ -224,7 +226,12 @@ class Estimator:
 
     @contextlib.contextmanager
     def _call(self, what: str, *, needs_open: bool = True) -> Iterator[None]:
-        """One call at a time, and none after ``close``."""
+        """One call at a time, and none after ``close`` or in a forked child."""
+        if self._process != os.getpid():  # threads of networks and solvers did not come along: they would be waited for
+            raise EngineError(
+                f"{what}: this Estimator belongs to process {self._process}, of which this one was forked; make one in "
+                "each process, after the fork, or start processes by multiprocessing's 'spawn'"
+            )
         if not self._turn.acquire(blocking=False):
             raise EngineError(
                 f"{what}: called by thread {threading.current_thread().name!r} while another call of this Estimator is "

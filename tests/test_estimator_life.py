@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -272,3 +275,37 @@ class TestClosing:
             Estimator.from_engines(tmp_path, device="cpu", threads=1)
         assert len(runners) == 3
         assert not any(runner.providers for runner in runners)
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from coop_edge import Camera, Detection, EngineError, Estimator
+estimator = Estimator.from_engines(sys.argv[1], device="cpu", threads=2)
+estimator.add_object("mug", sys.argv[2], unit="m")
+camera = Camera([[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1]], 64, 48)
+image, box = np.zeros((48, 64, 3), np.uint8), [Detection("mug", bbox=(20, 10, 20, 20))] * 3
+estimator.estimate(image, camera, box)
+child = os.fork()
+if not child:
+    for call in (estimator.close, lambda: estimator.estimate(image, camera, box), estimator.__enter__):
+        try:
+            call()
+        except EngineError as error:
+            assert f"belongs to process {os.getppid()}, of which this one was forked" in str(error), error
+        else:
+            os._exit(9)
+    if sys.argv[3] == "delete":
+        del estimator, call
+    sys.exit(5)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+estimator.estimate(image, camera, box)
+estimator.close()
+"""
+
+
+@pytest.mark.parametrize("how", ["exit", "delete"])
+def test_a_forked_child_is_told_so_and_ends(folder, how):
+    """What waits for threads that stayed with the parent waits for ever; the time limit is for that alone."""
+    mug = Path(__file__).parents[1] / "docs/examples/mug/mug.obj"
+    subprocess.run([sys.executable, "-c", FORKED, folder, mug, how], check=True, timeout=300)

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "config": {"errors", "base"},
     "geometry": {"errors"},
     "types": {"errors", "geometry"},
-    "kernels": {"errors"},
+    "kernels": {"errors", "base"},
     "mesh": FOUNDATION,
     "render": FOUNDATION | {"mesh", "kernels"},
     "templates": FOUNDATION | {"mesh", "render"},

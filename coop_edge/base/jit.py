@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import event
+
+from coop_edge.base.compile_cache import CheckedCacheFile
+from coop_edge.base.compile_time import compile_seconds, ended, started
+from coop_edge.base.compile_time import log as progress
 
 F = TypeVar("F", bound=Callable[..., object])
 Stamp = tuple[tuple[str, int, int], ...]
 
 log = logging.getLogger(__name__)
+
+CACHE_FOLDERS: set[Path] = set()
+"""Where the functions compiled so far, or about to be, are kept."""
+_OURS = "coop_edge."
 
 
 def stamp_of(sources: Iterable[Path]) -> Stamp:
@@ -37,11 +46,46 @@ def jit(function: F, stamp: Stamp, **options: Any) -> F:
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to
         _say_not_kept()
         return cast(F, dispatcher)
-    # Not part of Numba's interface (0.60 to 0.68 have it); without it the cache looks at the one file again.
-    index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-    if index is not None and hasattr(index, "_source_stamp"):
-        index._source_stamp = stamp
+    kept = dispatcher._cache
+    kept._cache_file = CheckedCacheFile(kept.cache_path, kept._impl.filename_base, stamp)
+    CACHE_FOLDERS.add(Path(kept.cache_path))
     return cast(F, dispatcher)
+
+
+class _Listener(event.Listener):  # type: ignore[misc]
+    """Is told by Numba when a function is compiled, and of each that it calls; a cached one is not."""
+
+    def __init__(self) -> None:
+        self.inside: list[str] = []  # Numba compiles in one thread at a time
+
+    def on_start(self, event: Any) -> None:
+        """Begin to count, and say so before the first of our functions."""
+        name = _name(event)
+        if not self.inside and name.startswith(_OURS):
+            _say_compiling()
+        self.inside.append(name)
+        started()
+
+    def on_end(self, event: Any) -> None:
+        """Cease to count."""
+        ended()
+        name = self.inside.pop()
+        if not self.inside and name.startswith(_OURS):
+            progress.info("compiled %s, %.0f s so far", name.removeprefix(_OURS), compile_seconds())
+
+
+event.register("numba:compile", _Listener())
+
+
+def _name(event: Any) -> str:
+    function = event.data["dispatcher"].py_func
+    return f"{function.__module__}.{function.__name__}"
+
+
+@cache
+def _say_compiling() -> None:
+    """Once in a process."""
+    progress.warning("compiling the CPU's renderer and pose solvers once for this machine (about 40 s)")
 
 
 @cache

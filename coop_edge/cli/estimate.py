@@ -51,6 +51,7 @@ def estimate(
     wanted = inputs.read_detections(detections)
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
         inputs.add_objects(estimator, objects)
+        estimator.warmup()  # else the times were those of a first call
         results = estimator.estimate(picture, intrinsics, wanted)
         if overlay is not None:
             renderer = estimator.backend.renderer

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coop_edge.base.compile_time import working_time
 from coop_edge.cli import meshes, options
 from coop_edge.cli.output import print_values
 from coop_edge.errors import InputError
@@ -47,7 +47,7 @@ def onboard(
         check_suffix(contact_sheet)
     symmetries = _symmetries(models_info, object_id)
     loaded = meshes.load_mesh(mesh, unit, albedo, ignore_colors, max_faces)
-    start = time.perf_counter()
+    start = working_time()
     templates = TemplateSet.render(
         loaded,
         size,
@@ -55,7 +55,7 @@ def onboard(
         supersample=supersample,
         symmetries=symmetries,
     )
-    seconds = time.perf_counter() - start
+    seconds = working_time() - start
     templates.save(output)
     if contact_sheet is not None:
         write_image(contact_sheet, draw_sheet(templates.rgb))

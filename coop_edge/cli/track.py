@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from coop_edge.base.compile_time import working_time
 from coop_edge.cli import options
 from coop_edge.cli.output import draw_poses, print_line
 from coop_edge.errors import InputError
@@ -115,12 +115,12 @@ def follow(
     """
     trusted_score = estimator.config.advanced.select.trusted_score
     name, image = first
-    start = time.perf_counter()
+    start = working_time()
     results = estimator.estimate(image, camera, detections)
     yield Tracked(name, image, results, list(detections), _since(start))
     places = list(detections)
     for name, image in frames:
-        start = time.perf_counter()
+        start = working_time()
         if reregister:
             for i, result in enumerate(results):
                 if result.score >= trusted_score:
@@ -178,4 +178,4 @@ def _print(frame: Tracked, as_json: bool) -> None:
 
 
 def _since(start: float) -> float:
-    return 1e3 * (time.perf_counter() - start)
+    return 1e3 * (working_time() - start)

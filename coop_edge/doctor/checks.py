@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -75,6 +76,13 @@ def _export(variable: str, name: str) -> Fix:
     return lambda findings, status: f"export {variable}=/var/tmp/coop_edge-{name}" if status == "broken" else ""
 
 
+def _mend_code(findings: Findings, status: Status) -> str:
+    """Delete what is damaged, or keep compiled code elsewhere."""
+    if damaged := findings.part("numba", "storage.damaged"):
+        return f"rm {' '.join(map(shlex.quote, damaged))}"
+    return _export("NUMBA_CACHE_DIR", "numba")(findings, status)
+
+
 def _optional(name: str, judge: Callable[[Any, Findings], Judged], purpose: str) -> Check:
     """A package that onboarding can use, and that is found among the distributions."""
     return Check(name.replace("-", "_"), (), f"distributions.versions.{name}", judge, _packages(name), purpose)
@@ -107,7 +115,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "onnxruntime", CPU, "onnxruntime", judges.library, Findings.bring_onnxruntime, "runs networks on the CPU"
         ),
         Check("conflicts", (), "distributions", judges.conflicts, Findings.end_conflicts, _CONFLICTS),
-        Check("numba_cache", (), "numba.storage", judges.cache, _export("NUMBA_CACHE_DIR", "numba"), _NUMBA_CACHE),
+        Check("numba_cache", (), "numba.storage", judges.cache, _mend_code, _NUMBA_CACHE),
         _optional("open3d", judges.open3d, _OPEN3D),
         _optional("fast-simplification", judges.version, "simplifies meshes above 100,000 faces"),
         _optional("pycollada", judges.version, "reads COLLADA (.dae) meshes"),

@@ -67,6 +67,8 @@ def cache(facts: Facts, _: Findings) -> Judged:
         return Judged("broken", f"{found}: cannot be written to")
     if facts["free_bytes"] < CACHE_BYTES:
         return Judged("broken", f"{found}: wanted {CACHE_BYTES / 1e9:.1f} GB")
+    if damaged := facts.get("damaged"):
+        return Judged("broken", f"{found}: {len(damaged)} files of compiled code are damaged, it is compiled again")
     return Judged("ok", found)
 
 

@@ -53,15 +53,26 @@ def trimesh() -> Facts:
 
 
 def numba() -> Facts:
-    """Numba compiles and runs a function; where it would keep compiled code (None: nowhere), and the space there."""
+    """Numba compiles and runs a function; where it would keep compiled code (None: nowhere), the space there, and which
+    files of ours there are damaged."""
     facts = _works("numba", lambda library: library.njit(_sum_of_squares)(10) == 285)
     kept = importlib.import_module("numba").njit(_sum_of_squares)
     space: Facts = {"folder": None, "writable": False, "free_bytes": 0}
     with suppress(RuntimeError):
         kept.enable_caching()
-        space = storage(Path(kept.stats.cache_path))
+        space = {**storage(Path(kept.stats.cache_path)), "damaged": _damaged_code()}
     facts |= {"llvmlite": _version("llvmlite")["version"], "cache_folder": space["folder"], "storage": space}
     return facts
+
+
+def _damaged_code() -> list[str]:
+    """Files of our compiled code that are not whole; importing what is compiled compiles nothing."""
+    for room in ("render.cpu", "pnp.cpu", "ops.outline_cpu"):
+        importlib.import_module(f"coop_edge.{room}")
+    from coop_edge.base.compile_cache import damaged
+    from coop_edge.base.jit import CACHE_FOLDERS
+
+    return [str(path) for path in damaged(CACHE_FOLDERS)]
 
 
 def cupy() -> Facts:

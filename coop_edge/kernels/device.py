@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from coop_edge.base.compile_time import compiling
 from coop_edge.errors import BackendUnavailable
 
 SOURCE_DIR = Path(__file__).parent
@@ -88,7 +89,9 @@ class CupyDevice:
     def kernel(self, source: str, name: str) -> Kernel:
         """The kernel ``name`` of ``SOURCE_DIR/source``; compiled by NVRTC on first use and cached."""
         with self._lock:
-            if (source, name) not in self._kernels:
+            if (source, name) in self._kernels:
+                return self._kernels[source, name]
+            with compiling():
                 if source not in self._modules:
                     self._modules[source] = self.xp.RawModule(
                         code=read_source(source), options=(*COMPILE_OPTIONS, f"-I{SOURCE_DIR}")

@@ -7,10 +7,12 @@ that is ``BackendUnavailable``.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import io
 import logging
 import os
+import weakref
 from typing import Any
 
 import numpy as np
@@ -115,6 +117,7 @@ def start_session(ort: Any, graph: bytes, provider: tuple[str, dict[str, str]], 
         session.disable_fallback()  # older releases do not know the argument
     except Exception as error:  # ONNX Runtime's own kinds have no common base
         raise EngineError(f"{label}: ONNX Runtime {ort.__version__} cannot load it: {quoted(error)}") from error
+    _SESSIONS.add(session)
     real = list(session.get_providers())
     if real[:1] != [name]:
         raise BackendUnavailable(
@@ -123,6 +126,19 @@ def start_session(ort: Any, graph: bytes, provider: tuple[str, dict[str, str]], 
             f"than it was built for{_built_for(ort)}, or no GPU)"
         )
     return session
+
+
+_SESSIONS: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _keep_for_ever() -> None:
+    """In a forked child: let no session be destroyed, which would wait for threads that stayed with the parent."""
+    for session in _SESSIONS:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_for_ever)
 
 
 def _preload(ort: Any) -> None:

@@ -103,6 +103,11 @@ CASES = {  # machine, devices that are ready, statuses of some rows
         {"cpu"},
         {"numba_cache": "broken"},
     ),
+    "a cache that a power cut has damaged": (
+        plain(**changed("numba", storage={**SPACE, "damaged": ["/home/a/cache/a.nbi", "/home/a/my cache/a.1.nbc"]})),
+        {"cpu"},
+        {"numba_cache": "broken"},
+    ),
     "nowhere to keep code": (
         plain(**changed("numba", cache_folder=None, storage=NOWHERE)),
         {"cpu"},
@@ -313,3 +318,12 @@ def test_the_table_fits_and_commands_are_whole(case, width):
         assert any(line.startswith("An Estimator can run on") for line in lines[-2:])
     else:
         assert lines[-1] == f"  {len(report.next_steps)}. {report.next_steps[-1]}"
+
+
+def test_damaged_code_is_deleted_and_a_cache_that_is_read_only_moved():
+    files = ["/home/a/cache/a.nbi", "/home/a/my cache/a.1.nbc"]
+    found = row(assemble.report(plain(**changed("numba", storage={**SPACE, "damaged": files}))), "numba_cache")
+    assert "2 files of compiled code are damaged" in found.found
+    assert found.fix == "rm /home/a/cache/a.nbi '/home/a/my cache/a.1.nbc'"
+    read_only = assemble.report(plain(**changed("numba", storage={**SPACE, "writable": False, "damaged": []})))
+    assert row(read_only, "numba_cache").fix.startswith("export NUMBA_CACHE_DIR=")
