@@ -16,9 +16,6 @@ from coop_edge.types import Camera, Detection
 if TYPE_CHECKING:
     from coop_edge.estimator import Estimator
 
-_PINHOLE = ("fx", "fy", "cx", "cy")
-_CAMERA_KEYS = ("K", "cam_K", *_PINHOLE, "width", "height", "distortion", "fisheye")
-_IGNORED_KEYS = ("depth_scale", "cam_R_w2c", "cam_t_w2c")  # of BOP's files: they do not bear on a pose in one RGB image
 _DETECTION_KEYS = ("object", "bbox", "mask", "score")
 
 
@@ -53,34 +50,26 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:
-    """Read a camera from ``FX,FY,CX,CY`` or from a JSON file; its size is the image's where the file does not say it.
+    """Read a camera from ``FX,FY,CX,CY`` or from a calibration file; its size is the image's where the file lacks it.
 
-    The file holds K (3 x 3 or 9 numbers, row by row; BOP's name cam_K too) or fx, fy, cx, cy; and may hold width,
-    height, distortion and fisheye. What else BOP writes there (depth_scale, the camera's place) is skipped. Raises
-    InputError.
+    The file is any that ``Camera.load`` knows; ``FILE#NAME`` is one of several cameras in it, ``FILE#rectified`` the
+    rectified one of a ROS camera_info. Raises InputError.
     """
-    height, width = image.shape[:2]
+    size = image.shape[1], image.shape[0]
     parts = text.split(",")
-    if len(parts) == len(_PINHOLE):
+    if len(parts) == 4:
         try:
-            numbers = [float(part) for part in parts]
+            fx, fy, cx, cy = (float(part) for part in parts)
         except ValueError as error:
             raise InputError(
-                f"--camera: wanted four numbers FX,FY,CX,CY or a JSON file, got {text!r} ({error})"
+                f"--camera: wanted four numbers FX,FY,CX,CY or a calibration file, got {text!r} ({error})"
             ) from None
-        return Camera(_matrix(dict(zip(_PINHOLE, numbers, strict=True))), width, height)
-    path = Path(text)
-    values = _read_json(path, "--camera: wanted FX,FY,CX,CY or a JSON file")
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: wanted a JSON object with K, or fx, fy, cx and cy; got a {type(values).__name__}")
-    values = {key: value for key, value in values.items() if key not in _IGNORED_KEYS}
-    _check_keys(path, values, _CAMERA_KEYS)
-    optional: dict[str, Any] = {"width": width, "height": height}
-    optional |= {key: values[key] for key in ("width", "height", "distortion", "fisheye") if key in values}
-    camera = Camera(_intrinsics(path, values), **optional)
-    if camera.size != (width, height):
-        raise InputError(f"{path}: its camera has {camera.width}x{camera.height} pixels, the image {width}x{height}")
-    return camera
+        return Camera(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]), *size)
+    path, _, name = text.partition("#")
+    if not Path(path).is_file():
+        raise InputError(f"--camera: wanted FX,FY,CX,CY or a calibration file, got {path!r}, which is no file")
+    rectified = name == "rectified"
+    return Camera.load(path, size=size, name=None if rectified else name or None, rectified=rectified)
 
 
 def parse_objects(arguments: Sequence[str], templates: Sequence[str] = ()) -> list[ObjectArgument]:
@@ -144,21 +133,6 @@ def _detection(path: Path, entry: Any) -> Detection:
         None if mask is None else np.asarray(read_image(path.parent / mask).any(axis=2)),
         entry.get("score", 1.0),
     )
-
-
-def _intrinsics(path: Path, values: Mapping[str, Any]) -> Any:
-    given = [key for key in ("K", "cam_K") if key in values]
-    pinhole = [key for key in _PINHOLE if key in values]
-    if len(given) == 1 and not pinhole:
-        K = values[given[0]]
-        return [K[:3], K[3:6], K[6:]] if isinstance(K, list) and len(K) == 9 else K
-    if given or len(pinhole) != len(_PINHOLE):
-        raise InputError(f"{path}: wanted either K or all of fx, fy, cx and cy, got {', '.join(values) or 'nothing'}")
-    return _matrix(values)
-
-
-def _matrix(values: Mapping[str, Any]) -> Any:
-    return [[values["fx"], 0.0, values["cx"]], [0.0, values["fy"], values["cy"]], [0.0, 0.0, 1.0]]
 
 
 def _check_keys(path: Path | None, values: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coop_edge.calibration.files import read_calibration
 from coop_edge.errors import InputError
 from coop_edge.geometry import camera as pinhole
 from coop_edge.geometry.lens import Lens
@@ -66,6 +69,47 @@ class Camera:
         object.__setattr__(self, "distortion", None if none else frozen(distortion))
         if self.lens is not None and not self.fisheye:
             check_lens(self.lens, self.width, self.height)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        size: tuple[int, int] | None = None,
+        name: str | int | None = None,
+        rectified: bool = False,
+    ) -> Camera:
+        """Read a camera from a calibration file, whichever of these it is.
+
+        JSON: ours (K or fx, fy, cx, cy; width, height, distortion, fisheye), BOP's camera.json and scene_camera.json,
+        MegaPose's camera_data.json, Open3D's and RealSense's intrinsics. YAML: ROS' camera_info, Kalibr's camchain.
+        OpenCV's FileStorage as YAML, XML or JSON.
+
+        Args:
+            path: the file.
+            size: (width, height) of the images, pixels: needed where the file does not say it (BOP's
+                scene_camera.json), compared where it does.
+            name: which one of several: a camera of Kalibr's ("cam0"), a stream of RealSense's ("color"), an image of
+                BOP's (17), a matrix of OpenCV's ("M1").
+            rectified: the images are rectified: of a ROS camera_info, P is read, and no distortion is left.
+
+        Raises:
+            InputError: what cannot be read or meant, with the file's name.
+        """
+        found = read_calibration(Path(path), name=None if name is None else str(name), rectified=rectified)
+        given = (found.width, found.height)
+        if None in given and size is None:
+            raise InputError(f"{path}: does not say how large its images are; pass size=(width, height)")
+        if size is not None and any(side not in (None, wanted) for side, wanted in zip(given, size, strict=True)):
+            raise InputError(
+                f"{path}: its camera has {given[0]}x{given[1]} pixels, the image {size[0]}x{size[1]}; wanted the "
+                "calibration of this image's size"
+            )
+        width, height = size if size is not None else given
+        try:
+            return cls(found.K, width, height, found.distortion, found.fisheye)  # type: ignore[arg-type]
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
     @cached_property
     def lens(self) -> Lens | None:

@@ -132,7 +132,7 @@ class TestEstimate:
             (["--image", MUG], "not an image that OpenCV reads"),
             (
                 ["--camera", "60,60,31.5"],
-                "--camera: wanted FX,FY,CX,CY or a JSON file, got '60,60,31.5', which is no file",
+                "--camera: wanted FX,FY,CX,CY or a calibration file, got '60,60,31.5', which is no file",
             ),
             (["--camera", "60,60,31.5,b"], "--camera: wanted four numbers FX,FY,CX,CY"),
             (["--camera", "60,-60,31.5,23.5"], "focal lengths are fx = 60, fy = -60"),

@@ -1,0 +1,1 @@
+"""Reads the calibration files of others: what ``Camera.load`` knows."""
