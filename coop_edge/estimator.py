@@ -29,6 +29,7 @@ from coop_edge.stages.features import FeatureExtractor
 from coop_edge.stages.select import LOST
 from coop_edge.templates.viewpoints import VIEWPOINTS
 from coop_edge.types import Camera, Detection, PoseEstimate
+from coop_edge.visual.overlay import drawable
 
 log = logging.getLogger("coop_edge")
 
@@ -167,7 +168,8 @@ class Estimator:
             index = self._registry.indices([detection.object for detection in found])
             if not found:
                 return []
-            return self._pipeline.estimate(self._frame(picture, camera), found, index)
+            results = self._pipeline.estimate(self._frame(picture, camera), found, index)
+            return self._drawable(results, camera, found)
 
     def track(self, image: Any, camera: Camera, results: Sequence[PoseEstimate]) -> list[PoseEstimate]:
         """The poses of ``results`` in the next image, in their order; N = 0 is legal.
@@ -191,7 +193,7 @@ class Estimator:
                 tracked = self._pipeline.track(self._frame(picture, camera), names, index[known], T)
                 for i, result in zip(known, tracked, strict=True):
                     out[i] = result
-            return out
+            return self._drawable(out, camera, [None] * len(out))
 
     def warmup(self) -> dict[str, float]:
         """Compile all kernels and run each stage once, so that the first frame takes no longer than the others.
@@ -244,6 +246,12 @@ class Estimator:
                 yield
         finally:
             self._turn.release()
+
+    def _drawable(
+        self, results: Sequence[PoseEstimate], camera: Camera, found: Sequence[Detection | None]
+    ) -> list[PoseEstimate]:
+        renderer = functools.partial(self.backend.renderer, threads=self._threads)
+        return drawable(results, camera, found, self._registry.meshes, renderer=renderer)
 
     def _frame(self, image: Any, camera: Camera) -> Frame:
         return Frame(image, camera, self._registry.models, self._registry.renderer())

@@ -217,3 +217,14 @@ def test_crops_through_a_lens_show_what_the_undistorted_image_shows(table):
     assert inside.mean() > 0.8
     assert np.percentile(apart, 99) < 2.5 / 255
     assert apart.mean() < 0.5 / 255
+
+
+def test_results_draw_themselves(exact, table):
+    estimator, _ = exact
+    results = estimator.estimate(table.image, table.camera, table.detections()[:1])
+    results += estimator.track(table.image, table.camera, results)
+    for result in results:
+        drawn = result.draw(table.image)
+        assert drawn.shape == table.image.shape
+        x, y, w, h = (int(v) for v in table.box(0))
+        assert (drawn != table.image)[y : y + h, x : x + w].any()

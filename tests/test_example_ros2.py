@@ -31,7 +31,7 @@ def message(name: str, **defaults):
         assert field in defaults, f"{name} has no field {field}"
         kind = type(defaults[field]())
         assert isinstance(value, kind) or (kind is bytes and isinstance(value, bytearray)), f"{name}.{field}: {value!r}"
-        if kind is list and field in ("covariance", "p"):
+        if kind is list and field in ("covariance", "p", "k"):
             assert len(value) == len(defaults[field]())
             assert all(type(number) is float for number in value)
         object.__setattr__(self, field, value)
@@ -46,7 +46,17 @@ Quaternion = message("Quaternion", x=float, y=float, z=float, w=float)
 Pose = message("Pose", position=Point, orientation=Quaternion)
 PoseWithCovariance = message("PoseWithCovariance", pose=Pose, covariance=lambda: [0.0] * 36)
 Image = message("Image", header=Header, height=int, width=int, encoding=str, step=int, data=bytes)
-CameraInfo = message("CameraInfo", header=Header, height=int, width=int, p=lambda: [0.0] * 12)
+CameraInfo = message(
+    "CameraInfo",
+    header=Header,
+    height=int,
+    width=int,
+    distortion_model=str,
+    d=list,
+    k=lambda: [0.0] * 9,
+    p=lambda: [0.0] * 12,
+)
+PoseStamped = message("PoseStamped", header=Header, pose=Pose)
 Point2D = message("Point2D", x=float, y=float)
 Pose2D = message("Pose2D", position=Point2D, theta=float)
 BoundingBox2D = message("BoundingBox2D", center=Pose2D, size_x=float, size_y=float)
@@ -66,11 +76,15 @@ class Node:
 
     def __init__(self, name):
         self.name, self.heard, self.published, self.logged = name, {}, [], []
+        self.topics = {}
 
     def declare_parameter(self, name, default):
         return types.SimpleNamespace(value=self.parameters.get(name, default))
 
     def create_publisher(self, kind, topic, qos):
+        if kind is PoseStamped:
+            self.topics[topic] = []
+            return types.SimpleNamespace(publish=self.topics[topic].append)
         assert (kind, topic) == (Detection3DArray, "poses")
         return types.SimpleNamespace(publish=self.published.append)
 
@@ -100,7 +114,13 @@ def example(monkeypatch):
         "rclpy.executors": {"ExternalShutdownException": type("ExternalShutdownException", (Exception,), {})},
         "rclpy.node": {"Node": Node},
         "rclpy.qos": {"qos_profile_sensor_data": object()},
-        "geometry_msgs.msg": {"Point": Point, "Pose": Pose, "Quaternion": Quaternion, "Vector3": Vector3},
+        "geometry_msgs.msg": {
+            "Point": Point,
+            "Pose": Pose,
+            "PoseStamped": PoseStamped,
+            "Quaternion": Quaternion,
+            "Vector3": Vector3,
+        },
         "sensor_msgs.msg": {"Image": Image, "CameraInfo": CameraInfo},
         "vision_msgs.msg": {
             "Detection2DArray": Detection2DArray,
@@ -205,6 +225,20 @@ class TestImages:
             example.to_rgb(Image(height=2, width=3, step=6, encoding="yuv422", data=bytes(12)))
         with pytest.raises(ValueError, match="reshape"):
             example.to_rgb(Image(height=2, width=3, step=9, encoding="rgb8", data=bytes(12)))
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "fisheye"),
+    [("plumb_bob", [-0.1, 0.01, 0.0, 0.0, 0.0], False), ("equidistant", [0.1, 0.0, 0.0, 0.0], True), ("", [], False)],
+)
+def test_cameras_of_raw_and_rectified_images(example, model, d, fisheye):
+    K, P = SMALL.K.ravel().tolist(), np.hstack([0.9 * SMALL.K + np.diag([0, 0, 0.1]), np.zeros((3, 1))])
+    given = CameraInfo(width=320, height=240, distortion_model=model, d=d, k=K, p=P.ravel().tolist())
+    raw, rectified = (example.to_camera(given, flag) for flag in (False, True))
+    np.testing.assert_array_equal(raw.K, SMALL.K)
+    np.testing.assert_array_equal(rectified.K, P[:, :3])
+    assert (raw.fisheye, rectified.fisheye, rectified.distortion) == (fisheye, False, None)
+    assert (raw.distortion is None) == (not d)
 
 
 def test_detections_are_the_best_hypothesis_of_what_is_known(example):

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "doctor": FOUNDATION | {"backend", "runtime"},
     "pipeline": FOUNDATION | {"mesh", "ops", "render", "pnp", "runtime", "stages"},
     "registry": FOUNDATION | {"backend", "mesh", "ops", "render", "templates", "runtime", "stages"},
-    "estimator": FOUNDATION | {"backend", "mesh", "templates", "runtime", "stages", "pipeline", "registry"},
+    "estimator": FOUNDATION | {"backend", "mesh", "templates", "runtime", "stages", "pipeline", "registry", "visual"},
     "cli": {"*"},
     "__main__": {"*"},
     "__init__": {"*"},

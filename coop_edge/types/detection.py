@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from coop_edge.errors import InputError
 from coop_edge.types.camera import Camera
 from coop_edge.types.checks import floats, frozen, unit
+from coop_edge.types.detectors import corners_to_box, from_coco, from_supervision, from_ultralytics
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,36 @@ class Detection:
         object.__setattr__(self, "mask", frozen(mask))
         x, y = float(columns[0]), float(rows[0])
         return x, y, float(columns[-1]) - x + 1.0, float(rows[-1]) - y + 1.0
+
+    @classmethod
+    def from_xyxy(cls, object: str, xyxy: ArrayLike, score: float = 1.0) -> Detection:
+        """Make a detection from two corners (x0, y0, x1, y1), the second just outside. Raises InputError."""
+        return cls(object, corners_to_box(xyxy), None, score)
+
+    @classmethod
+    def from_ultralytics(cls, results: Any, objects: Mapping[Any, str] | None = None) -> list[Detection]:
+        """Make detections of what ``model(image)`` of Ultralytics found in one image, masks included.
+
+        objects: class (its name or number) -> object; other classes are left out. None: classes are called as objects.
+        Raises InputError.
+        """
+        return [cls(*found) for found in from_ultralytics(results, objects)]
+
+    @classmethod
+    def from_supervision(cls, detections: Any, objects: Mapping[Any, str] | None = None) -> list[Detection]:
+        """Make detections of supervision's ``Detections``, masks included; objects as for ``from_ultralytics``."""
+        return [cls(*found) for found in from_supervision(detections, objects)]
+
+    @classmethod
+    def from_coco(
+        cls, content: Any, image_id: int | None = None, objects: Mapping[Any, str] | None = None
+    ) -> list[Detection]:
+        """Make detections of one image of a COCO file's content, or of a list of COCO annotations or results.
+
+        image_id: which image, where there are several. objects: as for ``from_ultralytics``, by the category's name or
+        id. Polygons and run lengths become masks where the image's size is known. Raises InputError.
+        """
+        return [cls(*found) for found in from_coco(content, image_id, objects)]
 
     def check_camera(self, camera: Camera) -> None:
         """Raise InputError unless the box overlaps the camera's image and the mask has its size."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.types.checks import count, floats, frozen, real, unit
+
+Painter = Callable[[Any, "PoseEstimate"], NDArray[np.uint8]]
+"""Draws a result over a copy of an image."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class PoseEstimate:
     success: whether there is a pose. reason: "" on success, else one readable line. T_camera_object: float64 [4,4],
     metres, or None. score: in [0, 1]. n_inliers: correspondences that agree. reprojection_rms_px: over those, or None.
     covariance: float64 [6,6] of (translation m, rotation rad) in camera axes (the order of ROS's PoseWithCovariance;
-    ``pnp.base`` gives the equation), or None. Raises InputError.
+    ``pnp.base`` gives the equation), or None. painter: draws it, set by the Estimator that found it; it is not kept by
+    pickle. Raises InputError.
     """
 
     success: bool
@@ -54,6 +59,7 @@ class PoseEstimate:
     covariance: NDArray[np.float64] | None = None
     times: StageTimes | None = None
     object: str = ""
+    painter: Painter | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.success, (bool, np.bool_)):
@@ -104,6 +110,8 @@ class PoseEstimate:
         """Plain data for JSON: arrays as nested lists."""
         out: dict[str, Any] = {}
         for f in fields(self):
+            if f.name == "painter":
+                continue
             value = getattr(self, f.name)
             if isinstance(value, np.ndarray):
                 value = value.tolist()
@@ -111,3 +119,35 @@ class PoseEstimate:
                 value = {g.name: getattr(value, g.name) for g in fields(value)} | {"total_ms": value.total_ms}
             out[f.name] = value
         return out
+
+    def to_bop_csv(self, scene_id: int, image_id: int, object_id: int) -> str:
+        """Return the line of BOP's results file for this pose: scene_id,im_id,obj_id,score,R,t,time.
+
+        R row by row and t in mm, blanks between numbers; time in seconds, -1 if it is not known. Raises InputError: no
+        pose, which BOP's file has no line for.
+        """
+        if self.T_camera_object is None:
+            raise InputError(
+                f"{self.object or 'PoseEstimate'}: there is no pose ({self.reason}); BOP's file leaves it out"
+            )
+        R, t = self.T_camera_object[:3, :3], 1e3 * self.T_camera_object[:3, 3]
+        time = -1.0 if self.times is None else 1e-3 * self.times.total_ms
+        texts = (" ".join(f"{value:.10g}" for value in part.ravel().tolist()) for part in (R, t))
+        return f"{scene_id},{image_id},{object_id},{self.score:.10g},{','.join(texts)},{time:.6f}"
+
+    def draw(self, image: Any) -> NDArray[np.uint8]:
+        """Return a copy of the image with this result drawn over it: outline, box, axes and score, or the reason.
+
+        image: RGB uint8 [height,width,3], the one it was found in or another of the same camera. Raises InputError:
+        another size; a result that no Estimator made (``draw_overlay`` takes camera and mesh).
+        """
+        if self.painter is None:
+            raise InputError(
+                f"{self.object or 'PoseEstimate'}: only the results of an Estimator know their camera and mesh; use "
+                "draw_overlay(image, camera, [OverlayItem(result, mesh)], renderer=...)"
+            )
+        return self.painter(image, self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle keeps: all but the painter, which holds a mesh and a backend."""
+        return {**self.__dict__, "painter": None}

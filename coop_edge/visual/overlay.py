@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -104,6 +104,37 @@ def draw_overlay(
             labels.add(f"{item.name}: {item.estimate.reason}", box, FAILED)
     labels.draw(canvas.image)
     return canvas.image
+
+
+@dataclass(frozen=True, eq=False)
+class ResultPainter:
+    """Draws a result over images of the camera it was found with: what is behind ``PoseEstimate.draw``.
+
+    detection: where it was looked for, drawn if it was not found. renderer: makes the renderer of a mesh.
+    """
+
+    camera: Camera
+    mesh: Mesh
+    detection: Detection | None
+    renderer: Callable[[Mesh], Renderer]
+
+    def __call__(self, image: ArrayLike, result: PoseEstimate) -> Image:
+        """Return a copy of ``image``, RGB uint8 [height,width,3], with the result drawn over it. Raises InputError."""
+        item = OverlayItem(result, self.mesh, self.detection)
+        return draw_overlay(image, self.camera, [item], renderer=self.renderer)
+
+
+def drawable(
+    results: Sequence[PoseEstimate],
+    camera: Camera,
+    detections: Sequence[Detection | None],
+    meshes: Mapping[str, Mesh],
+    *,
+    renderer: Callable[[Mesh], Renderer],
+) -> list[PoseEstimate]:
+    """Return the results, each with a ``ResultPainter``; detections and meshes as there, renderer too."""
+    pairs = zip(results, detections, strict=True)
+    return [replace(r, painter=ResultPainter(camera, meshes[r.object], d, renderer)) for r, d in pairs]
 
 
 class Canvas:

@@ -3,10 +3,10 @@ r"""ROS 2 node: detections in, poses out; what has been found is followed from i
     python3 ros2_node.py --ros-args -p engines:=coop-xs -p objects:="['cup=/meshes/cup.ply:mm']" \
         -r image:=/camera/image_rect -r camera_info:=/camera/camera_info -r detections:=/detector/detections
 
-Subscribes to `image` (sensor_msgs/Image, rectified: rgb8, bgr8, rgba8, bgra8 or mono8), `camera_info`
-(sensor_msgs/CameraInfo; its P holds the intrinsics of rectified images) and `detections` (vision_msgs/Detection2DArray,
-with the stamp of the image they were made in; boxes are taken as upright). Publishes `poses`
-(vision_msgs/Detection3DArray) in the frame of the camera: x right, y down, z forward, metres (REP 103's optical frame).
+Subscribes to `image` (sensor_msgs/Image: rgb8, bgr8, rgba8, bgra8 or mono8), `camera_info` (sensor_msgs/CameraInfo) and
+`detections` (vision_msgs/Detection2DArray, with the stamp of the image they were made in; boxes are taken as upright).
+Images are rectified, and P holds their intrinsics; with `-p rectified:=false` they are raw, and K and D hold. Publishes `poses` (vision_msgs/Detection3DArray) and, for each object, `pose/OBJECT`
+(geometry_msgs/PoseStamped), in the frame of the camera: x right, y down, z forward, metres (REP 103's optical frame).
 Needs vision_msgs 4 (Humble or newer).
 
 One instance per object is followed. Detections of an object that is being followed are ignored; one that has been lost
@@ -15,11 +15,12 @@ is missing from `poses` until the next detection of it.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Vector3
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
@@ -44,21 +45,24 @@ class PoseNode(Node):
         device = self.declare_parameter("device", "auto").value
         objects = self.declare_parameter("objects", [""]).value  # ROS has no type for an empty list
         self.estimator = Estimator.from_engines(engines, device=device)
-        for each in parse_objects([text for text in objects if text]):
+        known = parse_objects([text for text in objects if text])
+        for each in known:
             self.estimator.add_object(each.name, each.mesh, unit=each.unit)
         self.estimator.warmup()
         self.camera: Camera | None = None
         self.images: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self.results: dict = {}  # object -> the last pose, while it is being followed
+        self.rectified = self.declare_parameter("rectified", True).value
         self.publisher = self.create_publisher(Detection3DArray, "poses", 10)
+        topics = {each.name: re.sub(r"\W", "_", each.name) for each in known}  # what ROS takes in a name
+        self.single = {n: self.create_publisher(PoseStamped, f"pose/{topic}", 10) for n, topic in topics.items()}
         self.create_subscription(CameraInfo, "camera_info", self.on_camera, qos_profile_sensor_data)
         self.create_subscription(Image, "image", self.on_image, qos_profile_sensor_data)
         self.create_subscription(Detection2DArray, "detections", self.on_detections, 10)
 
     def on_camera(self, message) -> None:
         try:
-            K = np.reshape(message.p, (3, 4))[:, :3]
-            self.camera = Camera(K, message.width, message.height)
+            self.camera = to_camera(message, self.rectified)
         except CoopEdgeError as error:
             self.get_logger().error(f"camera_info: {error}")
 
@@ -80,6 +84,8 @@ class PoseNode(Node):
                 self.get_logger().warning(f"{result.object}: {result.reason}")
         self.results = {result.object: result for result in results if result.success}
         self.publisher.publish(to_message(message.header, self.results.values(), self.estimator.objects))
+        for name, result in self.results.items():
+            self.single[name].publish(PoseStamped(header=message.header, pose=to_pose(result.T_camera_object)))
 
     def on_detections(self, message) -> None:
         """Find what is not being followed, in the image that the detections are of."""
@@ -106,6 +112,15 @@ class PoseNode(Node):
 
 def stamp_of(message) -> tuple[int, int]:
     return message.header.stamp.sec, message.header.stamp.nanosec
+
+
+def to_camera(message, rectified: bool) -> Camera:
+    """Camera of a sensor_msgs/CameraInfo: of rectified images by P, of raw ones by K and D."""
+    if rectified:
+        return Camera(np.reshape(message.p, (3, 4))[:, :3], message.width, message.height)
+    fisheye = message.distortion_model in ("equidistant", "fisheye")
+    distortion = list(message.d) or ([0.0] * 4 if fisheye else None)
+    return Camera(np.reshape(message.k, (3, 3)), message.width, message.height, distortion, fisheye)
 
 
 def to_rgb(message) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -311,3 +313,30 @@ def test_the_demo_scene_under_its_true_poses():
     for i, detection in enumerate(scene.detections):
         x, y, w, h = (round(v) for v in detection.bbox)
         assert nearest_to(drawn[y : y + h, x : x + w], overlay.COLORS[i], 10).sum() > 100
+
+
+class TestResults:
+    """``PoseEstimate.draw``: the overlay of one result, by what its Estimator knew."""
+
+    def test_draws_itself(self):
+        box = Detection("box", bbox=(10, 20, 30, 40))
+        lost = PoseEstimate(False, "not there", object="box")
+        results = overlay.drawable([found(), lost], CAMERA, [None, box], {"box": grey_box()}, renderer=CpuRenderer)
+        for result, detection in zip(results, (None, box), strict=True):
+            item = OverlayItem(result, grey_box(), detection)
+            wanted = draw_overlay(blank(), CAMERA, [item], renderer=CpuRenderer)
+            np.testing.assert_array_equal(result.draw(blank()), wanted)
+            assert "painter" not in result.to_dict()
+        with pytest.raises(InputError, match="wanted RGB"):
+            results[0].draw(np.zeros((10, 10, 3), np.uint8))
+        assert overlay.drawable([], CAMERA, [], {}, renderer=CpuRenderer) == []
+
+    def test_of_no_estimator(self):
+        with pytest.raises(InputError, match="only the results of an Estimator know their camera and mesh; use draw"):
+            found().draw(blank())
+
+    def test_pickle_leaves_the_painter_behind(self):
+        (result,) = overlay.drawable([found()], CAMERA, [None], {"box": grey_box()}, renderer=lambda mesh: None)
+        copy = pickle.loads(pickle.dumps(result))
+        assert copy.painter is None
+        assert copy.to_dict() == result.to_dict()
