@@ -321,6 +321,9 @@ class TestNode:
         node.hear("detections", detections_of(scenes[6], 6))
         node.see(7)
         np.testing.assert_allclose(self.poses(node)["cube"], scenes[7].placed[0].T, atol=2e-3)
+        cube, bar = node.topics["pose/cube"], node.topics["pose/bar"]
+        assert [[m.header.stamp.sec for m in topic] for topic in (cube, bar)] == [[1, 2, 3, 7], [1, 2, 3, 4, 5, 6, 7]]
+        np.testing.assert_allclose(matrix(cube[-1].pose), scenes[7].placed[0].T, atol=2e-3)
 
     def test_what_is_followed_is_not_looked_for(self, node, scenes, monkeypatch):
         node.hear("camera_info", info())

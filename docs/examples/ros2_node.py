@@ -5,7 +5,9 @@ r"""ROS 2 node: detections in, poses out; what has been found is followed from i
 
 Subscribes to `image` (sensor_msgs/Image: rgb8, bgr8, rgba8, bgra8 or mono8), `camera_info` (sensor_msgs/CameraInfo) and
 `detections` (vision_msgs/Detection2DArray, with the stamp of the image they were made in; boxes are taken as upright).
-Images are rectified, and P holds their intrinsics; with `-p rectified:=false` they are raw, and K and D hold. Publishes `poses` (vision_msgs/Detection3DArray) and, for each object, `pose/OBJECT`
+Images are rectified, and P holds their intrinsics; with `-p rectified:=false` they are raw, and K and D hold.
+
+Publishes `poses` (vision_msgs/Detection3DArray) and, of each object once it is found, `pose/OBJECT`
 (geometry_msgs/PoseStamped), in the frame of the camera: x right, y down, z forward, metres (REP 103's optical frame).
 Needs vision_msgs 4 (Humble or newer).
 
@@ -45,8 +47,7 @@ class PoseNode(Node):
         device = self.declare_parameter("device", "auto").value
         objects = self.declare_parameter("objects", [""]).value  # ROS has no type for an empty list
         self.estimator = Estimator.from_engines(engines, device=device)
-        known = parse_objects([text for text in objects if text])
-        for each in known:
+        for each in parse_objects([text for text in objects if text]):
             self.estimator.add_object(each.name, each.mesh, unit=each.unit)
         self.estimator.warmup()
         self.camera: Camera | None = None
@@ -54,8 +55,7 @@ class PoseNode(Node):
         self.results: dict = {}  # object -> the last pose, while it is being followed
         self.rectified = self.declare_parameter("rectified", True).value
         self.publisher = self.create_publisher(Detection3DArray, "poses", 10)
-        topics = {each.name: re.sub(r"\W", "_", each.name) for each in known}  # what ROS takes in a name
-        self.single = {n: self.create_publisher(PoseStamped, f"pose/{topic}", 10) for n, topic in topics.items()}
+        self.single: dict = {}  # object -> the publisher of its pose alone
         self.create_subscription(CameraInfo, "camera_info", self.on_camera, qos_profile_sensor_data)
         self.create_subscription(Image, "image", self.on_image, qos_profile_sensor_data)
         self.create_subscription(Detection2DArray, "detections", self.on_detections, 10)
@@ -85,6 +85,9 @@ class PoseNode(Node):
         self.results = {result.object: result for result in results if result.success}
         self.publisher.publish(to_message(message.header, self.results.values(), self.estimator.objects))
         for name, result in self.results.items():
+            if name not in self.single:
+                topic = "pose/" + re.sub(r"\W", "_", name)  # what ROS takes in a name
+                self.single[name] = self.create_publisher(PoseStamped, topic, 10)
             self.single[name].publish(PoseStamped(header=message.header, pose=to_pose(result.T_camera_object)))
 
     def on_detections(self, message) -> None:
