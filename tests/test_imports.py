@@ -217,7 +217,6 @@ def test_every_module_imports_without_the_optional_packages():
         "onnxruntime",
         "tensorrt",
         "fast_simplification",
-        "collada",
         "pycuda",
         "matplotlib",
     ]

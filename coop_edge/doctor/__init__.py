@@ -13,7 +13,7 @@ the report goes on. ``checks`` makes the rows, ``report`` the verdict, ``assembl
   ``report.Row`` describes them.
 
 Rows that are always there: python, system, jetson, coop_edge, numpy, opencv, trimesh, numba, onnxruntime, conflicts,
-numba_cache, open3d, fast_simplification, pycollada, gpu, cupy, cupy_cache, onnxruntime_cuda, tensorrt, bundles,
+numba_cache, open3d, fast_simplification, gpu, cupy, cupy_cache, onnxruntime_cuda, tensorrt, bundles,
 cuda_runner; per bundle also ``bundle:NAME`` and, if it can be read, ``plans:NAME``. Keys may be added within a schema,
 in ``data`` too; none changes its meaning.
 """

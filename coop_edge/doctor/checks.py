@@ -118,7 +118,6 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         Check("numba_cache", (), "numba.storage", judges.cache, _mend_code, _NUMBA_CACHE),
         _optional("open3d", judges.open3d, _OPEN3D),
         _optional("fast-simplification", judges.version, "simplifies meshes above 100,000 faces"),
-        _optional("pycollada", judges.version, "reads COLLADA (.dae) meshes"),
     ),
     "cuda": (
         Check("gpu", CUDA, "gpu", judges.gpu, None, _GPU),

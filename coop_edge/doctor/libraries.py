@@ -29,7 +29,7 @@ FAMILIES = {
 def distributions() -> Facts:
     """Versions of installed distributions: per family, and of packages that are not imported here."""
     families = {family: _versions(names) for family, names in FAMILIES.items()}
-    return {"families": families, "versions": _versions(("open3d", "fast-simplification", "pycollada", "pillow"))}
+    return {"families": families, "versions": _versions(("open3d", "fast-simplification", "pillow"))}
 
 
 def numpy() -> Facts:

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from coop_edge.errors import InputError, MeshError
 from coop_edge.mesh import measure
-from coop_edge.mesh.files import read_file, read_trimesh
+from coop_edge.mesh.files import read_file
+from coop_edge.mesh.limits import LoadLimits
 from coop_edge.mesh.simplify import simplify
 from coop_edge.mesh.soup import Soup, assemble, check_finite, compact, drop_degenerate, drop_unused_textures
 from coop_edge.mesh.units import METRES, metres_per
@@ -33,6 +34,8 @@ def load_mesh(
     ignore_colors: bool,
     max_faces: int,
     name: str | None,
+    allow_outside: bool,
+    limits: LoadLimits | None,
 ) -> dict[str, Any]:
     """Load the fields of a Mesh, by name; see ``Mesh.load``."""
     metres = metres_per(unit)
@@ -40,18 +43,22 @@ def load_mesh(
         raise InputError(f"max_faces: wanted an integer of at least 4, got {max_faces!r}")
     color = _albedo(albedo)
     notes: list[str] = []
+    bounds = LoadLimits() if limits is None else limits
+    if not isinstance(bounds, LoadLimits):
+        raise InputError(f"limits: wanted LoadLimits or None, got {type(limits).__name__}")
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
-        parts, found = read_file(path, ignore_colors)
-        notes += found
+        parts = read_file(path, ignore_colors=ignore_colors, allow_outside=allow_outside, limits=bounds, notes=notes)
         label = str(path)
         name = path.stem if name is None else name
     else:
-        parts, label = read_trimesh(source), f"this {type(source).__name__}"
-    if ignore_colors:
-        parts = [replace(p, visual=None, vertex_colors=None, face_colors=None) for p in parts]
+        from coop_edge.mesh.from_trimesh import TrimeshReader  # trimesh itself is not needed for files
+
+        parts = TrimeshReader(ignore_colors=ignore_colors, limits=bounds, notes=notes).read(source)
+        label = f"this {type(source).__name__}"
     try:
-        fields = _build(assemble(parts, color, notes), metres, unit, int(max_faces), name or "", notes)
+        soup, colored = assemble(parts, color, notes)
+        fields = _build(soup, metres, unit, int(max_faces), name or "", notes) | {"colored": colored}
     except MeshError as error:
         raise MeshError(f"{label}: {error}") from error
     for note in fields["notes"]:

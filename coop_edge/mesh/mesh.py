@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coop_edge.errors import InputError, MeshError
+from coop_edge.mesh.limits import LoadLimits
 
 DEFAULT_ALBEDO = (200, 200, 200)
 """Light grey (sRGB, 0..255) of faces that carry no colour of their own."""
@@ -36,7 +37,8 @@ class Mesh:
     face_texture: NDArray[np.int32]  # [F] index into textures, -1 = corner_colors
     textures: tuple[NDArray[np.uint8], ...] = ()  # RGB images [h,w,3]
     name: str = ""
-    notes: tuple[str, ...] = field(default=())  # what loading changed: faces dropped, simplified, textures shrunk
+    notes: tuple[str, ...] = field(default=())  # what loading changed or did not read
+    colored: float | None = None  # share of the file's faces that have a colour of their own; None = not known
 
     def __post_init__(self) -> None:
         f = len(self.faces)
@@ -78,12 +80,14 @@ class Mesh:
         ignore_colors: bool = False,
         max_faces: int = 100_000,
         name: str | None = None,
+        allow_outside: bool = False,
+        limits: LoadLimits | None = None,
     ) -> Mesh:
         """Load a mesh file, or take a trimesh object.
 
         Parameters
         ----------
-        source: path of an OBJ (with MTL and textures), PLY, GLB/GLTF, STL, OFF or DAE (needs pycollada) file, or a
+        source: path of an OBJ (with MTL and textures), PLY, GLB/GLTF 2.0, STL, OFF or DAE file, or a
             ``trimesh.Trimesh`` or ``trimesh.Scene``. Scene graphs are flattened; the axes stay those of the file.
         unit: unit of the vertex coordinates: "m", "cm", "mm" or "in". There is no default, and what a file says about
             its own unit is not used.
@@ -92,18 +96,30 @@ class Mesh:
         max_faces: a mesh with more triangles is simplified to as many; those that come to bridge a texture's seam then
                 carry colours at their corners instead of the texture.
         name: name of the object; the file's stem if None.
+        allow_outside: read textures, material libraries and buffers wherever the file says that they are; else only
+            below the parent of its own folder.
+        limits: bounds on what the file may unpack to; ``LoadLimits()`` if None.
 
         ``centre`` is the middle of the bounding box. Degenerate triangles are dropped, vertices at equal positions
-        merged, textures above 4096 pixels a side shrunk; ``notes`` says what was changed, and so does the log.
+        merged, textures above 4096 pixels a side shrunk; ``notes`` says what was changed or not read, and so does the
+        log.
 
-        Raises MeshError (a file that is missing, unreadable or refers to a missing file; no triangles; non-finite
-        vertices; a diameter outside 5 mm .. 5 m) and InputError (another argument).
+        Raises MeshError (a file that is missing, unreadable, larger than the limits, or refers to a file that is
+        missing or outside; no triangles; non-finite vertices; a diameter outside 5 mm .. 5 m) and InputError (another
+        argument).
         """
         from coop_edge.mesh.load import load_mesh
 
         albedo = DEFAULT_ALBEDO if albedo is None else albedo
         fields = load_mesh(
-            source, unit=unit, albedo=albedo, ignore_colors=ignore_colors, max_faces=max_faces, name=name
+            source,
+            unit=unit,
+            albedo=albedo,
+            ignore_colors=ignore_colors,
+            max_faces=max_faces,
+            name=name,
+            allow_outside=allow_outside,
+            limits=limits,
         )
         return cls(**fields)
 
@@ -138,6 +154,23 @@ class Mesh:
         from coop_edge.mesh.measure import diameter
 
         return diameter(self.vertices)
+
+    @property
+    def summary(self) -> str:
+        """One line: name, diameter, faces, colours or "no colours"."""
+        return f"{self.name or 'mesh'}: diameter {self.diameter:.4g} m, {len(self.faces)} faces, {self.color_summary}"
+
+    @property
+    def color_summary(self) -> str:
+        """What the faces are coloured by, or "no colours"."""
+        if self.textures:
+            return f"colours ({len(self.textures)} texture{'s' if len(self.textures) > 1 else ''})"
+        colored = self.colored
+        if colored is None:
+            colored = float((self.corner_colors != DEFAULT_ALBEDO).any(axis=(1, 2)).mean())
+        if colored == 0.0:
+            return "no colours"
+        return "colours" if colored == 1.0 else f"colours on {colored:.0%} of the faces"
 
     @cached_property
     def radius(self) -> float:

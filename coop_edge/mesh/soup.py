@@ -34,20 +34,21 @@ class Soup:
         )
 
 
-def assemble(parts: list[Part], albedo: NDArray[np.uint8], notes: list[str]) -> Soup:
-    """Join all parts and settle their colours. Raises MeshError."""
-    table = TextureTable()
+def assemble(parts: list[Part], albedo: NDArray[np.uint8], notes: list[str]) -> tuple[Soup, float]:
+    """Join all parts and settle their colours; also return the share of faces that have one of their own."""
+    table = TextureTable(parts, notes)
     painted = [paint(part, albedo, table, notes) for part in parts]
     starts = np.cumsum([0, *(len(p.vertices) for p in parts)])[:-1]
-    notes.extend(table.notes)
-    return Soup(
+    colored = np.concatenate([np.zeros(0, bool), *(c.colored for c in painted)])
+    soup = Soup(
         vertices=np.concatenate([np.zeros((0, 3)), *(p.vertices for p in parts)]),
         faces=np.concatenate([np.zeros((0, 3), np.int64), *(p.faces + s for p, s in zip(parts, starts, strict=True))]),
-        corner_colors=np.concatenate([np.zeros((0, 3, 3), np.uint8), *(c for c, _, _ in painted)]),
-        corner_uv=np.concatenate([np.zeros((0, 3, 2), np.float32), *(uv for _, uv, _ in painted)]),
-        face_texture=np.concatenate([np.zeros(0, np.int32), *(t for _, _, t in painted)]),
+        corner_colors=np.concatenate([np.zeros((0, 3, 3), np.uint8), *(c.colors for c in painted)]),
+        corner_uv=np.concatenate([np.zeros((0, 3, 2), np.float32), *(c.uv for c in painted)]),
+        face_texture=np.concatenate([np.zeros(0, np.int32), *(c.texture for c in painted)]),
         textures=tuple(table.images),
     )
+    return soup, float(colored.mean()) if colored.size else 0.0
 
 
 def check_finite(soup: Soup) -> None:

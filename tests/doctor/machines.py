@@ -47,7 +47,7 @@ _PLAIN: dict[str, dict[str, Any]] = {
     "cupy_storage": SPACE,
     "numpy": {"version": "2.2.0"},
     "opencv": {"version": "4.11.0"},
-    "trimesh": {"version": "4.7.0", "scipy": "1.15.0", "pillow": "11.0.0"},
+    "trimesh": {"version": "5.2.0", "scipy": "1.15.0", "pillow": "11.0.0"},
     "numba": {"version": "0.61.0", "llvmlite": "0.44.0", "cache_folder": "/home/a/cache", "storage": SPACE},
     "onnxruntime": {
         "version": "1.22.0",

@@ -20,11 +20,6 @@ def _in_memory(folder, image, pbr=False):
     return assets.trimesh_quad(image, pbr=pbr)
 
 
-def _dae(folder, image):
-    pytest.importorskip("collada")
-    return assets.dae_quad(folder, image)
-
-
 TEXTURED = {
     "obj": assets.obj_quad,
     "ply vertex st": lambda d, i: assets.ply_quad(d, i, layout="vertex st"),
@@ -33,7 +28,7 @@ TEXTURED = {
     "ply face binary": lambda d, i: assets.ply_quad(d, i, layout="face", binary=True),
     "glb": lambda d, i: gltf_writer.write(d / "quad.glb", image=i),
     "gltf": lambda d, i: gltf_writer.write(d / "quad.gltf", image=i),
-    "dae": _dae,
+    "dae": assets.dae_quad,
     "trimesh simple material": _in_memory,
     "trimesh PBR material": lambda d, i: _in_memory(d, i, pbr=True),
 }

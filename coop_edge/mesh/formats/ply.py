@@ -1,0 +1,184 @@
+"""Reads PLY files: polygons and strips, colours of vertices or faces, textures by vertex or by face."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.errors import MeshError
+from coop_edge.mesh.colors import unit_colors
+from coop_edge.mesh.formats.ply_elements import Element, read_header, read_rows
+from coop_edge.mesh.parts import Material, Part, Polygons, Texture, check_coordinates
+from coop_edge.mesh.source import Source
+
+_COLORS = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
+_COORDINATES = (("texture_u", "texture_v"), ("u", "v"), ("s", "t"), ("texture_s", "texture_t"))
+_INDICES = ("vertex_indices", "vertex_index")
+_KNOWN = ("vertex", "face", "tristrips")
+
+
+def read_ply(source: Source) -> list[Part]:
+    """Read a PLY file. Raises MeshError."""
+    header = read_header(source.data)
+    behind = read_rows(header, source.data)
+    if behind:
+        unit = "rows" if header.format == "ascii" else "bytes"
+        source.note(f"{behind} {unit} behind the last element are not read")
+    elements = {element.name: element for element in header.elements}
+    if len(elements) < len(header.elements):
+        raise MeshError("has two elements of one name; copy or export it again")
+    if unknown := [name for name, element in elements.items() if name not in _KNOWN and element.rows]:
+        source.note(f"elements {', '.join(map(repr, unknown))} are not read")
+    vertex = elements.get("vertex", Element("vertex", 0))
+    vertices = _vertices(vertex)
+    polygons, face = _polygons(elements)
+    if not len(polygons.sizes):
+        return []
+    places, owner = polygons.cut(vertices, source.notes)
+    faces = polygons.corners[places]
+    files = [] if source.ignore_colors else _texture_files(header.comments)
+    uv, number = _coordinates(vertex, face, polygons, places, owner) if files else (None, None)
+    if files and uv is None:
+        raise MeshError("names a texture, but its vertices and faces have no texture coordinates")
+    colors = None if source.ignore_colors else _colors(vertex, face, faces, owner, source.notes)
+    if not files:
+        return [Part(vertices, faces, colors=colors)]
+    return _textured(source, files, Part(vertices, faces, colors, uv), number)
+
+
+def _vertices(vertex: Element) -> NDArray[np.float64]:
+    if not vertex.rows:
+        return np.zeros((0, 3))
+    axes = [vertex.scalar(axis) for axis in "xyz"]
+    if any(axis is None for axis in axes):
+        raise MeshError(f"its vertices have no x, y and z, but {', '.join(vertex.columns) or 'nothing'}")
+    return np.column_stack([np.asarray(axis) for axis in axes]).astype(np.float64)
+
+
+def _polygons(elements: dict[str, Element]) -> tuple[Polygons, Element | None]:
+    """Return the faces and the element that has a row for each of them; None where they come from strips."""
+    face, strips = elements.get("face"), elements.get("tristrips")
+    if face is not None and face.rows and strips is not None and strips.rows:
+        raise MeshError("has faces and strips of triangles beside each other, which is not read; export it as faces")
+    if strips is not None and strips.rows:
+        return _strips(strips), None
+    if face is None or not face.rows:
+        return Polygons(np.zeros(0, np.int64), np.zeros(0, np.int64)), None
+    name = next((n for n in _INDICES if n in face.columns), None)
+    if name is None:
+        raise MeshError(f"its faces have no list vertex_indices, but {', '.join(face.columns) or 'nothing'}")
+    column = face.lists(name)
+    assert column is not None
+    if column.values.dtype.kind == "f":
+        raise MeshError(f"the property {name!r} of its faces holds {column.values.dtype}; wanted integers")
+    return Polygons(column.values.astype(np.int64), column.sizes), face
+
+
+def _strips(element: Element) -> Polygons:
+    """Return the triangles of strips; -1 ends one, and every other triangle is turned round."""
+    column = next((element.lists(n) for n in _INDICES if n in element.columns), None)
+    if column is None:
+        raise MeshError("its strips of triangles have no list vertex_indices")
+    triangles, at = [], 0
+    for size in column.sizes:
+        row = column.values[at : at + size].astype(np.int64)
+        at += int(size)
+        for strip in np.split(row, np.flatnonzero(row == -1)):
+            strip = strip[strip != -1]
+            each = np.stack([strip[:-2], strip[1:-1], strip[2:]], axis=1) if len(strip) > 2 else np.zeros((0, 3), int)
+            each[1::2] = each[1::2, [1, 0, 2]]
+            triangles.append(each)
+    corners = np.concatenate([np.zeros((0, 3), np.int64), *triangles])
+    return Polygons(corners.ravel(), np.full(len(corners), 3, np.int64))
+
+
+def _texture_files(comments: list[str]) -> list[str]:
+    files = []
+    for comment in comments:
+        key, _, name = comment.strip().partition(" ")
+        if key.lower() == "texturefile" and name.strip():
+            files.append(name.strip())
+    return files
+
+
+def _coordinates(
+    vertex: Element,
+    face: Element | None,
+    polygons: Polygons,
+    places: NDArray[np.int64],
+    owner: NDArray[np.int64],
+) -> tuple[NDArray[np.float64] | None, NDArray[np.int64] | None]:
+    """Return the coordinates of the triangles' corners [T,3,2], NaN where there are none, and their textures [T]."""
+    number = None if face is None else face.scalar("texnumber")
+    numbers = None if number is None else np.asarray(number, np.float64).astype(np.int64)[owner]
+    by_face = None if face is None else face.lists("texcoord")
+    if by_face is not None:
+        has = by_face.sizes == 2 * polygons.sizes
+        if not (has | (by_face.sizes == 0)).all():
+            raise MeshError("a face has another number of texture coordinates than two for each corner")
+        flat = np.full((len(polygons.corners), 2), np.nan)
+        flat[np.repeat(has, polygons.sizes)] = by_face.values.astype(np.float64).reshape(-1, 2)
+        check_coordinates(by_face.values)
+        return flat[places], numbers
+    for names in _COORDINATES:
+        pair = [vertex.scalar(name) for name in names if name in vertex.columns]
+        if len(pair) == 2:
+            table = np.column_stack([np.asarray(c, np.float64) for c in pair])
+            check_coordinates(table[polygons.corners])
+            return table[polygons.corners[places]], numbers
+    return None, numbers
+
+
+def _colors(
+    vertex: Element, face: Element | None, faces: NDArray[np.int64], owner: NDArray[np.int64], notes: list[str]
+) -> NDArray[np.float64] | None:
+    """Return colours of the triangles' corners [T,3,3]; the vertices' win where faces have some as well."""
+    by_vertex = _color_columns(vertex, notes)
+    by_face = None if face is None else _color_columns(face, notes)
+    if by_vertex is not None:
+        if by_face is not None:
+            notes.append("colours of faces beside those of vertices are not used")
+        return by_vertex[faces]
+    return None if by_face is None else np.repeat(by_face[owner][:, None], 3, axis=1)
+
+
+def _color_columns(element: Element, notes: list[str]) -> NDArray[np.float64] | None:
+    for names in _COLORS:
+        found = [element.scalar(name) for name in names if name in element.columns]
+        if len(found) == 3:
+            kinds = {np.asarray(c).dtype for c in found}
+            if len(kinds) > 1:
+                raise MeshError(f"the colours {', '.join(names)} are of different types; wanted one")
+            return unit_colors(np.column_stack([np.asarray(c) for c in found]), notes)
+        if found:
+            notes.append(f"colours of {element.name!r} lack some of {', '.join(names)}: not used")
+    if any(name.endswith("_red") or name == "red" for name in element.columns):
+        notes.append(f"colours of {element.name!r} have names that are not known: not used")
+    return None
+
+
+def _textured(source: Source, files: list[str], whole: Part, number: NDArray[np.int64] | None) -> list[Part]:
+    """Split the triangles by texture; those without coordinates keep the colours of the file."""
+    assert whole.uv is not None
+    if number is None:
+        if len(files) > 1:
+            raise MeshError(
+                f"names {len(files)} textures, but not which of them its faces show (texnumber); export it with one"
+            )
+        number = np.zeros(len(whole.faces), np.int64)
+    if number.max(initial=-1) >= len(files):
+        raise MeshError(f"a face shows texture {number.max()} of {len(files)}; the file is damaged")
+    bare = (number < 0) | np.isnan(whole.uv).all(axis=(1, 2))
+    parts = []
+    for i in [*range(len(files)), -1]:
+        chosen = bare if i < 0 else (number == i) & ~bare
+        if not chosen.any():
+            continue
+        colors = None if whole.colors is None else whole.colors[chosen]
+        if i < 0:
+            source.note(f"{int(chosen.sum())} triangles show no texture")
+            parts.append(Part(whole.vertices, whole.faces[chosen], colors))
+            continue
+        material = Material(files[i], texture=Texture(source.assets.image(files[i])))
+        parts.append(Part(whole.vertices, whole.faces[chosen], colors, whole.uv[chosen], material))
+    return parts
