@@ -35,7 +35,7 @@ class ImageDecoder:
         except MeshError:
             raise
         except Image.DecompressionBombError as error:
-            raise MeshError(f"{label}: {error}") from None
+            raise MeshError(f"{label} has more pixels than Pillow opens ({error}); make it smaller") from None
         except MemoryError:
             raise MeshError(f"{label} does not fit into memory; make it smaller") from None
         except Exception as error:  # decoders meet any kind of bytes, and fail in any kind of way

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from coop_edge.errors import MeshError
 from coop_edge.mesh.colors import unit_colors
 from coop_edge.mesh.formats.mtl import MtlMaterial, read_mtl
-from coop_edge.mesh.parts import Part, Polygons, check_coordinates
+from coop_edge.mesh.formats.obj_faces import FaceLines, Faces
+from coop_edge.mesh.parts import Part, check_coordinates
 from coop_edge.mesh.source import Source
 from coop_edge.mesh.text import decode, floats, lines
 
@@ -28,42 +29,33 @@ _ANNOUNCED = re.compile(
 
 
 @dataclass
-class _Group:
-    """Faces of one material that all have texture coordinates, or all have none."""
-
-    corners: list[int] = field(default_factory=list)  # vertices, from 0
-    coordinates: list[int] = field(default_factory=list)  # rows of vt, from 0
-    sizes: list[int] = field(default_factory=list)
-
-
-@dataclass
 class _Contents:
     """What stands in the lines of a file."""
 
     vertices: list[str] = field(default_factory=list)
     coordinates: list[str] = field(default_factory=list)
-    groups: dict[tuple[str | None, bool], _Group] = field(default_factory=dict)
+    groups: dict[str | None, FaceLines] = field(default_factory=dict)  # by material
     libraries: list[str] = field(default_factory=list)
     announced: list[int] = field(default_factory=list)
-    faces: int = 0
 
 
 def read_obj(source: Source) -> list[Part]:
     """Read an OBJ file. Raises MeshError."""
     text = decode(source.data)
     contents = _read_lines(source, text)
-    _check_complete(source, contents, text)
-    if not contents.faces:
+    faces = {name: lines_.read() for name, lines_ in contents.groups.items()}
+    every = [each for found in faces.values() for each in found]
+    _check_complete(source, contents, every, text)
+    if not every:
         return []
     vertices, colors = _vertices(source, contents.vertices)
     coordinates = _coordinates(contents.coordinates)
     materials = {} if source.ignore_colors else _libraries(source, contents)
-    # The group that comes first stands last: so the triangles have the order that templates of earlier versions know.
+    # The material that comes first stands last: templates of earlier versions know this order of triangles.
     return [
-        part
-        for (name, textured), group in reversed(contents.groups.items())
-        for part in [_part(source, group, vertices, colors, coordinates if textured else None, materials.get(name))]
-        if len(part.faces)
+        _part(source, each, vertices, colors, coordinates, materials.get(name))
+        for name, found in reversed(faces.items())
+        for each in found
     ]
 
 
@@ -80,7 +72,9 @@ def _read_lines(source: Source, text: str) -> _Contents:
         elif key == "vt":
             found.coordinates.append(rest)
         elif key in ("f", "fo"):
-            _add_face(found, material, rest, number)
+            group = found.groups.setdefault(material, FaceLines())
+            group.texts.append(rest)
+            group.before.append((number, len(found.vertices), len(found.coordinates)))
         elif key.startswith("#"):
             _comment(source, found, line.strip())
         elif key == "usemtl":
@@ -88,49 +82,12 @@ def _read_lines(source: Source, text: str) -> _Contents:
         elif key == "mtllib":
             found.libraries.append(rest)
         elif key in _SURFACES:
-            raise MeshError(
-                f"line {number}: {key!r}: curved surfaces and other files are not read; export it as triangles"
-            )
+            raise MeshError(f"line {number}: {key!r}: curved surfaces are not read; export it as triangles")
         elif key in ("l", "p"):
             source.note("lines and points are not read")
         elif key not in _QUIET:
             source.note(f"lines that begin with {key[:20]!r} are not read")
     return found
-
-
-def _add_face(found: _Contents, material: str | None, text: str, number: int) -> None:
-    words = (text.split("#")[0] if "#" in text else text).split()
-    if len(words) < 3:
-        raise MeshError(f"line {number}: a face of {len(words)} corners; wanted at least 3; the file may be cut off")
-    slashes = {word.count("/") for word in words}
-    n, m = len(found.vertices), len(found.coordinates)
-    try:
-        if slashes == {0}:
-            corners, coordinates = [int(word) for word in words], []
-        else:
-            fields = [word.split("/") for word in words]
-            corners = [int(each[0]) for each in fields]
-            given = [each[1] for each in fields]
-            coordinates = [int(each) for each in given] if all(given) else []
-            if len(slashes) > 1 or any(given) != all(given) or slashes - {1, 2}:
-                raise MeshError(f"line {number}: the corners of a face are not written alike; the file may be cut off")
-            if any(len(each) > 2 and each[2] and not each[2].lstrip("-").isdigit() for each in fields):
-                raise ValueError
-    except ValueError:
-        raise MeshError(f"line {number}: {text[:60]!r} are not the corners of a face; the file is damaged") from None
-    if 0 in corners or 0 in coordinates:
-        raise MeshError(f"line {number}: a face refers to number 0; they count from 1")
-    group = found.groups.setdefault((material, bool(coordinates)), _Group())
-    group.corners += [c - 1 if c > 0 else _back(n, c, number) for c in corners]
-    group.coordinates += [c - 1 if c > 0 else _back(m, c, number) for c in coordinates]
-    group.sizes.append(len(words))
-    found.faces += 1
-
-
-def _back(n: int, index: int, number: int) -> int:
-    if n + index < 0:
-        raise MeshError(f"line {number}: a face refers {-index} back, where {n} are before it; the file is damaged")
-    return n + index
 
 
 def _comment(source: Source, found: _Contents, text: str) -> None:
@@ -141,21 +98,21 @@ def _comment(source: Source, found: _Contents, text: str) -> None:
         source.note("the colours of ZBrush (#MRGB) are not read; export it with a texture")
 
 
-def _check_complete(source: Source, found: _Contents, text: str) -> None:
+def _check_complete(source: Source, found: _Contents, faces: list[Faces], text: str) -> None:
     """Compare the faces with what comments announce, in the file's head or group by group; note signs of a cut."""
-    counts = found.announced
-    if counts:
+    count = sum(len(each.polygons.sizes) for each in faces)
+    triangles = sum(int((each.polygons.sizes - 2).sum()) for each in faces)
+    if counts := found.announced:
         wanted = counts[0] if sum(counts[1:]) in (0, counts[0]) else sum(counts)  # the first may count all of them
-        triangles = sum(size - 2 for group in found.groups.values() for size in group.sizes)
-        if found.faces < wanted and triangles != wanted:
-            raise MeshError(f"cut off: its comments announce {wanted} faces, it holds {found.faces}; export it again")
-        if wanted not in (found.faces, triangles):
-            source.note(f"comments announce {wanted} faces, the file holds {found.faces}: it may be cut off")
+        if count < wanted and triangles != wanted:
+            raise MeshError(f"cut off: its comments announce {wanted} faces, it holds {count}; export it again")
+        if wanted not in (count, triangles):
+            source.note(f"comments announce {wanted} faces, the file holds {count}: it may be cut off")
     for what, n, used in (
-        ("vertices", len(found.vertices), [i for g in found.groups.values() for i in g.corners]),
-        ("texture coordinates", len(found.coordinates), [i for g in found.groups.values() for i in g.coordinates]),
+        ("vertices", len(found.vertices), [each.polygons.corners for each in faces]),
+        ("texture coordinates", len(found.coordinates), [f.coordinates for f in faces if f.coordinates is not None]),
     ):
-        behind = n - 1 - max(used, default=n)
+        behind = n - 1 - max((int(each.max(initial=0)) for each in used), default=n)
         if behind > 0:  # loose ones in between are common
             source.note(f"the last {behind} of {n} {what} belong to no face: the file may be cut off")
     last = lines(text[-200:])[-1:]
@@ -197,7 +154,7 @@ def _coordinates(rows: list[str]) -> NDArray[np.float64]:
 def _libraries(source: Source, found: _Contents) -> dict[str | None, MtlMaterial]:
     """Read the materials of all libraries; of two of one name the first counts. Note those that are in none."""
     materials: dict[str | None, MtlMaterial] = {}
-    used = {name for name, _ in found.groups if name}
+    used = {name for name in found.groups if name}
     for name in dict.fromkeys(name for line in found.libraries for name in _names(source, line)):
         data = source.assets.read(name)
         path = source.assets.find(name)
@@ -234,23 +191,20 @@ def _names(source: Source, line: str) -> list[str]:
 
 def _part(
     source: Source,
-    group: _Group,
+    faces: Faces,
     vertices: NDArray[np.float64],
     colors: NDArray[np.float64] | None,
-    coordinates: NDArray[np.float64] | None,
+    coordinates: NDArray[np.float64],
     found: MtlMaterial | None,
 ) -> Part:
-    polygons = Polygons(np.array(group.corners, np.int64), np.array(group.sizes, np.int64))
-    places, _ = polygons.cut(vertices, source.notes)
-    faces = polygons.corners[places]
+    places, _ = faces.polygons.cut(vertices, source.notes)
+    corners = faces.polygons.corners[places]
     uv = None
-    if coordinates is not None and found is not None and found.material.texture is not None:
-        rows = np.array(group.coordinates, np.int64)
+    if faces.coordinates is not None and found is not None and found.material.texture is not None:
+        rows = faces.coordinates
         if rows.max() >= len(coordinates):
-            raise MeshError(
-                f"a face refers to texture coordinate {rows.max() + 1} of {len(coordinates)}; it is damaged"
-            )
+            raise MeshError(f"a face refers to texture coordinate {rows.max() + 1} of {len(coordinates)}: damaged")
         uv = found.coordinates(coordinates[rows[places]])
         check_coordinates(uv)
     material = None if found is None else found.material
-    return Part(vertices, faces, None if colors is None else colors[faces], uv, material)
+    return Part(vertices, corners, None if colors is None else colors[corners], uv, material)

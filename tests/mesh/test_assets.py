@@ -1,0 +1,292 @@
+"""What a mesh file may refer to: where, how large, and what happens when it cannot be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coop_edge.errors import InputError, MeshError
+from coop_edge.mesh import LoadLimits, Mesh
+from tests.mesh import assets
+from tests.mesh.assets import QUAD, QUAD_FACES
+from tests.mesh.dae_writer import collada, primitive
+from tests.mesh.glb import Glb
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A mesh's own folder, two below tmp_path; a picture lies at each level."""
+    inner = tmp_path / "models" / "cup"
+    inner.mkdir(parents=True)
+    for place in (tmp_path, tmp_path / "models", inner):
+        assets.save_png(place / "skin.png", assets.texture())
+    return inner
+
+
+def obj(folder: Path, name: str) -> Path:
+    return assets.obj_quad(folder, None, name=name)
+
+
+INSIDE = ["skin.png", "../skin.png", "..\\skin.png", "../cup/skin.png", "..%2Fskin.png", "file:../skin.png"]
+OUTSIDE = ["../../skin.png", "..\\..\\skin.png", "..%2f..%2fskin.png", "../cup/../../skin.png", "file:../../skin.png"]
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_files_below_the_parent_of_the_folder_are_read(name, folder):
+    assert len(Mesh.load(obj(folder, name), unit="m").textures) == 1
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, "{}", "file://{}", "file://localhost{}"])
+def test_files_outside_are_refused_unless_asked_for(name, folder):
+    name = name.format(folder.parents[1] / "skin.png")
+    path = obj(folder, name)
+    with pytest.raises(MeshError, match=r"lies outside .*allow_outside=True"):
+        Mesh.load(path, unit="m")
+    assert len(Mesh.load(path, unit="m", allow_outside=True).textures) == 1
+    assert Mesh.load(path, unit="m", ignore_colors=True).textures == ()
+
+
+def test_links_are_followed_before_the_place_is_checked(folder):
+    os.symlink(folder.parents[1] / "skin.png", folder / "link.png")
+    path = obj(folder, "link.png")
+    with pytest.raises(MeshError, match="lies outside"):
+        Mesh.load(path, unit="m")
+    assert len(Mesh.load(path, unit="m", allow_outside=True).textures) == 1
+
+
+def _library(folder: Path) -> Path:
+    (folder.parents[1] / "m.mtl").write_text("newmtl skin\nKd 1 0 0\n")
+    path = obj(folder, "skin.png")
+    path.write_text(path.read_text().replace("mtllib quad.mtl", "mtllib ../../m.mtl"))
+    return path
+
+
+def _buffer(folder: Path) -> Path:
+    glb = Glb()
+    glb.mesh({"attributes": {"POSITION": glb.accessor(QUAD)}, "indices": glb.accessor(QUAD_FACES.ravel(), "u2")})
+    path = glb.write(folder / "a.gltf")
+    header = json.loads(path.read_text())
+    (folder.parents[1] / "data.bin").write_bytes(glb.blob)
+    header["buffers"][0]["uri"] = "..%2F../data.bin"
+    path.write_text(json.dumps(header))
+    return path
+
+
+def _ply(folder: Path) -> Path:
+    path = assets.ply_quad(folder, assets.texture(), layout="vertex st")
+    path.write_text(path.read_text().replace("TextureFile skin.png", "TextureFile ../../skin.png"))
+    return path
+
+
+def _dae(folder: Path) -> Path:
+    path = assets.dae_quad(folder, assets.texture())
+    path.write_text(path.read_text().replace(">skin.png<", f">file://{folder.parents[1]}/skin.png<"))
+    return path
+
+
+@pytest.mark.parametrize("make", [_library, _buffer, _ply, _dae])
+def test_every_kind_of_file_is_kept_inside(make, folder):
+    path = make(folder)
+    with pytest.raises(MeshError, match="lies outside"):
+        Mesh.load(path, unit="m")
+    assert len(Mesh.load(path, unit="m", allow_outside=True).faces) == 2
+
+
+@pytest.mark.parametrize("name", ["\0.png", "a" * 5000, "http://example.org/skin.png", "missing/skin.png"])
+def test_names_that_no_file_has(name, folder):
+    (folder / "quad.mtl").write_text(f"newmtl skin\nmap_Kd {name}\n")
+    with pytest.raises(MeshError, match="is missing"):
+        Mesh.load(assets.obj_quad(folder, None, mtl=False), unit="m")
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+@pytest.mark.parametrize("what", ["skin.png", "quad.mtl"])
+def test_what_is_no_regular_file_is_refused_at_once(what, kind, folder):
+    path = obj(folder, "skin.png")
+    (folder / what).unlink()
+    if kind == "fifo":
+        os.mkfifo(folder / what)
+    else:
+        (folder / what).mkdir()
+    found: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            Mesh.load(path, unit="m")
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert found, "hangs"
+    assert isinstance(found[0], MeshError)
+    assert "not a regular file" in str(found[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+@pytest.mark.parametrize("what", ["skin.png", "quad.mtl"])
+def test_what_cannot_be_read_is_an_error(what, error, says, folder, monkeypatch):
+    path = obj(folder, "skin.png")
+    read = Path.read_bytes
+
+    def fail(self):
+        if self.name == what:
+            raise error
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(MeshError, match=rf"'{what}' cannot be read \({says}\)"):
+        Mesh.load(path, unit="m")
+    if what == "skin.png":
+        assert len(Mesh.load(path, unit="m", ignore_colors=True).faces) == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_texture_without_permission(folder):
+    path = obj(folder, "skin.png")
+    (folder / "skin.png").chmod(0)
+    with pytest.raises(MeshError, match="Permission denied"):
+        Mesh.load(path, unit="m")
+
+
+@pytest.mark.parametrize("what", ["skin.png", "quad.mtl", "quad.obj"])
+def test_an_interrupt_passes(what, folder, monkeypatch):
+    path = obj(folder, "skin.png")
+    read = Path.read_bytes
+
+    def interrupted(self):
+        if self.name == what:
+            raise KeyboardInterrupt
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Mesh.load(path, unit="m")
+
+
+def test_an_interrupt_while_decoding_passes(folder, monkeypatch):
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    path = obj(folder, "skin.png")
+    monkeypatch.setattr(Image, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Mesh.load(path, unit="m")
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture of one colour whose rows are not even there: its header alone says how large it is."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_size_of_a_picture_is_checked_before_it_is_decoded(inside, folder):
+    if inside:
+        glb = Glb()
+        uv = glb.accessor(np.zeros((4, 2)))
+        material = {"pbrMetallicRoughness": {"baseColorTexture": {"index": glb.image(png(13_000, 13_000))}}}
+        attributes = {"POSITION": glb.accessor(QUAD), "TEXCOORD_0": uv}
+        indices = glb.accessor(QUAD_FACES.ravel(), "u2")
+        glb.mesh({"attributes": attributes, "indices": indices, "material": glb.add("materials", material)})
+        path = glb.write(folder / "a.glb")
+    else:
+        path = obj(folder, "skin.png")
+        (folder / "skin.png").write_bytes(png(13_000, 13_000))
+    with pytest.raises(MeshError, match=r"13000 x 13000 pixels, more than the limit.*LoadLimits\(texture_pixels="):
+        Mesh.load(path, unit="m")
+
+
+def test_a_picture_that_pillow_does_not_open(folder):
+    path = obj(folder, "skin.png")
+    (folder / "skin.png").write_bytes(png(20_000, 20_000))
+    with pytest.raises(MeshError, match="more pixels than Pillow opens"):
+        Mesh.load(path, unit="m", limits=LoadLimits(texture_pixels=10**9))
+
+
+def test_limits_of_textures(folder):
+    path = obj(folder, "skin.png")  # 8 x 4
+    assert Mesh.load(path, unit="m", limits=LoadLimits(texture_pixels=32)).textures
+    for limits, says in (
+        (LoadLimits(texture_pixels=31), "8 x 4 pixels"),
+        (LoadLimits(all_texture_pixels=31), "the textures have 32 pixels"),
+        (LoadLimits(file_bytes=10), "bytes, more than the limit of 10"),
+        (LoadLimits(triangles=1), "has 2 triangles"),
+    ):
+        with pytest.raises(MeshError, match=says):
+            Mesh.load(path, unit="m", limits=limits)
+    quad = assets.trimesh_quad(assets.texture())
+    with pytest.raises(MeshError, match="8 x 4 pixels"):
+        Mesh.load(quad, unit="m", limits=LoadLimits(texture_pixels=31))
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, None])
+def test_limits_are_checked(value):
+    with pytest.raises(InputError, match=r"LoadLimits\.triangles: wanted a positive integer"):
+        LoadLimits(triangles=value)
+    with pytest.raises(InputError, match="limits: wanted LoadLimits"):
+        Mesh.load(assets.trimesh_quad(assets.texture()), unit="m", limits={"triangles": 3})
+
+
+def nested(levels: int, leaf: str) -> str:
+    """Nodes that each hold the one below twice: 2^levels parts."""
+    library = f'<node id="n0">{leaf}</node>'
+    for i in range(levels):
+        library += f'<node id="n{i + 1}"><instance_node url="#n{i}"/><instance_node url="#n{i}"/></node>'
+    return f"<library_nodes>{library}</library_nodes>"
+
+
+@pytest.mark.parametrize("leaf", ['<instance_geometry url="#g"/>', ""])
+def test_instances_of_instances(leaf, folder):
+    root = '<node id="r"><instance_node url="#n60"/></node>'
+    text = collada(QUAD, [primitive("triangles", QUAD_FACES.tolist())], libraries=nested(60, leaf), nodes=root)
+    (folder / "a.dae").write_text(text)
+    with pytest.raises(MeshError, match=r"more than the limit of 10000.*LoadLimits\(instances="):
+        Mesh.load(folder / "a.dae", unit="m")
+    root = root.replace("n60", "n3")
+    text = collada(QUAD, [primitive("triangles", QUAD_FACES.tolist())], libraries=nested(60, leaf), nodes=root)
+    (folder / "a.dae").write_text(text)
+    if leaf:
+        assert len(Mesh.load(folder / "a.dae", unit="m").faces) == 16
+        with pytest.raises(MeshError, match="limit of 7"):
+            Mesh.load(folder / "a.dae", unit="m", limits=LoadLimits(instances=7))
+
+
+def test_instances_of_gltf(folder):
+    glb = Glb()
+    glb.mesh({"attributes": {"POSITION": glb.accessor(QUAD)}, "indices": glb.accessor(QUAD_FACES.ravel(), "u2")})
+    many = glb.add("accessors", {"componentType": 5126, "count": 20_000, "type": "VEC3"})
+    glb.header["nodes"] = [
+        {"mesh": 0, "extensions": {"EXT_mesh_gpu_instancing": {"attributes": {"TRANSLATION": many}}}}
+    ]
+    path = glb.write(folder / "a.glb")
+    with pytest.raises(MeshError, match="a node places its mesh 20000 times, more than the limit"):
+        Mesh.load(path, unit="m")
+    with pytest.raises(MeshError, match="its scene holds 10002 triangles or more"):
+        Mesh.load(path, unit="m", limits=LoadLimits(instances=20_000, triangles=10_000))
+
+
+def test_a_fifo_in_place_of_the_mesh(folder):
+    os.mkfifo(folder / "a.obj")
+    with pytest.raises(MeshError, match="not a file"):
+        Mesh.load(folder / "a.obj", unit="m")
