@@ -50,7 +50,8 @@ class Part:
 
     def moved(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the vertices moved by ``matrix`` [4,4]."""
-        return np.asarray(self.vertices @ matrix[:3, :3].T + matrix[:3, 3])
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused later
+            return np.asarray(self.vertices @ matrix[:3, :3].T + matrix[:3, 3])
 
 
 @dataclass(frozen=True)

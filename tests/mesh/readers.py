@@ -63,7 +63,10 @@ def srgb(linear) -> np.ndarray:
 
 
 def obj(path: Path) -> list[Polygon]:
-    lines = text_of(path)
+    lines = [
+        words if words[:1] in (["usemtl"], ["mtllib"]) else " ".join(words).split("#")[0].split()
+        for words in text_of(path)
+    ]
     materials: dict[str, dict] = {}
     for words in lines:
         if words[:1] == ["mtllib"]:
@@ -122,7 +125,7 @@ PLY_TYPES |= {"float32": "f", "float64": "d"}
 
 def ply(path: Path) -> list[Polygon]:
     head, _, body = re.split(rb"(end_header\r?\n)", path.read_bytes(), maxsplit=1, flags=re.IGNORECASE)
-    lines = [line.split() for line in head.decode("latin-1").splitlines()]
+    lines = [line.split() for line in re.split(r"\r\n|\r|\n", head.decode("latin-1"))]
     form = next(w[1] for w in lines if w[:1] and w[0].lower() == "format")
     tables: dict[str, list[dict]] = {}
     order = ">" if "big" in form else "<"

@@ -164,6 +164,9 @@ WORDS = [
 ]
 WORDS += [b"0.5", b"1.5", b"255", b"256", b"65536", b"1e400" * 30, b"#", b"\xff\xfe", b"4294967295"]
 
+NUMBERS = {b"<?xm": rb"(?<=[ >])-?[\d.]+(?=[ <])", b"glTF": rb"(?<=[:,\[ ])-?[\d.]+(?=[,\]} ])"}
+"""Words that are changed in formats whose names and brackets leave nothing to read when they are damaged."""
+
 
 def mutate(data: bytes, rng: np.random.Generator, head: int) -> bytes:
     """One to three changes; ``head``: bytes at the front that are changed more often."""
@@ -184,7 +187,7 @@ def mutate(data: bytes, rng: np.random.Generator, head: int) -> bytes:
         elif kind == 4 and rng.random() < 0.5:
             data = data[:at]
         else:
-            words = list(re.finditer(rb"(?<=[ >])-?[\d.]+(?=[ <])" if data[:5] == b"<?xml" else rb"[\w.+-]+", data))
+            words = list(re.finditer(NUMBERS.get(data[:4], rb"[\w.+-]+"), data))
             if words:
                 word = words[int(rng.integers(0, len(words)))]
                 data = data[: word.start()] + WORDS[int(rng.integers(0, len(WORDS)))] + data[word.end() :]

@@ -60,7 +60,8 @@ class GltfFile:
         dtype, width = np.dtype(_COMPONENTS[component]), _WIDTHS[kind]
         if kind.startswith("MAT") and dtype.itemsize < 4 and kind != "MAT4":
             raise MeshError(f"glTF: {where}: matrices of {dtype.name} are padded, which is not read")
-        self.source.limits.check("triangles", count // 3, f"glTF: {where} holds {count} entries, {count // 3} triangles")
+        triangles = count // 3
+        self.source.limits.check("triangles", triangles, f"glTF: {where} holds {count} entries, {triangles} triangles")
         if "bufferView" in entry:
             values = self._view(entry, where, dtype, width, count)
         else:
