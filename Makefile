@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each sets up its own .venv from nothing, then runs.
+# `make demo`, `make test` and `make docs`: each sets up its own .venv from nothing, then runs.
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_FLAGS ?=
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # An editable install of a package whose data package lives elsewhere (engines/) warns about folder names.
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 .DELETE_ON_ERROR:
 
 $(BIN)/pip:
@@ -21,7 +21,7 @@ $(VENV)/.installed-demo: pyproject.toml | $(BIN)/pip
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/pip
 	$(INSTALL) "$(TORCH)"
-	$(INSTALL) -e ".[cpu,onboard,export,dev]"
+	$(INSTALL) -e ".[cpu,onboard,export,docs,dev]"
 	@touch $@ $(VENV)/.installed-demo
 
 demo: $(VENV)/.installed-demo
@@ -35,5 +35,9 @@ lint: $(VENV)/.installed-test
 test: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
 
+docs: $(VENV)/.installed-test
+	$(BIN)/python docs/make_options.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo.png
+	rm -rf $(VENV) build dist site *.egg-info demo.png

@@ -1,0 +1,177 @@
+"""The site builds without a warning; its snippets run, its commands exist, and what is generated is up to date."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import coop_edge
+from coop_edge.demo import load_scene
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def fences(page: str, *languages: str) -> list[tuple[str, str, str]]:
+    """(language, rest of the first line, text) of a page's code blocks, in order."""
+    return [found for found in FENCE.findall((DOCS / page).read_text()) if found[0] in languages]
+
+
+def commands(page: str) -> list[str]:
+    """The command lines of a page, continued ones in one piece, without comments."""
+    text = "\n".join(block for _, _, block in fences(page, "bash")).replace("\\\n", " ")
+    return [line for line in (" ".join(shlex.split(line, comments=True)) for line in text.splitlines()) if line]
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    for package in ("mkdocs", "material", "mkdocstrings_handlers.python"):
+        try:
+            missing = importlib.util.find_spec(package) is None
+        except ModuleNotFoundError:
+            missing = True
+        if missing:
+            pytest.skip(f"{package} is not installed (extra docs)")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=quiet, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not re.search("WARNING|ERROR", done.stdout + done.stderr), done.stdout + done.stderr
+    for name in ("quickstart", "options", "solvers", "reference/estimator", "checkout/CHANGELOG"):
+        assert (tmp_path / "site" / name / "index.html").is_file()
+    estimator = (tmp_path / "site" / "reference" / "estimator" / "index.html").read_text()
+    assert 'id="coop_edge.Estimator.add_object"' in estimator
+    assert not re.findall(r"(?:src|href)=\"https?://[^\"]+\.(?:js|css)\"", estimator), "a page fetches from elsewhere"
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = set(re.findall(r": ([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert set(PAGES) <= navigation
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#:\s]+)[^):]*\)", (DOCS / page).read_text())
+    broken = [link for link in links if not (DOCS / page).parent.joinpath(link).exists()]
+    assert broken == []
+
+
+def test_every_public_name_is_in_the_reference():
+    described = "\n".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
+    errors = {name for name, home in coop_edge._HOME.items() if home == "errors"}  # described as a module
+    assert "::: coop_edge.errors" in described
+    names = set(coop_edge.__all__) - errors - {"__version__"}
+    assert {name for name in names if not re.search(rf"^::: coop_edge\.{name}$", described, re.MULTILINE)} == set()
+
+
+def test_the_options_page_is_up_to_date():
+    make = runpy.run_path(str(DOCS / "make_options.py"))
+    assert (DOCS / "options.md").read_text() == make["page"](), "run python docs/make_options.py"
+
+
+def test_the_options_page_has_every_option_with_its_range():
+    text = (DOCS / "options.md").read_text()
+    for name in coop_edge.EstimatorConfig.names():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        _, _, default, allowed, effect, _ = (cell.strip() for cell in row.replace("\\|", "").split("|"))
+        assert default, name
+        assert allowed, f"{name}: make_options.py does not know its check"
+        assert effect, f"{name} has no docstring"
+
+
+@pytest.fixture
+def demo_files(tmp_path, monkeypatch):
+    """A folder with a mesh and a picture under the names that the pages use, as the working directory."""
+    scene = load_scene()
+    for name, (mesh, _) in scene.meshes.items():
+        shutil.copy(mesh, tmp_path / f"{name}{mesh.suffix}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "quickstart.md" and fences(page, "python")])
+def test_snippets_run(page, demo_files, capsys):
+    names: dict = {}
+    for number, (_, rest, text) in enumerate(fences(page, "python")):
+        if "notest" not in rest.split():
+            exec(compile(text, f"{page}, snippet {number}", "exec"), names)
+
+
+def test_the_quick_start_works_step_by_step(demo_files, capsys):
+    """All blocks in their order: files are written, snippets and commands run. Installing is the test of the wheel."""
+    from coop_edge.cli.main import app
+
+    names: dict = {}
+    ran = []
+    for language, rest, text in fences("quickstart.md", "bash", "python", "json"):
+        if language == "json":
+            (title,) = re.findall(r'title="([\w.]+)"', rest)
+            json.loads(text)
+            Path(title).write_text(text)
+        elif language == "python":
+            exec(compile(text, "quickstart.md", "exec"), names)
+        for line in text.splitlines() if language == "bash" else ():
+            if line.startswith("coop-edge "):
+                done = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+                assert done.exit_code == 0, f"{line}\n{done.output}"
+                ran.append(line.split()[1])
+    assert {"demo", "onboard", "estimate"} <= set(ran)
+    assert Path("demo.png").is_file()
+    assert Path("poses.png").is_file()
+    truth = names["scene"].truth["mug"]
+    away = abs(names["result"].T_camera_object[:3, 3] - truth[:3, 3]).max()
+    assert away < 0.02, f"the mug is {1000 * away:.0f} mm off"
+
+
+def _commands_of(app: typer.Typer) -> dict[str, set[str]]:
+    group = typer.main.get_command(app)
+    return {
+        name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for name, command in group.commands.items()  # type: ignore[attr-defined]
+    }
+
+
+def _options(words: list[str]) -> set[str]:
+    return {word.split("=")[0] for word in words if re.match(r"-{1,2}[a-z]", word)} - {"--help"}
+
+
+@pytest.mark.parametrize("page", [*(page for page in PAGES if commands(page)), "../README.md"])
+def test_commands_and_their_options_exist(page):
+    from coop_edge.cli.main import app
+
+    known = {"coop-edge": _commands_of(app)}
+    for line in commands(page):
+        words = line.split()
+        if words[:3] == ["python", "-m", "export"] or "export" in words[:6] and words[0] == "torchrun":
+            pytest.importorskip("torch", reason="the training side's commands want PyTorch")
+            from export.cli.main import app as export_app
+
+            known["export"] = _commands_of(export_app)
+            words = words[words.index("export") :]
+        if words[0] in known and len(words) > 1 and not words[1].startswith("-"):
+            assert words[1] in known[words[0]], line
+            unknown = _options(words[2:]) - known[words[0]][words[1]]
+            assert not unknown, f"{line}: no option {unknown}"
+        elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks"):
+            module = ROOT / words[2].replace(".", "/")
+            files = [module.with_suffix(".py")] if module.with_suffix(".py").is_file() else list(module.glob("*.py"))
+            assert files, line
+            source = "".join(file.read_text() for file in [*files, *(ROOT / "benchmarks" / "gpu").glob("command.py")])
+            assert [option for option in _options(words[3:]) if f'"{option}"' not in source] == [], line
+        elif words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
+        elif words[0] == "python" and words[1].endswith(".py"):
+            assert (ROOT / words[1]).is_file(), line
