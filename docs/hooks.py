@@ -1,6 +1,6 @@
 """Adds to the site the files of the checkout, outside docs/, that its pages link to (used by mkdocs.yml).
 
-Links stay as they work in the repository, such as ``../CHANGELOG.md``; on the site they lead to copies in ``checkout/``.
+Links stay as they work in the repository, such as ``../CHANGELOG.md``; on the site they lead to copies in checkout/.
 """
 
 from __future__ import annotations

@@ -150,20 +150,15 @@ def _options(words: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("page", [*(page for page in PAGES if commands(page)), "../README.md"])
 def test_commands_and_their_options_exist(page):
+    """Those of `python -m export`: tests/export/cli/test_pages.py."""
     from coop_edge.cli.main import app
 
-    known = {"coop-edge": _commands_of(app)}
+    known = _commands_of(app)
     for line in commands(page):
         words = line.split()
-        if words[:3] == ["python", "-m", "export"] or "export" in words[:6] and words[0] == "torchrun":
-            pytest.importorskip("torch", reason="the training side's commands want PyTorch")
-            from export.cli.main import app as export_app
-
-            known["export"] = _commands_of(export_app)
-            words = words[words.index("export") :]
-        if words[0] in known and len(words) > 1 and not words[1].startswith("-"):
-            assert words[1] in known[words[0]], line
-            unknown = _options(words[2:]) - known[words[0]][words[1]]
+        if words[0] == "coop-edge" and not words[1].startswith("-"):
+            assert words[1] in known, line
+            unknown = _options(words[2:]) - known[words[1]]
             assert not unknown, f"{line}: no option {unknown}"
         elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks"):
             module = ROOT / words[2].replace(".", "/")
