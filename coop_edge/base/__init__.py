@@ -1,1 +1,1 @@
-"""What every room may use: options, files, compilation, and facts about the machine."""
+"""Holds what every room may use: options, files, compilation, and facts about the machine."""

@@ -1,4 +1,4 @@
-"""Numba's files of compiled code, made safe: what a power cut or a full disk left there is compiled again.
+"""Makes Numba's files of compiled code safe: what a power cut or a full disk left there is compiled again.
 
 Numba itself ends with EOFError at every start once a file of its cache is empty, and runs whatever is in one. Here each
 file ends with the SHA-256 of what is before it; Numba reads such a file as it reads its own.

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writes files so that a reader never meets half of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts about this machine, as plain data: processor, usable cores, load."""
+"""Tells facts about this machine, as plain data: processor, usable cores, load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def hardware() -> dict[str, Any]:
-    """CPU model, usable cores, system, Python and the load of the last minute, as plain data for a result file.
+    """Return CPU model, usable cores, system, Python and the load of the last minute, as plain data for a result file.
 
     ``load_1min`` counts this process too; well above its own threads, the neighbours were in the figures.
     """
@@ -32,5 +32,5 @@ def hardware() -> dict[str, Any]:
 
 
 def available_cores() -> int:
-    """Cores this process may run on (less than the machine's in a container with an affinity mask)."""
+    """Return the cores this process may run on (fewer than the machine's in a container with an affinity mask)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

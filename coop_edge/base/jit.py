@@ -1,4 +1,4 @@
-"""How the CPU backends compile: with Numba, without the interpreter lock, with IEEE division, cached on disk.
+"""Compiles the CPU backends' functions: with Numba, without the interpreter lock, IEEE division, cached on disk.
 
 Imported by modules that hold compiled code and by nothing else: it imports Numba.
 """

@@ -1,4 +1,4 @@
-"""The version of coop_edge."""
+"""Names the version of coop_edge."""
 
 from __future__ import annotations
 

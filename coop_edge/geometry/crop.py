@@ -28,11 +28,15 @@ _GRID = np.stack(np.meshgrid(*[np.linspace(0.0, 1.0, 9)] * 2), axis=-1).reshape(
 
 @dataclass(frozen=True, eq=False)
 class CropCamera:
-    """N virtual cameras with S x S images.
+    """Holds N virtual cameras with S x S images.
 
-    K [N,3,3] pixels; R_crop_camera [N,3,3] turns camera axes into crop axes; H [N,3,3] maps ideal image pixels to crop
-    pixels; size S; lens leads from ideal pixels to those of the image, None where they are the same (then
-    ``cv2.warpPerspective(image, H[i], (S, S))`` makes the crop).
+    Attributes:
+        K: [N,3,3], pixels.
+        R_crop_camera: [N,3,3], turns camera axes into crop axes.
+        H: [N,3,3], maps ideal image pixels to crop pixels.
+        size: S, pixels.
+        lens: leads from ideal pixels to those of the image; None where they are the same (then
+            ``cv2.warpPerspective(image, H[i], (S, S))`` makes the crop).
     """
 
     K: Array
@@ -86,13 +90,20 @@ class CropCamera:
 
 
 def crop_camera(K: ArrayLike, bbox: ArrayLike, size: int, margin: float = 1.2, lens: Lens | None = None) -> CropCamera:
-    """Make virtual cameras that look at boxes.
+    """Make N virtual cameras that look at boxes; N = 0 is legal.
 
-    K [3,3] or [N,3,3] of the real camera; bbox [N,4] (x, y, width, height) pixels, x and y of the top-left pixel; size
-    S >= 2 pixels; margin >= 1: side of the crop over the largest extent of the box as the virtual camera sees it. The
-    whole box is inside the crop and its centre projects to the crop's centre. The rotation is the smallest one that
-    turns the optical axis to the box's centre, so that the crop has no roll of its own. lens: of the real camera, None
-    without distortion. N = 0 is legal. Raises InputError.
+    The whole box is inside the crop and its centre projects to the crop's centre. The rotation is the smallest one that
+    turns the optical axis to the box's centre, so that the crop has no roll of its own.
+
+    Args:
+        K: [3,3] or [N,3,3], pixels, of the real camera.
+        bbox: [N,4] (x, y, width, height), pixels; x and y of the top-left pixel.
+        size: side S of the crop, at least 2 pixels.
+        margin: side of the crop over the largest extent of the box as the virtual camera sees it, at least 1.
+        lens: of the real camera; None without distortion.
+
+    Raises:
+        InputError: a box, intrinsics or a number that cannot be meant, or a box where the lens shows nothing.
     """
     try:
         bbox = np.asarray(bbox, np.float64)

@@ -1,4 +1,4 @@
-"""Lens distortion by OpenCV's models: from pixels of an ideal pinhole camera to pixels of the image, and back.
+"""Maps pixels of an ideal pinhole camera to pixels of an image with lens distortion, and back: OpenCV's models.
 
 An ideal pixel is K (x, y, 1), with (x, y) the ray at z = 1; the image shows that ray at K (x + dx, y + dy, 1). The
 displacement (dx, dy) is what the coefficients give: rational radial, tangential, thin prism and tilt

@@ -1,4 +1,4 @@
-"""Patches of an image, as the coarse network numbers them: patch (row r, column c) has index ``side r + c`` and its
+"""Numbers the patches of an image as the coarse network does: (row r, column c) has index ``side r + c`` and its
 centre at x = patch (c + 1/2) - 1/2 pixels, y likewise.
 """
 

@@ -1,4 +1,4 @@
-"""What the CUDA backends ask of a device: arrays, a stream's kernels, nothing else.
+"""Compiles and launches kernels: what the CUDA backends ask of a device, and nothing else.
 
 The CUDA operations, renderer and solvers are written against ``Device``. ``CupyDevice`` is the one that ships; the
 tests bring a second one that runs the very same ``.cu`` files on the host (``tests/cuda_host``), so that wrappers and
@@ -54,11 +54,11 @@ class Device(Protocol):
     """CUDA's number of the device."""
 
     def kernel(self, source: str, name: str) -> Kernel:
-        """The kernel ``name`` of ``SOURCE_DIR/source``; compiled on first use and cached."""
+        """Return the kernel ``name`` of ``SOURCE_DIR/source``; compiled on first use and cached."""
         ...
 
     def pack(self, structure: tuple[Any, ...]) -> Any:
-        """A C structure, to be passed by value, from a NamedTuple of its members: what a kernel takes, or NamedTuples.
+        """Make a C structure, passed by value, of a NamedTuple of its members: what a kernel takes, or NamedTuples.
 
         The arrays must stay alive until the launch.
         """
@@ -87,7 +87,7 @@ class CupyDevice:
         self._kernels: dict[tuple[str, str], Kernel] = {}
 
     def kernel(self, source: str, name: str) -> Kernel:
-        """The kernel ``name`` of ``SOURCE_DIR/source``; compiled by NVRTC on first use and cached."""
+        """Return the kernel ``name`` of ``SOURCE_DIR/source``; compiled by NVRTC on first use and cached."""
         with self._lock:
             if (source, name) in self._kernels:
                 return self._kernels[source, name]
@@ -102,7 +102,7 @@ class CupyDevice:
             return self._kernels[source, name]
 
     def pack(self, structure: tuple[Any, ...]) -> np.ndarray:
-        """A C structure, to be passed by value, from a NamedTuple of its members."""
+        """Make a C structure, to be passed by value, of a NamedTuple of its members."""
         return packed(structure, lambda array: int(array.data.ptr))
 
     def to_numpy(self, array: Array) -> Any:
@@ -125,12 +125,12 @@ def current_device() -> CupyDevice:
 
 @functools.lru_cache(maxsize=16)
 def _shared(cupy: Any, index: int) -> CupyDevice:
-    """The device of GPU ``index``, which is current; ``cupy`` is in the key because tests bring a stand-in."""
+    """Return the device of GPU ``index``, which is current; ``cupy`` is in the key because tests bring a stand-in."""
     return CupyDevice()
 
 
 def _current() -> tuple[Any, int]:
-    """CuPy, and the number of its current GPU. Raises BackendUnavailable."""
+    """Return CuPy, and the number of its current GPU. Raises BackendUnavailable."""
     try:
         import cupy
     except ImportError as error:
@@ -150,13 +150,13 @@ def _unusable(cupy: Any, error: Exception) -> BackendUnavailable:
 
 
 def address(array: Array) -> int:
-    """Where an array's first element is: on the GPU for CuPy's, on the host for NumPy's."""
+    """Return where an array's first element is: on the GPU for CuPy's, on the host for NumPy's."""
     interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
     return int(interface["data"][0])
 
 
 def packed(structure: tuple[Any, ...], address: Callable[[Array], int]) -> np.ndarray:
-    """The bytes of a C structure as a NumPy array [1] whose dtype has C's alignment.
+    """Return the bytes of a C structure as a NumPy array [1] whose dtype has C's alignment.
 
     Args:
         structure: NamedTuple of arrays (pointers in C), None (null), NumPy scalars and such NamedTuples.
@@ -185,7 +185,7 @@ class _CupyKernel:
 
 
 def source_closure(source: str) -> list[Path]:
-    """``SOURCE_DIR/source`` and every file that it includes by quotes, directly or not, sorted by name."""
+    """Return ``SOURCE_DIR/source`` and every file that it includes by quotes, directly or not, sorted by name."""
     seen: set[Path] = set()
     todo = [SOURCE_DIR / source]
     while todo:
@@ -197,7 +197,7 @@ def source_closure(source: str) -> list[Path]:
 
 
 def read_source(source: str) -> str:
-    """The text of ``SOURCE_DIR/source``, ending in a comment with the hash of all that it includes.
+    """Return the text of ``SOURCE_DIR/source``, ending in a comment with the hash of all that it includes.
 
     CuPy's cache on disk is keyed by this text alone: without the hash, a change in a ``.cuh`` would go unnoticed.
     """

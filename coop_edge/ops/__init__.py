@@ -1,1 +1,1 @@
-"""Operations of the stages on a device's arrays: one contract (``base``) and an implementation for CPU and CUDA."""
+"""Operates on a device's arrays for the stages: one contract (``base``), an implementation each for CPU and CUDA."""

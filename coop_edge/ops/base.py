@@ -1,4 +1,4 @@
-"""The contract of the operations that stages ask of a device: crops, correspondences, and ways to the device and back.
+"""Defines what stages ask of a device: crops, correspondences, and ways to the device and back.
 
 ``Backend.operations`` makes the implementation of a device. Stages compute elementwise with its array module ``xp`` and
 leave everything that NumPy and CuPy do in different ways to its methods.
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 class Decoded(NamedTuple):
-    """Matches of N queries with each of the V templates of their objects, T patches per image."""
+    """Holds the matches of N queries with each of the V templates of their objects, T patches per image."""
 
     probability: Array  # float32 [N,V,T], 0 = no match
     index: Array  # int32 [N,V,T] template patch
@@ -32,7 +32,7 @@ class Decoded(NamedTuple):
 
 
 class Operations(ABC):
-    """Operations on the arrays of one device. N = 0 is legal everywhere.
+    """Does what stages ask of the arrays of one device. N = 0 is legal everywhere.
 
     Work on a GPU is queued on its current stream; only ``to_host``, ``to_host_together`` and ``wait`` wait for it.
 
@@ -170,21 +170,21 @@ class Operations(ABC):
 
     @abstractmethod
     def _warp(self, image: Array, H: Floats, size: int, lens: Lens | None) -> Array:
-        """``warp`` of a checked image."""
+        """Do ``warp`` with a checked image."""
 
     @abstractmethod
     def _lift(
         self, decoded: Decoded, templates: NDArray[np.integer], maps: Sequence[Array], patch: int, least: float
     ) -> tuple[Array, Array, Array]:
-        """``lift`` of checked arrays, none empty."""
+        """Do ``lift`` with checked arrays, none empty."""
 
     @abstractmethod
     def _inner_products(self, a: Array, b: Array) -> Array:
-        """``inner_products`` of checked arrays."""
+        """Do ``inner_products`` with checked arrays."""
 
     @abstractmethod
     def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
-        """``outlines`` of checked arrays of any strides. views: float64 [M,50] on the host, see ``view_numbers``."""
+        """Do ``outlines`` with checked arrays of any strides; views: float64 [M,50] on the host (``view_numbers``)."""
 
     def _check(
         self, name: str, array: Any, dtype: Any, shape: tuple[int | str, ...], *, contiguous: bool = False

@@ -1,4 +1,4 @@
-"""The edges that an image shows along rendered outlines: what ``Operations.outlines`` measures, and by which numbers.
+"""Says what ``Operations.outlines`` measures, the edges an image shows along rendered outlines, and by which numbers.
 
 Region-based: the colours inside and outside of a rendered silhouette, as histograms, tell how probably a pixel shows
 the object; the edge on a search line across the outline is where that probability changes. So an object needs no

@@ -1,4 +1,4 @@
-"""Measurement of outlines on a GPU: the launches of ``kernels/outline.cu``. ``ops.outline`` says what is measured."""
+"""Measures outlines on a GPU: the launches of ``kernels/outline.cu``. ``ops.outline`` says what is measured."""
 
 from __future__ import annotations
 

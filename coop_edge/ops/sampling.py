@@ -1,4 +1,4 @@
-"""How a crop samples an image; what all implementations of ``Operations.warp`` follow.
+"""Says how a crop samples an image; all implementations of ``Operations.warp`` follow it.
 
 A crop pixel's place in the image is that of the homography, and behind a lens that of the lens (``geometry.lens``).
 Where the crop's middle pixel spans 1.5 image pixels or more, each pixel is the mean of m x m bilinear samples, m being

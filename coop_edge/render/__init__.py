@@ -1,4 +1,4 @@
-"""Renderers: one contract (``base``), three implementations, imported on first use: each needs its own packages."""
+"""Renders meshes: one contract (``base``), three implementations, imported on first use with their own packages."""
 
 from __future__ import annotations
 

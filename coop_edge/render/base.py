@@ -1,4 +1,4 @@
-"""The contract of the renderers, and the one shading model that all of them follow.
+"""Defines the contract of the renderers, and the one shading model that all of them follow.
 
 Pixels: the centre of pixel (column u, row v) is the point (u, v); a ray through it is K^-1 (u, v, 1). Depth is z along
 the optical axis in metres, 0 where there is nothing.
@@ -62,7 +62,7 @@ class RenderResult:
 
     @property
     def mask(self) -> Array:
-        """Silhouette, bool [N,H,W]."""
+        """Return the silhouette, bool [N,H,W]."""
         return self.triangle_id >= 0
 
     def object_points(self) -> Array:
@@ -71,10 +71,15 @@ class RenderResult:
 
 
 def object_points(depth: Array, T_camera_object: np.ndarray, K: np.ndarray, xp: Any = np) -> Array:
-    """Back-project depth [N,H,W] (metres, 0 = nothing) to points in the object's frame, float32 [N,H,W,3], NaN off it.
+    """Project depth [N,H,W] (metres, 0 = nothing) back to points in the object's frame, float32 [N,H,W,3], NaN off it.
 
-    depth and the result are arrays of the module ``xp``; T_camera_object [N,4,4] and K [N,3,3] are on the host. Works
-    view by view: the float64 in between takes four times as much memory as the result (see ``back_project``).
+    Works view by view: the float64 in between takes four times as much memory as the result (see ``back_project``).
+
+    Args:
+        depth: [N,H,W], an array of the module ``xp``, as the result is.
+        T_camera_object: [N,4,4], metres, on the host.
+        K: [N,3,3], pixels, on the host.
+        xp: ``numpy`` or ``cupy``.
     """
     points = xp.empty((*depth.shape, 3), np.float32)
     for i in range(len(depth)):
@@ -106,11 +111,13 @@ def back_project(depth: Array, T_camera_object: np.ndarray, K: np.ndarray, xp: A
 class Renderer(ABC):
     """Renders registered meshes from many views at once.
 
-    Parameters
-    ----------
-    meshes: one Mesh or a sequence of them.
-    shading: the two lights.
-    supersample: 1, 3 or 5 samples per pixel side for RGB.
+    Args:
+        meshes: one Mesh or a sequence of them.
+        shading: the two lights; the default ones if None.
+        supersample: 1, 3 or 5 samples per pixel side for RGB.
+
+    Raises:
+        InputError: no mesh, or another number of samples.
     """
 
     xp: Any = np
@@ -133,10 +140,19 @@ class Renderer(ABC):
         *,
         mesh_index: ArrayLike | None = None,
     ) -> RenderResult:
-        """Render N views.
+        """Render N views; N = 0 is legal.
 
-        T_camera_object [N,4,4] (metres); K [N,3,3] or [3,3] pixels; size S for S x S, or (height, width); mesh_index
-        [N] chooses among the registered meshes (default: the first). N = 0 is legal. Raises InputError.
+        Args:
+            T_camera_object: [N,4,4], metres.
+            K: [N,3,3] or [3,3], pixels.
+            size: S for S x S pixels, or (height, width).
+            mesh_index: integers [N], which of the registered meshes each view shows; the first if None.
+
+        Returns:
+            RGB, depth and triangle ids of the views, with their poses and intrinsics.
+
+        Raises:
+            InputError: a pose, intrinsics, size or index that cannot be meant.
         """
         T = np.array(se3.check_transform(T_camera_object))  # the result keeps it: the caller may go on to change theirs
         if T.ndim != 3:
@@ -163,11 +179,11 @@ class Renderer(ABC):
     def _render(
         self, T_camera_centred: np.ndarray, K: np.ndarray, height: int, width: int, mesh_index: np.ndarray
     ) -> tuple[Array, Array, Array]:
-        """Checked input: float64 [N,4,4] for the centred vertices, float64 [N,3,3], int32 [N] -> rgb, depth, ids."""
+        """Render checked input: float64 [N,4,4] (centred vertices), float64 [N,3,3], int32 [N] -> rgb, depth, ids."""
 
 
 def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) from S or (height, width), each in 1..8192, or InputError."""
+    """Return (height, width) of S or (height, width), each in 1..8192. Raises InputError."""
     try:
         pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     except TypeError:

@@ -1,4 +1,4 @@
-"""The renderer for machines without a GPU: a deferred z-buffer rasteriser in Numba, one view per thread.
+"""Renders on machines without a GPU: a deferred z-buffer rasteriser in Numba, one view per thread.
 
 The rules of ``base`` made exact. The CUDA renderer follows the same ones, so that the two agree to rounding:
 
@@ -118,13 +118,13 @@ class CpuRenderer(Renderer):
 
 
 def _cores() -> int:
-    """Cores this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @lru_cache(maxsize=8)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """One pool per size, shared by all renderers; ``process`` is in the key because threads do not survive a fork."""
+    """Return the pool of this size, which all renderers share; ``process`` is a key: threads do not survive a fork."""
     return ThreadPoolExecutor(threads, thread_name_prefix="coop_edge.render")
 
 
@@ -132,7 +132,7 @@ _local = threading.local()
 
 
 def _scratch(name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
-    """An uninitialised array that this thread reuses from call to call; it grows to the largest shape asked for."""
+    """Return an uninitialised array that this thread reuses from call to call; it grows to the largest shape."""
     size = int(np.prod(shape))
     buffer: Array | None = getattr(_local, name, None)
     if buffer is None or buffer.size < size:

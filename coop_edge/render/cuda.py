@@ -1,4 +1,4 @@
-"""The renderer for GPUs: many views of many meshes in a few launches of the kernels in ``kernels/raster.cu``.
+"""Renders on GPUs: many views of many meshes in a few launches of the kernels in ``kernels/raster.cu``.
 
 It follows the rules of ``render.cpu`` step by step, with two differences: arithmetic is FP32 (an Orin computes FP64 at
 1/64 of that rate), and depth and colours come from edges that are rotated rather than subtracted, so that FP32 suffices
@@ -43,7 +43,7 @@ class CudaRenderResult(RenderResult):
     points: Array  # float32 [N,H,W,3] metres: the surface point seen, in the object's frame; NaN off it
 
     def object_points(self) -> Array:
-        """The object-point map, float32 [N,H,W,3] on the device."""
+        """Return the object-point map, float32 [N,H,W,3] on the device."""
         return self.points
 
 
@@ -94,7 +94,7 @@ class CudaRenderer(Renderer):
         *,
         mesh_index: ArrayLike | None = None,
     ) -> RenderResult:
-        """As ``Renderer.render``; with ``object_points`` the result is a CudaRenderResult."""
+        """Render as ``Renderer.render`` does; with ``object_points`` the result is a CudaRenderResult."""
         result = super().render(T_camera_object, K, size, mesh_index=mesh_index)
         if not self._object_points:
             return result
@@ -137,7 +137,7 @@ class CudaRenderer(Renderer):
         return buffer
 
     def _parts(self, n: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
-        """(first view, last view, first row, rows) in pixels: parts whose z-buffers fit into max_scratch_bytes."""
+        """Yield (first view, last view, first row, rows), pixels, of parts whose z-buffers fit max_scratch_bytes."""
         row_bytes = 8 * width * self.supersample**2
         rows = max(1, min(height, self.max_scratch_bytes // row_bytes))
         views = max(1, self.max_scratch_bytes // (row_bytes * height)) if rows == height else 1
@@ -146,7 +146,7 @@ class CudaRenderer(Renderer):
                 yield first, min(first + views, n), row, min(rows, height - row)
 
     def _ranges(self, mesh_index: np.ndarray) -> tuple[np.ndarray, int]:
-        """Per view int32 [n,4] = first face, faces, first block of raster_small, 0; and the number of its blocks."""
+        """Return per view int32 [n,4] = first face, faces, first block of raster_small, 0; and the number of blocks."""
         faces = self._n_faces[mesh_index]
         ends = np.cumsum(-(-faces // BLOCK))
         if ends[-1] >= 1 << 31:
@@ -156,7 +156,7 @@ class CudaRenderer(Renderer):
         return ranges.astype(np.int32), int(ends[-1])
 
     def _buffer(self, name: str, size: int, dtype: type[np.generic]) -> Array:
-        """Uninitialised scratch memory of at least ``size`` elements, kept between calls."""
+        """Return uninitialised scratch memory of at least ``size`` elements, kept between calls."""
         if name not in self._scratch or self._scratch[name].size < size:
             self._scratch.pop(name, None)  # first free the old, then ask for more
             self._scratch[name] = self.xp.empty(size, dtype)
@@ -164,7 +164,7 @@ class CudaRenderer(Renderer):
 
 
 def _view_floats(T: np.ndarray, K: np.ndarray, samples: int, centres: np.ndarray) -> np.ndarray:
-    """The kernels' views, float32 [n,22]: R, t, fx, skew, cx, fy, cy, 1/fx, 1/fy in samples, the mesh's centre."""
+    """Return views for the kernels, float32 [n,22]: R, t, fx, skew, cx, fy, cy, 1/fx, 1/fy in samples, centre."""
     n = len(T)
     shift = (samples - 1) / 2
     fx, fy = samples * K[:, 0, 0], samples * K[:, 1, 1]
@@ -190,6 +190,7 @@ class _JointMeshes:
 
     @classmethod
     def of(cls, meshes: Sequence[Mesh]) -> _JointMeshes:
+        """Join the meshes' arrays into one of each kind, and copy them to the device."""
         packed = [mesh.packed_textures() for mesh in meshes]
         n_faces = np.array([len(mesh.faces) for mesh in meshes])
         first_vertex = _starts([len(mesh.vertices) for mesh in meshes])
@@ -220,5 +221,5 @@ def _starts(counts: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def _fourth(array: np.ndarray) -> np.ndarray:
-    """[...,3] -> [...,4] with a zero appended: the GPU loads four components at once."""
+    """Append a zero to vectors, [...,3] -> [...,4]: the GPU loads four components at once."""
     return np.concatenate([array, np.zeros((*array.shape[:-1], 1), array.dtype)], axis=-1)

@@ -1,4 +1,4 @@
-"""The reference renderer: rays through Open3D's ``RaycastingScene`` (Embree), shaded in plain NumPy.
+"""Renders by rays through Open3D's ``RaycastingScene`` (Embree), shaded in plain NumPy: the reference.
 
 It shares neither geometry nor shading code with the rasterisers, so that each checks the other. Two of the contract's
 rules are about rasterisation and hold only up to rounding here: a ray through an edge hits either of its triangles, and
@@ -75,7 +75,7 @@ class Open3dRenderer(Renderer):
         return rgb, depth, triangle_id
 
     def _cast(self, T: Array, rays: Array, index: int) -> tuple[Array, Array, Array]:
-        """Colour float64 [h,w,3] in [0, 255], depth [h,w] and triangle id [h,w] along rays [h,w,3] whose z is 1."""
+        """Return colour float64 [h,w,3] in 0..255, depth [h,w], triangle id [h,w] along rays [h,w,3] whose z is 1."""
         mesh = self.meshes[index]
         R, t = T[:3, :3], T[:3, 3]
         # Rays start at the near plane, or just before the object: float32 then resolves the object, not its distance.
@@ -93,7 +93,7 @@ class Open3dRenderer(Renderer):
 
 
 def import_open3d() -> Any:
-    """The ``open3d`` module, or BackendUnavailable with what to install."""
+    """Import ``open3d``. Raises BackendUnavailable with what to install."""
     try:
         return importlib.import_module("open3d")
     except ModuleNotFoundError as error:
@@ -108,7 +108,7 @@ def import_open3d() -> Any:
 
 
 def camera_rays(K: Array, rows: slice, width: int, samples: int) -> Array:
-    """K^-1 (u, v, 1) of every sample of some rows of pixels, float64 [rows*samples, width*samples, 3].
+    """Return K^-1 (u, v, 1) of every sample of some rows of pixels, float64 [rows*samples, width*samples, 3].
 
     Sample j of pixel u lies at u + (j - (samples - 1) / 2) / samples: pixel centres are at integers, so Open3D's own
     ray helpers, which put them at + 0.5, are not used.
@@ -121,7 +121,7 @@ def camera_rays(K: Array, rows: slice, width: int, samples: int) -> Array:
 
 
 def shade(mesh: Mesh, T: Array, rays: Array, face: Array, weights: Array, shading: Shading) -> Array:
-    """Colours float64 [n,3] in [0, 255], not rounded, where rays [n,3] meet faces [n] at barycentric weights [n,3]."""
+    """Return colours float64 [n,3] in 0..255, not rounded, where rays [n,3] meet faces [n] at barycentric [n,3]."""
     corners = mesh.vertices[mesh.faces[face]].astype(np.float64) @ T[:3, :3].T
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     product = np.linalg.norm(normal, axis=1) * np.linalg.norm(rays, axis=1)
@@ -136,7 +136,7 @@ def shade(mesh: Mesh, T: Array, rays: Array, face: Array, weights: Array, shadin
 
 
 def sample_texture(texture: Array, uv: Array) -> Array:
-    """Bilinear, repeating lookup: texture uint8 [h,w,3], uv [n,2] from the bottom left corner -> float64 [n,3]."""
+    """Look colours up, bilinear, repeating: texture uint8 [h,w,3], uv [n,2] from the bottom left -> float64 [n,3]."""
     height, width = texture.shape[:2]
     x, y = uv[:, 0] * width - 0.5, (1.0 - uv[:, 1]) * height - 0.5
     left, top = np.floor(x), np.floor(y)

@@ -1,4 +1,4 @@
-"""The contract of everything that runs a network: ``Runner``. It checks feeds; only the batch axis is dynamic."""
+"""Defines the contract of what runs a network, ``Runner``: it checks feeds; only the batch axis is dynamic."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Runner(ABC):
 
     @property
     def gains_from_batches(self) -> bool:
-        """Whether a larger batch takes less time per row: on a GPU it does, on the CPU it takes more."""
+        """Tell whether a larger batch takes less time per row: on a GPU it does, on the CPU it takes more."""
         return self.device != "cpu"
 
     def open(self) -> None:

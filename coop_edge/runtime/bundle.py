@@ -105,17 +105,17 @@ class Bundle:
 
     @property
     def manifest(self) -> Path:
-        """The file that describes the bundle."""
+        """Return the path of the file that describes the bundle."""
         return self.folder / MANIFEST
 
     @property
     def dim(self) -> int:
-        """D, the length of a token."""
+        """Return D, the length of a token."""
         return int(_spec(self.networks["coarse_encoder"].outputs, "tokens").shape[2] or 0)
 
     @property
     def stride(self) -> int:
-        """Pixels of the crop per cell of the refiner's output."""
+        """Return the pixels of the crop per cell of the refiner's output."""
         return self.input_size // int(_spec(self.networks["refiner"].outputs, "flow").shape[2] or 1)
 
     def check_files(self, *, hashes: bool = True) -> None:

@@ -42,7 +42,7 @@ class Network:
 
     @property
     def label(self) -> str:
-        """The network's name in errors where nothing else is given: folder and role."""
+        """Return the network's name in errors where nothing else is given: folder and role."""
         return f"{self.path.parent.name}/{self.role}"
 
 

@@ -43,7 +43,7 @@ class OnnxRunner(Runner):
 
     @property
     def providers(self) -> list[str]:
-        """The execution providers of the session, as ONNX Runtime lists them; empty while closed."""
+        """Return the execution providers of the session, as ONNX Runtime lists them; empty while closed."""
         return [] if self._session is None else list(self._session.get_providers())
 
     def _load(self) -> None:

@@ -132,7 +132,7 @@ _SESSIONS: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _keep_for_ever() -> None:
-    """In a forked child: let no session be destroyed, which would wait for threads that stayed with the parent."""
+    """Keep all sessions in a forked child: to destroy one would wait for threads that stayed with the parent."""
     for session in _SESSIONS:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
 

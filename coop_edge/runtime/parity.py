@@ -57,7 +57,7 @@ class Difference:
 
     @property
     def of_decisions(self) -> bool:
-        """Whether the output is one of integers."""
+        """Tell whether the output is one of integers."""
         return math.isnan(self.scale)
 
 
@@ -96,6 +96,7 @@ class AnyDecision:
     """
 
     def ties(self, name: str, wanted: Outputs, given: Outputs) -> tuple[Array, Array]:
+        """Return which differing decisions may differ: all of them, for this rule."""
         ours, theirs = (np.where(outputs["probability"] > 0, outputs["index"], -1) for outputs in (wanted, given))
         changed = ours != theirs
         if name == "index":

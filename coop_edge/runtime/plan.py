@@ -64,7 +64,7 @@ class Target:
 
     @property
     def runtime(self) -> str:
-        """TensorRT and its version, as messages say it."""
+        """Return TensorRT and its version, as messages name them."""
         return f"{_FLAVOURS.get(self.flavour, self.flavour)} {self.version}"
 
 
@@ -98,7 +98,7 @@ class PlanInfo:
 
     @property
     def target(self) -> Target:
-        """What the plan was built for."""
+        """Return what the plan was built for."""
         return Target(self.flavour, self.version, self.sm, self.gpu, self.driver, self.cuda)
 
     def to_json(self) -> bytes:

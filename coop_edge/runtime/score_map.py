@@ -1,4 +1,4 @@
-"""ScoreMap: from the evidence for a pose to the probability that it is right. It belongs to a bundle's networks."""
+"""Turns the evidence for a pose into the probability that it is right: ``ScoreMap``, part of a bundle."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ class TensorRtRunner(Runner):
 
     @property
     def _tensorrt(self) -> TensorRt:
-        """The TensorRT of an open runner."""
+        """Return the TensorRT of an open runner."""
         assert self._api is not None
         return self._api
 

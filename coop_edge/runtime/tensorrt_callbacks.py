@@ -16,13 +16,13 @@ class Progress(Protocol):
     """Is told how a build proceeds, possibly from several threads."""
 
     def start(self, phase: str, parent: str | None, steps: int) -> None:
-        """A phase of ``steps`` steps begins inside ``parent`` (None = the outermost)."""
+        """Begin a phase of ``steps`` steps inside ``parent`` (None = the outermost)."""
 
     def step(self, phase: str, step: int) -> bool:
-        """Step number ``step`` is done; False stops the build."""
+        """Note that step number ``step`` is done; return False to stop the build."""
 
     def finish(self, phase: str) -> None:
-        """The phase is over."""
+        """End the phase."""
 
 
 def make_logger(trt: Any) -> Any:

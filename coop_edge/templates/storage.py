@@ -1,4 +1,4 @@
-"""Files of templates: a compressed .npz whose manifest carries the schema and the hash of all the rest."""
+"""Writes and reads templates: a compressed .npz whose manifest carries the schema and the hash of all the rest."""
 
 from __future__ import annotations
 

@@ -92,17 +92,24 @@ class TemplateSet:
     ) -> TemplateSet:
         """Render the templates of ``mesh``.
 
-        Parameters
-        ----------
-        size: side S of a template, pixels.
-        renderer: a Renderer class, or what makes one when called as ``renderer(mesh, shading=..., supersample=...)``;
-            the CPU renderer if None.
-        symmetries: of the object; they are kept with the templates. None: none.
-        supersample: samples per pixel side for RGB: 1, 3 or 5.
-        shading: the renderer's two lights; the default ones if None.
-        margin, field_of_view: see ``template_camera``.
+        Args:
+            mesh: a ``Mesh``.
+            size: side S of a template, pixels.
+            renderer: a Renderer class, or what makes one when called as ``renderer(mesh, shading=...,
+                supersample=...)``; the CPU renderer if None.
+            symmetries: of the object; they are kept with the templates. None: none.
+            supersample: samples per pixel side for RGB: 1, 3 or 5.
+            shading: the renderer's two lights; the default ones if None.
+            margin: side of a template over the diameter of the bounding sphere's image; see ``template_camera``.
+            field_of_view: of a template, degrees.
 
-        Raises InputError, and BackendUnavailable if the renderer cannot run here.
+        Raises:
+            InputError: an argument that cannot be meant.
+            BackendUnavailable: the renderer cannot run here.
+
+        Example:
+            >>> templates = TemplateSet.render(Mesh.load("cup.ply", unit="mm"), 128)
+            >>> templates.save("cup.npz")
         """
         if not isinstance(mesh, Mesh):
             raise InputError(f"mesh: wanted a coop_edge Mesh (Mesh.load makes one), got {type(mesh).__name__}")
@@ -146,17 +153,17 @@ class TemplateSet:
 
     @property
     def size(self) -> int:
-        """Side S of a template, pixels."""
+        """Return the side S of a template, pixels."""
         return int(self.rgb.shape[1])
 
     @property
     def masks(self) -> NDArray[np.bool_]:
-        """Silhouettes, bool [42,S,S]."""
+        """Return the silhouettes, bool [42,S,S]."""
         return np.asarray(np.isfinite(self.object_points[..., 0]))
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over everything in the set: images, points, poses, K, mesh hash, settings, symmetries, name."""
+        """Return the SHA-256 of all in the set: images, points, poses, K, mesh hash, settings, symmetries, name."""
         digest = hashlib.sha256(b"coop_edge.TemplateSet/1")
         digest.update(json.dumps(self._plain(), sort_keys=True).encode())
         for array in self._arrays().values():
@@ -181,8 +188,9 @@ class TemplateSet:
     def load(cls, path: str | os.PathLike[str]) -> TemplateSet:
         """Read what ``save`` wrote.
 
-        Raises BundleError: missing, truncated, damaged (the hash does not fit), not a template file, or written by a
-        newer version.
+        Raises:
+            BundleError: missing, truncated, damaged (the hash does not fit), not a template file, or written by a newer
+                version.
         """
         path = Path(path)
         manifest, arrays = storage.read(path)
@@ -238,11 +246,16 @@ def template_camera(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return T_camera_object [42,4,4] and K [3,3] of the templates of ``mesh``.
 
-    field_of_view: angle between the left and the right side of a template, degrees.
-    margin: side of a template over the diameter of the bounding sphere's image; it sets the distance. The sphere (about
-        the mesh's centre, radius r) is seen from distance D under sin a = r / D, and its image has radius f tan a.
+    Args:
+        mesh: what is shown.
+        size: side of a template, pixels.
+        margin: side of a template over the diameter of the bounding sphere's image; it sets the distance. The sphere
+            (about the mesh's centre, radius r) is seen from distance D under sin a = r / D, with an image of radius
+            f tan a.
+        field_of_view: angle between the left and the right side of a template, degrees.
 
-    Raises InputError.
+    Raises:
+        InputError: a number out of range.
     """
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 1 <= size <= 8192:
         raise InputError(f"size: wanted an integer in 1..8192, got {size!r}")
