@@ -26,6 +26,7 @@ from coop_edge.stages.features import FeatureExtractor
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.views import Views
 from coop_edge.templates.template_set import TemplateSet
+from coop_edge.types.checks import real
 
 TemplateSource = TemplateSet | str | os.PathLike[str]
 
@@ -176,7 +177,7 @@ def check_templates(name: str, templates: TemplateSet, bundle: Bundle) -> None:
     wrong = [
         f"{key} {given.get(key)} (wanted {value:g})"
         for key, value in wanted.items()
-        if not math.isclose(given.get(key, math.nan), value, rel_tol=1e-9)
+        if not real(given.get(key)) or not math.isclose(given[key], value, rel_tol=1e-9)
     ]
     if wrong:
         raise BundleError(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from coop_edge.base.plain import floats, parse_json
 from coop_edge.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -20,7 +20,7 @@ def read_json(path: Path, kind: type, otherwise: str) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such file; {otherwise}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, kind):
@@ -42,10 +42,7 @@ def bop_object_file(obj_id: int) -> str:
 
 def numbers(values: Any, count: int, where: str) -> np.ndarray:
     """``count`` finite numbers as float64, or InputError."""
-    try:
-        array = np.asarray(values, np.float64).reshape(-1)
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: wanted {count} numbers, got {values!r:.80}") from None
+    array = floats(values, where, f"{count} numbers").reshape(-1)
     if array.shape != (count,) or not np.isfinite(array).all():
         raise InputError(f"{where}: wanted {count} finite numbers, got {values!r:.80}")
     return array

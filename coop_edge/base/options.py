@@ -160,8 +160,8 @@ class Config:
 
     def _number(self, name: str, low: float, high: float, *, or_off: bool = False) -> None:
         value = getattr(self, name)
-        real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        allowed = real and (low <= value <= high or (or_off and value == 0))
+        real = isinstance(value, (int, float)) and not isinstance(value, bool)
+        allowed = real and -math.inf < value < math.inf and (low <= value <= high or (or_off and value == 0))
         _require(allowed, self, name, f"{'0 (off) or ' if or_off else ''}a number in [{low:g}, {high:g}]")
 
     def _flag(self, name: str) -> None:

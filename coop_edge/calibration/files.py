@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from coop_edge.base.plain import parse_json
 from coop_edge.calibration import yaml
 from coop_edge.calibration.realsense import is_realsense, read_realsense
 from coop_edge.calibration.ros import is_ros, read_ros
@@ -102,7 +102,7 @@ def _read(path: Path, text: str, name: str | None, rectified: bool) -> Calibrati
 def _parsed(text: str) -> Any:
     if text.lstrip().startswith(("{", "[")):
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError as error:
             raise InputError(f"not JSON: {error}") from None
     return yaml.parse(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.calibration.values import Calibration, matrix, numbers, positive
+from coop_edge.calibration.values import Calibration, matrix, numbers, positive, whole
 from coop_edge.errors import InputError
 
 _FISHEYE = ("equidistant", "fisheye")
@@ -57,7 +57,7 @@ def _distortion(model: str, D: list[float]) -> tuple[list[float] | None, bool]:
 
 
 def _of_region(K: Any, width: int, height: int, roi: Mapping[str, Any]) -> tuple[Any, int, int]:
-    x, y, w, h = (int(roi.get(name) or 0) for name in ("x_offset", "y_offset", "width", "height"))
+    x, y, w, h = (whole(roi.get(name) or 0, name) for name in ("x_offset", "y_offset", "width", "height"))
     if w == 0 and h == 0 and x == 0 and y == 0:
         return K, width, height
     w, h = w or width - x, h or height - y
@@ -69,7 +69,7 @@ def _of_region(K: Any, width: int, height: int, roi: Mapping[str, Any]) -> tuple
 
 
 def _binned(K: Any, width: int, height: int, data: Mapping[str, Any]) -> tuple[Any, int, int]:
-    bins = [int(data.get(name) or 1) for name in ("binning_x", "binning_y")]
+    bins = [whole(data.get(name) or 1, name) for name in ("binning_x", "binning_y")]
     if min(bins) < 1 or width % bins[0] or height % bins[1]:
         raise InputError(f"binning: {bins[0]}x{bins[1]} pixels do not divide the image of {width}x{height}")
     K = np.array(K)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_edge.base.plain import floats
 from coop_edge.errors import InputError
 
 
@@ -25,10 +26,7 @@ def matrix(value: Any, name: str, rows: int = 3, columns: int = 3) -> NDArray[np
     """Return a matrix that a file holds as rows, as one list row by row, or as {"data": list}. Raises InputError."""
     if isinstance(value, Mapping) and "data" in value:
         value = value["data"]
-    try:
-        array = np.array(value, np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{name}: wanted numbers, got {value!r:.60}") from None
+    array = floats(value, name)
     if array.size != rows * columns or array.shape not in ((rows, columns), (rows * columns,)):
         raise InputError(f"{name}: wanted a {rows}x{columns} matrix, got shape {list(array.shape)}")
     return array.reshape(rows, columns)
@@ -38,10 +36,7 @@ def numbers(value: Any, name: str) -> list[float]:
     """Return the numbers of a list or of {"data": list}; none of None. Raises InputError."""
     if isinstance(value, Mapping) and "data" in value:
         value = value["data"]
-    try:
-        return [] if value is None else np.array(value, np.float64).ravel().tolist()
-    except (TypeError, ValueError):
-        raise InputError(f"{name}: wanted a list of numbers, got {value!r:.60}") from None
+    return [] if value is None else floats(value, name, "a list of numbers").ravel().tolist()
 
 
 def pinhole(fx: Any, fy: Any, cx: Any, cy: Any) -> list[list[Any]]:
@@ -51,8 +46,13 @@ def pinhole(fx: Any, fy: Any, cx: Any, cy: Any) -> list[list[Any]]:
 
 def positive(value: Any, name: str) -> int:
     """Return an image's width or height. Raises InputError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 1:
-        raise InputError(f"{name}: wanted a positive whole number, got {value!r}")
+    return whole(value, name, low=1)
+
+
+def whole(value: Any, name: str, *, low: int = 0) -> int:
+    """Return an integer of at least ``low`` that fits 31 bits. Raises InputError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < 1 << 31 or value % 1:
+        raise InputError(f"{name}: wanted a {'positive ' if low else ''}whole number, got {value!r:.60}")
     return int(value)
 
 

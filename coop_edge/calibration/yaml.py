@@ -7,6 +7,7 @@ read.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -195,5 +196,5 @@ def _scalar(text: str, *, quoted_only: bool = False) -> Any:
         return _WORDS.get(lowered, _SPECIAL.get(lowered))
     if _NUMBER.match(text):
         number = float(text.replace("_", ""))
-        return int(number) if re.fullmatch(r"[-+]?\d+", text) else number
+        return int(number) if re.fullmatch(r"[-+]?\d+", text) and math.isfinite(number) else number
     return text

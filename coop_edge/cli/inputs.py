@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_edge.base.plain import parse_json
 from coop_edge.errors import InputError, quoted
 from coop_edge.types import Camera, Detection
 
@@ -145,6 +145,6 @@ def _read_json(path: Path, wanted: str) -> Any:
     if not path.is_file():
         raise InputError(f"{wanted}, got {str(path)!r}, which is no file")
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_bytes())
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON: {error}") from None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coop_edge.base.compile_time import working_time
+from coop_edge.base.plain import parse_json
 from coop_edge.cli import meshes, options
 from coop_edge.cli.output import print_values
 from coop_edge.errors import InputError
@@ -80,7 +80,7 @@ def _symmetries(models_info: Path | None, object_id: int | None) -> Symmetries |
     from coop_edge.mesh import Symmetries
 
     try:
-        entries = json.loads(models_info.read_text())
+        entries = parse_json(models_info.read_bytes())
     except ValueError as error:
         raise InputError(f"--models-info: {models_info} is not JSON: {error}") from None
     if not isinstance(entries, dict):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coop_edge.base.plain import floats
 from coop_edge.errors import InputError
 
 Array = NDArray[np.float64]
@@ -150,10 +151,10 @@ def check_transform(T: ArrayLike, name: str = "T_camera_object", tolerance: floa
 
 
 def _trailing(value: ArrayLike, shape: tuple[int, ...], name: str) -> Array:
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: wanted numbers of shape [...,{','.join(map(str, shape))}]: {error}") from None
+    if isinstance(value, np.ndarray) and value.dtype == np.float64:
+        array = value
+    else:
+        array = floats(value, name, f"numbers of shape [...,{','.join(map(str, shape))}]")
     if array.shape[-len(shape) :] != shape:
         raise InputError(f"{name}: wanted shape [...,{','.join(map(str, shape))}], got {list(array.shape)}")
     return array

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coop_edge.base.plain import floats
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.mesh.units import metres_per
@@ -65,7 +66,7 @@ class Symmetries:
             raise InputError(f"models_info entry: wanted a mapping, got {type(models_info_entry).__name__}")
         discrete = []
         for i, values in enumerate(_sequence(models_info_entry.get("symmetries_discrete", ()), "symmetries_discrete")):
-            T = _numbers(values, f"symmetries_discrete[{i}]")
+            T = floats(values, f"symmetries_discrete[{i}]")
             if T.size != 16:
                 raise InputError(f"symmetries_discrete[{i}]: wanted 16 numbers, got {T.size}")
             T = T.reshape(4, 4).copy()
@@ -76,8 +77,8 @@ class Symmetries:
         for i, pair in enumerate(pairs):
             if not isinstance(pair, Mapping) or not {"axis", "offset"} <= set(pair):
                 raise InputError(f"symmetries_continuous[{i}]: wanted a mapping with 'axis' and 'offset', got {pair!r}")
-            axis = _numbers(pair["axis"], f"symmetries_continuous[{i}].axis")
-            continuous.append((axis, _numbers(pair["offset"], f"symmetries_continuous[{i}].offset") * scale))
+            axis = floats(pair["axis"], f"symmetries_continuous[{i}].axis")
+            continuous.append((axis, floats(pair["offset"], f"symmetries_continuous[{i}].offset") * scale))
         return cls(tuple(discrete), tuple(continuous))
 
     @property
@@ -218,15 +219,8 @@ def _sequence(values: Any, name: str) -> Sequence[Any]:
     return list(values)
 
 
-def _numbers(values: Any, name: str) -> Array:
-    try:
-        return np.array(values, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: wanted numbers, got {values!r} ({error})") from None
-
-
 def _rigid(T: Any, i: int) -> Array:
-    T = se3.check_transform(_numbers(T, f"discrete[{i}]"), f"discrete[{i}]", _RIGID_TOLERANCE)
+    T = se3.check_transform(floats(T, f"discrete[{i}]"), f"discrete[{i}]", _RIGID_TOLERANCE)
     if T.shape != (4, 4):
         raise InputError(f"discrete[{i}]: wanted [4,4], got {list(T.shape)}")
     exact = T.copy()
@@ -242,7 +236,7 @@ def _axis(pair: Any, i: int) -> tuple[Array, Array]:
     pair = _sequence(pair, f"continuous[{i}]")
     if len(pair) != 2:
         raise InputError(f"continuous[{i}]: wanted (axis, offset), got {len(pair)} values")
-    axis, offset = _numbers(pair[0], f"continuous[{i}].axis"), _numbers(pair[1], f"continuous[{i}].offset")
+    axis, offset = floats(pair[0], f"continuous[{i}].axis"), floats(pair[1], f"continuous[{i}].offset")
     for name, value in (("axis", axis), ("offset", offset)):
         if value.shape != (3,) or not np.isfinite(value).all():
             raise InputError(f"continuous[{i}].{name}: wanted three finite numbers, got {value}")

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from coop_edge.base.plain import parse_json
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.runtime.network import Network
 from coop_edge.runtime.tensorrt_api import TensorRt
@@ -108,7 +109,7 @@ class PlanInfo:
     @classmethod
     def from_json(cls, data: bytes) -> PlanInfo:
         """Read the content of a sidecar. Raises ValueError, TypeError or KeyError on what is none of this schema."""
-        content = json.loads(data)
+        content = parse_json(data)
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema {content['schema']!r}, wanted {SCHEMA}")
         info = cls(**{**content, "batch": tuple(content["batch"])})

@@ -60,7 +60,7 @@ def _manifest(path: Path, names: set[str], file: Any) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{path}: an archive, but not of templates (its manifest is not {FORMAT}'s); {AGAIN}")
     schema = manifest.get("schema")
-    if not isinstance(schema, int) or schema < 1:
+    if type(schema) is not int or schema < 1:
         raise BundleError(f"{path}: schema {schema!r} is unknown, wanted {SCHEMA}; {AGAIN}")
     if schema > SCHEMA:
         raise BundleError(

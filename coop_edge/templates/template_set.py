@@ -67,6 +67,9 @@ class TemplateSet:
             object.__setattr__(self, name, np.ascontiguousarray(array))
             getattr(self, name).setflags(write=False)
         se3.check_transform(self.T_camera_object)
+        for name in ("mesh_hash", "name"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"TemplateSet.{name}: wanted text, got {type(getattr(self, name)).__name__}")
         if not (np.isfinite(self.K).all() and math.isfinite(self.diameter) and self.diameter > 0):
             raise InputError("TemplateSet: K and diameter: wanted finite numbers and a positive diameter")
         if not isinstance(self.symmetries, Symmetries):
@@ -206,7 +209,7 @@ class TemplateSet:
             )
             fits = templates.hash == manifest["hash"]
             order = templates.settings.get("viewpoints", viewpoints.VERSION)
-        except (KeyError, TypeError, ValueError, InputError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, InputError) as error:
             raise BundleError(f"{path}: damaged ({type(error).__name__}: {error}); {storage.AGAIN}") from error
         if not fits:
             digest = str(manifest["hash"])[:12]

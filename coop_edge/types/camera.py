@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coop_edge.base.plain import floats
 from coop_edge.calibration.files import read_calibration
 from coop_edge.errors import InputError
 from coop_edge.geometry import camera as pinhole
 from coop_edge.geometry.lens import Lens
-from coop_edge.types.checks import count, floats, frozen
+from coop_edge.types.checks import count, frozen
 from coop_edge.types.fit import check_fit, check_lens
+
+MOST_DISTORTION = 1e6
+"""Absolute value from which a number is no coefficient of a lens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +68,10 @@ class Camera:
                 raise InputError("Camera: fisheye=True wants distortion=(k1, k2, k3, k4); all may be zero")
             return
         distortion = floats(self.distortion, "distortion").ravel()
+        if np.abs(distortion).max(initial=0.0) > MOST_DISTORTION:
+            raise InputError(
+                f"distortion: {distortion.tolist()} are no lens' coefficients; wanted OpenCV's: k1, k2, p1, p2, ..."
+            )
         Lens.make(self.K, distortion, fisheye=self.fisheye)
         none = not self.fisheye and not distortion.any()
         object.__setattr__(self, "distortion", None if none else frozen(distortion))

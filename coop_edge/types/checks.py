@@ -10,15 +10,6 @@ from numpy.typing import NDArray
 from coop_edge.errors import InputError
 
 
-def floats(value: Any, name: str) -> NDArray[np.float64]:
-    """Return ``value`` as a new float64 array, or raise InputError."""
-    try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{name}: wanted numbers, got {type(value).__name__}: {value!r:.80}") from None
-    return array
-
-
 def frozen(array: NDArray[Any]) -> NDArray[Any]:
     """Return a contiguous copy that cannot be written to."""
     array = np.array(array, order="C")
@@ -27,8 +18,11 @@ def frozen(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def count(value: Any, name: str, low: int) -> int:
-    """Return ``value`` as an int of at least ``low``, or raise InputError."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < low:
+    """Return ``value`` as an int of at least ``low`` that fits 31 bits, or raise InputError."""
+    integer = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+    if integer and value >= 1 << 31:
+        raise InputError(f"{name}: wanted an integer below 2^31, got a larger one")
+    if not integer or value < low:
         raise InputError(f"{name}: wanted an integer >= {low}, got {value!r}")
     return int(value)
 
@@ -41,5 +35,11 @@ def unit(value: Any, name: str) -> float:
 
 
 def real(value: Any) -> bool:
-    """Tell whether ``value`` is a real number, NumPy's included; True and False are none."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    """Tell whether ``value`` is a real number that fits a double, NumPy's included; True and False are none."""
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coop_edge.base.plain import floats
 from coop_edge.errors import InputError
 from coop_edge.types.camera import Camera
-from coop_edge.types.checks import floats, frozen, unit
+from coop_edge.types.checks import frozen, unit
 from coop_edge.types.detectors import corners_to_box, from_coco, from_supervision, from_ultralytics
 
 
@@ -50,6 +52,12 @@ class Detection:
         if self.mask is not None:
             height, width = self.mask.shape
             _check_overlap((x, y, w, h), width, height)
+            rows, columns = (slice(max(0, math.floor(a)), math.ceil(a + b)) for a, b in ((y, h), (x, w)))
+            if not self.mask[rows, columns].any():
+                raise InputError(
+                    f"Detection {self.object!r}: the mask has no pixel in its bbox {box.tolist()} (x, y, width, height)"
+                    "; leave out one of the two, or are they of different objects or image sizes?"
+                )
         return x, y, w, h
 
     def _check_mask(self) -> tuple[float, float, float, float]:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_edge.base.plain import floats
 from coop_edge.errors import InputError
 from coop_edge.geometry.masks import decode_rle, fill_polygons
-from coop_edge.types.checks import floats
 
 
 class Found(NamedTuple):

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_edge.base.plain import floats
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
-from coop_edge.types.checks import count, floats, frozen, real, unit
+from coop_edge.types.checks import count, frozen, real, unit
 
 Painter = Callable[[Any, "PoseEstimate"], NDArray[np.uint8]]
 """Draws a result over a copy of an image."""

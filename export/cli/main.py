@@ -1,6 +1,7 @@
 """The command `python -m export`: training, and export to bundles.
 
-Exit codes: 0 done, 1 a bundle fails its verification, 2 wrong use, 3 training diverged.
+Exit codes: 0 done, 1 a bundle fails its verification, 2 wrong use, 3 training diverged, 128 and the number of a signal:
+that ended the training (130: Ctrl-C).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -34,14 +35,19 @@ def train(
         try:
             if resume is not None:
                 folder = resume
-                run.resume(role.value, folder, settings)
+                stopped_by = run.resume(role.value, folder, settings)
             else:
                 options, config = run.options_from(role.value, settings)
                 folder = out or Path("out") / "training" / f"{role.value}_{options.size}"
-                run.start(role.value, options, config, folder, init)
+                stopped_by = run.start(role.value, options, config, folder, init)
         except TrainingDivergedError as error:
             fail(str(error), 3)
     typer.echo(folder)
+    if stopped_by:
+        fail(
+            f"{signal.Signals(stopped_by).name} ended the run before its time; --resume {folder} goes on",
+            128 + stopped_by,
+        )
 
 
 def options(role: Annotated[Role, typer.Argument(help="Which network.")], size: Size = None) -> None:

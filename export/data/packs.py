@@ -11,13 +11,14 @@ import io
 import json
 import os
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from coop_edge.base.plain import parse_json
 from coop_edge.errors import InputError, MeshError
 from coop_edge.geometry import se3
 from coop_edge.mesh.mesh import Mesh
@@ -91,18 +92,28 @@ class Pack:
         self._split = split or "train"
         try:
             self._zip = zipfile.ZipFile(self.path)
-            index = json.loads(self._zip.read("index.json"))
-        except (OSError, KeyError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+            index = parse_json(self._zip.read("index.json"))
+        except Exception as error:  # a flipped bit can look like a password, a method or an encoding
             raise InputError(
                 f"{self.path}: not an asset pack ({type(error).__name__}: {error}); "
                 "python -m export assets SOURCE... -o PACK makes one"
             ) from error
         if not isinstance(index, dict) or index.get("schema") != SCHEMA:
             raise InputError(f"{self.path}: wanted schema {SCHEMA!r}; build the pack again with this version")
-        every = [Asset(**entry) for entry in index["objects"]]
+        every = self._assets(index.get("objects"))
         self.assets = [a for a in every if split is None or textures.is_held_out(a.name) == (split == "heldout")]
         if not self.assets:
             raise InputError(f"{self.path}: none of its {len(every)} objects belongs to the split {split!r}")
+
+    def _assets(self, entries: Any) -> list[Asset]:
+        wanted = {field.name: {"int": int, "str": str}[str(field.type)] for field in fields(Asset)}
+        for i, entry in enumerate(entries if isinstance(entries, list) else [None]):
+            typed = isinstance(entry, dict) and set(entry) == set(wanted)
+            if not typed or not all(type(entry[name]) is kind for name, kind in wanted.items()):
+                raise InputError(
+                    f"{self.path}: damaged: object {i} of its index is {entry!r:.80}; build the pack again"
+                )
+        return [Asset(**entry) for entry in entries]
 
     def __len__(self) -> int:
         return len(self.assets)
@@ -112,7 +123,7 @@ class Pack:
         asset = self.assets[i]
         try:
             return _decode(self._zip.read(asset.member), asset.name)
-        except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        except Exception as error:  # NumPy, the archive, OpenCV and the mesh's own checks: whatever it is, it is said
             raise MeshError(f"{self.path}: object {asset.name!r} is damaged ({error}); build the pack again") from error
 
     def draw(self, rng: Rng) -> TrainingObject:

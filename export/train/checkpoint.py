@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from coop_edge.base.files import atomic_write
+from coop_edge.base.plain import parse_json
 from coop_edge.errors import ConfigError, InputError
 from export.networks import CONFIGS, Net, NetConfig, build
 from export.train.provenance import Provenance
@@ -58,16 +59,24 @@ def read_metadata(path: str | Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
-    except SafetensorError as error:
+    except (SafetensorError, UnicodeDecodeError) as error:
         raise InputError(f"checkpoint {path}: not a safetensors file: {error}") from None
     if text is None:
         raise InputError(f"checkpoint {path}: a safetensors file, but none that this project wrote (no {_KEY!r} entry)")
-    data = json.loads(text)
-    if data.get("schema") != SCHEMA:
-        raise ConfigError(f"checkpoint {path}: schema {data.get('schema')!r}, this version reads {SCHEMA}")
-    if data["role"] not in CONFIGS:
-        raise ConfigError(f"checkpoint {path}: unknown role {data['role']!r}; known are {', '.join(CONFIGS)}")
-    return Checkpoint(data["role"], CONFIGS[data["role"]].from_dict(data["config"]), Provenance(**data["provenance"]))
+    try:
+        data = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"checkpoint {path}: damaged: its description is not JSON: {error}") from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        schema = data.get("schema") if isinstance(data, dict) else data
+        raise ConfigError(f"checkpoint {path}: schema {schema!r:.80}, this version reads {SCHEMA}")
+    role = data.get("role")
+    if not isinstance(role, str) or role not in CONFIGS:
+        raise ConfigError(f"checkpoint {path}: unknown role {role!r:.80}; known are {', '.join(CONFIGS)}")
+    try:
+        return Checkpoint(role, CONFIGS[role].from_dict(data["config"]), Provenance.from_dict(data["provenance"]))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"checkpoint {path}: damaged: its description lacks or garbles {error}") from None
 
 
 def load_network(path: str | Path, role: str | None = None) -> tuple[Net, Checkpoint]:
@@ -81,10 +90,13 @@ def load_network(path: str | Path, role: str | None = None) -> tuple[Net, Checkp
             f"checkpoint {path} holds a {info.role} network, wanted a {role} one"
             + (" (train refiner --init takes a coarse file for its trunk)" if role == "refiner" else "")
         )
-    net = build(info.config)
     try:
-        net.load_state_dict(load_file(path), strict=True)
-    except RuntimeError as error:
+        weights = load_file(path)
+        with torch.device("meta"):  # shapes without memory: a garbled size may ask for terabytes
+            build(info.config).load_state_dict(weights, strict=True, assign=True)
+        net = build(info.config)
+        net.load_state_dict(weights, strict=True)
+    except (RuntimeError, SafetensorError, ValueError, ArithmeticError) as error:
         raise InputError(f"checkpoint {path}: its tensors do not fit its configuration: {error}") from None
     return net.eval(), info
 
@@ -113,6 +125,8 @@ def start_from(net: Net, path: str | Path) -> list[str]:
 
 
 STATE_FILE = "training_state.pt"
+STATE_KEYS = ("role", "config", "options", "counters", "net", "optimiser", "ema", "rng")
+"""What a training state holds."""
 
 
 def save_state(folder: str | Path, state: Mapping[str, Any]) -> None:
@@ -122,11 +136,19 @@ def save_state(folder: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: str | Path) -> dict[str, Any]:
-    """Read the state that ``save_state`` wrote, onto the CPU. No code in it is run. Raises InputError."""
+    """Read the state that ``save_state`` wrote, onto the CPU. No code in it is run.
+
+    Raises InputError: there is none, or it is damaged.
+    """
     path = Path(folder) / STATE_FILE
     if not path.is_file():
         raise InputError(f"--resume {folder}: holds no {STATE_FILE}; wanted the folder of an earlier run")
-    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # half a file, or another one: PyTorch has no kind of its own for it
+        raise InputError(f"--resume {folder}: {STATE_FILE} is damaged ({type(error).__name__}: {error})") from None
+    if not isinstance(loaded, dict):
+        raise InputError(f"--resume {folder}: {STATE_FILE} is damaged (it holds a {type(loaded).__name__})")
     return loaded
 
 

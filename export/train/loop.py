@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from coop_edge.errors import InputError
 from export.data.stream import make_stream
 from export.networks import Net
 from export.train.checkpoint import load_state, parameters_of, save_network, save_state
@@ -52,6 +53,10 @@ class Counters:
     """Minutes of training."""
 
 
+COUNTED = {"step": int, "samples": int, "position": int, "minutes": float}
+"""What is counted, and as what."""
+
+
 class Trainer:
     """One process's part of a training run; ``run`` does it."""
 
@@ -71,14 +76,18 @@ class Trainer:
         self.at = Counters()
         if resume:
             state = load_state(folder)
-            self.learner.restore(state)
-            self.at = Counters(**state["counters"])
+            try:
+                self.learner.restore(state)
+                self.at = Counters(**{name: kind(state["counters"][name]) for name, kind in COUNTED.items()})
+            except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise InputError(f"--resume {folder}: its training state does not fit its network: {error}") from None
         self._first_step, self._minutes_before = self.at.step, self.at.minutes
         self._warmup = options.warmup / 3 if resume else options.warmup
         self._streams = streams
         self._monitor = LossMonitor(folder, group.rank)
         self._licences = licences_of(options.pack, options.photos)
-        self._stop = False
+        self.stopped_by = 0
+        """Number of the signal that ends the run, 0 without."""
         if group.first:
             folder.mkdir(parents=True, exist_ok=True)
             self.metrics = Table(folder / "metrics.csv", self.at.step)
@@ -116,7 +125,7 @@ class Trainer:
                 due = [float(interval.due()) for interval in (log, save, evaluate)]
                 # What any process asks for, all do: they have to take the same steps.
                 spent, stop, log_now, save_now, evaluate_now = self.group.largest(
-                    elapsed / o.minutes, float(self._stop), *due
+                    elapsed / o.minutes, float(self.stopped_by), *due
                 )
                 self.at.minutes = self._minutes_before + elapsed
                 progress = (self.at.step - self._first_step) / o.max_steps if o.max_steps else spent
@@ -124,6 +133,7 @@ class Trainer:
                 if log_now or ending:
                     self._log(display, progress)
                 if ending:
+                    self.stopped_by = int(stop)  # another process's as well
                     return not stop
                 if save_now:
                     self._save()
@@ -242,7 +252,7 @@ class Trainer:
         before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
         def ask(number: int, frame: FrameType | None) -> None:
-            self._stop = True
+            self.stopped_by = number
             signal.signal(number, before[number])
 
         try:

@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -45,6 +45,18 @@ class Provenance:
     """Licences of that data, by source."""
     hardware: str = ""
     """Machine that the training ran on."""
+
+    @classmethod
+    def from_dict(cls, values: object) -> Provenance:
+        """Build from plain data. Raises TypeError that names what is missing, unknown or of another type."""
+        if not isinstance(values, Mapping):
+            raise TypeError("the provenance")
+        kinds = {entry.name: Mapping if entry.name == "licences" else type(entry.default) for entry in fields(cls)}
+        for name, value in values.items():
+            fits = isinstance(value, (int, float) if kinds.get(name) is float else kinds.get(name, ()))
+            if not fits or isinstance(value, bool):
+                raise TypeError(f"provenance.{name} = {value!r:.80}")
+        return cls(**values)
 
 
 def code_version() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,7 @@ class Table:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         if path.is_file():
-            with path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            self.rows = [r for r in rows if float(r.get("step") or "inf") <= keep_until_step]
+            self.rows = [row for row in _whole_rows(path) if float(row["step"]) <= keep_until_step]
         self._columns: list[str] = list(dict.fromkeys(k for r in self.rows for k in r))
         self._rewrite()
 
@@ -71,6 +70,20 @@ class Table:
         writer.writerows(self.rows)
         with atomic_write(self.path) as file:
             file.write(text.getvalue().encode())
+
+
+def _whole_rows(path: Path) -> list[dict[str, Any]]:
+    """Read a table's rows, but not what a kill or a full disk left of the last one."""
+    text = path.read_bytes().decode(errors="replace")
+    rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    return [row for row in rows if None not in row and None not in row.values() and _is_number(row.get("step"))]
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        return text is not None and math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from coop_edge.base.hardware import hardware
 from coop_edge.errors import ConfigError, InputError
 from export.data.stream import make_stream
 from export.networks import CONFIGS, NetConfig, build, preset
-from export.train.checkpoint import STATE_FILE, load_network, load_state, parameters_of, start_from
+from export.train.checkpoint import STATE_FILE, STATE_KEYS, load_network, load_state, parameters_of, start_from
 from export.train.coarse import CoarseTask
 from export.train.distributed import Group, join, pick_device
 from export.train.loop import StreamMaker, Trainer
@@ -63,8 +63,8 @@ def start(
     folder: Path,
     init: Path | None = None,
     streams: StreamMaker = make_stream,
-) -> None:
-    """Train a new network.
+) -> int:
+    """Train a new network. Returns the number of the signal that ended the run, 0 if it came to its end.
 
     Parameters
     ----------
@@ -80,15 +80,17 @@ def start(
         raise InputError(f"{folder} holds a run already: --resume {folder} goes on with it, --out names another folder")
     if role != "coarse" and not options.no_match:
         raise ConfigError(f"TrainOptions.no_match = False: an option of the coarse network, not of the {role}")
-    _run(role, options, config, folder, init, streams, resume=False)
+    return _run(role, options, config, folder, init, streams, resume=False)
 
 
-def resume(role: str, folder: Path, settings: Sequence[str] = (), streams: StreamMaker = make_stream) -> None:
+def resume(role: str, folder: Path, settings: Sequence[str] = (), streams: StreamMaker = make_stream) -> int:
     """Go on with the run in ``folder``, from its last checkpoint, with some of its options changed by ``settings``.
 
-    Size and network cannot change; ``max_steps`` is the new run's own. Raises as ``start`` does.
+    Size and network cannot change; ``max_steps`` is the new run's own. Returns and raises as ``start`` does.
     """
     state = load_state(folder)
+    if missing := [key for key in STATE_KEYS if key not in state]:
+        raise InputError(f"--resume {folder}: {STATE_FILE} is not a training run's, it lacks {', '.join(missing)}")
     if state["role"] != role:
         raise InputError(f"--resume {folder} holds a {state['role']} run, wanted a {role} one")
     of_run, of_network = _separated(settings)
@@ -103,7 +105,7 @@ def resume(role: str, folder: Path, settings: Sequence[str] = (), streams: Strea
             f"--resume {folder}: its {changed[0]} cannot change"
             + (f" (it is {given!r})" if given is not None else f"; asked for {', '.join(of_network)}")
         )
-    _run(role, options, config, folder, None, streams, resume=True)
+    return _run(role, options, config, folder, None, streams, resume=True)
 
 
 def evaluate_checkpoint(path: Path, samples: int, device: str = "auto", pack: Path | None = None) -> dict[str, float]:
@@ -127,7 +129,7 @@ def _run(
     streams: StreamMaker,
     *,
     resume: bool,
-) -> None:
+) -> int:
     options = replace(options, pack=_absolute(options.pack), photos=_absolute(options.photos))
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -140,6 +142,7 @@ def _run(
         trainer.run()
         if group.first:
             _report(trainer, group)
+        return trainer.stopped_by
 
 
 def _absolute(path: str) -> str:

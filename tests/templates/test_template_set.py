@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -252,6 +253,14 @@ def _rewritten(saved, tmp_path, change=None, **arrays):
         ({"hash": None}, "does not fit its hash"),
         ({"settings": 3}, "damaged"),
         ({"diameter": "wide"}, "damaged"),
+        ({"diameter": 10**400}, "damaged"),
+        ({"diameter": True}, "damaged"),
+        ({"name": ["cup"]}, "damaged.*name: wanted text, got list"),
+        ({"mesh_hash": 3}, "damaged.*mesh_hash: wanted text, got int"),
+        ({"settings": [["size", 3]]}, "damaged"),
+        ({"settings": {"size": [[]]}}, "damaged"),
+        ({"schema": [1]}, "schema .* is unknown"),
+        ({"schema": True}, "schema True is unknown"),
     ],
 )
 def test_altered_manifest(saved, change, message, tmp_path):
@@ -298,3 +307,18 @@ def test_another_order_of_viewpoints_is_refused(templates, tmp_path):
     old.save(tmp_path / "old.npz")
     with pytest.raises(BundleError, match="viewpoints are of version 0, wanted 1"):
         TemplateSet.load(tmp_path / "old.npz")
+
+
+def test_settings_of_any_type_are_another_bundles_settings(templates, tmp_path):
+    """Settings are hashed, and so may be anything where somebody else wrote the file."""
+    from coop_edge.registry import check_templates
+    from coop_edge.runtime.network import TemplateSettings
+
+    bundle = SimpleNamespace(
+        name="engines", input_size=templates.size, template=TemplateSettings(42, templates.settings["margin"], 30.0)
+    )
+    for odd in ("1.2", [1.2], None, True, 10**400, {}, 1e308):
+        changed = dataclasses.replace(templates, settings={**templates.settings, "margin": odd})
+        changed.save(tmp_path / "x.npz")
+        with pytest.raises(BundleError, match="were not made for the engines"):
+            check_templates("cup", TemplateSet.load(tmp_path / "x.npz"), bundle)

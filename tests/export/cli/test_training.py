@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 
 from export.networks import CONFIGS, build, preset
 from export.train.checkpoint import load_state, save_network
+from export.train.learner import Learner
 from export.train.options import TrainOptions
 from export.train.provenance import Provenance
 from tests.export.cli.command import run
@@ -76,6 +79,24 @@ def test_a_command_goes_on_with_the_options_of_its_run(tmp_path):
     state = load_state(tmp_path)
     assert state["counters"]["step"] == 3
     assert (state["options"]["batch_size"], state["options"]["max_steps"]) == (2, 2)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_a_signal_ended_is_not_a_success(number, code, tmp_path, monkeypatch):
+    few = settings("batch_size=2", "workers=0", "threads=1", "evaluate_samples=0", "device=cpu", "max_steps=9", *TINY)
+    step = Learner.step
+
+    def interrupted(self, *arguments):
+        os.kill(os.getpid(), number)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Learner, "step", interrupted)
+    result = run("train", "coarse", "--out", tmp_path, *few)
+    assert result.exit_code == code, result.output
+    assert f"{number.name} ended the run before its time; --resume {tmp_path} goes on" in result.output
+    assert load_state(tmp_path)["counters"]["step"] == 1
+    monkeypatch.undo()
+    assert run("train", "coarse", "--resume", tmp_path, "--set", "max_steps=1").exit_code == 0
 
 
 def test_figures_are_printed_a_line_each(tmp_path):

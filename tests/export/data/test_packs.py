@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -23,6 +25,7 @@ from export.data.assets_vrml import read_vrml
 from export.data.packs import Pack, PackWriter
 from export.data.rerender import target_of
 from export.data.stream import make_stream
+from tests.mutations import damaged_bytes, damaged_data
 
 VRML = """#VRML V2.0 utf8
 # a comment with Transform in it
@@ -142,6 +145,59 @@ def test_a_damaged_object_is_named(pack, tmp_path):
         Pack(tmp_path / "bad.npz").read(0)
     with pytest.raises(MeshError, match="object 'grey_box' is damaged"):
         Pack(tmp_path / "bad.npz").read(2)
+
+
+def test_an_index_with_anything_in_it(pack, tmp_path):
+    with zipfile.ZipFile(pack) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    index, path, refused, count = json.loads(members["index.json"]), tmp_path / "x.npz", 0, 0
+    texts = [json.dumps(damaged) for damaged in damaged_data(index)]
+    for text in (*texts, "[" * 100_000, "1" + "0" * 5000, "nothing", ""):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("index.json", text)
+            archive.writestr("00000.npz", members["00000.npz"])
+        count += 1
+        try:
+            opened = Pack(path)
+            for i in range(len(opened)):
+                opened.read(i)
+        except (InputError, MeshError):
+            refused += 1
+    assert count > 400
+    assert refused > 0.8 * count  # the rest: names, sources and licences of any text
+
+
+def test_a_pack_with_damaged_bytes(pack, tmp_path):
+    data, path = pack.read_bytes(), tmp_path / "x.npz"
+    whole = [Pack(pack).read(i).hash for i in range(3)]
+    for damaged in damaged_bytes(data, 350, 0):
+        path.write_bytes(damaged)
+        found = whole
+        with contextlib.suppress(InputError, MeshError):
+            opened = Pack(path)
+            found = [opened.read(i).hash for i in range(len(opened))]
+        assert found == whole  # checksums leave nothing else
+
+
+def test_an_object_with_damaged_arrays(pack, tmp_path):
+    """Whoever makes a pack may write anything into it, with the right checksum."""
+    with zipfile.ZipFile(pack) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    path = tmp_path / "x.npz"
+    with np.load(io.BytesIO(members["00000.npz"])) as file:
+        arrays = {name: file[name] for name in file.files}
+    odd = [np.zeros(0), np.float64(np.nan), np.float64(1e308), np.array(["x"]), np.arange(-4, 5), np.ones((2, 2), bool)]
+    odd += [np.array([2**40]), np.full(3, -7, np.int16)]
+    changed = [{**arrays, name: value} for name in arrays for value in odd]
+    changed += [{key: value for key, value in arrays.items() if key != name} for name in arrays]
+    for each in changed:
+        buffer = io.BytesIO()
+        np.savez(buffer, **each)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("index.json", members["index.json"])
+            archive.writestr("00000.npz", buffer.getvalue())
+        with contextlib.suppress(MeshError):
+            Pack(path).read(0)
 
 
 def test_nothing_is_left_of_a_pack_that_failed(tmp_path):

@@ -22,9 +22,9 @@ def config_of(role, **network):
 def start(role, folder, steps, *, streams=Repeated, init=None, network=None, **options):
     """Train ``steps`` steps on pairs that are learnt by heart."""
     options = replace(QUICK, max_steps=steps, **options)
-    run.start(role, options, config_of(role, **(network or {})), folder, init, streams)
+    return run.start(role, options, config_of(role, **(network or {})), folder, init, streams)
 
 
 def resume(role, folder, steps, *settings, streams=Repeated):
     """Go on for ``steps`` more."""
-    run.resume(role, folder, [f"max_steps={steps}", *settings], streams)
+    return run.resume(role, folder, [f"max_steps={steps}", *settings], streams)
