@@ -154,9 +154,10 @@ class Estimator:
     def estimate(self, image: Any, camera: Camera, detections: Sequence[Detection]) -> list[PoseEstimate]:
         """Poses of N detected objects, in the order of the detections; N = 0 is legal.
 
-        image: RGB uint8 [height,width,3], any strides; for an Estimator on a GPU also an array on that GPU (CuPy,
-        PyTorch, PyCUDA), which is read where it is, after what CuPy's current stream has before it. camera: of the
-        image. detections: of registered objects, several of one object allowed.
+        image: RGB uint8 [height,width,3], any strides (what OpenCV reads is BGR: pass ``image[..., ::-1]``); for an
+        Estimator on a GPU also an array on that GPU (CuPy, PyTorch, PyCUDA), which is read where it is, after what
+        CuPy's current stream has before it. camera: of the image. detections: of registered objects, several of one
+        object allowed.
 
         All detections run as one batch, and none bears on another's pose, but for what a network rounds differently in
         a batch of another size. What cannot be found comes back with ``success=False`` and a reason. Raises InputError,

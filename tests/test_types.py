@@ -239,3 +239,25 @@ def test_a_k_that_fits_is_not_doubted(recwarn):
     Camera(np.array([[4000.0, 0, 2100], [0, 4000, 1450], [0, 0, 1]]), 4000, 3000)
     Camera([[3.0, 0, 0.5], [0, 3, 0.5], [0, 0, 1]], 2, 2)  # too small to judge
     assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("box", "says"),
+    [
+        ((300, 200, 500, 400), r"50% of it lie outside|is it \(x0, y0, x1, y1\)\? Then it is \(300, 200, 200, 200\)"),
+        ((100, 100, 640, 480), r"is it \(x0, y0, x1, y1\)\?"),
+        ((-500, 100, 600, 100), "83% of it lie outside; is it right"),
+        ((600, 440, 400, 400), "is it right"),
+    ],
+)
+def test_a_box_that_leaves_the_image_by_far_is_doubted(box, says):
+    camera = Camera(np.array([[600, 0, 319.5], [0, 600, 239.5], [0, 0, 1]]), 640, 480)
+    with pytest.warns(UserWarning, match=says):
+        Detection("cup", bbox=box).check_camera(camera)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 640, 480), (-50, -50, 740, 580), (600, 400, 80, 120), (200, 100, 450, 400)])
+def test_a_box_that_leaves_it_a_little_is_not(box, recwarn):
+    camera = Camera(np.array([[600, 0, 319.5], [0, 600, 239.5], [0, 0, 1]]), 640, 480)
+    Detection("cup", bbox=box).check_camera(camera)
+    assert not recwarn.list

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.base.plain import parse_json
-from coop_edge.errors import InputError, quoted
+from coop_edge.errors import InputError
 from coop_edge.types import Camera, Detection
 
 if TYPE_CHECKING:
@@ -29,24 +29,15 @@ class ObjectArgument(NamedTuple):
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as RGB uint8 [h,w,3]. Raises InputError.
-
-    An orientation tag is not applied: the intrinsics are of the image as the sensor saw it.
-    """
-    import cv2
+    """Read a picture as RGB uint8 [h,w,3], as ``pictures.decode`` does. Raises InputError."""
+    from coop_edge.cli.pictures import decode
 
     if not path.is_file():
         raise InputError(f"{path}: no such image")
     data = np.fromfile(path, np.uint8)
     if data.size == 0:
         raise InputError(f"{path}: the file is empty")
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:  # such as one of more pixels than OpenCV takes
-        raise InputError(f"{path}: OpenCV does not read it: {quoted(error)}") from None
-    if image is None:
-        raise InputError(f"{path}: not an image that OpenCV reads")
-    return np.ascontiguousarray(image[..., ::-1], np.uint8)
+    return decode(path, data)
 
 
 def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:

@@ -144,7 +144,10 @@ class Camera:
         return self.width, self.height
 
     def check_image(self, image: Any) -> None:
-        """Raise InputError unless ``image`` is RGB uint8 [height,width,3] as this camera makes it."""
+        """Raise InputError unless ``image`` is uint8 [height,width,3] as this camera makes it.
+
+        That it is RGB cannot be seen: OpenCV reads and grabs BGR, which ``image[..., ::-1]`` turns into RGB.
+        """
         shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
         if shape is None or dtype is None:
             raise InputError(f"image: wanted an array uint8 [{self.height},{self.width},3], got {type(image).__name__}")
@@ -161,4 +164,7 @@ class Camera:
                 hint = "; leave out the fourth channel: image[..., :3]"
             elif tuple(shape) == (3, *wanted):
                 hint = "; move the channels to the end: image.transpose(1, 2, 0)"
-            raise InputError(f"image: wanted RGB [{self.height},{self.width},3], got {list(shape)}{hint}")
+            raise InputError(
+                f"image: wanted RGB [{self.height},{self.width},3], got {list(shape)}{hint} (what OpenCV reads is BGR: "
+                "pass image[..., ::-1])"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from coop_edge.errors import InputError
 from coop_edge.types.camera import Camera
 from coop_edge.types.checks import frozen, unit
 from coop_edge.types.detectors import corners_to_box, from_coco, from_supervision, from_ultralytics
+
+LEAST_INSIDE, CORNER_INSIDE = 0.25, 0.75
+"""Share of a box inside the image below which it is doubted; the second, where it would be a good one as corners."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +116,25 @@ class Detection:
             )
         assert self.bbox is not None
         _check_overlap(self.bbox, camera.width, camera.height)
+        _doubt_box(self.bbox, camera.width, camera.height)
 
 
 def _check_overlap(bbox: tuple[float, float, float, float], width: int, height: int) -> None:
     x, y, w, h = bbox
     if x + w <= 0 or y + h <= 0 or x >= width or y >= height:
         raise InputError(f"bbox: {list(bbox)} (x, y, width, height) lies outside the {width}x{height} image")
+
+
+def _doubt_box(bbox: tuple[float, float, float, float], width: int, height: int) -> None:
+    """Warn about a box that leaves the image by far: its last two numbers may be a corner."""
+    x, y, w, h = bbox
+    inside = (min(x + w, width) - max(x, 0.0)) * (min(y + h, height) - max(y, 0.0)) / (w * h)
+    corner = w > x >= 0 and h > y >= 0 and w <= width and h <= height
+    if inside < (CORNER_INSIDE if corner else LEAST_INSIDE):
+        asked = f"is it (x0, y0, x1, y1)? Then it is ({x:g}, {y:g}, {w - x:g}, {h - y:g})" if corner else "is it right?"
+        warnings.warn(
+            f"bbox: {list(bbox)} (x, y, width, height) leaves the {width}x{height} image by far, {1 - inside:.0%} "
+            f"of it lie outside; {asked}",
+            UserWarning,
+            stacklevel=2,
+        )
