@@ -13,12 +13,15 @@ from coop_edge.cli.output import draw_poses, print_poses, what_ran
 
 
 def estimate(
-    image: Annotated[Path, typer.Option(help="Picture.")],
     camera: options.Camera,
-    object_: options.Objects,
-    detections: Annotated[
-        Path, typer.Option(help='JSON list of {"object": NAME, "bbox": \\[x, y, width, height], "mask": PICTURE}.')
-    ],
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE] [MESH:UNIT]...", help="Picture, and objects, such as cup.ply:mm."),
+    ] = None,
+    boxes: options.Boxes = None,
+    image: Annotated[Path | None, typer.Option(help="Picture, in place of the first argument.")] = None,
+    object_: options.MoreObjects = None,
+    detections: options.Detections = None,
     overlay: Annotated[Path | None, typer.Option(help="Picture to write: the poses drawn over the image.")] = None,
     templates: options.Templates = None,
     engines: options.Engines = "coop-xs",
@@ -31,7 +34,10 @@ def estimate(
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
-    """Find the poses of detected objects in one image. Exit code 1: something was not found."""
+    """Find the poses of detected objects in one image. Exit code 1: something was not found.
+
+    coop-edge estimate scene.png cup.ply:mm --box 120,80,200,150 --camera 600,600,319.5,239.5
+    """
     from coop_edge.cli import inputs
     from coop_edge.estimator import Estimator
     from coop_edge.visual.draw import check_suffix
@@ -45,19 +51,20 @@ def estimate(
         "select.min_score": min_score,
     }
     config = options.configured(settings, flags)
-    objects = inputs.parse_objects(object_, templates or [])
-    picture = inputs.read_image(image)
-    intrinsics = inputs.read_camera(camera, picture)
-    wanted = inputs.read_detections(detections)
+    source, meshes = inputs.source_and_objects(image, what, object_, "IMAGE")
+    objects = inputs.parse_objects(meshes, templates or [])
+    pixels = inputs.read_image(Path(source))
+    intrinsics = inputs.read_camera(camera, pixels)
+    wanted = inputs.wanted_detections(detections, boxes, objects)
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
         inputs.add_objects(estimator, objects)
         estimator.warmup()  # else the times were those of a first call
-        results = estimator.estimate(picture, intrinsics, wanted)
+        results = estimator.estimate(pixels, intrinsics, wanted)
         if overlay is not None:
             renderer = estimator.backend.renderer
-            draw_poses(overlay, picture, intrinsics, estimator, results, wanted, renderer=renderer)
+            draw_poses(overlay, pixels, intrinsics, estimator, results, wanted, renderer=renderer)
         report = {
-            "image": str(image),
+            "image": source,
             "overlay": str(overlay) if overlay else None,
             **what_ran(estimator),
             "results": [result.to_dict() for result in results],

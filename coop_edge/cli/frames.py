@@ -22,29 +22,54 @@ Frame = tuple[str, NDArray[np.uint8]]
 """Name, and RGB uint8 [h,w,3]."""
 
 
-def open_frames(source: Path) -> Iterator[Frame]:
-    """The frames of a video (named by their numbers, from 000000 on) or of a folder (named by their files).
+def open_frames(source: str | Path) -> Iterator[Frame]:
+    """Open a video, a camera or a stream (frames named by their numbers, from 000000 on), or a folder (by its files).
 
-    In a folder 2.png comes before 10.png. As the sensor saw them: orientation tags would not fit the intrinsics.
-    Raises InputError at once where there is nothing to read, and later where a picture cannot be read.
+    A number is a camera of this machine, unless there is such a file; an address such as rtsp://HOST/PATH a stream. In
+    a folder 2.png comes before 10.png. As the sensor saw them: orientation tags would not fit the intrinsics. Raises
+    InputError at once where there is nothing to read, and later where a picture cannot be read.
     """
-    if source.is_dir():
-        paths = sorted((path for path in source.iterdir() if _is_picture(path)), key=lambda path: _natural(path.name))
+    if is_live(source):
+        return _first_at_once(_video(source), source)
+    path = Path(source)
+    if path.is_dir():
+        paths = sorted((each for each in path.iterdir() if _is_picture(each)), key=lambda each: _natural(each.name))
         if not paths:
-            raise InputError(f"{source}: no pictures in this folder (wanted {', '.join(SUFFIXES)})")
-        return ((path.name, read_image(path)) for path in paths)
-    if not source.is_file():
-        raise InputError(f"{source}: no such video or folder")
-    return _first_at_once(_video(source), source)
+            raise InputError(f"{path}: no pictures in this folder (wanted {', '.join(SUFFIXES)})")
+        return ((each.name, read_image(each)) for each in paths)
+    if not path.is_file():
+        raise InputError(f"{path}: no such video or folder")
+    return _first_at_once(_video(path), path)
 
 
-def _video(source: Path) -> Iterator[Frame]:
+def is_live(source: str | Path) -> bool:
+    """Tell whether ``source`` is a camera's number or a stream's address, which has no end of its own."""
+    text = str(source)
+    return "://" in text or (text.isascii() and text.isdigit() and not Path(text).exists())
+
+
+def frame_rate(source: str | Path) -> float:
+    """Return the frames per second that a video's file states; 30 where nothing is stated."""
     import cv2
 
+    if is_live(source) or not Path(source).is_file():
+        return 30.0
     capture = cv2.VideoCapture(str(source))
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    capture.release()
+    return rate if 1.0 <= rate <= 1000.0 else 30.0
+
+
+def _video(source: str | Path) -> Iterator[Frame]:
+    import cv2
+
+    live, text = is_live(source), str(source)
+    capture = cv2.VideoCapture(int(text) if live and text.isdigit() else text)
     try:
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
-        read, stated = 0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if live:
+            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # frames that wait are old
+        read, stated = 0, 0 if live else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         while True:
             there, image = capture.read()
             if not there:
@@ -53,13 +78,18 @@ def _video(source: Path) -> Iterator[Frame]:
             read += 1
     finally:
         capture.release()
-    if read < stated:  # OpenCV says the same of the end and of a fault
+    if live and read:
+        log.warning("%s: gave no frame after %d", source, read)
+    elif read < stated:  # OpenCV says the same of the end and of a fault
         log.warning("%s: only %d of its %d frames could be read", source, read, stated)
 
 
-def _first_at_once(frames: Iterator[Frame], source: Path) -> Iterator[Frame]:
+def _first_at_once(frames: Iterator[Frame], source: str | Path) -> Iterator[Frame]:
     """``frames``, the first of which has been read already. Raises InputError if there is none."""
     first = next(frames, None)
+    if first is None and is_live(source):
+        kind = f"camera {source}" if str(source).isdigit() else f"{source}:"
+        raise InputError(f"{kind} gives no picture; is it connected, and free of other programs?")
     if first is None:
         raise InputError(f"{source}: not a video that OpenCV reads; give a folder of its pictures instead")
 

@@ -63,15 +63,32 @@ def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:
     return Camera.load(path, size=size, name=None if rectified else name or None, rectified=rectified)
 
 
+def source_and_objects(
+    given: Path | None, arguments: Sequence[str] | None, objects: Sequence[str] | None, kind: str
+) -> tuple[str, list[str]]:
+    """Return what is looked at, ``given`` or else the first of ``arguments``, and the objects, which are all others.
+
+    kind: what is looked at, for errors. Raises InputError where either is missing.
+    """
+    first, *more = [*([str(given)] if given is not None else []), *(arguments or []), *(objects or [])] or [""]
+    if not first or not more:
+        missing = f"{kind} and an object" if not first else "an object"
+        raise InputError(f"wanted {missing}, such as: {kind} cup.ply:mm --box X,Y,W,H --camera FX,FY,CX,CY")
+    return first, more
+
+
 def parse_objects(arguments: Sequence[str], templates: Sequence[str] = ()) -> list[ObjectArgument]:
-    """Read arguments of the form ``NAME=MESH:UNIT``, and the ``NAME=TEMPLATES.npz`` of some of them. Raises InputError.
+    """Read arguments of the form ``[NAME=]MESH:UNIT``, and the ``NAME=TEMPLATES.npz`` of some of them.
+
+    Without a name an object is called as its file. Raises InputError.
 
     Meshes and templates are not opened yet.
     """
     objects: dict[str, ObjectArgument] = {}
     for text in arguments:
-        name, _, rest = text.partition("=")
-        mesh, _, unit = rest.rpartition(":")
+        name, equals, rest = text.partition("=")
+        mesh, _, unit = (rest if equals else text).rpartition(":")
+        name = name if equals else Path(mesh).stem
         if not (name and mesh and unit):
             raise InputError(f"--object: wanted NAME=MESH:UNIT, such as cup=cup.ply:mm, got {text!r}")
         if name in objects:
@@ -92,6 +109,33 @@ def add_objects(estimator: Estimator, objects: Sequence[ObjectArgument]) -> None
     """Register the objects. Raises what ``Estimator.add_object`` raises."""
     for each in objects:
         estimator.add_object(each.name, each.mesh, unit=each.unit, templates=each.templates)
+
+
+def wanted_detections(
+    path: Path | None, boxes: Sequence[str] | None, objects: Sequence[ObjectArgument]
+) -> list[Detection]:
+    """Read where objects are, from a file of ``--detections``, from ``--box``, or both. Raises InputError."""
+    if path is None and not boxes:
+        raise InputError("wanted where to look: --box X,Y,W,H, or --detections FILE")
+    found = [] if path is None else read_detections(path)
+    return found + [parse_box(text, [each.name for each in objects]) for text in boxes or ()]
+
+
+def parse_box(text: str, names: Sequence[str]) -> Detection:
+    """Read ``[NAME=]X,Y,W,H``; without a name it is of the only object of ``names``. Raises InputError."""
+    name, equals, rest = text.rpartition("=")
+    if not equals and len(names) != 1:
+        known = f"NAME one of {', '.join(names)}" if names else "an object beside it"
+        raise InputError(f"--box: wanted NAME=X,Y,W,H with {known}, got {text!r}")
+    parts = rest.replace(",", " ").split()
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise InputError(f"--box: wanted left, top, width and height in pixels, such as 120,80,200,150, got {text!r}")
+    x, y, w, h = numbers
+    return Detection(name if equals else names[0], (x, y, w, h))
 
 
 def read_detections(path: Path) -> list[Detection]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +37,21 @@ Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")
 
 Camera = Annotated[str, typer.Option(help="FX,FY,CX,CY in pixels, or a JSON file with K or fx, fy, cx, cy.")]
 Objects = Annotated[list[str], typer.Option("--object", help="NAME=MESH:UNIT; may be given several times.")]
+MoreObjects = Annotated[
+    list[str] | None, typer.Option("--object", help="One more object: [NAME=]MESH:UNIT; may be given several times.")
+]
+Detections = Annotated[
+    Path | None,
+    typer.Option(help='JSON list of {"object": NAME, "bbox": \\[x, y, width, height], "mask": PICTURE}.'),
+]
+Boxes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--box",
+        metavar="[NAME=]X,Y,W,H",
+        help="Where an object is: left, top, width and height in pixels; may be given several times.",
+    ),
+]
 Templates = Annotated[
     list[str] | None, typer.Option(help="NAME=TEMPLATES.npz of `coop-edge onboard`; may be given several times.")
 ]

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
     from coop_edge.estimator import Estimator
     from coop_edge.mesh import Mesh
@@ -97,7 +98,22 @@ def draw_poses(
     *,
     renderer: Callable[[Mesh], Renderer],
 ) -> None:
-    """Write the image with the poses drawn over it to ``path``.
+    """Write the image with the poses drawn over it to ``path``; the arguments are those of ``with_poses``."""
+    from coop_edge.visual.draw import write_image
+
+    write_image(path, with_poses(image, camera, estimator, results, detections, renderer=renderer))
+
+
+def with_poses(
+    image: ArrayLike,
+    camera: Camera,
+    estimator: Estimator,
+    results: Sequence[PoseEstimate],
+    detections: Sequence[Detection | None],
+    *,
+    renderer: Callable[[Mesh], Renderer],
+) -> NDArray[np.uint8]:
+    """Return the image with the poses drawn over it, uint8 [height,width,3].
 
     Args:
         image: RGB uint8 [height,width,3] of ``camera``.
@@ -105,13 +121,12 @@ def draw_poses(
         results, detections: in one order; None where there is no detection to draw.
         renderer: makes the renderer of a mesh.
     """
-    from coop_edge.visual.draw import write_image
     from coop_edge.visual.overlay import OverlayItem, draw_overlay
 
     meshes = estimator.objects
     pairs = zip(results, detections, strict=True)
     items = [OverlayItem(result, meshes[result.object], detection) for result, detection in pairs]
-    write_image(path, draw_overlay(image, camera, items, renderer=renderer))
+    return draw_overlay(image, camera, items, renderer=renderer)
 
 
 def _error_text(error: Mapping[str, float] | None) -> str:

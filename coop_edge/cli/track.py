@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -12,13 +13,14 @@ import typer
 
 from coop_edge.base.compile_time import working_time
 from coop_edge.cli import options
-from coop_edge.cli.output import draw_poses, print_line
+from coop_edge.cli.output import print_line, with_poses
 from coop_edge.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from coop_edge.cli.drawn_frames import Put
     from coop_edge.cli.frames import Frame
     from coop_edge.estimator import Estimator
     from coop_edge.types import Camera, Detection, PoseEstimate
@@ -35,13 +37,20 @@ class Tracked(NamedTuple):
 
 
 def track(
-    source: Annotated[Path, typer.Argument(metavar="VIDEO|FOLDER", help="Video, or folder of pictures.")],
     camera: options.Camera,
-    object_: options.Objects,
-    detections: Annotated[
-        Path, typer.Option(help='Of the first frame: JSON list of {"object": NAME, "bbox": \\[x, y, width, height]}.')
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE [MESH:UNIT]...",
+            help="Video, folder of pictures, camera's number or stream's address; and objects, such as cup.ply:mm.",
+        ),
     ],
-    overlay: Annotated[Path | None, typer.Option(help="Folder for the frames with the poses drawn over them.")] = None,
+    boxes: options.Boxes = None,
+    object_: options.MoreObjects = None,
+    detections: options.Detections = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Folder, or video such as out.mp4, for the frames with the poses drawn.")
+    ] = None,
     reregister: Annotated[
         bool,
         typer.Option(
@@ -62,13 +71,17 @@ def track(
 ) -> None:
     """Follow objects through a video: estimated in the first frame, tracked from there. One line per frame.
 
-    Exit code 1: something is lost in the last frame.
+    Boxes are those of the first frame. A camera or a stream ends with Ctrl-C. Exit code 1: something is lost in the
+    last frame.
+
+    coop-edge track 0 cup.ply:mm --box 120,80,200,150 --camera camera.json --overlay out.mp4
     """
     from coop_edge.cli import inputs
-    from coop_edge.cli.frames import open_frames
+    from coop_edge.cli.frames import frame_rate, is_live, open_frames
     from coop_edge.estimator import Estimator
 
-    if overlay is not None and overlay.resolve() == source.resolve():
+    source, meshes = inputs.source_and_objects(None, what, object_, "SOURCE")
+    if overlay is not None and overlay.resolve() == Path(source).resolve():
         raise InputError(f"--overlay: {overlay} is the folder of the frames themselves; give another one")
     flags = {
         "effort": effort,
@@ -78,8 +91,8 @@ def track(
         "select.min_score": min_score,
     }
     config = options.configured(settings, flags)
-    objects = inputs.parse_objects(object_, templates or [])
-    wanted = inputs.read_detections(detections)
+    objects = inputs.parse_objects(meshes, templates or [])
+    wanted = inputs.wanted_detections(detections, boxes, objects)
     frames = open_frames(source)
     name, picture = next(frames)
     intrinsics = inputs.read_camera(camera, picture)
@@ -88,13 +101,13 @@ def track(
         inputs.add_objects(estimator, objects)
         estimator.warmup()
         renderer = functools.cache(functools.partial(estimator.backend.renderer, threads=threads))
-        for frame in follow(estimator, intrinsics, (name, picture), frames, wanted, reregister=reregister):
-            _print(frame, as_json)
-            if overlay is not None:
-                path = overlay / _picture_name(frame.name)
-                looked = (estimator, frame.results, frame.detections)
-                draw_poses(path, frame.image, intrinsics, *looked, renderer=renderer)
-            found = all(result.success for result in frame.results)
+        with _drawing(overlay, frame_rate(source)) as put, _until_interrupted(is_live(source)):
+            for frame in follow(estimator, intrinsics, (name, picture), frames, wanted, reregister=reregister):
+                _print(frame, as_json)
+                found = all(result.success for result in frame.results)
+                if put is not None:
+                    looked = (estimator, frame.results, frame.detections)
+                    put(frame.name, with_poses(frame.image, intrinsics, *looked, renderer=renderer))
     raise typer.Exit(0 if found else 1)
 
 
@@ -163,9 +176,22 @@ def _place(estimator: Estimator, camera: Camera, result: PoseEstimate, before: D
     return Detection(result.object, (float(low[0]), float(low[1]), float(size[0]), float(size[1])))
 
 
-def _picture_name(frame: str) -> str:
-    """The frame's own name where such a picture can be written: two frames never share one."""
-    return frame if Path(frame).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp") else f"{frame}.png"
+def _drawing(overlay: Path | None, frames_per_second: float) -> AbstractContextManager[Put | None]:
+    if overlay is None:
+        return nullcontext()
+    from coop_edge.cli.drawn_frames import open_output
+
+    return open_output(overlay, frames_per_second)
+
+
+@contextmanager
+def _until_interrupted(live: bool) -> Iterator[None]:
+    """Let Ctrl-C end the block as the end of a video does, where the source has no end of its own."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not live:
+            raise
 
 
 def _print(frame: Tracked, as_json: bool) -> None:

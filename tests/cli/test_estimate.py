@@ -291,6 +291,68 @@ class TestInputs:
         np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), pixels)
 
 
+class TestWithoutJson:
+    """The shortest command: a picture, a mesh with its unit, a box and four numbers."""
+
+    @pytest.fixture
+    def short(self, files, folder):
+        return [
+            *("estimate", files / "image.png", f"{MUG}:m", "--camera", "60,60,31.5,23.5"),
+            *("--engines", folder, "--device", "cpu", "--threads", 1),
+        ]
+
+    def test_the_shortest_command(self, short, answer):
+        asked = answer(FOUND)
+        result = invoke(*short, "--box", "20,10,20,20")
+        assert result.exit_code == 0, result.output
+        _, _, camera, (detection,) = asked[0]
+        assert (detection.object, detection.bbox) == ("mug", (20, 10, 20, 20))  # named by its file
+        assert camera.K.tolist() == [[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1]]
+
+    def test_several_objects_boxes_and_a_file_of_detections(self, short, files, answer):
+        asked = answer(*[FOUND] * 4)
+        more = [f"cup={MUG}:m", "--box", "cup=1,2,3,4", "--box", "mug=5, 6, 7.5, 8", "--box", "cup=9 1 2 3"]
+        result = invoke(*short, *more, "--detections", files / "found.json")
+        assert result.exit_code == 0, result.output
+        found = [(each.object, each.bbox) for each in asked[0][3]]
+        assert found == [
+            ("mug", (20, 10, 20, 20)), ("cup", (1, 2, 3, 4)), ("mug", (5, 6, 7.5, 8)), ("cup", (9, 1, 2, 3)),
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ([], "wanted where to look: --box X,Y,W,H, or --detections FILE"),
+            (["--box", "1,2,3"], "--box: wanted left, top, width and height in pixels, such as 120,80,200,150"),
+            (["--box", "1,2,3,w"], "--box: wanted left, top, width and height"),
+            (["--box", "1,2,0,4"], "width and height must be positive"),
+            (["--box", "cup=1,2,3,4"], "unknown object 'cup'"),
+            (
+                [f"cup={MUG}:m", "--box", "1,2,3,4"],
+                "--box: wanted NAME=X,Y,W,H with NAME one of mug, cup",
+            ),
+            ([f"{MUG}:m", "--box", "1,2,3,4"], "there is an object 'mug' already"),
+            ([str(MUG), "--box", "1,2,3,4"], "--object: wanted NAME=MESH:UNIT, such as cup=cup.ply:mm"),
+        ],
+    )
+    def test_wrong_use(self, short, options, says):
+        result = invoke(*short, *options)
+        assert result.exit_code == 2, result.output
+        assert says in result.output
+
+    def test_neither_picture_nor_object(self):
+        result = invoke("estimate", "--camera", "60,60,31.5,23.5")
+        assert result.exit_code == 2
+        assert "wanted IMAGE and an object, such as: IMAGE cup.ply:mm --box X,Y,W,H" in result.output
+        result = invoke("estimate", "scene.png", "--camera", "60,60,31.5,23.5", "--box", "1,2,3,4")
+        assert "wanted an object, such as" in result.output
+
+    def test_the_help_shows_the_boxes_of_both_kinds(self):
+        text = " ".join(CliRunner().invoke(app, ["estimate", "--help"], env={"COLUMNS": "200"}).output.split())
+        assert '"bbox": [x, y, width, height]' in text
+        assert "[NAME=]X,Y,W,H" in text
+
+
 class TestDemo:
     SCENE = load_scene()
 

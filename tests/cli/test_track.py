@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from coop_edge import Detection, Estimator, InputError, PoseEstimate, TemplateSet
-from coop_edge.cli.frames import open_frames
+from coop_edge.cli.frames import frame_rate, open_frames
 from coop_edge.cli.main import app
 from coop_edge.cli.track import _place, follow
 from coop_edge.mesh import Mesh
@@ -105,6 +105,35 @@ class TestFrames:
         next(frames)
         with pytest.raises(InputError, match=r"1\.png: not an image that OpenCV reads"):
             next(frames)
+
+    def test_a_camera_by_its_number_and_a_stream_by_its_address(self, tmp_path, monkeypatch, caplog):
+        opened, path = [], write_video(tmp_path / "video.avi", 3)
+        real = cv2.VideoCapture
+
+        def capture(source):
+            opened.append(source)
+            return real(str(path))
+
+        monkeypatch.setattr(cv2, "VideoCapture", capture)
+        monkeypatch.chdir(tmp_path)
+        for source, asked in (("0", 0), ("12", 12), ("rtsp://user@host:554/a/b", "rtsp://user@host:554/a/b")):
+            frames = list(open_frames(source))
+            assert [name for name, _ in frames] == ["000000", "000001", "000002"]
+            assert opened.pop() == asked
+            assert f"{source}: gave no frame after 3" in caplog.text
+        (tmp_path / "7").write_bytes(path.read_bytes())  # a file of that name comes first
+        assert len(list(open_frames("7"))) == 3
+        assert opened.pop() == "7"
+        path.write_text("nothing")
+        with pytest.raises(InputError, match="camera 0 gives no picture; is it connected"):
+            open_frames("0")
+        with pytest.raises(InputError, match="rtsp://nowhere: gives no picture"):
+            open_frames("rtsp://nowhere")
+
+    def test_the_rate_of_a_video(self, tmp_path):
+        assert frame_rate(write_video(tmp_path / "video.avi", 2)) == 10.0
+        assert frame_rate(write_folder(tmp_path / "frames", 1)) == 30.0
+        assert frame_rate("0") == 30.0
 
 
 HIDDEN = (3, 4)
@@ -286,6 +315,38 @@ class TestCommand:
             assert (drawn != picture).any()
             np.testing.assert_array_equal(cv2.imread(str(frames / f"{i}.png"))[..., ::-1], picture)
 
+    @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
+    def test_a_video_for_the_drawn_frames(self, options, tmp_path, answer, suffix):
+        answer([FOUND], [FOUND], [LOST])
+        frames, out = write_video(tmp_path / "video.avi", 3), tmp_path / "new" / f"out{suffix}"
+        assert invoke("track", frames, *options, "--overlay", out).exit_code == 1
+        capture = cv2.VideoCapture(str(out))
+        assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10.0)
+        assert sum(1 for _ in iter(capture.grab, False)) == 3
+        assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+    def test_no_json_and_a_camera_that_is_ended_by_ctrl_c(self, options, tmp_path, answer, monkeypatch):
+        calls = answer([FOUND], [FOUND])
+        path, real = write_video(tmp_path / "video.avi", 3), cv2.VideoCapture
+        monkeypatch.setattr(cv2, "VideoCapture", lambda source: real(str(path)))
+        left = [True, False]
+        track = Estimator.track
+
+        def interrupted(self, *arguments):
+            if not left.pop(0):
+                raise KeyboardInterrupt
+            return track(self, *arguments)
+
+        monkeypatch.setattr(Estimator, "track", interrupted)
+        monkeypatch.chdir(tmp_path)
+        at = options.index("--object")
+        plain = [*options[:at], "--templates", options[at + 3]]
+        result = invoke("track", "0", f"{MUG}:m", *plain, "--box", "20,10,20,20", "--overlay", "out.avi")
+        assert result.exit_code == 0, result.output
+        assert len(result.stdout.splitlines()) == 2
+        assert calls[0][3] == [(20, 10, 20, 20)]
+        assert sum(1 for _ in iter(real("out.avi").grab, False)) == 2  # what was drawn until then is there
+
     def test_nothing_is_looked_for_again_unless_asked_for(self, options, tmp_path, answer):
         frames = write_video(tmp_path / "video.avi", 4)
         calls = answer([FAILED], [LOST], [LOST], [LOST])
@@ -325,7 +386,7 @@ class TestCommand:
         ("more", "says"),
         [
             (["--min-score", "2"], "SelectConfig.min_score = 2.0: wanted a number in [0, 1]"),
-            (["--camera", "60,60,31.5"], "--camera: wanted FX,FY,CX,CY or a JSON file"),
+            (["--camera", "60,60,31.5"], "--camera: wanted FX,FY,CX,CY or a calibration file"),
             (["--object", "mug"], "--object: wanted NAME=MESH:UNIT"),
             (["--detections", "nowhere.json"], "--detections: wanted a JSON file, got 'nowhere.json'"),
             (["--engines", "coop-nowhere"], "no bundle 'coop-nowhere'"),
