@@ -36,7 +36,7 @@ _PUBLIC = {
         "MeshError",
     ),
     "estimator": ("Estimator",),
-    "mesh": ("Mesh", "Symmetries"),
+    "mesh": ("LoadLimits", "Mesh", "Symmetries", "load_symmetries"),
     "templates": ("TemplateSet",),
     "types": ("Camera", "Detection", "PoseEstimate", "StageTimes"),
     "visual.overlay": ("OverlayItem", "draw_overlay"),
@@ -68,8 +68,10 @@ if TYPE_CHECKING:
     from coop_edge.errors import InputError as InputError
     from coop_edge.errors import MeshError as MeshError
     from coop_edge.estimator import Estimator as Estimator
+    from coop_edge.mesh import LoadLimits as LoadLimits
     from coop_edge.mesh import Mesh as Mesh
     from coop_edge.mesh import Symmetries as Symmetries
+    from coop_edge.mesh import load_symmetries as load_symmetries
     from coop_edge.templates import TemplateSet as TemplateSet
     from coop_edge.types import Camera as Camera
     from coop_edge.types import Detection as Detection

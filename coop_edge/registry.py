@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,8 @@ from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.views import Views
 from coop_edge.templates.template_set import TemplateSet
 from coop_edge.types.checks import real
+
+log = logging.getLogger("coop_edge")
 
 TemplateSource = TemplateSet | str | os.PathLike[str]
 
@@ -98,6 +101,7 @@ class ObjectRegistry:
         )
         self._ops.wait()  # images may come on another stream than the current one
         self._meshes[name], self._models[name], self._renderer = loaded, model, None
+        log.info("object %r is %s", name, loaded.summary)
 
     def remove(self, name: str) -> None:
         """Raises InputError if there is no such object."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coop_edge.cli import options
+from coop_edge.cli import options, symmetries
 from coop_edge.cli.output import draw_poses, print_poses, what_ran
 
 
@@ -24,6 +24,8 @@ def estimate(
     detections: options.Detections = None,
     overlay: Annotated[Path | None, typer.Option(help="Picture to write: the poses drawn over the image.")] = None,
     templates: options.Templates = None,
+    models_info: symmetries.ModelsInfo = None,
+    object_id: symmetries.ObjectIds = None,
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,
     threads: options.Threads = 0,
@@ -53,11 +55,12 @@ def estimate(
     config = options.configured(settings, flags)
     source, meshes = inputs.source_and_objects(image, what, object_, "IMAGE")
     objects = inputs.parse_objects(meshes, templates or [])
+    entries = symmetries.read_object_ids(models_info, object_id, [each.name for each in objects])
     pixels = inputs.read_image(Path(source))
     intrinsics = inputs.read_camera(camera, pixels)
     wanted = inputs.wanted_detections(detections, boxes, objects)
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
-        inputs.add_objects(estimator, objects)
+        known = inputs.add_objects(estimator, objects, entries)
         estimator.warmup()  # else the times were those of a first call
         results = estimator.estimate(pixels, intrinsics, wanted)
         if overlay is not None:
@@ -67,6 +70,7 @@ def estimate(
             "image": source,
             "overlay": str(overlay) if overlay else None,
             **what_ran(estimator),
+            "objects": known,
             "results": [result.to_dict() for result in results],
         }
     if as_json:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
 from coop_edge.base.plain import parse_json
@@ -105,10 +106,27 @@ def parse_objects(arguments: Sequence[str], templates: Sequence[str] = ()) -> li
     return list(objects.values())
 
 
-def add_objects(estimator: Estimator, objects: Sequence[ObjectArgument]) -> None:
-    """Register the objects. Raises what ``Estimator.add_object`` raises."""
+def add_objects(
+    estimator: Estimator,
+    objects: Sequence[ObjectArgument],
+    entries: Mapping[str, tuple[Path, int]] | None = None,
+) -> list[dict[str, Any]]:
+    """Register the objects, and say on stderr what each of them is; return the same as plain data.
+
+    entries: file and entry of ``--models-info``, by name. Raises what ``Mesh.load`` and ``Estimator.add_object`` raise.
+    """
+    from coop_edge.cli.meshes import describe
+    from coop_edge.cli.symmetries import symmetries_of
+    from coop_edge.mesh import Mesh
+
+    found = []
     for each in objects:
-        estimator.add_object(each.name, each.mesh, unit=each.unit, templates=each.templates)
+        mesh = Mesh.load(each.mesh, unit=each.unit, name=each.name)
+        typer.echo(mesh.summary, err=True)
+        symmetries = symmetries_of(each.name, entries or {}, mesh, each.unit)
+        estimator.add_object(each.name, mesh, symmetries=symmetries, templates=each.templates)
+        found.append(describe(mesh))
+    return found
 
 
 def wanted_detections(

@@ -39,9 +39,15 @@ Albedo = Annotated[
 ]
 IgnoreColors = Annotated[bool, typer.Option("--ignore-colors", help="Drop the file's colours and textures.")]
 MaxFaces = Annotated[int, typer.Option(min=4, help="A mesh with more triangles is simplified to as many.")]
+AllowOutside = Annotated[
+    bool,
+    typer.Option("--allow-outside", help="Read textures wherever the file says; else below its folder's parent alone."),
+]
 
 
-def load_mesh(mesh: Path, unit: Unit, albedo: str | None, ignore_colors: bool, max_faces: int) -> Mesh:
+def load_mesh(
+    mesh: Path, unit: Unit, albedo: str | None, ignore_colors: bool, max_faces: int, allow_outside: bool
+) -> Mesh:
     """Load a mesh as the options say. Raises InputError, MeshError."""
     from coop_edge.mesh import Mesh
 
@@ -52,7 +58,14 @@ def load_mesh(mesh: Path, unit: Unit, albedo: str | None, ignore_colors: bool, m
         except ValueError:
             raise InputError(f"--albedo: wanted R,G,B with values in 0..255, got {albedo!r}") from None
         color = (r, g, b)
-    return Mesh.load(mesh, unit=unit.value, albedo=color, ignore_colors=ignore_colors, max_faces=max_faces)
+    return Mesh.load(
+        mesh,
+        unit=unit.value,
+        albedo=color,
+        ignore_colors=ignore_colors,
+        max_faces=max_faces,
+        allow_outside=allow_outside,
+    )
 
 
 def describe(mesh: Mesh) -> dict[str, Any]:
@@ -61,6 +74,7 @@ def describe(mesh: Mesh) -> dict[str, Any]:
         "mesh": mesh.name,
         "faces": len(mesh.faces),
         "diameter_m": round(mesh.diameter, 6),
+        "colours": mesh.color_summary,
         "textures": len(mesh.textures),
         "notes": list(mesh.notes),
     }

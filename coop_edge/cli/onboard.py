@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from coop_edge.base.compile_time import working_time
-from coop_edge.base.plain import parse_json
-from coop_edge.cli import meshes, options
+from coop_edge.cli import meshes, options, symmetries
 from coop_edge.cli.output import print_values
-from coop_edge.errors import InputError
-
-if TYPE_CHECKING:
-    from coop_edge.mesh import Symmetries
 
 
 def onboard(
@@ -30,9 +25,8 @@ def onboard(
     albedo: meshes.Albedo = None,
     ignore_colors: meshes.IgnoreColors = False,
     max_faces: meshes.MaxFaces = 100_000,
-    models_info: Annotated[
-        Path | None, typer.Option(help="BOP models_info.json to take symmetries from; with --object-id.")
-    ] = None,
+    allow_outside: meshes.AllowOutside = False,
+    models_info: symmetries.ModelsInfo = None,
     object_id: Annotated[int | None, typer.Option(help="Entry of --models-info.")] = None,
     contact_sheet: Annotated[Path | None, typer.Option(help="Also write a picture of the 42 templates.")] = None,
     as_json: options.Json = False,
@@ -45,15 +39,17 @@ def onboard(
 
     if contact_sheet is not None:
         check_suffix(contact_sheet)
-    symmetries = _symmetries(models_info, object_id)
-    loaded = meshes.load_mesh(mesh, unit, albedo, ignore_colors, max_faces)
+    symmetries.check_pair(models_info, object_id)
+    loaded = meshes.load_mesh(mesh, unit, albedo, ignore_colors, max_faces, allow_outside)
+    entries = {} if models_info is None or object_id is None else {loaded.name: (models_info, object_id)}
+    found = symmetries.symmetries_of(loaded.name, entries, loaded, unit.value)
     start = working_time()
     templates = TemplateSet.render(
         loaded,
         size,
         renderer=functools.partial(make_renderer, renderer.value),
         supersample=supersample,
-        symmetries=symmetries,
+        symmetries=found,
     )
     seconds = working_time() - start
     templates.save(output)
@@ -70,23 +66,3 @@ def onboard(
         "hash": templates.hash,
     }
     print_values(report, as_json)
-
-
-def _symmetries(models_info: Path | None, object_id: int | None) -> Symmetries | None:
-    if models_info is None and object_id is None:
-        return None
-    if models_info is None or object_id is None:
-        raise InputError("--models-info and --object-id go together")
-    from coop_edge.mesh import Symmetries
-
-    try:
-        entries = parse_json(models_info.read_bytes())
-    except ValueError as error:
-        raise InputError(f"--models-info: {models_info} is not JSON: {error}") from None
-    if not isinstance(entries, dict):
-        raise InputError(
-            f"--models-info: {models_info} holds a {type(entries).__name__}; wanted BOP's mapping from object ids"
-        )
-    if str(object_id) not in entries:
-        raise InputError(f"--object-id: {models_info} has no object {object_id} (it has {', '.join(entries)})")
-    return Symmetries.from_bop(entries[str(object_id)])

@@ -24,6 +24,7 @@ def render(
     albedo: meshes.Albedo = None,
     ignore_colors: meshes.IgnoreColors = False,
     max_faces: meshes.MaxFaces = 100_000,
+    allow_outside: meshes.AllowOutside = False,
     as_json: options.Json = False,
 ) -> None:
     """Render one view of a mesh: colour, depth and object-point map side by side."""
@@ -32,7 +33,7 @@ def render(
     from coop_edge.visual.draw import check_suffix, side_by_side, write_image
 
     check_suffix(output)
-    loaded = meshes.load_mesh(mesh, unit, albedo, ignore_colors, max_faces)
+    loaded = meshes.load_mesh(mesh, unit, albedo, ignore_colors, max_faces, allow_outside)
     drawer = make_renderer(renderer.value, loaded, supersample=supersample)
     poses, K = template_camera(loaded, size)
     result = drawer.render(poses[view : view + 1], K, size)  # the first call compiles; the second one is timed

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from coop_edge.base.compile_time import working_time
-from coop_edge.cli import options
+from coop_edge.cli import options, symmetries
 from coop_edge.cli.output import print_line, with_poses
 from coop_edge.errors import InputError
 
@@ -58,6 +58,8 @@ def track(
         ),
     ] = False,
     templates: options.Templates = None,
+    models_info: symmetries.ModelsInfo = None,
+    object_id: symmetries.ObjectIds = None,
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,
     threads: options.Threads = 0,
@@ -92,13 +94,14 @@ def track(
     }
     config = options.configured(settings, flags)
     objects = inputs.parse_objects(meshes, templates or [])
+    entries = symmetries.read_object_ids(models_info, object_id, [each.name for each in objects])
     wanted = inputs.wanted_detections(detections, boxes, objects)
     frames = open_frames(source)
     name, picture = next(frames)
     intrinsics = inputs.read_camera(camera, picture)
     found = True
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
-        inputs.add_objects(estimator, objects)
+        inputs.add_objects(estimator, objects, entries)
         estimator.warmup()
         renderer = functools.cache(functools.partial(estimator.backend.renderer, threads=threads))
         with _drawing(overlay, frame_rate(source)) as put, _until_interrupted(is_live(source)):

@@ -116,6 +116,10 @@ class _Reader:
             self.fail("", "a map from evidence to a probability", error)
 
     def parse(self) -> Any:
+        if self.path.exists() and not self.path.is_file():  # a pipe would be waited for without end
+            raise BundleError(
+                f"{self.path}: cannot be read: not a regular file; wanted the manifest of a bundle; {REMEDY}"
+            )
         try:
             with self.path.open("rb") as file:
                 data = file.read(_MAX_BYTES + 1)

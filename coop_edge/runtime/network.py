@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coop_edge.errors import BundleError, InputError
 from coop_edge.runtime.base import TensorSpec
+from coop_edge.runtime.external_data import has_external_data
 
 MANIFEST = "bundle.json"
 REQUIRED = ("coarse_encoder", "coarse_decoder", "refiner")
@@ -94,13 +95,28 @@ def sha256_of(path: str | Path) -> str:
 
 
 def read_graph(network: Network) -> bytes:
-    """Read a graph once and compare those very bytes with the manifest's SHA-256. Raises BundleError."""
+    """Read a graph once and compare those very bytes with the manifest's SHA-256.
+
+    Raises BundleError: unreadable, another file, or weights that lie in files of their own, outside the hash.
+    """
     try:
         graph = network.path.read_bytes()
     except OSError as error:
         raise BundleError(f"{network.path}: cannot be read: {error.strerror or error}; {REMEDY}") from error
     check_hash(network, hashlib.sha256(graph).hexdigest())
+    if _keeps_weights_elsewhere(network, graph):
+        raise BundleError(
+            f"{network.path}: keeps weights in another file (ONNX external data), outside its SHA-256, which is not "
+            "read; save it as one file: onnx.save(onnx.load(PATH), PATH)"
+        )
     return graph
+
+
+def _keeps_weights_elsewhere(network: Network, graph: bytes) -> bool:
+    try:
+        return has_external_data(graph)
+    except BundleError as error:
+        raise BundleError(f"{network.path}: {error}; {REMEDY}") from None
 
 
 def check_hash(network: Network, found: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -30,16 +31,18 @@ def write(path: str | os.PathLike[str], manifest: Mapping[str, Any], arrays: Map
         np.savez_compressed(file, **contents)
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def read(path: Path, max_bytes: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read the manifest, and the arrays by name; whether they fit its hash is the caller's to check.
 
-    Raises BundleError: missing, not such a file, damaged, incomplete, or of a newer schema.
+    max_bytes: of all arrays together, unpacked. Raises BundleError: missing, not such a file, damaged, incomplete,
+    larger, or of a newer schema.
     """
     if not path.is_file():
         raise BundleError(f"{path}: no such template file; {AGAIN}")
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
+            _check_sizes(path, archive, max_bytes)
         with np.load(path, allow_pickle=False) as file:
             manifest = _manifest(path, names, file)
             missing = [name for name in _ARRAYS if f"{name}.npy" not in names]
@@ -51,6 +54,25 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     except Exception as error:  # a flipped bit can look like a password, a method or a shape that does not exist
         raise BundleError(f"{path}: not a template file, or truncated or damaged ({error}); {AGAIN}") from error
     return manifest, arrays
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> None:
+    """Raise BundleError if the arrays are larger than ``max_bytes``, or than their headers say, before any is read."""
+    total = sum(info.file_size for info in archive.infolist())
+    if total > max_bytes:
+        raise BundleError(
+            f"{path}: unpacks to {total} bytes, more than max_bytes={max_bytes}; if you trust the file, load it with "
+            f"TemplateSet.load(path, max_bytes={total})"
+        )
+    for info in archive.infolist():
+        if info.filename.removesuffix(".npy") not in ("manifest", *_ARRAYS):
+            continue
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(member)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize > info.file_size:
+            raise BundleError(f"{path}: truncated or damaged, {info.filename} is not what its header says; {AGAIN}")
 
 
 def _manifest(path: Path, names: set[str], file: Any) -> dict[str, Any]:

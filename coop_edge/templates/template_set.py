@@ -29,6 +29,8 @@ DEFAULT_SIZE = 224
 """Side of a template, pixels."""
 DEFAULT_MARGIN = 1.05
 """Side of a template over the diameter of the bounding sphere's image."""
+MAX_BYTES = 1 << 30
+"""Bound on the arrays of a file: templates of up to 1300 pixels a side."""
 DEFAULT_FIELD_OF_VIEW = 15.0
 """Of a template, degrees from side to side: with the default margin the camera is 8 radii away, as in most scenes."""
 
@@ -67,9 +69,7 @@ class TemplateSet:
             object.__setattr__(self, name, np.ascontiguousarray(array))
             getattr(self, name).setflags(write=False)
         se3.check_transform(self.T_camera_object)
-        for name in ("mesh_hash", "name"):
-            if not isinstance(getattr(self, name), str):
-                raise InputError(f"TemplateSet.{name}: wanted text, got {type(getattr(self, name)).__name__}")
+        self._check_types()
         if not (np.isfinite(self.K).all() and math.isfinite(self.diameter) and self.diameter > 0):
             raise InputError("TemplateSet: K and diameter: wanted finite numbers and a positive diameter")
         if not isinstance(self.symmetries, Symmetries):
@@ -154,6 +154,18 @@ class TemplateSet:
             name=mesh.name,
         )
 
+    def _check_types(self) -> None:
+        """Raise InputError unless the plain fields are of their types."""
+        for key, kind, wanted in (
+            ("mesh_hash", str, "text"),
+            ("diameter", (int, float, np.floating), "a number"),
+            ("settings", Mapping, "a mapping"),
+            ("name", str, "text"),
+        ):
+            value = getattr(self, key)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise InputError(f"TemplateSet.{key}: wanted {wanted}, got {value!r:.60}")
+
     @property
     def size(self) -> int:
         """Return the side S of a template, pixels."""
@@ -188,15 +200,19 @@ class TemplateSet:
         storage.write(path, {"hash": self.hash, **self._plain()}, self._arrays())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> TemplateSet:
+    def load(cls, path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TemplateSet:
         """Read what ``save`` wrote.
 
+        Args:
+            path: the file.
+            max_bytes: bound on the arrays, unpacked; a small file can unpack to gigabytes.
+
         Raises:
-            BundleError: missing, truncated, damaged (the hash does not fit), not a template file, or written by a newer
-                version.
+            BundleError: missing, truncated, damaged (the hash does not fit), larger than ``max_bytes``, not a template
+                file, or written by a newer version.
         """
         path = Path(path)
-        manifest, arrays = storage.read(path)
+        manifest, arrays = storage.read(path, max_bytes)
         try:
             discrete, continuous = arrays.pop("symmetries_discrete"), arrays.pop("symmetries_continuous")
             templates = cls(

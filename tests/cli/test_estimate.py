@@ -171,6 +171,63 @@ class TestEstimate:
         assert says in result.output
         assert "Traceback" not in result.output
 
+    def test_one_line_per_object(self, command, answer):
+        answer(FOUND)
+        line = "mug: diameter 0.1231 m, 2388 faces, colours"
+        result = invoke(*command)
+        assert line in result.stderr
+        result = invoke(*command, "--json")
+        assert line in result.stderr
+        (entry,) = json.loads(result.stdout)["objects"]
+        assert (entry["mesh"], entry["faces"]) == ("mug", 2388)
+        assert entry["diameter_m"] == pytest.approx(0.1231, abs=1e-4)
+        assert entry["colours"].startswith("colours")
+
+    def test_symmetries(self, command, files, answer, monkeypatch):
+        """Of the only object by its number alone, or by name; in the unit of the mesh."""
+        asked = answer(FOUND)
+        seen, add = [], Estimator.add_object
+
+        def watched(self, name, mesh, **options):
+            seen.append(options["symmetries"])
+            add(self, name, mesh, **options)
+
+        monkeypatch.setattr(Estimator, "add_object", watched)
+        entry = {"diameter": 0.1231, "symmetries_continuous": [{"axis": [0, 0, 1], "offset": [0.03, 0, 0]}]}
+        (files / "info.json").write_text(json.dumps({"7": entry}))
+        at = command.index("--templates")
+        plain = [*command[:at], *command[at + 2 :], "--models-info", files / "info.json"]
+        for value in ("7", "mug=7"):
+            result = invoke(*plain, "--object-id", value)
+            assert result.exit_code == 0, result.output
+        assert len(seen) == len(asked) == 2
+        for symmetries in seen:
+            np.testing.assert_allclose(symmetries.continuous[0][1], [0.03, 0, 0])
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            (["--object-id", "7"], "--models-info and --object-id go together"),
+            (["--models-info", "info.json"], "--models-info and --object-id go together"),
+            (["--models-info", "info.json", "--object-id", "cup=7"], "NAME=ID with NAME one of mug, got 'cup=7'"),
+            (["--models-info", "info.json", "--object-id", "mug=x"], "got 'mug=x'"),
+            (["--models-info", "info.json", "--object-id", "7", "--object-id", "8"], "one entry for 'mug'"),
+            (["--models-info", "info.json", "--object-id", "7"], "templates carry the symmetries"),
+            (
+                ["--models-info", "info.json", "--object-id", "8"],
+                "with unit='mm' object 7, 8 would fit|of this size: 7",
+            ),
+            (["--models-info", "info.json", "--object-id", "9"], "has no object 9"),
+            (["--models-info", "nowhere.json", "--object-id", "9"], "nowhere.json is no file"),
+        ],
+    )
+    def test_wrong_use_of_symmetries(self, command, files, monkeypatch, options, says):
+        monkeypatch.chdir(files)
+        (files / "info.json").write_text(json.dumps({"7": {"diameter": 0.1231}, "8": {"diameter": 0.3}}))
+        result = invoke(*command, *options)
+        assert result.exit_code == 2
+        assert any(each in result.output for each in says.split("|")), result.output
+
     def test_templates_that_are_not_there(self, command):
         at = command.index("--templates")
         result = invoke(*command[:at], "--templates", "mug=a.npz", *command[at + 2 :])

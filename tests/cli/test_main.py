@@ -57,7 +57,7 @@ def test_onboard_renders_with_open3d_by_default(tmp_path):
 def test_onboard_takes_symmetries_from_bop(tmp_path):
     info = tmp_path / "models_info.json"
     info.write_text(
-        json.dumps({"7": {"diameter": 120.0, "symmetries_continuous": [{"axis": [0, 0, 1], "offset": [0, 0, 0]}]}})
+        json.dumps({"7": {"diameter": 0.12, "symmetries_continuous": [{"axis": [0, 0, 1], "offset": [0, 0, 0]}]}})
     )
     common = ["onboard", MUG, "--unit", "m", "-o", tmp_path / "mug.npz", "--size", 32, "--renderer", "cpu"]
     assert invoke(*common, "--models-info", info, "--object-id", 7).exit_code == 0
@@ -65,6 +65,34 @@ def test_onboard_takes_symmetries_from_bop(tmp_path):
     result = invoke(*common, "--models-info", info, "--object-id", 8)
     assert result.exit_code == 2
     assert "has no object 8 (it has 7)" in result.output
+
+
+@pytest.mark.parametrize("unit", ["m", "mm"])
+def test_onboard_takes_symmetries_in_the_unit_of_the_mesh(unit, tmp_path):
+    data = ROOT / "tests/data/mesh"
+    common = ["onboard", data / f"cyl_{unit}.ply", "--unit", unit, "-o", tmp_path / "a.npz", "--size", 32]
+    common += ["--renderer", "cpu", "--models-info", data / f"info_{unit}.json", "--object-id"]
+    assert invoke(*common, 1).exit_code == 0
+    np.testing.assert_allclose(TemplateSet.load(tmp_path / "a.npz").symmetries.continuous[0][1], [0.03, 0, 0])
+    result = invoke(*common, 2)
+    assert result.exit_code == 2
+    assert "that of the mesh 0.1281 m; the file's objects of this size: 1" in result.output.replace("\n", " ")
+
+
+def test_textures_outside_are_read_if_asked_for(tmp_path):
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "skin.png"), np.zeros((4, 4, 3), np.uint8))
+    (inner / "m.mtl").write_text("newmtl a\nmap_Kd ../../skin.png\n")
+    rows = "v 0 0 0\nv .1 0 0\nv 0 .1 0.02\nv 0.05 .05 .1\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl a\n"
+    (inner / "m.obj").write_text(f"mtllib m.mtl\n{rows}f 1/1 2/2 3/3\nf 1/1 4/2 2/3\n")
+    command = ["render", inner / "m.obj", "--unit", "m", "-o", tmp_path / "out.png", "--size", 32]
+    result = invoke(*command)
+    assert result.exit_code == 2
+    assert "allow_outside" in result.output
+    result = invoke(*command, "--allow-outside", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["colours"] == "colours (1 texture)"
 
 
 def test_render_writes_colour_depth_and_points(tmp_path):

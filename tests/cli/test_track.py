@@ -405,6 +405,23 @@ class TestCommand:
         assert says in result.output
         assert "Traceback" not in result.output
 
+    def test_symmetries_and_a_line_per_object(self, options, answer, tmp_path):
+        """The line goes to stderr: with --json each line of stdout is a frame."""
+        answer([FOUND], [FOUND])
+        write_folder(tmp_path / "frames", 2)
+        entry = {"diameter": 0.1231, "symmetries_continuous": [{"axis": [0, 0, 1], "offset": [0, 0, 0]}]}
+        (tmp_path / "info.json").write_text(json.dumps({"7": entry, "8": {"diameter": 0.5}}))
+        at = options.index("--templates")
+        command = ["track", tmp_path / "frames", *options[:at], *options[at + 2 :], "--json"]
+        command += ["--models-info", tmp_path / "info.json", "--object-id"]
+        result = invoke(*command, "7")
+        assert result.exit_code == 0, result.output
+        assert len([json.loads(line) for line in result.stdout.splitlines()]) == 2
+        assert "mug: diameter 0.1231 m, 2388 faces" in result.stderr
+        result = invoke(*command, "mug=8")
+        assert result.exit_code == 2
+        assert "objects of this size: 7" in result.output
+
     def test_frames_that_are_none(self, options, tmp_path):
         result = invoke("track", tmp_path / "nowhere.avi", *options)
         assert result.exit_code == 2

@@ -69,7 +69,7 @@ def obj(path: Path) -> list[Polygon]:
     ]
     materials: dict[str, dict] = {}
     for words in lines:
-        if words[:1] == ["mtllib"]:
+        if words[:1] == ["mtllib"] and len(words) > 1:
             current: dict = {}
             for row in text_of(path.parent / words[1]):
                 if row[:1] == ["newmtl"]:
@@ -187,7 +187,7 @@ def _ply_polygons(path: Path, lines: list[list[str]], tables: dict[str, list[dic
             color = by_face[k]
         if by_vertex is not None and index:
             color = np.array([by_vertex[i] for i in index])
-        if images and row.get("texcoord"):
+        if images and row.get("texcoord") and row.get("texnumber", 0) != -1:
             uv = np.float32(row["texcoord"]).reshape(-1, 2)
             color = shown(images[int(row.get("texnumber", 0))], uv)
         polygons.append((np.array([[vertex[i][c] for c in "xyz"] for i in index]).reshape(-1, 3), color))

@@ -253,4 +253,4 @@ def test_damaged_files(seed, tmp_path):
             keep = Path(os.environ.get("COOP_EDGE_FUZZ_KEEP", tmp_path)) / f"{seed.replace(' ', '_')}_{i}{path.suffix}"
             keep.write_bytes(path.read_bytes())
             raise AssertionError(f"mutation {i} of {seed}, kept as {keep}: {error!r}") from error
-    assert loaded > 0.03 * MUTATIONS, "the mutations leave nothing to compare"
+    assert loaded > 0.01 * MUTATIONS, "the mutations leave nothing to compare"

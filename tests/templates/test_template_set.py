@@ -322,3 +322,71 @@ def test_settings_of_any_type_are_another_bundles_settings(templates, tmp_path):
         changed.save(tmp_path / "x.npz")
         with pytest.raises(BundleError, match="were not made for the engines"):
             check_templates("cup", TemplateSet.load(tmp_path / "x.npz"), bundle)
+
+
+WRONG = [None, True, 3, 1e300, "x", [], [1, 2], {}, {"a": {}}, float("inf")]
+
+
+@pytest.mark.parametrize("key", ["format", "schema", "hash", "mesh_hash", "diameter", "settings", "name"])
+@pytest.mark.parametrize("value", WRONG, ids=repr)
+def test_a_manifest_of_other_types(saved, key, value, tmp_path):
+    _refused(tmp_path, _rewritten(saved, tmp_path, {key: value}), "schema|damaged|not of templates")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mesh_hash": 3}, "mesh_hash: wanted text"),
+        ({"name": None}, "name: wanted text"),
+        ({"diameter": "wide"}, "diameter: wanted a number"),
+        ({"diameter": True}, "diameter: wanted a number"),
+        ({"diameter": [0.1]}, "diameter: wanted a number"),
+        ({"settings": [1]}, "settings: wanted a mapping"),
+    ],
+)
+def test_a_file_of_other_types_whose_hash_fits(templates, change, message, tmp_path):
+    """Written by somebody else's code: the hash says nothing against it."""
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(templates, **change)
+
+
+def test_a_bound_on_what_a_file_unpacks_to(templates, saved, tmp_path):
+    path = tmp_path / "a.npz"
+    path.write_bytes(saved)
+    with zipfile.ZipFile(path) as archive:
+        total = sum(info.file_size for info in archive.infolist())
+    assert TemplateSet.load(path, max_bytes=total).hash == templates.hash
+    with pytest.raises(BundleError, match=rf"unpacks to {total} bytes, more than max_bytes={total - 1}; if you trust"):
+        TemplateSet.load(path, max_bytes=total - 1)
+
+
+def test_a_small_file_of_gigabytes_is_refused_before_it_is_unpacked(saved, tmp_path):
+    """3 GB of zeros in 3 MB: written piece by piece, as its reader would have to unpack it."""
+    path = tmp_path / "a.npz"
+    path.write_bytes(saved)
+    shape = (42, 5000, 5000, 3)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED) as new:
+        for info in old.infolist():
+            if info.filename != "rgb.npy":
+                new.writestr(info.filename, old.read(info.filename))
+        with new.open("rgb.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for _ in range(1100):
+                member.write(bytes(1 << 20))
+    with pytest.raises(BundleError, match="more than max_bytes="):
+        TemplateSet.load(tmp_path / "b.npz")
+
+
+def test_a_header_that_promises_more_than_there_is(saved, tmp_path):
+    path = tmp_path / "a.npz"
+    path.write_bytes(saved)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "b.npz", "w") as new:
+        for info in old.infolist():
+            if info.filename != "rgb.npy":
+                new.writestr(info.filename, old.read(info.filename))
+        with new.open("rgb.npy", "w") as member:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (42, 10**6, 10**6, 3)}
+            np.lib.format.write_array_header_1_0(member, header)
+            member.write(b"few")
+    with pytest.raises(BundleError, match=r"rgb\.npy is not what its header says"):
+        TemplateSet.load(tmp_path / "b.npz")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import struct
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_edge.base.plain import parse_json
 from coop_edge.errors import MeshError
 from coop_edge.mesh.source import Source
 
@@ -177,8 +177,8 @@ def _open(source: Source) -> tuple[dict[str, Any], bytes | None]:
     if source.path.suffix.lower() == ".glb" or data[:4] == b"glTF":
         data, blob = _chunks(data)
     try:
-        header = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        header = parse_json(data.decode("utf-8-sig"))
+    except ValueError as error:
         raise MeshError(f"its glTF header is not valid JSON ({error}); {_AGAIN}") from None
     if not isinstance(header, dict):
         raise MeshError("its glTF header is not a JSON object")

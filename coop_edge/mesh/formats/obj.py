@@ -81,6 +81,8 @@ def _read_lines(source: Source, text: str) -> _Contents:
             material = rest
         elif key == "mtllib":
             found.libraries.append(rest)
+            if not rest:
+                source.note("a line mtllib names no file")
         elif key in _SURFACES:
             raise MeshError(f"line {number}: {key!r}: curved surfaces are not read; export it as triangles")
         elif key in ("l", "p"):

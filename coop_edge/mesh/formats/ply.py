@@ -166,8 +166,9 @@ def _textured(source: Source, files: list[str], whole: Part, number: NDArray[np.
                 f"names {len(files)} textures, but not which of them its faces show (texnumber); export it with one"
             )
         number = np.zeros(len(whole.faces), np.int64)
-    if number.max(initial=-1) >= len(files):
-        raise MeshError(f"a face shows texture {number.max()} of {len(files)}; the file is damaged")
+    if number.size and not (number.min() >= -1 and number.max() < len(files)):  # -1: none
+        wrong = number.max() if number.max() >= len(files) else number.min()
+        raise MeshError(f"a face shows texture {wrong} of {len(files)}; the file is damaged")
     bare = (number < 0) | np.isnan(whole.uv).all(axis=(1, 2))
     parts = []
     for i in [*range(len(files)), -1]:
