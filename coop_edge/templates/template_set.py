@@ -164,7 +164,7 @@ class TemplateSet:
         ):
             value = getattr(self, key)
             if not isinstance(value, kind) or isinstance(value, bool):
-                raise InputError(f"TemplateSet.{key}: wanted {wanted}, got {value!r:.60}")
+                raise InputError(f"TemplateSet.{key}: wanted {wanted}, got {type(value).__name__}")
 
     @property
     def size(self) -> int:
