@@ -50,15 +50,15 @@ class Lighting:
     ground: Tensor  # [N,4]: plane (n, d), n . x = d, that shadows fall on behind the objects
 
 
-def draw_lighting(random: Random, scene: Scenes, hardness: Tensor) -> Lighting:
+def draw_lighting(random: Random, scene: Scenes, appearance: Tensor) -> Lighting:
     """One to three lights over an ambient term; together about 1 on a surface that faces them.
 
-    hardness [N]: share of the scenes that are lit so, 0 to 1; in the others the light is where the camera is, as in
+    appearance [N]: share of the scenes that are lit so, 0 to 1; in the others the light is where the camera is, as in
     templates, and nothing is glossy.
     """
     n, k = scene.items.slot.shape
     free, head = _free_light(random, scene), _head_light(n, k, scene.edge)
-    lit = random.chance(hardness, n)
+    lit = random.chance(appearance, n)
     pairs = {f.name: (getattr(free, f.name), getattr(head, f.name)) for f in fields(Lighting)}
     return Lighting(**{name: torch.where(_like(lit, a), a, b) for name, (a, b) in pairs.items()})
 

@@ -53,6 +53,10 @@ TEMPLATE = TemplateSettings(len(VIEWPOINTS), DEFAULT_MARGIN, DEFAULT_FIELD_OF_VI
 """How templates are rendered here; the manifest of a bundle tells it the runtime."""
 NEAR_SHARE = 0.7
 """Share of pairs whose template is seen from nearest the query's direction, at hardness 1; the others take any."""
+NEAR_VIEWS = 4
+"""How many views, by angle, the templates of one query take turns in."""
+ROLL = math.radians(11.25)
+"""Largest angle about the line of sight between query and template: half a step of retrieval's 16 turns."""
 VIEW_JITTER = math.radians(4.0)
 """Standard deviation of a template's small random turn, radians per axis."""
 ROTATION_NOISE = math.radians(15.0)
@@ -65,8 +69,25 @@ because sideways is right first and depth last, and most of them small."""
 DEPTH_LIMIT = 0.05
 """Upper bound of the depth noise's standard deviation, as a share of the distance: an object of 20 cm that is 1 m away
 takes the full 5 cm; from nearer by, a start pose that far off would be known to be wrong from its size alone."""
+SMALL = (0.2, 0.3, 0.3)
+"""Largest shares of that noise in small starts: about 5 degrees, a hundredth and a few of the diameter."""
+WIDE = (3.0, 2.0, 3.0)
+"""Largest multiples of that noise in wide starts, as a view that is not the nearest, or a box round the visible part
+alone, gives them."""
 FIELD, DENSITY = 1.6, 1.25
 """Side of the photograph over that of the first crop, and its pixels per pixel of that crop."""
+
+
+@dataclass(frozen=True)
+class StartMix:
+    """Shares of start poses that have less or more than the start noise; the rest have just that."""
+
+    halfway: float = 0.0
+    """Nearer to the truth, as poses are between iterations (``NEARER``)."""
+    small: float = 0.0
+    """Nearly right (``SMALL``)."""
+    wide: float = 0.0
+    """Farther off (``WIDE``)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,17 +121,20 @@ class PairGenerator:
         self.random.seed(int(words[0]))
         self.counts = np.random.default_rng(int(words[1]))
 
-    def coarse(self, hardness: Tensor, labels: int = 1, first: int = 0) -> CoarseBatch:
+    def coarse(
+        self, hardness: Tensor, labels: int = 1, first: int = 0, appearance: Tensor | None = None
+    ) -> CoarseBatch:
         """Draw ``labels`` templates for each of N = len(hardness) queries.
 
-        hardness: float64 [N], 0 to 1, see ``stream.make_stream``. first: number of the first query.
+        hardness, appearance: float64 [N], 0 to 1, see ``stream.make_stream``; the appearance is the hardness where it
+        is not given. first: number of the first query.
         """
-        scene, R, K, query = self.queries(hardness)
+        appearance = hardness if appearance is None else appearance
+        scene, R, K, query = self.queries(hardness, appearance)
         seen_by = scene.repeated(labels)
         slot = seen_by.items.slot[:, 0]
-        hard = hardness.repeat_interleave(labels)
-        T_template, K_template = self.template_views(seen_by, hard)
-        looks = draw_looks(self.random, hard)
+        T_template, K_template = self.template_views(seen_by, hardness.repeat_interleave(labels), labels)
+        looks = draw_looks(self.random, appearance.repeat_interleave(labels))
         template, seen = self._render(looks, slot, T_template, K_template, self.some(0.5, len(slot)))
         self.done("render")
         index, offset, on_target = coarse_labels(
@@ -132,59 +156,72 @@ class PairGenerator:
             query_index=which + first,
         )
 
-    def queries(self, hardness: Tensor) -> tuple[Scenes, Tensor, Tensor, Tensor]:
+    def queries(self, hardness: Tensor, appearance: Tensor) -> tuple[Scenes, Tensor, Tensor, Tensor]:
         """Draw N = len(hardness) crops as a detector and a camera give them: scenes, R [N,3,3] and K [N,3,3] of the
         crops' cameras, images uint8 [N,size,size,3]."""
         scene, probe = draw_scenes(self.random, self.stock, self.renderer, hardness)
         R, K = draw_crops(self.random, scene, probe, self.stock, self.size)
         self.done("scenes")
-        return scene, R, K, self.query_images(scene, R, K, hardness)
+        return scene, R, K, self.query_images(scene, R, K, appearance)
 
-    def query_images(self, scene: Scenes, R: Tensor, K: Tensor, hardness: Tensor) -> Tensor:
+    def query_images(self, scene: Scenes, R: Tensor, K: Tensor, appearance: Tensor) -> Tensor:
         """Photograph scenes through the crops' cameras, uint8 [N,size,size,3]; drawn at twice the size."""
         fine = camera_matrix(2.0 * K[:, 0, 0], self.size - 0.5)  # two samples per pixel and axis
-        light = self._photograph(scene, R, fine, 2 * self.size, hardness)
+        light = self._photograph(scene, R, fine, 2 * self.size, appearance)
         light = light[..., ::2, :] + light[..., 1::2, :]
-        return self._camera(0.25 * (light[..., ::2] + light[..., 1::2]), self.size / 128.0, hardness)
+        return self._camera(0.25 * (light[..., ::2] + light[..., 1::2]), self.size / 128.0, appearance)
 
-    def template_views(self, scene: Scenes, hardness: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw T_camera_object [N,4,4] and K [N,3,3] of templates: nearest to how the query sees the target, or any."""
+    def template_views(self, scene: Scenes, hardness: Tensor, labels: int = 1) -> tuple[Tensor, Tensor]:
+        """Draw T_camera_object [N,4,4] and K [N,3,3] of templates as ``retrieve`` finds them, ``labels`` in a row to a
+        query: from the view nearest to how the query sees the target, then from the next ones; at times from any. They
+        are turned about the line of sight as the query is, to ``ROLL``."""
         n, random, stock = len(scene), self.random, self.stock
         slot = scene.items.slot[:, 0]
         directions, rotations = self._viewpoints
-        towards = -rotate(scene.items.T[:, 0, :3, :3].mT, scene.centre)  # from the object to the camera, object's axes
+        target = scene.items.T[:, 0, :3, :3]
+        towards = -rotate(target.mT, scene.centre)  # from the object to the camera, object's axes
+        nearest = (towards @ directions.mT).argsort(dim=1, descending=True)
+        rank = torch.arange(labels, device=stock.device).repeat(n // labels) % NEAR_VIEWS
         near = random.chance(1.0 - hardness * (1.0 - NEAR_SHARE), n)
-        view = torch.where(near, (towards @ directions.mT).argmax(dim=1), random.integers(len(VIEWPOINTS), n))
+        view = torch.where(near, nearest.gather(1, rank[:, None])[:, 0], random.integers(len(VIEWPOINTS), n))
         R = rotations[view] @ so3_exp(VIEW_JITTER * random.normal(n, 3))
+        R = about_z(roll_between(R, target) + random.uniform(-ROLL, ROLL, n)) @ R
         half = math.tan(math.radians(TEMPLATE.field_of_view) / 2.0)
         distance = stock.radius[slot] / math.sin(math.atan(half / TEMPLATE.margin))
         t = torch.stack([torch.zeros_like(distance), torch.zeros_like(distance), distance], dim=1)
         focal = torch.full_like(distance, 0.5 * self.size / half)
         return from_rt(R, t - rotate(R, stock.centre[slot])), camera_matrix(focal, 0.5 * (self.size - 1))
 
-    def refiner(self, hardness: Tensor, labels: int = 1, halfway: float = 0.0, first: int = 0) -> RefinerBatch:
+    def refiner(
+        self,
+        hardness: Tensor,
+        labels: int = 1,
+        mix: StartMix = StartMix(),
+        first: int = 0,  # noqa: B008 (frozen)
+    ) -> RefinerBatch:
         """Draw N = len(hardness) photographs and the pairs of ``labels`` start poses each; see ``photographs``."""
-        photographs, starts = self.photographs(hardness, labels, halfway)
+        photographs, starts = self.photographs(hardness, labels, mix)
         return self.refiner_at(photographs, starts, self.some(0.5, len(starts)), first)
 
-    def photographs(self, hardness: Tensor, labels: int, halfway: float) -> tuple[Photographs, Tensor]:
+    def photographs(
+        self, hardness: Tensor, labels: int, mix: StartMix, appearance: Tensor | None = None
+    ) -> tuple[Photographs, Tensor]:
         """Draw N = len(hardness) photographs and their start poses T_camera_object [N labels,4,4], base cameras.
 
-        hardness: float64 [N], 0 to 1, see ``stream.make_stream``. halfway: share of the start poses that are nearer to
-        the truth than the start noise, as poses are between iterations; a photograph's later ones come first in that.
+        hardness, appearance: float64 [N], 0 to 1, see ``stream.make_stream``; the appearance is the hardness where it
+        is not given. The start poses of a photograph are spread over the kinds of the mix.
         """
+        appearance = hardness if appearance is None else appearance
         n, random = len(hardness), self.random
         scene, _ = draw_scenes(random, self.stock, self.renderer, hardness)
-        number = torch.arange(labels, dtype=torch.float64, device=self.stock.device)
-        far = ((1.0 - halfway) * labels - number).clamp(0.0, 1.0).repeat(n)
-        starts = start_poses(random, self.stock, scene.repeated(labels), self._spread(~random.chance(far, n * labels)))
+        starts = start_poses(random, self.stock, scene.repeated(labels), self._spread(n, labels, mix))
         margin = random.uniform(1.05, 1.4, n)
         self.done("scenes")
         side = 2 * round(self.size * FIELD * DENSITY / 2)
         R, K = object_crops(self.stock, scene, starts[::labels], side, margin * FIELD)
-        light = self._photograph(scene, R, K, side, hardness)
-        picture = self._camera(light, self.size * DENSITY / 128.0, hardness)
-        return Photographs(scene, picture, R, K, draw_looks(random, hardness), margin), starts
+        light = self._photograph(scene, R, K, side, appearance)
+        picture = self._camera(light, self.size * DENSITY / 128.0, appearance)
+        return Photographs(scene, picture, R, K, draw_looks(random, appearance), margin), starts
 
     def refiner_at(self, photographs: Photographs, T_init: Tensor, fine: int, first: int = 0) -> RefinerBatch:
         """Make the pairs at start poses T_init [N labels,4,4] (base cameras), an equal number of each photograph in a
@@ -234,23 +271,28 @@ class PairGenerator:
         """Which photograph each label is of, int64 [n labels]."""
         return torch.arange(n, device=self.stock.device).repeat_interleave(labels)
 
-    def _spread(self, near: Tensor) -> Tensor:
-        """Shares of the start noise (rotation, sideways, depth) [N,3]: drawn where ``near`` [N], else all of it."""
-        shares = self.random.uniform(0.0, 1.0, len(near), 3)
-        drawn = torch.stack([shares[:, i] ** p for i, p in enumerate(NEARER)], dim=1)
-        return torch.where(near[:, None], drawn, 1.0)
+    def _spread(self, n: int, labels: int, mix: StartMix) -> Tensor:
+        """Draw multiples of the start noise (rotation, sideways, depth) [n labels,3] of the kinds in ``mix``."""
+        number = torch.arange(labels, dtype=torch.float64, device=self.stock.device).repeat(n)
+        kind = ((number + self.random.uniform(0.0, 1.0, n * labels)) / labels)[:, None]
+        shares = self.random.uniform(0.0, 1.0, n * labels, 3)
+        halfway = torch.stack([shares[:, i] ** p for i, p in enumerate(NEARER)], dim=1)
+        small, wide = (torch.tensor(most, dtype=torch.float64, device=kind.device) for most in (SMALL, WIDE))
+        spread = torch.where(kind < mix.wide + mix.small + mix.halfway, halfway, 1.0)
+        spread = torch.where(kind < mix.wide + mix.small, shares * small, spread)
+        return torch.where(kind < mix.wide, 1.0 + shares * (wide - 1.0), spread)
 
-    def _photograph(self, scene: Scenes, R: Tensor, K: Tensor, size: int, hardness: Tensor) -> Tensor:
+    def _photograph(self, scene: Scenes, R: Tensor, K: Tensor, size: int, appearance: Tensor) -> Tensor:
         """Linear light float32 [N,3,size,size]."""
         views = look(self.renderer, scene.items, R, K, size)
         self.done("render")
-        lighting = draw_lighting(self.random, scene, hardness)
+        lighting = draw_lighting(self.random, scene, appearance)
         backdrops = draw_backdrops(self.random, self.stock.backgrounds, len(scene), size)
         return photograph(self.stock, scene, views, lighting, backdrops)
 
-    def _camera(self, light: Tensor, unit: float, hardness: Tensor) -> Tensor:
+    def _camera(self, light: Tensor, unit: float, appearance: Tensor) -> Tensor:
         n = len(light)
-        picture = camera(self.random, light, unit, hardness, self.some(MOTION_SHARE, n), self.some(JPEG_SHARE, n))
+        picture = camera(self.random, light, unit, appearance, self.some(MOTION_SHARE, n), self.some(JPEG_SHARE, n))
         self.done("augment")
         return picture
 
@@ -290,3 +332,15 @@ def start_poses(random: Random, stock: ObjectStock, scene: Scenes, spread: Tenso
     shift = torch.cat([shift[:, :2], z[:, None]], dim=1)
     R = turn @ scene.items.T[:, 0, :3, :3]
     return from_rt(R, scene.centre + shift - rotate(R, stock.centre[scene.items.slot[:, 0]]))
+
+
+def roll_between(R: Tensor, target: Tensor) -> Tensor:
+    """Return the angles [N], radians, about the line of sight that bring rotations R [N,3,3] nearest to ``target``."""
+    M = target @ R.mT
+    return torch.atan2(M[:, 1, 0] - M[:, 0, 1], M[:, 0, 0] + M[:, 1, 1])
+
+
+def about_z(angle: Tensor) -> Tensor:
+    """Return rotations [N,3,3] by angles [N], radians, about the line of sight."""
+    vector = torch.zeros((len(angle), 3), dtype=angle.dtype, device=angle.device)
+    return so3_exp(torch.cat([vector[:, :2], angle[:, None]], dim=1))

@@ -22,10 +22,10 @@ from export.data.jpeg import jpeg
 from export.data.render import Lights
 from export.data.textures import COLOR_BASES, GAMMA
 
-GREY_SHARE = 0.2
-"""Share of templates that are rendered in plain grey, as CAD models without colours are, at hardness 1."""
+GREY_SHARE = 0.25
+"""Share of templates that are rendered in plain grey, as CAD models without colours are, at appearance 1."""
 HUE_SHARE = 0.15
-"""Share of templates whose hues are turned altogether, as where a product comes in several colours, at hardness 1."""
+"""Share of templates whose hues are turned altogether, as where a product comes in several colours, at appearance 1."""
 SUPERSAMPLE = 3
 """Samples per pixel side of half of the templates; the others have one."""
 MOTION_SHARE, JPEG_SHARE = 0.12, 0.5
@@ -51,12 +51,13 @@ class Looks:
         return colors.to(torch.uint8).view_as(rgb)
 
 
-def draw_looks(random: Random, hardness: Tensor) -> Looks:
+def draw_looks(random: Random, appearance: Tensor) -> Looks:
     """Plain grey, colours near to the truth, or another hue; the renderer's default lights in half of the cases.
 
-    hardness [N]: scales the shares of plain grey and of other hues, and all other changes of colour and light, 0 to 1.
+    appearance [N]: scales the shares of plain grey and of other hues, and all other changes of colour and light, 0 to
+    1.
     """
-    n, h = len(hardness), hardness
+    n, h = len(appearance), appearance
     kind = random.uniform(0.0, 1.0, n)
     plain = kind < h * GREY_SHARE
     hue = ~plain & (kind < h * (GREY_SHARE + HUE_SHARE))
@@ -89,15 +90,15 @@ def _color_bases(device: torch.device) -> Tensor:
     return torch.from_numpy(COLOR_BASES).to(device)
 
 
-def camera(random: Random, light: Tensor, unit: float, hardness: Tensor, motion: int, compressed: int) -> Tensor:
+def camera(random: Random, light: Tensor, unit: float, appearance: Tensor, motion: int, compressed: int) -> Tensor:
     """Photographs uint8 [N,n,n,3] of linear light float32 [N,3,n,n]: exposure, white balance, blur, noise, JPEG.
 
-    unit: pixels that a blur of one pixel in 128 amounts to. hardness [N]: share of the photographs that show any of
-    that, 0 to 1; the others come from a perfect camera. motion, compressed: how many may be blurred by motion and
+    unit: pixels that a blur of one pixel in 128 amounts to. appearance [N]: share of the photographs that show any
+    of that, 0 to 1; the others come from a perfect camera. motion, compressed: how many may be blurred by motion and
     stored as JPEG.
     """
     n, size = len(light), light.shape[-1]
-    real = random.chance(hardness, n)
+    real = random.chance(appearance, n)
 
     def of_real(values: Tensor, perfect: float) -> Tensor:
         """Float32, with the other photographs' values in place."""

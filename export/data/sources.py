@@ -45,12 +45,12 @@ def fetch(name: str, cache: str | os.PathLike[str] | None = None) -> list[Source
     folder = (Path(cache) if cache is not None else cache_folder()) / "sources"
     folder.mkdir(parents=True, exist_ok=True)
     if name == "sweethome3d":
-        root = _debian("sweethome3d-furniture", folder)
+        root = debian_package("sweethome3d-furniture", folder)
         licence = debian_licences(root / "usr/share/doc/sweethome3d-furniture/copyright")
         collections = sorted((root / "usr/share/sweethome3d/furniture").glob("*.sh3f"))
         return [Source(p, f"sweethome3d/{p.stem}", licence(f"{p.stem}/x") or "") for p in collections]
     if name == "kicad":
-        root = _debian("kicad-packages3d", folder)
+        root = debian_package("kicad-packages3d", folder)
         licence = debian_licences(root / "usr/share/doc/kicad-packages3d/copyright")
 
         def shared_alike(path: str) -> str | None:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     return report
 
 
-def _debian(package: str, folder: Path) -> Path:
+def debian_package(package: str, folder: Path) -> Path:
     """A Debian package, unpacked without installing it."""
     archive = _download(package, ["apt-get", "download", package], f"{package}_*.deb", folder)
     root = folder / package

@@ -24,7 +24,7 @@ from coop_edge.kernels.device import CupyDevice
 from export.data import textures
 from export.data.batch import PATCH, on_host, stack, take
 from export.data.objects import TrainingObject
-from export.data.pairs import PairGenerator
+from export.data.pairs import PairGenerator, StartMix
 from export.data.render import StockRenderer
 from export.data.render_cpu import HostRenderer
 from export.data.render_cuda import KernelRenderer
@@ -37,9 +37,9 @@ Array = np.ndarray[Any, Any]
 MakeObject = Callable[[int], tuple[TrainingObject, Array | None]]
 
 ROLES = ("coarse", "refiner")
-HALFWAY_SHARE = 0.75
-"""Share of refiner pairs in training that start nearer to the truth than the start noise; held-out pairs never do."""
-LABELS = {"coarse": 1, "refiner": 2}
+TRAINING_STARTS = StartMix(halfway=0.4, small=0.25, wide=0.15)
+"""Kinds of start poses of refiner pairs in training; held-out pairs have the start noise as it is."""
+LABELS = {"coarse": 6, "refiner": 4}
 """Labels per photograph in training: templates, or start poses; held-out pairs have a photograph each."""
 
 
@@ -81,11 +81,14 @@ class BlockGenerator:
         records: list[PairRecord] = []
         with torch.no_grad():
             hardness = _hardness(options, first, count, self._device)
+            appearance = hardness
+            if options.appearance is not None:
+                appearance = torch.full_like(hardness, options.appearance)
             if options.role == "coarse":
-                batch: Any = generator.coarse(hardness, options.labels, first)
+                batch: Any = generator.coarse(hardness, options.labels, first, appearance)
             else:
-                halfway = HALFWAY_SHARE if options.split == "train" else 0.0
-                photographs, starts = generator.photographs(hardness, options.labels, halfway)
+                mix = TRAINING_STARTS if options.split == "train" else StartMix()
+                photographs, starts = generator.photographs(hardness, options.labels, mix, appearance)
                 fine = generator.some(0.5, len(starts))
                 batch = generator.refiner_at(photographs, starts, fine, first)
                 if self._keep_records:
@@ -213,6 +216,7 @@ def make_stream(
     hardness: float = 1.0,
     ramp: int = 0,
     labels: int | None = None,
+    appearance: float | None = None,
 ) -> Stream:
     """Make the stream of CoarseBatch or RefinerBatch: NumPy arrays from a CPU, tensors on a GPU.
 
@@ -231,9 +235,11 @@ def make_stream(
             default.
         keep_scenes: iterate over (batch, records) instead, as ``rerender`` needs them; refiner on a CPU only.
         start: number of the first sample; resuming at ``stream.position`` goes on with the same samples.
-        hardness: 0 to 1, scales the shares of assets, occluders, cuts, free light, imperfect photographs, other
-            colours, plain grey and far templates; at 0 the query shows the whole of a procedural object as the renderer
-            does, near the template's view.
+        hardness: 0 to 1, scales the shares of occluders, cuts and far templates; at 0 the query shows the whole of an
+            object, near the template's view.
+        appearance: 0 to 1, scales the shares of assets, free light, imperfect photographs, other colours and plain
+            grey, from the first sample on; at 0 the query shows a procedural object as the renderer does. None: it is
+            the sample's hardness.
         ramp: samples over which the hardness rises from 0, counted from sample 0; 0 = no rise.
         labels: templates or start poses per photograph; by default ``LABELS`` in training, 1 held out.
 
@@ -256,8 +262,9 @@ def make_stream(
     for name, (value, low) in least.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
             raise InputError(f"{name}: wanted an integer of at least {low}, got {value!r}")
-    if not 0.0 <= hardness <= 1.0:
-        raise InputError(f"hardness: wanted a number from 0 to 1, got {hardness!r}")
+    for name, share in (("hardness", hardness), ("appearance", 0.0 if appearance is None else appearance)):
+        if not 0.0 <= share <= 1.0:
+            raise InputError(f"{name}: wanted a number from 0 to 1, got {share!r}")
     if size % PATCH:
         raise InputError(f"size: wanted a multiple of {PATCH}, got {size}")
     paths = [None if p is None else os.fspath(p) for p in (pack, photos)]
@@ -271,6 +278,15 @@ def make_stream(
             "them with worker processes"
         )
     options = DataOptions(
-        role, int(size), int(seed), split, paths[0], paths[1], float(hardness), int(ramp), int(labels)
+        role,
+        int(size),
+        int(seed),
+        split,
+        paths[0],
+        paths[1],
+        float(hardness),
+        int(ramp),
+        int(labels),
+        None if appearance is None else float(appearance),
     )
     return Stream(options, int(batch_size), int(workers), int(start), device, bool(keep_scenes))

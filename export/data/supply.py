@@ -16,9 +16,9 @@ from export.data.packs import Pack
 Array = np.ndarray[Any, Any]
 
 SPLITS = ("train", "heldout")
-PACK_SHARE = 0.7
-"""Share of objects that come from the asset pack, where there is one, at hardness 1; none at hardness 0: procedural
-objects have more to be told apart by."""
+PACK_SHARE = 0.9
+"""Share of objects that come from the asset pack, where there is one, at appearance 1; none at 0: procedural objects
+have more to be told apart by."""
 OBJECTS_PER_BACKGROUND = 2
 """Objects made per new background."""
 BACKGROUND = 256
@@ -38,6 +38,7 @@ class DataOptions:
     hardness: float = 1.0
     ramp: int = 0
     labels: int = 1
+    appearance: float | None = None
 
     def hardness_of(self, i: int) -> float:
         """Hardness of sample i."""
@@ -112,11 +113,13 @@ class ObjectSupply:
         """Object ``number``, its tables of normals worked out, and with every second one a background, uint8
         [BACKGROUND,BACKGROUND,3].
 
-        hardness: of the first pair that may show it; scales the share of objects from the pack.
+        hardness: of the first pair that may show it; scales the share of objects from the pack where the options do
+        not state an appearance.
         """
         options = self._options
+        share = PACK_SHARE * (hardness if options.appearance is None else options.appearance)
         rng = np.random.default_rng(options.seed_words(1, self._lane, number))
-        packed = self._pack is not None and rng.random() < PACK_SHARE * hardness
+        packed = self._pack is not None and rng.random() < share
         thing = self._draw(rng, packed, number)
         while not self._limits.admit(thing):
             thing = self._draw(rng, packed, number)

@@ -94,9 +94,9 @@ def texture(rng: Rng, size: int, split: str, photos: str | None = None) -> Array
 def background(rng: Rng, size: int, split: str, photos: str | None = None) -> Array:
     """What stands behind a scene, uint8 [size,size,3]: photograph, noise, gradient or a jumble of shapes."""
     kind = rng.random()
-    if kind < 0.35:
+    if kind < 0.45:
         image = photo_crop(rng, size, split, photos)
-    elif kind < 0.55:
+    elif kind < 0.6:
         image = _mottled(rng, size)
     elif kind < 0.7:
         image = _gradient(rng, size)
@@ -108,12 +108,12 @@ def background(rng: Rng, size: int, split: str, photos: str | None = None) -> Ar
 
 
 @lru_cache(maxsize=4)
-def photographs(split: str, folder: str | None = None) -> tuple[Array, ...]:
-    """Photographs of a split as RGB uint8, at most 512 pixels a side; empty where there are none.
+def photographs(split: str, folder: str | None = None) -> tuple[Path, ...]:
+    """Return the files of a split's photographs; none where there are none.
 
-    From ``folder`` (any JPEG or PNG below it), else from scikit-image's sample data where that is installed.
+    From ``folder`` (any JPEG or PNG below it), else from scikit-image's sample data where that is installed. Raises
+    ValueError if the folder is none.
     """
-    files: list[Path] = []
     if folder is not None:
         root = Path(folder)
         if not root.is_dir():
@@ -126,24 +126,24 @@ def photographs(split: str, folder: str | None = None) -> tuple[Array, ...]:
             return ()
         data = Path(skimage.__file__).parent / "data"
         files = sorted(p for p in data.iterdir() if p.stem in _PHOTOS and p.suffix in (".png", ".jpg"))
-    images = []
-    for path in files:
-        if is_held_out(path.name) != (split == "heldout"):
-            continue
-        with Image.open(path) as file:
-            image = np.asarray(file.convert("RGB"))
-        scale = min(1.0, 512.0 / max(image.shape[:2]))
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        images.append(small)
-    return tuple(images)
+    return tuple(path for path in files if is_held_out(path.name) == (split == "heldout"))
+
+
+@lru_cache(maxsize=64)
+def photograph(path: Path) -> Array:
+    """Read a photograph as RGB uint8 [H,W,3], at most 512 pixels a side."""
+    with Image.open(path) as file:
+        image = np.asarray(file.convert("RGB"))
+    scale = min(1.0, 512.0 / max(image.shape[:2]))
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def photo_crop(rng: Rng, size: int, split: str, folder: str | None = None) -> Array:
     """A random square of a photograph at a random scale and turn, colours swapped half of the time."""
-    images = photographs(split, folder)
-    if not images:
+    files = photographs(split, folder)
+    if not files:
         return _mottled(rng, size)
-    image = images[int(rng.integers(len(images)))]
+    image = photograph(files[int(rng.integers(len(files)))])
     side = int(min(image.shape[:2]) * rng.uniform(0.25, 1.0))
     y, x = (int(rng.integers(n - side + 1)) for n in image.shape[:2])
     crop = np.rot90(image[y : y + side, x : x + side], int(rng.integers(4)))

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 CELL, STEP = 8, 4
 """Pixels per cell of the render, and per feature of an image."""
-WINDOW = 2 * STEP + 0.5
-"""Half the side of the window around the best feature, pixels."""
+REACH = 2
+"""Features on each side of the best one that its window holds."""
 PRIOR_PX, PRIOR_POWER = 6.0, 1.5
 """Start values of the prior (1 + (d / s)^2)^-p, d: distance from where the tokens expect the match."""
 
@@ -88,42 +88,47 @@ class FineMatcher(nn.Module):
         expected = functional.interpolate(flow, size=(half, half), mode="bilinear", align_corners=False)
         cells = render.unflatten(1, (side, side))[:, 1::2, 1::2].flatten(1, 2)
         here = _pixels(half, CELL, CELL // 2, query)
-        there = _pixels(side, STEP, 0, query)
-        logits = self._logits(cells, query, here + expected.flatten(2).transpose(1, 2), there)
-        match, share, spread = expected_match(logits, there, chosen)
+        logits = self._logits(cells, query, here + expected.flatten(2).transpose(1, 2), side)
+        match, share, spread = expected_match(logits, side, chosen)
         known = torch.cat([match - here, share, spread], dim=2).transpose(1, 2).unflatten(2, (half, half))
         fine = known[:, :2]
         told = torch.cat([(fine - expected) / CELL, known[:, 2:3], known[:, 3:] / CELL], dim=1)
         return FineMatch(fine, logits, self.found(told))
 
-    def _logits(self, cells: Tensor, query: Tensor, around: Tensor, there: Tensor) -> Tensor:
-        """Similarity plus the logarithm of the prior, [N,cells,features]; around [N,cells,2], there [features,2] px."""
+    def _logits(self, cells: Tensor, query: Tensor, around: Tensor, side: int) -> Tensor:
+        """Similarity plus the logarithm of the prior, [N,cells,side^2]; around [N,cells,2], pixels."""
         scale = self.log_temperature.exp() / query.shape[2] ** 0.5
         with torch.autocast(query.device.type, enabled=False):  # rounded, near similarities would be the same
-            similar = cells @ query.transpose(1, 2) * scale
+            similar = (cells * scale) @ query.transpose(1, 2)
         # Differences, not |a|^2 - 2ab + |b|^2: half precision could not hold those.
-        x = around[..., 0:1] - there[:, 0]
-        y = around[..., 1:2] - there[:, 1]
-        near = (x * x + y * y) * (-2.0 * self.log_prior_px).exp()
+        line = STEP * torch.arange(side, device=query.device, dtype=torch.float32)
+        x, y = around[..., 0:1] - line, around[..., 1:2] - line
+        narrow = (-2.0 * self.log_prior_px).exp()
+        near = ((y * y * narrow)[..., :, None] + (x * x * narrow)[..., None, :]).flatten(2)
         return similar - self.log_prior_power.exp() * torch.log1p(near)
 
 
-def expected_match(logits: Tensor, there: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean position [N,cells,2] in a window around the best of the features at ``there`` [features,2], pixels.
+def expected_match(logits: Tensor, side: int, chosen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean position [N,cells,2] in a window around the best of side^2 features, pixels.
 
     Also the window's share of the probability [N,cells,1], and the standard deviation within it [N,cells,1], pixels.
     A mean over everything would lie between two candidates, and nearer to the middle than to any. chosen: int64
     [N,cells], the features that windows are put around instead of the best.
     """
-    best = there[logits.argmax(dim=2) if chosen is None else chosen]
-    inside = (there[:, 0] - best[..., 0:1]).abs().maximum((there[:, 1] - best[..., 1:2]).abs()) < WINDOW
-    probability = torch.softmax(logits, dim=2) * inside
+    best = logits.argmax(dim=2) if chosen is None else chosen
+    step = torch.arange(-REACH, REACH + 1, device=logits.device)
+    row = torch.div(best, side, rounding_mode="floor")[..., None] + step.repeat_interleave(len(step))
+    column = (best % side)[..., None] + step.repeat(len(step))
+    inside = (row >= 0) & (row < side) & (column >= 0) & (column < side)
+    at = row.clamp(0, side - 1) * side + column.clamp(0, side - 1)
+    probability = torch.softmax(logits, dim=2).gather(2, at) * inside
     share = probability.sum(dim=2, keepdim=True)
     probability = probability / share
     # Sums, not matrix products: autocast would round positions to a fraction of a pixel.
-    x = (probability * there[:, 0]).sum(dim=2, keepdim=True)
-    y = (probability * there[:, 1]).sum(dim=2, keepdim=True)
-    dx, dy = there[:, 0] - x.detach(), there[:, 1] - y.detach()
+    px, py = STEP * column.float(), STEP * row.float()
+    x = (probability * px).sum(dim=2, keepdim=True)
+    y = (probability * py).sum(dim=2, keepdim=True)
+    dx, dy = px - x.detach(), py - y.detach()
     spread = ((probability * (dx * dx + dy * dy)).sum(dim=2, keepdim=True) + 1e-6).sqrt()
     return torch.cat([x, y], dim=2), share, spread
 

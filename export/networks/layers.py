@@ -15,9 +15,9 @@ Rotation = tuple[Tensor, Tensor]
 
 
 def rotary_table(height: int, width: int, head_dim: int, base: float, device: torch.device | None = None) -> Rotation:
-    """Return cosines and sines [T,head_dim], float32, for the T = height x width cells of a grid, row by row.
+    """Return cosines and signed sines [T,head_dim], float32, for the T = height x width cells of a grid, row by row.
 
-    The first half of the channels turns with the row y, the second with the column x. Within a half of D channels,
+    They are what ``rotate`` multiplies with: the sines of the first channel of a plane are negative. The first half of the channels turns with the row y, the second with the column x. Within a half of D channels,
     channels k and k + D/2 form a plane that turns by position * base^(-2k/D) (Su et al., RoFormer, 2021).
     """
     half = head_dim // 2
@@ -26,15 +26,18 @@ def rotary_table(height: int, width: int, head_dim: int, base: float, device: to
     columns = torch.arange(width, dtype=torch.float32, device=device).repeat(height)
     y, x = rows[:, None] * frequency, columns[:, None] * frequency
     angle = torch.cat([y, y, x, x], dim=-1)
-    return angle.cos(), angle.sin()
+    sine = angle.sin()
+    y, x = sine.chunk(2, dim=-1)
+    low = frequency.shape[0]
+    return angle.cos(), torch.cat([-y[:, :low], y[:, low:], -x[:, :low], x[:, low:]], dim=-1)
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn queries or keys [N,heads,T,head_dim] by their positions."""
     cos, sin = rotation
-    y1, y2, x1, x2 = x.float().chunk(4, dim=-1)
-    turned = torch.cat([-y2, y1, -x2, x1], dim=-1)
-    return (x.float() * cos + turned * sin).to(x.dtype)
+    full = x.float()
+    y1, y2, x1, x2 = full.chunk(4, dim=-1)
+    return (full * cos + torch.cat([y2, y1, x2, x1], dim=-1) * sin).to(x.dtype)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

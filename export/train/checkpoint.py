@@ -104,10 +104,12 @@ def load_network(path: str | Path, role: str | None = None) -> tuple[Net, Checkp
 def start_from(net: Net, path: str | Path) -> list[str]:
     """Copy a network file's weights into ``net``; returns the names of the tensors copied.
 
-    Of another role's network, what both share is copied: trunk, matcher and offset head. Raises InputError if the file
-    is not a network file, or if its trunk does not fit.
+    path: a network file, or a folder (a bundle, or a run) that holds ROLE.safetensors. Of another role's network, what
+    both share is copied: trunk, matcher and offset head. Raises InputError if the file is not a network file, or if its
+    trunk does not fit.
     """
-    source, info = load_network(path)
+    path = Path(path)
+    source, info = load_network(path / f"{net.role}.safetensors" if path.is_dir() else path)
     theirs, own = source.state_dict(), net.state_dict()
     same = info.role == net.role
     shared = [k for k in own if k in theirs and (same or k.split(".")[0] in ("trunk", "matcher", "offset"))]

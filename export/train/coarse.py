@@ -27,7 +27,8 @@ class CoarseTask(Task):
     stream_role = "coarse"
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        out = model(batch["query"], batch["template"], batch["match_index"])
+        first, which = _photographs(batch["query_index"])
+        out = model(batch["query"][first], batch["template"], batch["match_index"], which)
         labelled = None if self.options.no_match else batch["on_target"]
         return coarse_loss(out, batch["match_index"], batch["offset"], labelled)
 
@@ -45,3 +46,12 @@ class CoarseTask(Task):
             with self.held_out_stream(BATCH, hardness=hardness) as stream:
                 drawn.append([next(stream) for _ in range(-(-self.options.evaluate_samples // BATCH))])
         return drawn
+
+
+def _photographs(index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first row of each photograph, int64 [M], and the number of each row's photograph, int64 [N].
+
+    index: int64 [N], the photographs' numbers; rows of one photograph follow one another.
+    """
+    begins = torch.cat([torch.ones_like(index[:1]), (index[1:] != index[:-1]).to(index.dtype)])
+    return begins.nonzero()[:, 0], begins.cumsum(0) - 1

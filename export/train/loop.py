@@ -239,6 +239,7 @@ class Trainer:
             start=self.at.position,
             ramp=o.ramp,
             hardness=o.hardness,
+            appearance=o.appearance,
             device=str(self.group.device),
             **self.task.stream_options(),
         )

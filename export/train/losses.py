@@ -86,11 +86,13 @@ def matching_loss(logits: Tensor, position: Tensor, size: tuple[int, int], visib
     truth: the soft-argmax that fits it is exact. Positions off the grid of centres count at its border.
     """
     height, width = size
-    # A hat function of width one per axis: the weights of linear interpolation.
-    in_row = _hat(position[:, 1].clamp(0, height - 1), height)
-    in_column = _hat(position[:, 0].clamp(0, width - 1), width)
-    target = (in_row[..., :, None] * in_column[..., None, :]).flatten(3).flatten(1, 2)
-    values = -(target.to(logits.dtype) * functional.log_softmax(logits, dim=-1)).sum(dim=-1)
+    x, y = position[:, 0].flatten(1).clamp(0, width - 1), position[:, 1].flatten(1).clamp(0, height - 1)
+    column, row = x.floor().clamp(max=width - 2).long(), y.floor().clamp(max=height - 2).long()
+    right, down = (x - column)[..., None], (y - row)[..., None]
+    first = (row * width + column)[..., None]
+    at = torch.cat([first, first + 1, first + width, first + width + 1], dim=-1)
+    weight = torch.cat([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right], dim=-1)
+    values = torch.logsumexp(logits, dim=-1) - (weight.to(logits.dtype) * logits.gather(-1, at)).sum(dim=-1)
     return masked_mean(values, visible.flatten(1))
 
 
@@ -129,9 +131,3 @@ def pose_loss(solution: PnpSolution, T_true: Tensor, points: Tensor, diameter: T
 def _mean_of(values: Tensor, labelled: Tensor | None) -> Tensor:
     """``masked_mean`` over the labelled entries; over all without a mask."""
     return masked_mean(values, torch.ones_like(values, dtype=torch.bool) if labelled is None else labelled)
-
-
-def _hat(position: Tensor, count: int) -> Tensor:
-    """Weights [...,count] of linear interpolation at ``position`` [...] between 0 .. count - 1."""
-    nodes = torch.arange(count, dtype=position.dtype, device=position.device)
-    return (1 - (position[..., None] - nodes).abs()).clamp(min=0)

@@ -17,6 +17,7 @@ from export.train.checkpoint import STATE_FILE, STATE_KEYS, load_network, load_s
 from export.train.coarse import CoarseTask
 from export.train.distributed import Group, join, pick_device
 from export.train.loop import StreamMaker, Trainer
+from export.train.memory import keep_freed_memory
 from export.train.options import TrainOptions
 from export.train.refiner import RefinerTask
 from export.train.report import plot, write_report
@@ -131,6 +132,7 @@ def _run(
     resume: bool,
 ) -> int:
     options = replace(options, pack=_absolute(options.pack), photos=_absolute(options.photos))
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     with join(options.device) as group:

@@ -13,6 +13,7 @@ from export.data.stream import make_stream
 from export.networks import NetConfig, build
 from export.train.distributed import Group, pick_device
 from export.train.learner import Learner
+from export.train.memory import keep_freed_memory
 from export.train.options import TrainOptions
 from export.train.run import TASKS
 
@@ -84,13 +85,15 @@ def measure(role: str, options: TrainOptions, config: NetConfig, seconds: float)
     "forward" (with the losses), "backward", "update". Raises as ``run.start`` does.
     """
     device = pick_device(options.device)
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     task = TASKS[role](config, options)
     learner = Learner(task, build(config), options, Group(0, 1, device))
     with make_stream(
         task.stream_role, config.trunk.image_size, batch_size=options.batch_size, workers=options.workers,
-        seed=options.seed, device=str(device), hardness=options.hardness, **task.stream_options(),
+        seed=options.seed, device=str(device), hardness=options.hardness,
+        appearance=options.appearance, **task.stream_options(),
     ) as stream:  # fmt: skip
         for _ in range(3):
             learner.step(next(stream), 1.0, 0.0)
