@@ -19,7 +19,8 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run [default: out/training/ROLE_SIZE].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     init: Annotated[
-        Path | None, typer.Option(help="Start from the weights of a network file; of another role's, from its trunk.")
+        Path | None,
+        typer.Option(help="Start from a bundle, a run or a network file; of another role's file, from its trunk."),
     ] = None,
     pack: Pack = None,
     setting: Settings = None,

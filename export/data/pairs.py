@@ -197,7 +197,7 @@ class PairGenerator:
         hardness: Tensor,
         labels: int = 1,
         mix: StartMix = StartMix(),
-        first: int = 0,  # noqa: B008 (frozen)
+        first: int = 0,
     ) -> RefinerBatch:
         """Draw N = len(hardness) photographs and the pairs of ``labels`` start poses each; see ``photographs``."""
         photographs, starts = self.photographs(hardness, labels, mix)
@@ -275,12 +275,13 @@ class PairGenerator:
         """Draw multiples of the start noise (rotation, sideways, depth) [n labels,3] of the kinds in ``mix``."""
         number = torch.arange(labels, dtype=torch.float64, device=self.stock.device).repeat(n)
         kind = ((number + self.random.uniform(0.0, 1.0, n * labels)) / labels)[:, None]
-        shares = self.random.uniform(0.0, 1.0, n * labels, 3)
-        halfway = torch.stack([shares[:, i] ** p for i, p in enumerate(NEARER)], dim=1)
-        small, wide = (torch.tensor(most, dtype=torch.float64, device=kind.device) for most in (SMALL, WIDE))
+        shares = self.random.uniform(0.0, 1.0, n * labels, 3).unbind(dim=1)
+        halfway = torch.stack([s**p for s, p in zip(shares, NEARER, strict=True)], dim=1)
+        small = torch.stack([s * most for s, most in zip(shares, SMALL, strict=True)], dim=1)
+        wide = torch.stack([1.0 + s * (most - 1.0) for s, most in zip(shares, WIDE, strict=True)], dim=1)
         spread = torch.where(kind < mix.wide + mix.small + mix.halfway, halfway, 1.0)
-        spread = torch.where(kind < mix.wide + mix.small, shares * small, spread)
-        return torch.where(kind < mix.wide, 1.0 + shares * (wide - 1.0), spread)
+        spread = torch.where(kind < mix.wide + mix.small, small, spread)
+        return torch.where(kind < mix.wide, wide, spread)
 
     def _photograph(self, scene: Scenes, R: Tensor, K: Tensor, size: int, appearance: Tensor) -> Tensor:
         """Linear light float32 [N,3,size,size]."""

@@ -1,4 +1,4 @@
-"""Photographs for backgrounds and textures that any machine can fetch: desktop wallpapers of Debian packages, in pieces.
+"""Fetches photographs for backgrounds and textures: pieces of the desktop wallpapers in Debian packages.
 
     python -m export.data.photographs [FOLDER]    # by default below $XDG_CACHE_HOME/coop_edge
 

@@ -51,16 +51,19 @@ class CoarseNet(nn.Module):
         """Turn images [N,3,S,S], float32 RGB in [0, 1], into tokens [N,T,D]: the bundle's ``coarse_encoder``."""
         return self.trunk.encode(image)
 
-    def forward(self, query: Tensor, template: Tensor, match_index: Tensor, which: Tensor) -> CoarseOutput:
-        """Compare templates [N,3,S,S] with queries [M,3,S,S] in training, template i with query ``which[i]`` (int64 [N]).
+    def forward(
+        self, query: Tensor, template: Tensor, match_index: Tensor, which: Tensor | None = None
+    ) -> CoarseOutput:
+        """Compare templates [N,3,S,S] with queries [M,3,S,S] in training.
 
-        The offset is that of the true classes, match_index [N,T] (T = no match).
+        which: int64 [N], the query of each template; None: template i with query i. The offset is that of
+        the true classes, match_index [N,T] (T = no match).
         """
         if query.shape[1:] != template.shape[1:]:
             raise InputError(f"template: wanted the query's shape {list(query.shape)}, got {list(template.shape)}")
         tokens = self.trunk.encode(torch.cat([query, template]))
         of_queries, of_templates = tokens.split([len(query), len(template)])
-        return self.compare(of_queries[which], of_templates, match_index)
+        return self.compare(of_queries if which is None else of_queries[which], of_templates, match_index)
 
     def compare(self, query: Tensor, template: Tensor, match_index: Tensor | None = None) -> CoarseOutput:
         """Compare tokens [N,T,D]; the offset is that of ``match_index``, or of the best class without it."""

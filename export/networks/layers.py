@@ -17,7 +17,8 @@ Rotation = tuple[Tensor, Tensor]
 def rotary_table(height: int, width: int, head_dim: int, base: float, device: torch.device | None = None) -> Rotation:
     """Return cosines and signed sines [T,head_dim], float32, for the T = height x width cells of a grid, row by row.
 
-    They are what ``rotate`` multiplies with: the sines of the first channel of a plane are negative. The first half of the channels turns with the row y, the second with the column x. Within a half of D channels,
+    They are what ``rotate`` multiplies with: the sines of the first channel of a plane are negative. The first
+    half of the channels turns with the row y, the second with the column x. Within a half of D channels,
     channels k and k + D/2 form a plane that turns by position * base^(-2k/D) (Su et al., RoFormer, 2021).
     """
     half = head_dim // 2

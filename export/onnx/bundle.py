@@ -26,12 +26,12 @@ from export.networks import Net, RefinerNetConfig
 from export.onnx.checks import checked
 from export.onnx.precision import to_half
 from export.onnx.trace import GRAPHS, specs_of, trace
-from export.train.checkpoint import Checkpoint, load_network, read_metadata
+from export.train.checkpoint import Checkpoint, load_network, read_metadata, save_network
 
 Verify = Callable[[Path], Mapping[str, Any]]
 _WANTED = ("coarse", "refiner")
-_MADE_OF_GRAPHS = (".onnx", ".plan", ".json", ".engine")
-"""Files that belong to the graphs of a bundle; a bundle that takes its place leaves them behind."""
+_MADE_OF_GRAPHS = (".onnx", ".plan", ".json", ".engine", ".safetensors")
+"""Files that belong to the networks of a bundle; a bundle that takes its place leaves them behind."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ def export_bundle(
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Write the bundle ``out`` from network files, or folders of them: one coarse and one refiner.
+
+    Beside the graphs lie the weights themselves, ROLE.safetensors in FP16, from which training can go on.
 
     precision: "fp32", or "fp16" by the rules of ``export.onnx.precision``. version, licence: of the weights. force:
     replace the bundle that is there; its notes (files that are neither graphs, plans nor manifests) stay. verify:
@@ -87,6 +89,8 @@ def export_bundle(
     )
     with _beside(out) as folder:
         bundle = replace(plan, folder=folder, networks=_write_graphs(nets, precision, folder, progress))
+        for net in nets:
+            save_network(folder / f"{net.role}.safetensors", net, sources[net.role].info.provenance, half=True)
         write_manifest(bundle)
         if verify is not None:
             bundle = replace(bundle, verification=dict(verify(folder)))

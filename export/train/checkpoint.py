@@ -38,14 +38,36 @@ class Checkpoint:
 
 
 def save_network(
-    path: str | Path, net: Net, provenance: Provenance, weights: Mapping[str, Tensor] | None = None
+    path: str | Path,
+    net: Net,
+    provenance: Provenance,
+    weights: Mapping[str, Tensor] | None = None,
+    *,
+    half: bool = False,
 ) -> None:
-    """Write a network file atomically; ``weights`` (an EMA's, say) take the place of the network's own."""
+    """Write a network file atomically.
+
+    weights: take the place of the network's own (those of an EMA, say). half: whether numbers are stored in FP16, half
+    the size; whoever loads the file computes in FP32. Raises InputError if FP16 cannot hold one.
+    """
     state = net.state_dict() if weights is None else weights
     tensors = {name: value.detach().to("cpu").contiguous() for name, value in state.items()}
+    if half:
+        tensors = {name: _halved(path, name, value) for name, value in tensors.items()}
     content = {"schema": SCHEMA, "role": net.role, "config": net.config.to_dict(), "provenance": asdict(provenance)}
     with atomic_write(path) as file:
         file.write(save(tensors, {_KEY: json.dumps(content, allow_nan=False)}))
+
+
+def _halved(path: str | Path, name: str, value: Tensor) -> Tensor:
+    """Return a tensor of floating-point numbers as FP16; others stay."""
+    if not value.is_floating_point():
+        return value
+    half = value.to(torch.float16)
+    if not bool(torch.isfinite(half).all()):
+        most = float(value.abs().max())
+        raise InputError(f"{path}: {name} holds {most:g}, which FP16 cannot; wanted at most 65504: train on, or longer")
+    return half
 
 
 def read_metadata(path: str | Path) -> Checkpoint:

@@ -68,7 +68,8 @@ def draw_ranking(
     parts = []
     for first in range(0, max(queries, 1), QUERIES_AT_ONCE):
         generator.seed(seed, 1, first)
-        scene, _, _, images = generator.queries(torch.full((QUERIES_AT_ONCE,), hardness, dtype=torch.float64))
+        hard = torch.full((QUERIES_AT_ONCE,), hardness, dtype=torch.float64)
+        scene, _, _, images = generator.queries(hard, hard)
         angles = view_angles(scene.items.T[:, 0, :3, :3].numpy(), scene.centre.numpy())
         parts.append((images.numpy(), scene.items.slot[:, 0].numpy(), angles))
     query, which, angle = (np.concatenate(part)[:queries] for part in zip(*parts, strict=True))

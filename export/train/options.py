@@ -53,10 +53,10 @@ class TrainOptions(Config):
     photos: str = ""
     """Folder of photographs for textures and backgrounds; without one, scikit-image's sample pictures."""
     hardness: float = 1.0
-    """Hardness of pairs (occluders, cuts, far views) at the end of the ramp, 0 to 1. A small network, or a short run, learns more from less."""
+    """Hardness of pairs (occluders, cuts, far views) at the end of the ramp, 0 to 1. A small network, or a short run,
+    learns more from less."""
     appearance: float = 1.0
-    """Share of pairs that look like photographs (light, camera, assets, other colours), from the first one on, 0 to
-    1."""
+    """Share of pairs that look like photographs (light, camera, assets, other colours), from the first on, 0 to 1."""
     ramp: int = 60_000
     """Pairs, per process, over which the hardness rises from 0; 0 = hard from the first (see stream.make_stream)."""
     workers: int = 1

@@ -24,11 +24,11 @@ def test_photographs_are_split_by_name(tmp_path):
     for i in range(60):
         Image.new("RGB", (700, 30), (i, 0, 0)).save(tmp_path / f"{i}.png")
     train, held = (textures.photographs(s, str(tmp_path)) for s in ("train", "heldout"))
-    reds = [{int(image[0, 0, 0]) for image in images} for images in (train, held)]
+    reds = [{int(textures.photograph(path)[0, 0, 0]) for path in paths} for paths in (train, held)]
     assert not reds[0] & reds[1]
     assert reds[0] | reds[1] == set(range(60))
     assert len(held) == sum(textures.is_held_out(f"{i}.png") for i in range(60)) > 0
-    assert max(train[0].shape) == 512
+    assert max(textures.photograph(train[0]).shape) == 512
 
 
 def test_procedural_objects_are_small_enough_and_varied():

@@ -16,9 +16,9 @@ from coop_edge.geometry import se3
 from export.data import pairs
 from export.data.batch import PATCH, CoarseBatch, RefinerBatch, on_host
 from export.data.objects import MODEL_POINTS
-from export.data.pairs import PairGenerator
+from export.data.pairs import SMALL, WIDE, PairGenerator, StartMix
 from export.data.render_cuda import KernelRenderer
-from export.data.stream import HALFWAY_SHARE, make_stream
+from export.data.stream import make_stream
 from tests.cuda_host.host_device import HostDevice
 from tests.export.data.cases import generator_of, one, stock_of, things
 
@@ -122,7 +122,7 @@ def test_several_templates_of_one_query(stock):
 
 def test_several_start_poses_of_one_photograph(stock):
     """The same object at the same pose, in crops aimed by different start poses."""
-    batch = on_host(generator_of(stock, SIZE, 3).refiner(one(4), labels=2, halfway=0.5))
+    batch = on_host(generator_of(stock, SIZE, 3).refiner(one(4), labels=2, mix=StartMix(halfway=0.5)))
     np.testing.assert_array_equal(batch.query_index, [0, 0, 1, 1, 2, 2, 3, 3])
     away = np.linalg.norm(batch.T_true[:, :3, 3], axis=1)  # crops turn the camera, they do not move it
     np.testing.assert_allclose(away[::2], away[1::2], rtol=1e-9)
@@ -131,27 +131,37 @@ def test_several_start_poses_of_one_photograph(stock):
 
 
 @pytest.mark.parametrize("labels", [1, 2, 3, 8])
-def test_as_many_pairs_start_nearer_however_many_share_a_photograph(stock, labels, monkeypatch):
-    """A photograph's first labels are those that start at all of the noise, if any do."""
-    generator, near = generator_of(stock, SIZE, 4), []
-    spread = generator._spread
-    monkeypatch.setattr(generator, "_spread", lambda which: near.append(which) or spread(which))
-    monkeypatch.setattr(generator, "_photograph", lambda *rest: torch.zeros(400, 3, 8, 8))
-    generator.photographs(0 * one(400), labels, HALFWAY_SHARE)
-    shares = near[0].view(400, labels).double().mean(dim=0)
-    assert float(shares.mean()) == pytest.approx(HALFWAY_SHARE, abs=0.05)
-    assert (shares[:-1] <= shares[1:] + 1e-9).all()
-    generator.photographs(0 * one(400), labels, 0.0)
-    assert not near[1].any(), "held-out pairs never do"
+def test_kinds_of_starts_have_their_shares_however_many_share_a_photograph(stock, labels):
+    """Each photograph has the kinds in the shares of the mix, as far as its labels go."""
+    mix = StartMix(halfway=0.25, small=0.25, wide=0.25)
+    spread = generator_of(stock, SIZE, 4)._spread(800, labels, mix)
+    kinds = torch.stack(
+        [
+            (spread > 1.0).all(dim=1) & (spread <= torch.tensor(WIDE)).all(dim=1),
+            (spread <= torch.tensor(SMALL)).all(dim=1),
+            (spread == 1.0).all(dim=1),
+        ]
+    )
+    assert kinds.double().mean(dim=1).tolist() == pytest.approx([0.25, 0.25, 0.25], abs=0.05)  # some halfway are small
+    if labels == 8:
+        wide, _, full = kinds.view(3, 800, 8).sum(dim=2)
+        assert (wide == 2).all()
+        assert (full == 2).all()
+    assert (generator_of(stock, SIZE, 4)._spread(50, labels, StartMix()) == 1.0).all(), "held-out pairs: all of it"
 
 
-def test_poses_between_iterations_are_nearer(stock):
+@pytest.mark.parametrize(("mix", "low", "high"), [
+    (StartMix(halfway=1.0), 0.08, 0.4),  # the mean square of a uniform number's square is a fifth
+    (StartMix(small=1.0), 0.003, 0.04),  # a third of the square of a fifth
+    (StartMix(wide=1.0), 2.5, 6.0),  # (27 - 1) / 6 of a uniform number from 1 to 3, less where angles wrap
+])  # fmt: skip
+def test_start_poses_are_as_far_off_as_their_kind(stock, mix, low, high):
     angles = {}
-    for halfway in (0.0, 1.0):
-        batch = on_host(generator_of(stock, SIZE, 5).refiner(0 * one(60), halfway=halfway))
-        angles[halfway] = se3.rotation_angle(batch.T_init[:, :3, :3], batch.T_true[:, :3, :3])
-    ratio = np.mean(np.square(angles[1.0])) / np.mean(np.square(angles[0.0]))
-    assert 0.08 < ratio < 0.4  # the mean square of a uniform number's square is a fifth
+    for kind in (StartMix(), mix):
+        batch = on_host(generator_of(stock, SIZE, 5).refiner(0 * one(60), mix=kind))
+        angles[kind] = se3.rotation_angle(batch.T_init[:, :3, :3], batch.T_true[:, :3, :3])
+    ratio = np.mean(np.square(angles[mix])) / np.mean(np.square(angles[StartMix()]))
+    assert low < ratio < high
 
 
 def test_matched_template_pixels_show_the_same_point(stock):
@@ -228,7 +238,9 @@ class NoWaiting(TorchDispatchMode):
 def test_no_value_decides_what_is_launched(stock, role, as_on_a_gpu):
     """By the kernels: what ``nothing_waits_for_the_gpu`` asserts on a GPU, as far as it can be seen without one."""
     generator = PairGenerator(stock, KernelRenderer(stock, HostDevice(guard=False)), 32)
-    draw = {"coarse": generator.coarse, "refiner": functools.partial(generator.refiner, halfway=0.5)}[role]
+    draw = {"coarse": generator.coarse, "refiner": functools.partial(generator.refiner, mix=StartMix(halfway=0.5))}[
+        role
+    ]
     generator.seed(1)
     first = draw(one(6), 2)  # tables are made on first use
     generator.seed(1)

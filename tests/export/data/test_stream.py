@@ -132,13 +132,13 @@ def test_a_gpus_stream_draws_in_this_process_from_objects_that_workers_make(few,
     assert not stream._objects._processes[0].is_alive()
 
 
-@pytest.mark.parametrize(("split", "views"), [("train", 2), ("heldout", 1)])
-def test_a_photograph_in_training_is_seen_from_two_start_poses(few, split, views):
+@pytest.mark.parametrize(("split", "views"), [("train", 4), ("heldout", 1)])
+def test_a_photograph_in_training_is_seen_from_several_start_poses(few, split, views):
     """Held-out pairs are all their own."""
     (batch,) = drawn(1, "refiner", batch_size=8, split=split, start=8)
     np.testing.assert_array_equal(batch.query_index, np.arange(8, 16) // views)
     away = np.linalg.norm(batch.T_true[:, :3, 3], axis=1)
-    assert np.isclose(away[::2], away[1::2], rtol=1e-9).all() == (views == 2)
+    assert np.isclose(away[::2], away[1::2], rtol=1e-9).all() == (views == 4)
 
 
 def test_a_count_of_labels_can_be_asked_for(few):

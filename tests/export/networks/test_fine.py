@@ -69,7 +69,7 @@ def test_the_mean_is_that_of_the_best_candidate_not_of_all():
     near = {(20, 24): 0.3, (24, 24): 0.1, (24, 28): 0.1, (52, 8): 0.29, (56, 8): 0.2}
     for (x, y), p in near.items():
         probability[0, 0, (y // STEP) * (SIDE // STEP) + x // STEP] = p
-    mean, share, spread = expected_match(probability.log(), THERE)
+    mean, share, spread = expected_match(probability.log(), SIDE // STEP)
     x = (0.3 * 20 + 0.2 * 24) / 0.5
     y = (0.4 * 24 + 0.1 * 28) / 0.5
     torch.testing.assert_close(mean[0, 0], torch.tensor([x, y]))
@@ -98,7 +98,7 @@ def test_what_is_taught_is_the_labels_flow():
 
     noise = torch.randn(best.shape, generator=generator)
     assert loss(best) < min(loss(best + 0.1 * noise), loss(best.roll(1, dims=2)), loss(0.9 * best))
-    mean, _, _ = expected_match(best, THERE)
+    mean, _, _ = expected_match(best, SIDE // STEP)
     assert int(inside.sum()) > 30
     torch.testing.assert_close(mean[0][inside], position[inside], atol=1e-3, rtol=0)
 

@@ -21,7 +21,9 @@ def test_rotary_positions_are_relative_and_two_dimensional():
     # The first half turns with the row alone, at base^0 = 1 radian a row in its first plane.
     assert torch.equal(cos.reshape(5, 7, 16)[:, 0, :8], cos.reshape(5, 7, 16)[:, 6, :8])
     torch.testing.assert_close(cos.reshape(5, 7, 16)[:, 0, 0], torch.arange(5.0).cos())
-    torch.testing.assert_close(sin.reshape(5, 7, 16)[0, :, 9], (torch.arange(7.0) * 100**-0.25).sin())
+    # Each plane's first channel has the sine with the minus of a rotation.
+    torch.testing.assert_close(sin.reshape(5, 7, 16)[0, :, 9], -(torch.arange(7.0) * 100**-0.25).sin())
+    torch.testing.assert_close(sin.reshape(5, 7, 16)[0, :, 13], (torch.arange(7.0) * 100**-0.25).sin())
 
 
 def test_attention_equals_the_formula():

@@ -6,9 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from coop_edge.errors import BundleError, InputError
@@ -19,10 +21,13 @@ from export.networks import CONFIGS
 from export.onnx import bundle as onnx
 from export.onnx.bundle import export_bundle
 from export.onnx.graph import Graph
-from export.train.checkpoint import save_network
+from export.train import run
+from export.train.checkpoint import load_network, save_network
 from export.verify import bundle as verify
 from tests.export.onnx.checkpoints import NETS, PROVENANCE, save
 from tests.export.small_graphs import feed_of, small_model, small_net, torch_outputs
+from tests.export.small_nets import Repeated
+from tests.export.train.runs import QUICK
 
 
 @pytest.fixture
@@ -60,7 +65,14 @@ def test_the_bundle_says_what_it_is(finished, checkpoints):
     assert finished.radius_px == 0.5
     assert finished.verification == {
         "verdict": "passed",
-        "files": [MANIFEST, "coarse_decoder.onnx", "coarse_encoder.onnx", "refiner.onnx"],
+        "files": [
+            MANIFEST,
+            "coarse.safetensors",
+            "coarse_decoder.onnx",
+            "coarse_encoder.onnx",
+            "refiner.onnx",
+            "refiner.safetensors",
+        ],
     }
     for role in ("coarse", "refiner"):
         training = finished.training[role]
@@ -76,6 +88,21 @@ def test_the_runtime_runs_it(finished):
             given = runner.run(feed)
         for array, wanted in zip(given.values(), torch_outputs(variant, role, feed), strict=True):
             assert abs(array - wanted).max() < 0.02 * abs(wanted).max()
+
+
+@pytest.mark.parametrize("role", ["coarse", "refiner"])
+def test_its_weights_start_a_training_run(finished, tmp_path, role):
+    """They are those of the checkpoint, in FP16; training from the bundle's folder begins with them."""
+    net, info = load_network(finished.folder / f"{role}.safetensors", role)
+    given = small_net(NETS[role]).state_dict()
+    assert info.provenance == PROVENANCE
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, given[name].half().to(value.dtype) if value.is_floating_point() else given[name])
+    options = replace(QUICK, max_steps=3, learning_rate=1e-9, warmup=0.0)
+    run.start(role, options, info.config, tmp_path, finished.folder, Repeated)
+    trained, _ = load_network(tmp_path / f"{role}.safetensors")
+    for name, value in trained.named_parameters():
+        torch.testing.assert_close(value, net.get_parameter(name), atol=1e-7, rtol=0)
 
 
 def test_files_may_be_named(tmp_path):

@@ -121,12 +121,23 @@ def test_a_network_starts_from_one_of_its_role_as_a_whole(tmp_path):
 
 def test_a_file_of_half_precision_is_read_as_float32(tmp_path):
     net = network("coarse")
-    halves = {k: v.half() if v.ndim >= 2 else v for k, v in net.state_dict().items()}
-    save_network(tmp_path / "c.safetensors", net, PROVENANCE, halves)
+    save_network(tmp_path / "c.safetensors", net, PROVENANCE, half=True)
+    save_network(tmp_path / "full.safetensors", net, PROVENANCE)
+    assert (tmp_path / "c.safetensors").stat().st_size < 0.7 * (tmp_path / "full.safetensors").stat().st_size
     loaded, _ = load_network(tmp_path / "c.safetensors")
     for name, value in loaded.state_dict().items():
-        assert value.dtype == net.state_dict()[name].dtype
-        assert torch.equal(value, halves[name].to(value.dtype))
+        own = net.state_dict()[name]
+        assert value.dtype == own.dtype
+        assert torch.equal(value, own.half().to(own.dtype) if own.is_floating_point() else own)
+
+
+def test_what_half_precision_cannot_hold_is_named(tmp_path):
+    net = network("coarse")
+    with torch.no_grad():
+        net.get_parameter("trunk.enc_norm.weight")[0] = 7e4
+    with pytest.raises(InputError, match=r"trunk\.enc_norm\.weight holds 70000"):
+        save_network(tmp_path / "c.safetensors", net, PROVENANCE, half=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_trunk_of_another_size_is_refused_and_nothing_changes(tmp_path):
