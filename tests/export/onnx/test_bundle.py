@@ -172,7 +172,8 @@ def test_force_replaces_the_bundle_and_keeps_its_notes(target, checkpoints):
     bundle = export_bundle([checkpoints], "other", "fp32", target, force=True)
     assert bundle.name == "other"
     assert sorted(p.name for p in target.iterdir()) == [
-        "README.md", MANIFEST, "coarse_decoder.onnx", "coarse_encoder.onnx", "refiner.onnx"
+        "README.md", MANIFEST, "coarse.safetensors", "coarse_decoder.onnx", "coarse_encoder.onnx", "refiner.onnx",
+        "refiner.safetensors",
     ]  # fmt: skip
     assert [p.name for p in target.parent.iterdir()] == ["tiny"]
 
