@@ -45,6 +45,10 @@ class Frame:
     models: Sequence[ObjectModel]
     renderer: Renderer  # of the models' meshes, in their order
 
+    def diameters(self, index: Indices) -> Floats:
+        """Return the diameters of the objects at ``index`` [N], metres."""
+        return np.array([self.models[i].diameter for i in index], np.float64)
+
 
 class Hypotheses(NamedTuple):
     """The hypotheses that were refined to the end, and who judges them."""
@@ -85,7 +89,7 @@ class Pipeline:
                 evidence=found.coarse.evidence,
                 reasons=[found.coarse.reason(i) for i in range(len(found.coarse))],
                 judge=found.judge,
-            )
+            ).with_covariance(self.bundle.covariance_map, frame.diameters(index))
         return chosen.estimates([detection.object for detection in detections], clock.times())
 
     def hypotheses(
@@ -193,7 +197,7 @@ class Pipeline:
                 self.config,
                 T_previous=T,
                 judge=judge,
-            )
+            ).with_covariance(self.bundle.covariance_map, frame.diameters(index))
 
 
 def stand_in(

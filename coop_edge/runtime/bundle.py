@@ -16,6 +16,7 @@ from coop_edge.base.files import atomic_write
 from coop_edge.errors import BundleError, InputError
 from coop_edge.runtime.base import TensorSpec
 from coop_edge.runtime.catalog import available, find
+from coop_edge.runtime.covariance_map import CovarianceMap
 from coop_edge.runtime.manifest import SCHEMA, manifest_text, read_manifest
 from coop_edge.runtime.network import (
     MANIFEST,
@@ -60,7 +61,7 @@ class Bundle:
 
     radius_px: R of the refiner's flow probability, pixels of the S x S crop. training: data, samples, commit of every
     network. verification: the report of the export, empty if there is none. score_map: of the score, None if the
-    bundle has none.
+    bundle has none. covariance_map: of the covariance, likewise.
     """
 
     folder: Path
@@ -75,6 +76,7 @@ class Bundle:
     networks: Mapping[str, Network]
     verification: Mapping[str, Any] = field(default_factory=dict)
     score_map: ScoreMap | None = None
+    covariance_map: CovarianceMap | None = None
 
     def __post_init__(self) -> None:
         self._check_header()

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from coop_edge.errors import BundleError
 from coop_edge.runtime.base import TensorSpec
+from coop_edge.runtime.covariance_map import CovarianceMap
 from coop_edge.runtime.network import MANIFEST, REMEDY, Network, TemplateSettings
 from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
 
@@ -53,6 +54,8 @@ def manifest_text(path: Path, fields: Mapping[str, Any]) -> str:
     content = {"schema": SCHEMA, **plain, **sizes, "template": template, "networks": networks}
     if fields["score_map"] is not None:
         content["score"] = fields["score_map"].to_dict()
+    if fields["covariance_map"] is not None:
+        content["covariance"] = fields["covariance_map"].to_dict()
     content["verification"] = fields["verification"]
     try:
         return json.dumps(content, indent=2, allow_nan=False, default=_plain) + "\n"
@@ -85,7 +88,7 @@ class _Reader:
         schema = top.get("schema")
         if schema != SCHEMA or isinstance(schema, bool):  # before all else: another schema has other keys
             self.fail("schema", f"{SCHEMA}, the one this version of coop_edge reads", repr(schema))
-        self.keys("", top, _TOP, {"verification", "score"})
+        self.keys("", top, _TOP, {"verification", "score", "covariance"})
         template = self.mapping(top, "", "template")
         self.keys("template", template, _TEMPLATE)
         networks = self.mapping(top, "", "networks")
@@ -102,6 +105,7 @@ class _Reader:
             "networks": {role: self.network(networks, role) for role in networks},
             "verification": self.mapping(top, "", "verification") if "verification" in top else {},
             "score_map": self.score_map(top) if "score" in top else None,
+            "covariance_map": self.covariance_map(top) if "covariance" in top else None,
         }
 
     def score_map(self, top: Mapping[str, Any]) -> ScoreMap:
@@ -114,6 +118,19 @@ class _Reader:
             return ScoreMap(self.take(entry, "score", "intercept", float), each)
         except BundleError as error:
             self.fail("", "a map from evidence to a probability", error)
+
+    def covariance_map(self, top: Mapping[str, Any]) -> CovarianceMap:
+        entry = self.mapping(top, "", "covariance")
+        self.keys("covariance", entry, {"factor", "floor"})
+        for name, values in entry.items():
+            numbers = isinstance(values, list) and all(isinstance(v, (int, float)) for v in values)
+            if not numbers or any(isinstance(v, bool) for v in values) or len(values) != 3:
+                self.fail(f"covariance.{name}", "three numbers", repr(values))
+        try:
+            (a, b, c), (d, e, f) = ([float(v) for v in entry[name]] for name in ("factor", "floor"))
+            return CovarianceMap((a, b, c), (d, e, f))
+        except (BundleError, OverflowError) as error:
+            self.fail("", "a map of covariances", error)
 
     def parse(self) -> Any:
         if self.path.exists() and not self.path.is_file():  # a pipe would be waited for without end

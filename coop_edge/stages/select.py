@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from coop_edge.config import AdvancedSelectConfig, EstimatorConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import REFERENCE_SIZE
+from coop_edge.runtime.covariance_map import CovarianceMap
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.refine import Refined
 from coop_edge.types import PoseEstimate, StageTimes
@@ -91,6 +92,12 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.reasons)
+
+    def with_covariance(self, covariance_map: CovarianceMap | None, diameters: Floats) -> Selection:
+        """Return the same answers with covariances that the errors of poses have; diameters [N], metres."""
+        if covariance_map is None:
+            return self
+        return replace(self, covariance=covariance_map.apply(self.covariance, self.T_camera_object, diameters))
 
     def estimates(self, names: Sequence[str], times: StageTimes | None = None) -> list[PoseEstimate]:
         """As PoseEstimates, ``names`` [N] being those of the objects."""

@@ -1,0 +1,225 @@
+"""Fits a bundle's covariances: ``python -m benchmarks.accuracy.fit_covariance BUNDLE --dataset FOLDER --write``.
+
+A pose's covariance is to have its errors: 95 % of right poses lie inside their 95 % ellipsoid, and where more error is
+stated there is more. Without ``--write`` it says how far that holds, of any data set. Errors are those of right poses
+(MSSD below a tenth of the diameter, symmetries counted). ``runtime.covariance_map`` has the map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.stats import chi2, spearmanr
+
+from benchmarks.accuracy import metrics
+from benchmarks.accuracy.boxes import read_boxes
+from benchmarks.accuracy.dataset import BopDataset
+from benchmarks.accuracy.measure import progress
+from benchmarks.accuracy.methods import MethodOptions, OursMethod
+from benchmarks.accuracy.reliability import RIGHT
+from benchmarks.common import print_table, write_json
+from coop_edge.config import EFFORTS
+from coop_edge.errors import CoopEdgeError, InputError
+from coop_edge.geometry import se3
+from coop_edge.runtime.bundle import Bundle, write_manifest
+from coop_edge.runtime.covariance_map import CovarianceMap, line_of_sight_axes
+
+LEVEL = 0.95
+FOLDS = 5
+_PARTS = ((0, 1), (2,), (3, 4, 5))
+"""Components of an error in axes of the line of sight, by ``covariance_map.PARTS``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """M right poses: how far each is off, and what it said of that."""
+
+    error: np.ndarray  # [M,6] (translation m, rotation rad) from the pose to the truth, camera axes
+    covariance: np.ndarray  # [M,6,6], as the solver gives it
+    T_camera_object: np.ndarray  # [M,4,4]
+    diameter: np.ndarray  # [M] metres
+    object: np.ndarray  # int [M]
+
+    def rows(self, which: np.ndarray) -> Errors:
+        """Return those at ``which``."""
+        return Errors(*(value[which] for value in vars(self).values()))
+
+    def mapped(self, found: CovarianceMap | None) -> np.ndarray:
+        """Return the covariances by a map; as they are without one."""
+        if found is None:
+            return self.covariance
+        return found.apply(self.covariance, self.T_camera_object, self.diameter)
+
+
+@dataclass(frozen=True)
+class Truthfulness:
+    """How far covariances are true: shares of poses inside the 95 % ellipsoid, and Spearman's rank correlation of the
+    stated and the actual distance."""
+
+    count: int
+    inside: float
+    inside_translation: float
+    rank_correlation: float
+
+    @classmethod
+    def of(cls, errors: Errors, covariance: np.ndarray) -> Truthfulness:
+        """Measure M covariances [M,6,6] of poses in camera axes; M is at least 3."""
+        if len(covariance) < 3:
+            raise InputError(f"covariance: wanted at least 3 right poses, got {len(covariance)}")
+        stated = np.sqrt(np.trace(covariance[:, :3, :3], axis1=1, axis2=2))
+        actual = np.linalg.norm(errors.error[:, :3], axis=1)
+        return cls(
+            len(covariance),
+            float(np.mean(distance(errors.error, covariance) <= chi2.ppf(LEVEL, 6))),
+            float(np.mean(distance(errors.error[:, :3], covariance[:, :3, :3]) <= chi2.ppf(LEVEL, 3))),
+            float(spearmanr(stated, actual).statistic),
+        )
+
+
+def distance(error: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Return squared Mahalanobis distances [M] of errors [M,D] under covariances [M,D,D]."""
+    return np.asarray(np.einsum("mi,mi->m", error, np.linalg.solve(covariance, error[..., None])[..., 0]))
+
+
+def error_of(T: np.ndarray, truth: np.ndarray, T_symmetries: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return (translation, rotation) [6] from a pose [4,4] to the nearest of those that look like the truth [4,4]."""
+    same = truth @ T_symmetries
+    far = [np.linalg.norm(se3.transform(S, points) - se3.transform(T, points), axis=1).max() for S in same]
+    nearest = same[int(np.argmin(far))]
+    turn = se3.so3_log(nearest[:3, :3] @ T[:3, :3].T)
+    return np.concatenate([nearest[:3, 3] - T[:3, 3], turn])
+
+
+def gather(method: OursMethod, dataset: BopDataset) -> Errors:
+    """Estimate every target in boxes of the truth, and return the right poses with their covariances as solved."""
+    pipeline = method.estimator._pipeline
+    method.estimator._pipeline = replace(pipeline, bundle=replace(pipeline.bundle, covariance_map=None))
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, int]] = []
+    boxes = read_boxes(dataset, "visib")
+    with progress("images", len(dataset.images)) as advance:
+        for image in dataset.images:
+            truths = dataset.truth(*image)
+            poses = method.estimate(dataset.image(*image), dataset.camera(*image), boxes[image])
+            for box, pose in zip(boxes[image], poses, strict=True):
+                if pose.T_camera_object is None or pose.covariance is None:
+                    continue
+                truth = next(t for t in truths if (t.obj_id, t.bbox_visib) == (box.obj_id, box.bbox))
+                model, T = dataset.models[box.obj_id], pose.T_camera_object
+                far = metrics.mssd(T[None], truth.T_camera_object[None], model.T_symmetries, model.vertices)[0]
+                if far < RIGHT * model.diameter:
+                    some = model.vertices[:: 1 + len(model.vertices) // 200]
+                    error = error_of(T, truth.T_camera_object, model.T_symmetries, some)
+                    found.append((error, pose.covariance, T, model.diameter, box.obj_id))
+            advance()
+    if not found:
+        raise InputError(f"{dataset.name}: no right pose: nothing to fit covariances to")
+    return Errors(*(np.array(column) for column in zip(*found, strict=True)))
+
+
+def fit(errors: Errors) -> CovarianceMap:
+    """Fit the map: by likelihood for each part apart, then all by one factor so that ``LEVEL`` lie inside."""
+    R = line_of_sight_axes(errors.T_camera_object[:, :3, 3])
+    turned = se3.turn_covariances(R, errors.covariance)
+    error = np.concatenate([np.einsum("mij,mj->mi", R, errors.error[:, i : i + 3]) for i in (0, 3)], axis=1)
+    factor, floor = [], []
+    for part in _PARTS:
+        unit = errors.diameter[:, None] if part != _PARTS[2] else np.ones((len(error), 1))
+        square = (error[:, part] / unit) ** 2
+        variance = np.stack([turned[:, i, i] for i in part], axis=1) / unit**2
+        a, f = _most_likely(square, variance)
+        factor.append(a)
+        floor.append(f)
+    raw = CovarianceMap((factor[0], factor[1], factor[2]), (floor[0], floor[1], floor[2]))
+    far = np.quantile(distance(errors.error, errors.mapped(raw)), LEVEL)
+    scale = float(np.sqrt(far / chi2.ppf(LEVEL, 6)))
+    scaled = [tuple(round(scale * v, 6) for v in values) for values in (raw.factor, raw.floor)]
+    return CovarianceMap(*scaled)  # type: ignore[arg-type]
+
+
+def _most_likely(square: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
+    """Return a factor and a floor: errors with these squares are likeliest to have variances factor^2 v + floor^2."""
+
+    def loss(logarithms: np.ndarray) -> float:
+        a, f = np.exp(2.0 * logarithms)
+        total = a * variance + f
+        return float(np.mean(np.log(total) + square / total))
+
+    start = 0.5 * np.log([max(square.mean() / variance.mean(), 1e-8), max(0.1 * square.mean(), 1e-16)])
+    found = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-8, "maxiter": 4000})
+    a, f = np.exp(np.clip(found.x, -20.0, 20.0))
+    return float(a), float(f)
+
+
+def cross_validated(errors: Errors) -> Truthfulness:
+    """Measure covariances that are mapped, each object's by a map fitted without it."""
+    objects = np.unique(errors.object)
+    covariance = np.empty_like(errors.covariance)
+    for fold in range(min(FOLDS, len(objects))):
+        out = np.isin(errors.object, objects[fold::FOLDS])
+        if out.all():
+            raise InputError("covariance: wanted right poses of at least two objects to validate across objects")
+        covariance[out] = errors.rows(out).mapped(fit(errors.rows(~out)))
+    return Truthfulness.of(errors, covariance)
+
+
+def report(bundle: Bundle, errors: Errors) -> tuple[CovarianceMap, dict[str, Any]]:
+    """Fit, and return the map and the figures: as solved, as the bundle has it, as fitted."""
+    found = fit(errors)
+    figures = {
+        "as solved": Truthfulness.of(errors, errors.covariance),
+        "by the bundle's map": Truthfulness.of(errors, errors.mapped(bundle.covariance_map)),
+        "fitted, cross-validated over objects": cross_validated(errors),
+    }
+    rows = [(name, f.count, f.inside, f.inside_translation, f.rank_correlation) for name, f in figures.items()]
+    print_table("Right poses and their covariances", rows, ("", "poses", "inside", "translation", "rank correlation"))
+    return found, {"map": found.to_dict(), "figures": {name: asdict(f) for name, f in figures.items()}}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy.fit_covariance", description=__doc__)
+    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's folder")
+    parser.add_argument("--dataset", required=True, metavar="FOLDER", help="a data set in BOP layout")
+    parser.add_argument("--split", default="test", help="its folder of scenes (default test)")
+    parser.add_argument("--effort", choices=tuple(EFFORTS), default="fast", help="how poses are found (default fast)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU (default 0, all cores)")
+    parser.add_argument("--write", action="store_true", help="put the map into the bundle's manifest")
+    parser.add_argument("--json", metavar="JSON", help="write map and figures")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns 0, or 2 with one line on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        bundle = Bundle.load(options.bundle)
+        dataset = BopDataset(options.dataset, options.split, limit=options.limit)
+        method = OursMethod(
+            MethodOptions(engines=options.bundle, threads=options.threads, config={"effort": options.effort})
+        )
+        try:
+            method.add_objects(dataset)
+            errors = gather(method, dataset)
+        finally:
+            method.close()
+        found, content = report(bundle, errors)
+        if options.json:
+            write_json(options.json, {"dataset": dataset.name, "effort": options.effort, **content})
+        if options.write:
+            path = write_manifest(replace(bundle, covariance_map=found))
+            print(f"written to {Path(path)}: {found.to_dict()}")
+    except (CoopEdgeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Turns the refiner's covariance of a pose into one that its errors have: ``CovarianceMap``, part of a bundle.
+
+Least squares takes the cells of a crop for independent, and the network for right on average. Neither holds: cells are
+wrong together, and a part of the error is the network's own. So every axis gets a factor, and an error that is there
+however sure the cells are. Axes are those of the line of sight, along which errors are largest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.errors import BundleError
+from coop_edge.geometry import se3
+
+PARTS = ("sideways", "depth", "rotation")
+"""Across the line of sight, along it, and about any axis."""
+_PART_OF = np.array([0, 0, 1, 2, 2, 2])
+"""The part of each component of (translation, rotation) in axes whose third is the line of sight."""
+
+
+@dataclass(frozen=True)
+class CovarianceMap:
+    """C -> S C S + F^2 in the axes of the line of sight, for (translation m, rotation rad).
+
+    factor: of the standard deviations, by ``PARTS``. floor: standard deviations that are added (as variances):
+    sideways and depth in diameters, rotation in radians. Raises BundleError unless all are finite and not negative.
+    """
+
+    factor: tuple[float, float, float]
+    floor: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        numbers = np.array([*self.factor, *self.floor], np.float64)
+        if len(numbers) != 2 * len(PARTS) or not np.isfinite(numbers).all() or (numbers < 0).any():
+            raise BundleError(
+                f"covariance: wanted three factors and three floors, finite and at least 0, found {self.factor} and "
+                f"{self.floor}"
+            )
+
+    def apply(
+        self, covariance: NDArray[np.float64], T_camera_object: NDArray[np.float64], diameter: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the covariances [N,6,6] that errors of poses T_camera_object [N,4,4] have; NaN stays.
+
+        covariance: [N,6,6] in camera axes, as the solver gives it. diameter: [N], of the objects, metres.
+        """
+        R = line_of_sight_axes(T_camera_object[:, :3, 3])
+        turned = se3.turn_covariances(R, covariance)
+        factor = np.asarray(self.factor)[_PART_OF]
+        floor = np.asarray(self.floor)[_PART_OF] * np.where(_PART_OF < 2, diameter[:, None], 1.0)
+        mapped = factor[:, None] * turned * factor + (floor * floor)[:, :, None] * np.eye(6)
+        return np.asarray(se3.turn_covariances(np.swapaxes(R, 1, 2), mapped))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {name: list(values) for name, values in asdict(self).items()}
+
+
+def line_of_sight_axes(t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rotations [N,3,3] that turn camera axes into those whose third points at positions t [N,3].
+
+    The smallest rotation that does; the identity where t is 0, NaN or lies behind the camera.
+    """
+    length = np.linalg.norm(t, axis=1)
+    known = np.isfinite(length) & (length > 0) & (np.nan_to_num(t[:, 2]) > 0)
+    ray = np.where(known[:, None], t / np.where(known, length, 1.0)[:, None], [0.0, 0.0, 1.0])
+    x, y, z = ray.T
+    one = np.ones_like(x)
+    # Rodrigues' formula about (y, -x, 0), which turns the ray into (0, 0, 1).
+    share = 1.0 / (1.0 + z)
+    rows = [[one - x * x * share, -x * y * share, -x], [-x * y * share, one - y * y * share, -y], [x, y, z]]
+    return np.stack([np.stack(row, axis=1) for row in rows], axis=1)
