@@ -196,6 +196,21 @@ class Estimator:
                     out[i] = result
             return self._drawable(out, camera, [None] * len(out))
 
+    def similar_views(
+        self, image: Any, camera: Camera, detection: Detection, count: int = 8
+    ) -> list[tuple[float, NDArray[np.float64]]] | None:
+        """The views of a detected object that look most like it: similarity and T_camera_object [4,4], best first.
+
+        What ``estimate`` begins with, for people to look at. None for engines without features. Raises InputError.
+        """
+        with self._call("similar_views"):
+            picture = self._image(image, camera)
+            (index,) = self._registry.indices([detection.object])
+            found = self._pipeline.retrieved(self._frame(picture, camera), detection, int(index), count)
+            return (
+                None if found is None else list(zip(found.template_score.tolist(), found.T_camera_object, strict=True))
+            )
+
     def warmup(self) -> dict[str, float]:
         """Compile all kernels and run each stage once, so that the first frame takes no longer than the others.
 

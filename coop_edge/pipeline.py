@@ -92,6 +92,17 @@ class Pipeline:
             ).with_covariance(self.bundle.covariance_map, frame.diameters(index))
         return chosen.estimates([detection.object for detection in detections], clock.times())
 
+    def retrieved(self, frame: Frame, detection: Detection, index: int, count: int) -> CoarseHypotheses | None:
+        """Find the ``count`` views that look most like a detection, best first; None without features."""
+        if self.features is None:
+            return None
+        options: dict[str, Any] = {"margin": self.config.coarse.margin, "patch": self.bundle.patch_size}
+        crops = crop_detections(frame.image, frame.camera, [detection], self.bundle.input_size, ops=self.ops, **options)
+        of, features = np.array([index]), self.features
+        return retrieve(frame.image, crops, frame.models, of, features=features, count=count).hypotheses(
+            crops.camera, of
+        )
+
     def hypotheses(
         self, frame: Frame, detections: Sequence[Detection], index: Indices, clock: StageClock
     ) -> Hypotheses:

@@ -33,7 +33,7 @@ def open_frames(source: str | Path) -> Iterator[Frame]:
         return _first_at_once(_video(source), source)
     path = Path(source)
     if path.is_dir():
-        paths = sorted((each for each in path.iterdir() if _is_picture(each)), key=lambda each: _natural(each.name))
+        paths = sorted((each for each in path.iterdir() if is_picture(each)), key=lambda each: natural(each.name))
         if not paths:
             raise InputError(f"{path}: no pictures in this folder (wanted {', '.join(SUFFIXES)})")
         return ((each.name, read_image(each)) for each in paths)
@@ -100,10 +100,11 @@ def _first_at_once(frames: Iterator[Frame], source: str | Path) -> Iterator[Fram
     return all_frames()
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """Tell whether a folder's file counts as one of its pictures."""
     return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
 
 
-def _natural(name: str) -> list[str | int]:
+def natural(name: str) -> list[str | int]:
     """Text and numbers in turn, numbers by their value."""
     return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"(\d+)", name))]

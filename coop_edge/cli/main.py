@@ -27,6 +27,7 @@ from coop_edge.cli.estimate import estimate
 from coop_edge.cli.onboard import onboard
 from coop_edge.cli.render import render
 from coop_edge.cli.track import track
+from coop_edge.cli.view import view
 from coop_edge.errors import CoopEdgeError
 
 
@@ -65,7 +66,7 @@ def _options(
     logging.getLogger("coop_edge.compile").setLevel(logging.INFO)  # the first run takes a minute: it shows progress
 
 
-for _command in (onboard, render, doctor, build, estimate, track, demo, bench):
+for _command in (onboard, render, doctor, build, estimate, track, demo, bench, view):
     app.command()(_command)
 
 

@@ -35,7 +35,9 @@ Engines = Annotated[str, typer.Option(help="Name of an installed bundle of netwo
 Device = Annotated[DeviceName, typer.Option(help="Where to run.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")]
 
-Camera = Annotated[str, typer.Option(help="FX,FY,CX,CY in pixels, or a JSON file with K or fx, fy, cx, cy.")]
+Camera = Annotated[
+    str, typer.Option(help="FX,FY,CX,CY in pixels, or a calibration file (JSON, ROS, Kalibr, OpenCV ...).")
+]
 Objects = Annotated[list[str], typer.Option("--object", help="NAME=MESH:UNIT; may be given several times.")]
 MoreObjects = Annotated[
     list[str] | None, typer.Option("--object", help="One more object: [NAME=]MESH:UNIT; may be given several times.")

@@ -19,14 +19,19 @@ _FINER = 2.0
 
 
 def silhouette(T_camera_object: ArrayLike, camera: Camera, renderer: Renderer) -> NDArray[np.bool_]:
-    """Return where the image of ``camera`` shows the renderer's first mesh, bool [height,width].
+    """Return where the image of ``camera`` shows the renderer's first mesh, bool [height,width]; see ``depth_seen``."""
+    return np.asarray(depth_seen(T_camera_object, camera, renderer) > 0)
+
+
+def depth_seen(T_camera_object: ArrayLike, camera: Camera, renderer: Renderer) -> NDArray[np.float32]:
+    """Return the depth of the renderer's first mesh as ``camera`` sees it, [height,width] metres, 0 = nothing.
 
     T_camera_object: [4,4], metres. Behind a lens an ideal image of the object is rendered, and each pixel looked up.
     """
     T = np.asarray(T_camera_object, np.float64)
     if camera.lens is None:
-        return _mask(renderer, T, camera.K, camera.size)
-    seen = np.zeros((camera.height, camera.width), np.bool_)
+        return rendered_depth(renderer, T, camera.K, camera.size)
+    seen = np.zeros((camera.height, camera.width), np.float32)
     points = se3.transform(T, renderer.meshes[0].vertices.astype(np.float64) + renderer.meshes[0].centre)
     columns, rows = _window(camera, points)
     grid = np.stack(np.meshgrid(np.arange(*columns, dtype=np.float64), np.arange(*rows, dtype=np.float64)), axis=-1)
@@ -42,11 +47,11 @@ def silhouette(T_camera_object: ArrayLike, camera: Camera, renderer: Renderer) -
     scale = min(_FINER, _LARGEST * max(camera.size) / float((high - low).max()))
     to_view = np.array([[scale, 0.0, -scale * low[0]], [0.0, scale, -scale * low[1]], [0.0, 0.0, 1.0]])
     width, height = np.ceil(scale * (high - low)).astype(int) + 1
-    mask = _mask(renderer, T, to_view @ camera.K, (width, height))
+    depth = rendered_depth(renderer, T, to_view @ camera.K, (width, height))
     pixel = np.rint(np.where(np.isfinite(ideal), scale * (ideal - low), -1.0)).astype(np.int64)
     inside = np.asarray(((pixel >= 0) & (pixel < (width, height))).all(axis=-1))
     pixel = np.where(inside[..., None], pixel, 0)
-    seen[slice(*rows), slice(*columns)] = mask[pixel[..., 1], pixel[..., 0]] & inside
+    seen[slice(*rows), slice(*columns)] = depth[pixel[..., 1], pixel[..., 0]] * inside
     return seen
 
 
@@ -61,6 +66,7 @@ def _window(camera: Camera, points: Array) -> tuple[tuple[int, int], tuple[int, 
     return (int(low[0]), int(high[0])), (int(low[1]), int(high[1]))
 
 
-def _mask(renderer: Renderer, T: Array, K: Array, size: tuple[int, int]) -> NDArray[np.bool_]:
-    mask = renderer.render(T[None], K, (int(size[1]), int(size[0]))).mask
-    return np.asarray((mask if isinstance(mask, np.ndarray) else mask.get())[0], np.bool_)
+def rendered_depth(renderer: Renderer, T: Array, K: Array, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the depth [height,width] of the renderer's first mesh in a pinhole image of ``size`` (width, height)."""
+    depth = renderer.render(T[None], K, (int(size[1]), int(size[0]))).depth
+    return np.asarray((depth if isinstance(depth, np.ndarray) else depth.get())[0], np.float32)

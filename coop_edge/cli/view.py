@@ -1,0 +1,67 @@
+"""The command `coop-edge view`: a local page to see poses, correct them, and keep them as labels."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coop_edge.cli import options
+from coop_edge.cli.output import print_line, what_ran
+
+
+def view(
+    source: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER|VIDEO", help="What to look at.")],
+    camera: options.Camera,
+    object_: options.Objects,
+    labels: Annotated[Path, typer.Option("--labels", "-o", help="Folder of what is accepted.")] = Path("labels"),
+    host: Annotated[str, typer.Option(help="Address to listen at; others than 127.0.0.1 let others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    templates: options.Templates = None,
+    engines: options.Engines = "coop-xs",
+    device: options.Device = options.DeviceName.auto,
+    threads: options.Threads = 0,
+    effort: options.Effort = None,
+    settings: options.Settings = None,
+) -> None:
+    """Open a page on this machine: draw boxes, see poses, correct and accept them as BOP and COCO labels.
+
+    Draw a box with the mouse (or shift and drag), refine, move the object by its handles, accept. Labels are written to
+    the folder at once; the page begins at the first image without any.
+    """
+    from coop_edge.cli import inputs
+    from coop_edge.cli.pictures import list_pictures
+    from coop_edge.estimator import Estimator
+    from coop_edge.labels.store import LabelStore
+    from coop_edge.view.page import Page, make_server
+    from coop_edge.view.session import Session
+
+    config = options.configured(settings, {"effort": effort})
+    objects = inputs.parse_objects(object_, templates or [])
+    pictures = list_pictures(source)
+    inputs.read_camera(camera, pictures[0][1]())  # wrong input ends here, before anything is loaded
+    with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
+        inputs.add_objects(estimator, objects)
+        estimator.warmup()
+
+        def renderer(name: str):  # type: ignore[no-untyped-def]
+            return estimator.backend.renderer(estimator.objects[name])
+
+        store = LabelStore(labels, [each.name for each in objects], renderer=renderer)
+        session = Session(estimator, pictures, lambda image: inputs.read_camera(camera, image), store)
+        server = make_server(host, port)
+        try:
+            Page(server, session)
+            ran = what_ran(estimator)
+            print_line(f"{ran['engines']} {ran['version']} on {ran['backend']['name']}; labels go to {labels}")
+            print_line(f"open http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{server.get_port()}")
+            if host != "127.0.0.1":
+                print_line(f"listening at {host}: whoever reaches this address can use the page and write labels")
+            while True:
+                time.sleep(3600.0)
+        except KeyboardInterrupt:
+            print_line(f"{len(store.labelled())} of {len(pictures)} images have labels in {labels}")
+        finally:
+            server.stop()

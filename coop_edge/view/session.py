@@ -1,0 +1,243 @@
+"""What a person does with poses in a series of images: find, correct, accept, take back. No page, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.errors import InputError
+from coop_edge.estimator import Estimator
+from coop_edge.geometry import se3
+from coop_edge.labels.store import LabelStore
+from coop_edge.types import Camera, Detection, PoseEstimate
+from coop_edge.visual.overlay import OverlayItem, draw_overlay
+
+Image = NDArray[np.uint8]
+Pose = NDArray[np.float64]
+Picture = tuple[str, Callable[[], Image]]
+"""Name of an image, and what reads it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One object in the image: a result, or what a person made of it.
+
+    result: the pose, or why there is none. detection: where it was looked for, None where it was not in a box.
+    accepted: whether it is among the labels. moved: whether a person has moved it since it was found.
+    """
+
+    result: PoseEstimate
+    detection: Detection | None = None
+    accepted: bool = False
+    moved: bool = False
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        return self.result.object
+
+    @property
+    def T(self) -> Pose | None:
+        """T_camera_object [4,4], metres; None where there is no pose."""
+        return self.result.T_camera_object
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What ``undo`` goes back to."""
+
+    index: int
+    items: tuple[Item, ...]
+    active: int | None
+    labelled: bool
+
+
+class Session:
+    """A series of images, what was found in the current one, and the labels accepted so far.
+
+    estimator: with its objects. pictures: at least one. camera_of: makes the camera of an image. store: where labels
+    go. It begins at the first image without labels.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        pictures: Sequence[Picture],
+        camera_of: Callable[[Image], Camera],
+        store: LabelStore,
+    ) -> None:
+        if not pictures:
+            raise InputError("view: wanted at least one image")
+        self.estimator, self.pictures, self.store = estimator, pictures, store
+        self._camera_of = camera_of
+        self._before: list[_State] = []
+        labelled = store.labelled()
+        self.go(next((i for i in range(len(pictures)) if i not in labelled), 0))
+
+    @property
+    def name(self) -> str:
+        """The current image's name."""
+        return self.pictures[self.index][0]
+
+    @property
+    def item(self) -> Item | None:
+        """The item that is being worked on; None without one."""
+        return None if self.active is None else self.items[self.active]
+
+    def go(self, index: int) -> None:
+        """Show another image, with its labels. Raises InputError: no such image, or one that cannot be read."""
+        if not 0 <= index < len(self.pictures):
+            raise InputError(f"there is no image {index} (there are {len(self.pictures)}, from 0)")
+        image = self.pictures[index][1]()
+        camera = self._camera_of(image)
+        self.index, self.image, self.camera = index, image, camera
+        self.items: tuple[Item, ...] = tuple(
+            Item(PoseEstimate(True, T_camera_object=T, score=1.0, object=name), accepted=True)
+            for name, T in self.store.labels(index)
+        )
+        self.active: int | None = len(self.items) - 1 if self.items else None
+
+    def estimate(self, name: str, bbox: Sequence[float]) -> Item:
+        """Estimate an object's pose in a box (x, y, width, height), pixels. Raises InputError: no such box."""
+        low = np.clip(bbox[:2], 0.0, np.array(self.camera.size) - 1.0)
+        high = np.clip(np.add(bbox[:2], bbox[2:]), low + 1.0, self.camera.size)
+        detection = Detection(name, (*low.tolist(), *(high - low).tolist()))
+        (result,) = self.estimator.estimate(self.image, self.camera, [detection])
+        return self._add(Item(result, detection))
+
+    def find(self, name: str | None = None) -> list[Item]:
+        """Look for one object, or all of them, without a box."""
+        find = getattr(self.estimator, "find", None)
+        if find is None:
+            raise InputError("this version of coop_edge does not look for objects without a box; draw one")
+        results = find(self.image, self.camera, None if name is None else [name])
+        known = [item for item in self.items if item.accepted]
+        return [self._add(Item(result)) for result in results if not any(_same(result, item) for item in known)]
+
+    def refine(self) -> Item:
+        """Refine the current item's pose from where it is. What loses it leaves it where it is, with the reason."""
+        item = self._with_pose()
+        start = PoseEstimate(True, T_camera_object=item.T, score=item.result.score, object=item.name)
+        (result,) = self.estimator.track(self.image, self.camera, [start])
+        if not result.success:
+            raise InputError(f"{item.name}: {result.reason}; it stays where it was")
+        return self._change(replace(item, result=result, moved=False, accepted=False))
+
+    def move(self, T_camera_object: Pose) -> Item:
+        """Put the current item at a pose [4,4], metres."""
+        item = self._with_pose()
+        result = replace(item.result, T_camera_object=T_camera_object, covariance=None)
+        return self._change(replace(item, result=result, moved=True, accepted=False))
+
+    def nudge(self, axis: int, amount: float) -> Item:
+        """Move the current item by metres along x, y, z of the camera (axis 0..2), or turn it by radians (3..5).
+
+        It turns about its own centre, by axes of the camera: x right, y down, z forward.
+        """
+        T = np.array(self._with_pose().T)
+        step = np.zeros(3)
+        step[axis % 3] = amount
+        if axis < 3:
+            T[:3, 3] += step
+        else:
+            centre = self.mesh_centre()
+            turn = se3.so3_exp(step)
+            T[:3, 3] = turn @ (T[:3, 3] - centre) + centre
+            T[:3, :3] = turn @ T[:3, :3]
+        return self.move(T)
+
+    def mesh_centre(self) -> NDArray[np.float64]:
+        """Return the current item's centre as a camera point [3], metres."""
+        item = self._with_pose()
+        T = np.asarray(item.T, np.float64)
+        return np.asarray(se3.transform(T, self.estimator.objects[item.name].centre[None])[0])
+
+    def accept(self) -> None:
+        """Make the current item a label, and write the image's labels; without items, that there are none."""
+        if self.item is None:
+            self._remember()
+            self._write()
+        else:
+            self._change(replace(self._with_pose(), accepted=True))
+
+    def remove(self) -> None:
+        """Take the current item away, from the labels too."""
+        if self.active is None:
+            raise InputError("there is nothing to remove: no object is chosen")
+        self._remember()
+        was = self.items[self.active]
+        self.items = (*self.items[: self.active], *self.items[self.active + 1 :])
+        self.active = len(self.items) - 1 if self.items else None
+        if was.accepted:
+            self._write()
+
+    def undo(self) -> None:
+        """Take the last change back, wherever it was, and write the labels as they were."""
+        if not self._before:
+            raise InputError("there is nothing to undo")
+        state = self._before.pop()
+        if state.index != self.index:
+            self.go(state.index)
+        self.items, self.active = state.items, state.active
+        if state.labelled:
+            self._write()
+        elif self.index in self.store.labelled():
+            self.store.forget(self.index)
+
+    def follow(self) -> None:
+        """Go to the next image and track there what has a pose here. Raises InputError at the last one."""
+        found = [item.result for item in self.items if item.T is not None]
+        self.go(self.index + 1)
+        if self.items or not found:
+            return  # it has labels already: nothing takes their place
+        for result in self.estimator.track(self.image, self.camera, found):
+            self._add(Item(result))
+
+    def overlay(self) -> Image:
+        """Return the image with all items drawn over it."""
+        meshes = self.estimator.objects
+        drawn = [OverlayItem(item.result, meshes[item.name], item.detection) for item in self.items]
+        return draw_overlay(self.image, self.camera, drawn, renderer=self.estimator.backend.renderer)
+
+    def _with_pose(self) -> Item:
+        item = self.item
+        if item is None:
+            raise InputError("no object is chosen: draw a box around one first")
+        if item.T is None:
+            raise InputError(f"{item.name}: has no pose ({item.result.reason}); draw another box")
+        return item
+
+    def _remember(self) -> None:
+        labelled = self.index in self.store.labelled()
+        self._before.append(_State(self.index, self.items, self.active, labelled))
+
+    def _add(self, item: Item) -> Item:
+        self._remember()
+        kept = tuple(i for i in self.items if i.T is not None)  # what was not found has been seen
+        self.items = (*kept, item)
+        self.active = len(self.items) - 1
+        return item
+
+    def _change(self, item: Item) -> Item:
+        assert self.active is not None
+        self._remember()
+        was = self.items[self.active]
+        self.items = (*self.items[: self.active], item, *self.items[self.active + 1 :])
+        if was.accepted or item.accepted:
+            self._write()
+        return item
+
+    def _write(self) -> None:
+        labels: list[tuple[str, Any]] = [(item.name, item.T) for item in self.items if item.accepted]
+        self.store.write(self.index, self.name, self.image, self.camera, labels)
+
+
+def _same(result: PoseEstimate, item: Item) -> bool:
+    """Whether a result is an item that is known: the same object, less than a centimetre away."""
+    if result.T_camera_object is None or item.T is None or result.object != item.name:
+        return False
+    return bool(np.linalg.norm(result.T_camera_object[:3, 3] - item.T[:3, 3]) < 0.01)

@@ -1,0 +1,167 @@
+"""What a person does on the page, without the page: with networks that know the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coop_edge.errors import InputError
+from coop_edge.geometry import se3
+from coop_edge.labels.store import LabelStore
+from coop_edge.types import Camera
+from coop_edge.view.scene import screen_to_pixels
+from coop_edge.view.session import Session
+from tests.estimators import AS_REFINED, SMALL, knowing
+from tests.stages.scene import Placed, Scene, at, colored_box
+
+
+@pytest.fixture(scope="module")
+def table():
+    cube, bar = colored_box((0.1, 0.1, 0.1), name="cube"), colored_box((0.16, 0.06, 0.05), name="bar", seed=1)
+    placed = Placed(0, at(-0.1, 0.03, 0.7, (0.5, 0.7, -0.3))), Placed(1, at(0.15, -0.1, 0.8, (2.0, -0.4, 0.9)))
+    return Scene((cube, bar), placed, SMALL)
+
+
+@pytest.fixture(scope="module")
+def exact(table, tmp_path_factory):
+    with knowing(tmp_path_factory.mktemp("exact"), table, config=AS_REFINED) as (estimator, _):
+        yield estimator
+
+
+@pytest.fixture
+def begin(exact, table, tmp_path):
+    def session(count=3) -> Session:
+        renderer = exact.backend.renderer
+        store = LabelStore(tmp_path / "labels", ["cube", "bar"], renderer=lambda name: renderer(exact.objects[name]))
+        pictures = [(f"{i}.png", lambda: table.image) for i in range(count)]
+        return Session(exact, pictures, lambda image: table.camera, store)
+
+    return session
+
+
+def test_a_box_gives_a_pose_and_a_correction_a_label(begin, table):
+    session = begin()
+    item = session.estimate("cube", table.box(0))
+    np.testing.assert_allclose(item.T, table.placed[0].T, atol=1e-3)
+    assert session.store.labelled() == set()
+    centre = session.mesh_centre()
+    session.nudge(0, 0.004)
+    session.nudge(5, np.radians(3))
+    np.testing.assert_allclose(session.mesh_centre() - centre, [0.004, 0, 0], atol=1e-9)
+    turned = se3.rotation_angle(session.item.T[:3, :3], item.T[:3, :3])
+    assert turned == pytest.approx(np.radians(3))
+    assert session.item.moved
+    session.refine()
+    np.testing.assert_allclose(session.item.T, table.placed[0].T, atol=1e-3)
+    session.accept()
+    ((name, T),) = session.store.labels(0)
+    assert name == "cube"
+    np.testing.assert_allclose(T, session.item.T, atol=1e-9)
+
+
+def test_undo_takes_back_one_thing_at_a_time(begin, table):
+    session = begin()
+    session.estimate("cube", table.box(0))
+    session.accept()
+    session.estimate("bar", table.box(1))
+    session.accept()
+    session.nudge(2, 0.01)  # what is moved is no label until it is accepted again
+    assert [name for name, _ in session.store.labels(0)] == ["cube"]
+    session.undo()
+    assert [name for name, _ in session.store.labels(0)] == ["cube", "bar"]
+    session.go(1)
+    session.undo()  # of image 0
+    assert session.index == 0
+    assert [name for name, _ in session.store.labels(0)] == ["cube"]
+    session.undo()
+    session.undo()
+    assert session.store.labelled() == set()
+    session.undo()
+    assert session.items == ()
+    with pytest.raises(InputError, match="nothing to undo"):
+        session.undo()
+
+
+def test_another_session_goes_on_where_this_one_stopped(begin, table):
+    session = begin()
+    session.estimate("cube", table.box(0))
+    session.accept()
+    session.go(1)
+    session.accept()  # nothing there: said so
+    again = begin()
+    assert again.index == 2
+    again.go(0)
+    assert [(item.name, item.accepted) for item in again.items] == [("cube", True)]
+    again.remove()
+    assert again.store.labels(0) == []
+    assert again.store.labelled() == {0, 1}
+
+
+def test_following_tracks_into_images_without_labels(begin, table):
+    session = begin()
+    session.estimate("cube", table.box(0))
+    session.estimate("bar", table.box(1))
+    session.follow()
+    assert session.index == 1
+    assert [item.name for item in session.items] == ["cube", "bar"]
+    for item, placed in zip(session.items, table.placed, strict=True):
+        np.testing.assert_allclose(item.T, placed.T, atol=1e-3)
+    session.go(2)
+    session.accept()
+    session.go(1)
+    session.follow()
+    assert session.items == ()
+
+
+def test_what_is_not_found_stays_until_the_next_try(begin, table):
+    session = begin()
+    item = session.estimate("cube", (2, 2, 12, 12))
+    assert item.T is None
+    assert item.result.reason
+    for action in (session.refine, session.accept, lambda: session.nudge(0, 0.1)):
+        with pytest.raises(InputError, match="has no pose"):
+            action()
+    session.estimate("cube", table.box(0))
+    assert len(session.items) == 1
+
+
+def test_wrong_steps_are_said(begin, table):
+    session = begin()
+    for action, says in (
+        (session.refine, "no object is chosen"),
+        (session.remove, "nothing to remove"),
+        (lambda: session.go(3), "no image 3"),
+        (lambda: session.estimate("cat", table.box(0)), "cat"),
+    ):
+        with pytest.raises(InputError, match=says):
+            action()
+    with pytest.raises(InputError, match="at least one image"):
+        Session(session.estimator, [], lambda image: table.camera, session.store)
+
+
+def test_the_overlay_shows_every_item(begin, table):
+    session = begin()
+    assert np.array_equal(session.overlay(), table.image)
+    session.estimate("cube", table.box(0))
+    x, y, w, h = (int(v) for v in table.box(0))
+    assert (session.overlay() != table.image)[y : y + h, x : x + w].any()
+
+
+@pytest.mark.parametrize("aspect", [0.7, 1.0, 2.2])
+def test_places_on_the_screen_are_pixels_of_the_image(aspect):
+    """A view at the camera's place, and one beside it that looks askew, by a plain projection."""
+    viser = pytest.importorskip("viser.transforms", reason="viser is not installed (extra view)")
+    camera = Camera([[300.0, 0.0, 150.0], [0.0, 310.0, 119.5], [0.0, 0.0, 1.0]], 320, 240, [-0.2, 0.05, 0, 0])
+    pixels, distance, fov = np.array([(10.0, 20.0), (300.0, 200.0), (150.0, 119.5)]), 1.7, 1.1
+    on_plane = distance * np.c_[(pixels - camera.K[:2, 2]) / np.diag(camera.K)[:2], np.ones(3)]
+    for turn, position in ((np.zeros(3), np.zeros(3)), (np.array([0.1, -0.3, 0.2]), np.array([0.4, -0.2, -0.3]))):
+        R = se3.so3_exp(turn)
+        seen = (on_plane - position) @ R
+        screen = 0.5 + 0.5 * seen[:, :2] / seen[:, 2:] / np.tan(fov / 2) / np.array([aspect, 1.0])
+        wxyz = viser.SO3.from_matrix(R).wxyz
+        found = screen_to_pixels(screen, wxyz, position, fov, aspect, distance, camera)
+        np.testing.assert_allclose(found, pixels, atol=1e-6)
+    backwards = viser.SO3.from_matrix(np.diag([1.0, -1.0, -1.0])).wxyz
+    assert np.isnan(
+        screen_to_pixels(np.array([[0.5, 0.5]]), backwards, np.zeros(3), fov, aspect, distance, camera)
+    ).all()
