@@ -1,73 +1,111 @@
-"""Images by number for the command line: of a picture, a folder or a video, in any order."""
+"""Decodes pictures as the sensor saw them: no orientation tag is applied, and bits are not lost in silence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import io
+import logging
+import struct
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.cli.frames import SUFFIXES, is_picture, natural
-from coop_edge.cli.inputs import read_image
-from coop_edge.errors import InputError
+from coop_edge.errors import InputError, quoted
+
+log = logging.getLogger("coop_edge")
+
+_ORIENTATION = 274
+"""Number of the tag, in TIFF and in EXIF."""
+_DEPTHS = (8, 10, 12, 14)
+"""Bits of sensors whose pictures are kept in 16."""
 
 
-def list_pictures(source: Path) -> list[tuple[str, Callable[[], NDArray[np.uint8]]]]:
-    """List the images of a picture, a folder or a video: the name of each, and what reads it, in any order.
+def decode(path: Path, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Decode a picture's file as RGB uint8 [h,w,3]. Raises InputError.
 
-    Named and ordered as ``open_frames`` does it. Raises InputError where there is nothing to read.
+    An orientation tag is not applied, since the intrinsics are of the image as the sensor saw it; a picture that has
+    one is named in the log. Of 16 bits the upper 8 are taken, or of as few bits as the picture uses, if it is a
+    sensor's of 10, 12 or 14, with a warning.
+
+    Args:
+        path: of the file, for errors and the log.
+        data: its content.
     """
-    if source.is_file() and source.suffix.lower() in SUFFIXES:
-        return [(source.name, partial(read_image, source))]
-    if source.is_dir():
-        paths = sorted((path for path in source.iterdir() if is_picture(path)), key=lambda path: natural(path.name))
-        if not paths:
-            raise InputError(f"{source}: no pictures in this folder (wanted {', '.join(SUFFIXES)})")
-        return [(path.name, partial(read_image, path)) for path in paths]
-    if not source.is_file():
-        raise InputError(f"{source}: no such image, video or folder")
-    video = VideoReader(source)
-    return [(f"{i:06d}", partial(video.read, i)) for i in range(video.count)]
+    try:
+        image = cv2.imdecode(_upright(data), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:  # such as one of more pixels than OpenCV takes
+        raise InputError(f"{path}: OpenCV does not read it: {quoted(error)}") from None
+    if image is None:
+        raise InputError(f"{path}: not an image that OpenCV reads")
+    if _is_turned(data):
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        _say(path, f"its orientation tag is not applied: box and camera must be of the {size} image, as it is stored")
+    if image.dtype == np.uint16:
+        image = _eight_bits(path, image)
+    elif image.dtype != np.uint8:
+        raise InputError(f"{path}: wanted a picture of 8 or 16 bits, got {image.dtype}; scale it to 0..255 first")
+    return np.ascontiguousarray(image[..., ::-1], np.uint8)
 
 
-class VideoReader:
-    """Reads the frames of a video by number. Raises InputError: OpenCV does not read it.
+def _eight_bits(path: Path, image: NDArray[Any]) -> NDArray[np.uint8]:
+    """The upper eight of the bits that are used."""
+    top = int(image.max())
+    bits = next((depth for depth in _DEPTHS if top < 1 << depth), 16)
+    if bits < 16:
+        _say(path, f"uses {bits} of its 16 bits, by which it looks black; it is read as a picture of {bits} bits")
+    return (image >> (bits - 8)).astype(np.uint8)
 
-    One after the other it reads on; elsewhere it goes back to the start and counts, as seeking is not exact in every
-    format.
-    """
 
-    def __init__(self, source: Path) -> None:
-        import cv2
+def _is_turned(data: NDArray[np.uint8]) -> bool:
+    """Whether a picture has a tag that asks viewers to turn or mirror it."""
+    from PIL import Image
 
-        self._source, self._capture = source, cv2.VideoCapture(str(source))
-        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
-        self._next = 0
-        self.count = 0
-        while self._capture.grab():
-            self.count += 1
-        if not self.count:
-            raise InputError(f"{source}: not a video that OpenCV reads; give a folder of its pictures instead")
-        self._reopen()
+    try:
+        with Image.open(io.BytesIO(data.tobytes())) as picture:
+            return picture.getexif().get(_ORIENTATION, 1) not in (0, 1)
+    except Exception:  # what Pillow cannot read has no tag that matters here: OpenCV has read the picture
+        return False
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Return frame ``index``, RGB uint8 [h,w,3]. Raises InputError: there is no such frame."""
-        if index < self._next:
-            self._reopen()
-        while self._next < index and self._capture.grab():
-            self._next += 1
-        there, image = self._capture.read()
-        if not there:
-            raise InputError(f"{self._source}: frame {index} cannot be read")
-        self._next += 1
-        return np.ascontiguousarray(image[..., ::-1], np.uint8)
 
-    def _reopen(self) -> None:
-        import cv2
+def _upright(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The file of a TIFF whose orientation tags say "as stored"; OpenCV has no way to ignore them. Others as it is."""
+    head = data[:4].tobytes()
+    order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
+    version = struct.unpack(f"{order}H", head[2:])[0] if order and len(head) == 4 else 0
+    if version not in (42, 43):
+        return data
+    out = data.copy()
+    raw = memoryview(out)
+    try:
+        _reset(raw, order, big=version == 43)
+    except struct.error:  # cut off: OpenCV says so
+        return data
+    return out
 
-        self._capture.release()
-        self._capture = cv2.VideoCapture(str(self._source))
-        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
-        self._next = 0
+
+def _reset(raw: memoryview, order: str, *, big: bool) -> None:
+    """Set every orientation tag of the directories of a TIFF to 1."""
+    count_kind, entry, value, link = ("Q", 20, 12, "Q") if big else ("H", 12, 8, "I")
+    (at,) = struct.unpack_from(f"{order}{link}", raw, 8 if big else 4)
+    seen: set[int] = set()
+    while at and at not in seen:
+        seen.add(at)
+        (count,) = struct.unpack_from(f"{order}{count_kind}", raw, at)
+        first = at + struct.calcsize(f"={count_kind}")
+        for i in range(min(count, 1 << 16)):
+            (tag,) = struct.unpack_from(f"{order}H", raw, first + entry * i)
+            if tag == _ORIENTATION:
+                struct.pack_into(f"{order}H", raw, first + entry * i + value, 1)
+        (at,) = struct.unpack_from(f"{order}{link}", raw, first + entry * count)
+
+
+_SAID: set[tuple[Path, str]] = set()
+
+
+def _say(path: Path, text: str) -> None:
+    """Once for all pictures of a folder, which are mostly of one camera."""
+    if (path.parent, text) not in _SAID:
+        _SAID.add((path.parent, text))
+        log.warning("%s: %s", path, text)

@@ -32,7 +32,7 @@ def view(
     the folder at once; the page begins at the first image without any.
     """
     from coop_edge.cli import inputs
-    from coop_edge.cli.pictures import list_pictures
+    from coop_edge.cli.image_list import list_pictures
     from coop_edge.estimator import Estimator
     from coop_edge.labels.store import LabelStore
     from coop_edge.view.page import Page, make_server
