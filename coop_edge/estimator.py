@@ -115,6 +115,12 @@ class Estimator:
         backend = Backend.pick(device, probe=functools.partial(probe_networks, bundle))
         return cls(bundle, backend, options, threads)
 
+    def __repr__(self) -> str:
+        """Return one line: engines, device, objects."""
+        state = "" if self._open else ", closed"
+        named = ", ".join(self._registry.meshes) or "none"
+        return f"Estimator({self.bundle.name} {self.bundle.version} on {self.backend.name}, objects: {named}{state})"
+
     @property
     def objects(self) -> Mapping[str, Mesh]:
         """The objects registered now: name -> mesh (metres), in the order in which they were added."""
@@ -170,7 +176,7 @@ class Estimator:
             if not found:
                 return []
             results = self._pipeline.estimate(self._frame(picture, camera), found, index)
-            return self._drawable(results, camera, found)
+            return self._drawable(results, image, camera, found)
 
     def track(self, image: Any, camera: Camera, results: Sequence[PoseEstimate]) -> list[PoseEstimate]:
         """The poses of ``results`` in the next image, in their order; N = 0 is legal.
@@ -194,7 +200,7 @@ class Estimator:
                 tracked = self._pipeline.track(self._frame(picture, camera), names, index[known], T)
                 for i, result in zip(known, tracked, strict=True):
                     out[i] = result
-            return self._drawable(out, camera, [None] * len(out))
+            return self._drawable(out, image, camera, [None] * len(out))
 
     def similar_views(
         self, image: Any, camera: Camera, detection: Detection, count: int = 8
@@ -264,10 +270,11 @@ class Estimator:
             self._turn.release()
 
     def _drawable(
-        self, results: Sequence[PoseEstimate], camera: Camera, found: Sequence[Detection | None]
+        self, results: Sequence[PoseEstimate], image: Any, camera: Camera, found: Sequence[Detection | None]
     ) -> list[PoseEstimate]:
         renderer = functools.partial(self.backend.renderer, threads=self._threads)
-        return drawable(results, camera, found, self._registry.meshes, renderer=renderer)
+        shown = image if isinstance(image, np.ndarray) else None
+        return drawable(results, camera, found, self._registry.meshes, renderer=renderer, image=shown)
 
     def _frame(self, image: Any, camera: Camera) -> Frame:
         return Frame(image, camera, self._registry.models, self._registry.renderer())

@@ -219,7 +219,7 @@ def test_crops_through_a_lens_show_what_the_undistorted_image_shows(table):
     assert apart.mean() < 0.5 / 255
 
 
-def test_results_draw_themselves(exact, table):
+def test_results_draw_themselves(exact, table, tmp_path):
     estimator, _ = exact
     results = estimator.estimate(table.image, table.camera, table.detections()[:1])
     results += estimator.track(table.image, table.camera, results)
@@ -228,3 +228,8 @@ def test_results_draw_themselves(exact, table):
         assert drawn.shape == table.image.shape
         x, y, w, h = (int(v) for v in table.box(0))
         assert (drawn != table.image)[y : y + h, x : x + w].any()
+        np.testing.assert_array_equal(result.plot(), drawn)
+        result.save(tmp_path / "drawn.png")
+        np.testing.assert_array_equal(cv2.imread(str(tmp_path / "drawn.png"))[..., ::-1], drawn)
+        assert "about" in repr(result)
+    assert repr(estimator).endswith(" on cpu, objects: cube, bar)")

@@ -261,3 +261,51 @@ def test_a_box_that_leaves_it_a_little_is_not(box, recwarn):
     camera = Camera(np.array([[600, 0, 319.5], [0, 600, 239.5], [0, 0, 1]]), 640, 480)
     Detection("cup", bbox=box).check_camera(camera)
     assert not recwarn.list
+
+
+class TestResult:
+    """What a result offers beside the matrix, and how it prints."""
+
+    T = se3.from_rt(se3.so3_exp(np.array([0.3, -0.2, 1.1])), np.array([0.01, -0.02, 0.5]))
+    FOUND = PoseEstimate(True, T_camera_object=T, score=0.856, object="cup")
+    LOST = PoseEstimate(False, "select: render and image disagree", object="cup")
+
+    def test_truth(self):
+        assert self.FOUND
+        assert not self.LOST
+        assert [bool(each) for each in (self.FOUND, self.LOST)] == [True, False]
+
+    def test_the_pose_in_other_forms(self):
+        np.testing.assert_allclose(self.FOUND.rvec, [0.3, -0.2, 1.1], atol=1e-12)
+        np.testing.assert_array_equal(self.FOUND.tvec, [0.01, -0.02, 0.5])
+        assert (self.LOST.rvec, self.LOST.tvec, self.LOST.quaternion) == (None, None, None)
+
+    @pytest.mark.parametrize("rvec", [[0, 0, 0], [1e-9, 0, 0], [0.3, -0.2, 1.1], [np.pi, 0, 0], [-2, 1, 1.9]])
+    def test_the_quaternion_is_that_of_scipy(self, rvec):
+        from scipy.spatial.transform import Rotation
+
+        wanted = Rotation.from_rotvec(rvec)
+        T = se3.from_rt(wanted.as_matrix(), np.zeros(3))
+        q = PoseEstimate(True, T_camera_object=T, object="cup").quaternion
+        assert q[3] >= 0
+        np.testing.assert_allclose(np.linalg.norm(q), 1.0, atol=1e-12)
+        np.testing.assert_allclose(Rotation.from_quat(q).as_matrix(), wanted.as_matrix(), atol=1e-12)
+
+    def test_it_prints_in_a_line_that_shows_the_rotation(self):
+        assert repr(self.FOUND) == (
+            "PoseEstimate('cup', score 0.86, t = (0.0100, -0.0200, 0.5000) m, R = 66.3 deg about (0.26, -0.17, 0.95))"
+        )
+        assert repr(self.LOST) == "PoseEstimate('cup', score 0.00, no pose: select: render and image disagree)"
+        assert str([self.FOUND, self.LOST]) == f"[{self.FOUND!r}, {self.LOST!r}]"
+        camera = Camera([[600, 0, 319.5], [0, 601, 239.5], [0, 0, 1]], 640, 480, distortion=[0.1, 0, 0, 0])
+        assert repr(camera) == "Camera(640x480, fx=600, fy=601, cx=319.5, cy=239.5, distortion=[0.1, 0.0, 0.0, 0.0])"
+        mask = np.ones((48, 64), bool)
+        assert repr(Detection("cup", mask=mask)) == "Detection('cup', bbox=(0, 0, 64, 48), mask 64x48, score=1)"
+
+    def test_save_and_plot(self, tmp_path):
+        self.FOUND.save(tmp_path / "cup.json")
+        assert json.loads((tmp_path / "cup.json").read_text()) == self.FOUND.to_dict()
+        with pytest.raises(InputError, match="its image is not known any more"):
+            self.FOUND.plot()
+        with pytest.raises(InputError, match="its image is not known any more"):
+            self.FOUND.save(tmp_path / "cup.png")

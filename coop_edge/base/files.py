@@ -1,14 +1,26 @@
-"""Writes files so that a reader never meets half of one."""
+"""Writes files so that a reader never meets half of one, and nothing but regular files is ever replaced."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
-from collections.abc import Iterator
+import re
+import shutil
+import socket
+import stat
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
+
+_MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+"""Of a temporary file's name: a process number means something on its own machine only."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2
 
 
 @contextmanager
@@ -16,23 +28,150 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file in ``path``'s folder for binary writing; it takes the place of ``path`` when the block succeeds.
 
     The data reaches the disk before the name does, so that neither an exception nor a power cut leaves a torn file.
-    Missing folders are made. If the block raises, nothing is left behind and ``path`` keeps its old content.
-    Raises OSError that names ``path`` if it cannot be written.
+    Missing folders are made. If the block raises, nothing is left behind and ``path`` keeps its old content. Through a
+    symbolic link what it points to is replaced; mode and owner of a file that was there stay. What processes left that
+    were killed while writing ``path`` is removed.
+
+    Raises OSError that names ``path``: it cannot be written, or is a folder, device, pipe or socket.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "cannot write: it is a folder, wanted the name of a file", str(target))
-    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}-{uuid4().hex[:8]}.tmp")  # names end at 255 bytes
+    with _Pending(Path(path)) as pending:
+        yield pending.file
+        pending.finish()
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files as ``atomic_write`` does; all are on the disk before the first gets its name, in this order.
+
+    Raises OSError as ``atomic_write`` does; then none has been replaced, or, if a rename failed, those before it.
+    """
+    with contextlib.ExitStack() as stack:
+        every = [stack.enter_context(_Pending(path)) for path in contents]
+        for pending, data in zip(every, contents.values(), strict=True):
+            with pending.named():
+                pending.file.write(data)
+                pending.sync()
+                pending.file.close()
+        for pending in every:
+            pending.finish()
+
+
+def temporary_beside(path: Path, suffix: str = "") -> Path:
+    """Return a name beside ``path`` for what is to take its place; nothing has it yet.
+
+    What killed processes left under such names for the same ``path``, files and folders, is removed first.
+
+    Args:
+        path: what will be replaced.
+        suffix: that the name ends with, for programs that go by it.
+    """
+    stem = f".{path.name[:40]}."  # names end at 255 bytes
+    pattern = re.compile(rf"{re.escape(stem)}{_MACHINE}-(\d+)-[0-9a-f]{{8}}\.tmp.*")
+    with contextlib.suppress(OSError):  # no such folder yet, or one that may not be listed
+        for other in os.scandir(path.parent):
+            found = pattern.fullmatch(other.name)
+            if found and not _is_alive(int(found[1])):
+                _remove(Path(other.path))
+    return path.with_name(f"{stem}{_MACHINE}-{os.getpid()}-{uuid4().hex[:8]}.tmp{suffix}")
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two files or folders swap their names, in one step. Returns False where the system cannot do that."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file = temporary.open("wb")
-    except OSError as error:  # named after what was asked for, not after the file in between
-        raise OSError(error.errno, f"cannot write: {error.strerror}", str(target)) from error
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # not Linux, or a C library before 2018
+        return False
+    at_here = -100  # AT_FDCWD
+    if rename(at_here, os.fsencode(one), at_here, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EXDEV):
+        return False
+    raise OSError(code, os.strerror(code), str(one), None, str(other))
+
+
+class _Pending:
+    """A file that is being written beside the one whose place it will take."""
+
+    def __init__(self, path: Path) -> None:
+        self._asked = path
+
+    def __enter__(self) -> _Pending:
+        with self.named():
+            self._target = Path(os.path.realpath(self._asked))
+            self._check()
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary = temporary_beside(self._target)
+            self.file: BinaryIO = self._temporary.open("wb")
+            self._keep_mode()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with contextlib.suppress(OSError):  # of an error in the block, which is said already
+            self.file.close()
+        self._temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
+            raise self._cannot(error) from error
+
+    def sync(self) -> None:
+        """Bring the data to the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def finish(self) -> None:
+        """Give the file its name."""
+        with self.named():
+            if not self.file.closed:
+                self.sync()
+                self.file.close()
+            os.replace(self._temporary, self._target)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Let errors name the file that was asked for, not the one in between."""
+        try:
+            yield
+        except OSError as error:
+            raise self._cannot(error) from error
+
+    def _cannot(self, error: OSError) -> OSError:
+        text = error.strerror or str(error)
+        text = text if text.startswith("cannot write") else f"cannot write: {text}"
+        return OSError(error.errno, text, str(self._asked))
+
+    def _check(self) -> None:
+        """Refuse what is no regular file."""
+        try:
+            self._before: os.stat_result | None = self._target.stat()
+        except FileNotFoundError:
+            self._before = None
+            return
+        if stat.S_ISDIR(self._before.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "cannot write: it is a folder, wanted the name of a file")
+        if not stat.S_ISREG(self._before.st_mode):
+            raise OSError(errno.EINVAL, "cannot write: it is a device, pipe or socket, wanted the name of a file")
+
+    def _keep_mode(self) -> None:
+        if self._before is None:
+            return
+        handle = self.file.fileno()
+        with contextlib.suppress(PermissionError):  # only root gives files away
+            os.fchown(handle, self._before.st_uid, self._before.st_gid)
+        os.fchmod(handle, stat.S_IMODE(self._before.st_mode))
+
+
+def _is_alive(process: int) -> bool:
     try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_edge.base.files import temporary_beside
 from coop_edge.errors import InputError
 from coop_edge.visual.draw import write_image
 
@@ -44,7 +44,7 @@ class _Video:
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self._path, self._rate = path, frames_per_second
         self._writer: Any = None
-        self._partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}-{uuid4().hex[:8]}.tmp{path.suffix.lower()}")
+        self._partial = temporary_beside(path, path.suffix.lower())
 
     def put(self, _: str, image: NDArray[np.uint8]) -> None:
         """Append a frame."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from coop_edge.runtime.network import Network
 from coop_edge.runtime.plan import PlanInfo, Target, plan_folders, plan_name, plan_stem, rebuild_command, sidecar_of
 
 log = logging.getLogger("coop_edge")
+
+_REPLACED_WITHIN = 0.05
+"""Seconds in which a build gives plan and sidecar their names, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,19 @@ def check_sidecar(plan: Path, network: Network, target: Target) -> PlanInfo:
 def read_plan(plan: Path, network: Network, target: Target) -> LoadedPlan:
     """Read ``plan`` once, and check that it was built from ``network`` for ``target`` and is undamaged.
 
+    A plan and its sidecar that do not fit are looked at once more: a build may be replacing them.
+
     Raises:
         EngineError: as ``check_sidecar``, or the bytes are not those that the sidecar describes.
     """
+    try:
+        return _read_once(plan, network, target)
+    except EngineError:
+        time.sleep(_REPLACED_WITHIN)
+        return _read_once(plan, network, target)
+
+
+def _read_once(plan: Path, network: Network, target: Target) -> LoadedPlan:
     info, again = check_sidecar(plan, network, target), _again(network)
     try:
         data = plan.read_bytes()

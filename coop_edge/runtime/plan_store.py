@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from coop_edge.base.files import atomic_write
+from coop_edge.base.files import write_together
 from coop_edge.errors import EngineError
 from coop_edge.runtime.network import Network
 from coop_edge.runtime.plan import plan_folders, plan_stem, sidecar_of
@@ -66,21 +66,12 @@ def exclusive(folder: Path, network: Network) -> Iterator[bool]:
 
 
 def write_plan(plan: LoadedPlan) -> None:
-    """Write a plan and its sidecar; only a plan with a sidecar counts, so that is removed first and written last.
+    """Write a plan and its sidecar, together: until both are on the disk, those that were there stay as they are.
 
-    Raises EngineError if the disk is full or the folder read-only; nothing half-written remains then.
+    Raises EngineError if the disk is full or the folder read-only; nothing has changed then.
     """
-    path = plan.path
-    with _storage(path.parent, len(plan.data)):
-        sidecar_of(path).unlink(missing_ok=True)
-        try:
-            with atomic_write(path) as file:
-                file.write(plan.data)
-            with atomic_write(sidecar_of(path)) as file:
-                file.write(plan.info.to_json())
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
+    with _storage(plan.path.parent, len(plan.data)):
+        write_together({plan.path: plan.data, sidecar_of(plan.path): plan.info.to_json()})
 
 
 def _acquire(path: Path) -> tuple[int, bool]:

@@ -23,7 +23,7 @@ MOST_DISTORTION = 1e6
 """Absolute value from which a number is no coefficient of a lens."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Camera:
     """A camera: pinhole, with or without the distortion of a lens.
 
@@ -61,6 +61,15 @@ class Camera:
         object.__setattr__(self, "K", frozen(K))
         object.__setattr__(self, "fisheye", bool(self.fisheye))
         self._check_distortion()
+
+    def __repr__(self) -> str:
+        """Return one line: size, focal lengths, principal point, distortion."""
+        K = self.K
+        skew = f", skew={K[0, 1]:g}" if K[0, 1] else ""
+        kind = "fisheye" if self.fisheye else "distortion"
+        lens = "" if self.distortion is None else f", {kind}={np.asarray(self.distortion).tolist()}"
+        size = f"{self.width}x{self.height}"
+        return f"Camera({size}, fx={K[0, 0]:g}, fy={K[1, 1]:g}, cx={K[0, 2]:g}, cy={K[1, 2]:g}{skew}{lens})"
 
     def _check_distortion(self) -> None:
         if self.distortion is None:

@@ -21,7 +21,7 @@ LEAST_INSIDE, CORNER_INSIDE = 0.25, 0.75
 """Share of a box inside the image below which it is doubted; the second, where it would be a good one as corners."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Detection:
     """Where an object may be: a box, a mask, or both (the box is then what is cropped, the mask what is trusted).
 
@@ -43,6 +43,12 @@ class Detection:
         mask_box = self._check_mask() if self.mask is not None else None
         object.__setattr__(self, "bbox", mask_box if self.bbox is None else self._checked_box())
         object.__setattr__(self, "score", unit(self.score, "Detection.score"))
+
+    def __repr__(self) -> str:
+        """Return one line: object, box, size of the mask, score."""
+        x, y, w, h = self.bbox or (0.0,) * 4
+        mask = "" if self.mask is None else f", mask {self.mask.shape[1]}x{self.mask.shape[0]}"
+        return f"Detection({self.object!r}, bbox=({x:g}, {y:g}, {w:g}, {h:g}){mask}, score={self.score:g})"
 
     def _checked_box(self) -> tuple[float, float, float, float]:
         box = floats(self.bbox, "bbox")

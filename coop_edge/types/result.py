@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+import os
 from dataclasses import dataclass, field, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_edge.base.files import atomic_write
 from coop_edge.base.plain import floats
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.types.checks import count, frozen, real, unit
 
-Painter = Callable[[Any, "PoseEstimate"], NDArray[np.uint8]]
-"""Draws a result over a copy of an image."""
+
+class Painter(Protocol):
+    """Draws a result over a copy of an image."""
+
+    @property
+    def image(self) -> NDArray[np.uint8] | None:
+        """The image that the result was found in; None if it is not known."""
+        ...
+
+    def __call__(self, image: Any, result: PoseEstimate) -> NDArray[np.uint8]:
+        """Return a copy of ``image`` with the result drawn over it."""
+        ...
+
+    def write(self, path: str | os.PathLike[str], drawn: NDArray[np.uint8]) -> None:
+        """Write what was drawn as a picture."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,9 +57,11 @@ class StageTimes:
         return self.crop_ms + self.coarse_ms + self.refine_ms + self.outline_ms + self.select_ms
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PoseEstimate:
     """The answer for one detection. A failure has a reason and no pose: never a made-up one, never an identity.
+
+    It is true (``if result:``) where there is a pose; ``rvec``, ``tvec`` and ``quaternion`` are other forms of it.
 
     success: whether there is a pose. reason: "" on success, else one readable line. T_camera_object: float64 [4,4],
     metres, or None. score: in [0, 1]. n_inliers: correspondences that agree. reprojection_rms_px: over those, or None.
@@ -107,6 +126,38 @@ class PoseEstimate:
             raise InputError("covariance: wanted a positive semi-definite matrix")
         object.__setattr__(self, "covariance", frozen(covariance))
 
+    def __bool__(self) -> bool:
+        """Tell whether there is a pose."""
+        return self.success
+
+    def __repr__(self) -> str:
+        """Return one line: object, score, and the pose as position and rotation, or the reason."""
+        named = f"PoseEstimate({self.object!r}, score {self.score:.2f}"
+        if self.T_camera_object is None or self.rvec is None:
+            return f"{named}, no pose: {self.reason})"
+        x, y, z = self.T_camera_object[:3, 3]
+        angle = float(np.linalg.norm(self.rvec))
+        axis = ", ".join(f"{value:.2f}" for value in self.rvec / max(angle, 1e-12))
+        return f"{named}, t = ({x:.4f}, {y:.4f}, {z:.4f}) m, R = {math.degrees(angle):.1f} deg about ({axis}))"
+
+    @property
+    def rvec(self) -> NDArray[np.float64] | None:
+        """Rotation object -> camera as axis times angle, radians [3], as OpenCV's functions take it; None without."""
+        return None if self.T_camera_object is None else se3.so3_log(self.T_camera_object[:3, :3])
+
+    @property
+    def tvec(self) -> NDArray[np.float64] | None:
+        """Position of the object's origin in the camera's frame, metres [3]; None without a pose."""
+        return None if self.T_camera_object is None else self.T_camera_object[:3, 3].copy()
+
+    @property
+    def quaternion(self) -> NDArray[np.float64] | None:
+        """Rotation object -> camera as a unit quaternion [4], (x, y, z, w) as in ROS, w >= 0; None without a pose."""
+        if self.rvec is None:
+            return None
+        half = 0.5 * float(np.linalg.norm(self.rvec))
+        return np.array([*(0.5 * np.sinc(half / math.pi) * self.rvec), math.cos(half)])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: arrays as nested lists."""
         out: dict[str, Any] = {}
@@ -135,6 +186,30 @@ class PoseEstimate:
         time = -1.0 if self.times is None else 1e-3 * self.times.total_ms
         texts = (" ".join(f"{value:.10g}" for value in part.ravel().tolist()) for part in (R, t))
         return f"{scene_id},{image_id},{object_id},{self.score:.10g},{','.join(texts)},{time:.6f}"
+
+    def plot(self) -> NDArray[np.uint8]:
+        """Return the image it was found in, RGB uint8 [height,width,3], with the result drawn over it; see ``draw``.
+
+        The image is the array that was given then, as it is now. Raises InputError: it is not known (the result is not
+        an Estimator's, has been pickled, or its image was on a GPU).
+        """
+        image = None if self.painter is None else self.painter.image
+        if image is None:
+            raise InputError(f"{self.object or 'PoseEstimate'}: its image is not known any more; use draw(image)")
+        return self.draw(image)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result to a file: as JSON (.json, ``to_dict``), or as a picture (.png, .jpg ..., ``plot``).
+
+        Raises InputError on another suffix or where ``plot`` does, OSError where the file cannot be written.
+        """
+        if Path(path).suffix.lower() == ".json":
+            with atomic_write(path) as file:
+                file.write(json.dumps(self.to_dict(), indent=2).encode() + b"\n")
+        else:
+            drawn = self.plot()
+            assert self.painter is not None
+            self.painter.write(path, drawn)
 
     def draw(self, image: Any) -> NDArray[np.uint8]:
         """Return a copy of the image with this result drawn over it: outline, box, axes and score, or the reason.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from coop_edge.geometry.lens import Lens
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.render.base import NEAR, Renderer
 from coop_edge.types import Camera, Detection, PoseEstimate
+from coop_edge.visual.draw import write_image
 from coop_edge.visual.labels import Extent, Labels
 from coop_edge.visual.silhouette import silhouette
 
@@ -110,13 +112,19 @@ def draw_overlay(
 class ResultPainter:
     """Draws a result over images of the camera it was found with: what is behind ``PoseEstimate.draw``.
 
-    detection: where it was looked for, drawn if it was not found. renderer: makes the renderer of a mesh.
+    detection: where it was looked for, drawn if it was not found. renderer: makes the renderer of a mesh. image: the
+    one it was found in, None if it was on a GPU.
     """
 
     camera: Camera
     mesh: Mesh
     detection: Detection | None
     renderer: Callable[[Mesh], Renderer]
+    image: NDArray[np.uint8] | None = None
+
+    def write(self, path: str | os.PathLike[str], drawn: Image) -> None:
+        """Write what was drawn as a picture; see ``draw.write_image``."""
+        write_image(path, drawn)
 
     def __call__(self, image: ArrayLike, result: PoseEstimate) -> Image:
         """Return a copy of ``image``, RGB uint8 [height,width,3], with the result drawn over it. Raises InputError."""
@@ -131,10 +139,11 @@ def drawable(
     meshes: Mapping[str, Mesh],
     *,
     renderer: Callable[[Mesh], Renderer],
+    image: NDArray[np.uint8] | None = None,
 ) -> list[PoseEstimate]:
-    """Return the results, each with a ``ResultPainter``; detections and meshes as there, renderer too."""
+    """Return the results, each with a ``ResultPainter``; detections and meshes as there, renderer and image too."""
     pairs = zip(results, detections, strict=True)
-    return [replace(r, painter=ResultPainter(camera, meshes[r.object], d, renderer)) for r, d in pairs]
+    return [replace(r, painter=ResultPainter(camera, meshes[r.object], d, renderer, image)) for r, d in pairs]
 
 
 class Canvas:

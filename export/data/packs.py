@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from coop_edge.base.files import temporary_beside
 from coop_edge.base.plain import parse_json
 from coop_edge.errors import InputError, MeshError
 from coop_edge.geometry import se3
@@ -52,7 +53,7 @@ class PackWriter:
     def __init__(self, path: str | os.PathLike[str], texture: int) -> None:
         self.path = Path(path)
         self._texture = texture
-        self._partial = self.path.with_name(self.path.name + ".partial")
+        self._partial = temporary_beside(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._zip = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_LZMA)
         self._index: list[Asset] = []

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from coop_edge.base.files import atomic_write
+from coop_edge.base.files import atomic_write, exchange, temporary_beside
 from coop_edge.errors import BundleError, InputError
 from coop_edge.runtime.bundle import (
     MANIFEST,
@@ -192,7 +191,7 @@ def _check_target(out: Path, force: bool) -> None:
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
     """Make a folder beside ``out`` that is removed at the end if it is still there."""
-    folder = out.with_name(f".{out.name[:40]}.{uuid4().hex[:8]}.tmp")
+    folder = temporary_beside(out)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -204,15 +203,17 @@ def _beside(out: Path) -> Iterator[Path]:
 
 
 def _move(folder: Path, out: Path) -> None:
-    """Give the folder its name. A bundle of that name steps aside for the moment between two renames, and comes back
-    if the second fails."""
+    """Give the folder its name. A bundle of that name goes in the same step; where the system knows no such step, it
+    steps aside for the moment between two renames, and comes back if the second fails."""
     if not out.exists():
         _rename(folder, out)
         return
     for note in out.iterdir():
         if note.suffix not in _MADE_OF_GRAPHS:
             shutil.copy2(note, folder / note.name)
-    old = folder.with_suffix(".old")
+    if exchange(folder, out):
+        return  # the old one has the temporary name now, and is removed with it
+    old = temporary_beside(out, ".old")
     _rename(out, old)
     try:
         _rename(folder, out)
