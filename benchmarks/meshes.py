@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import trimesh
+from numpy.typing import ArrayLike
 
 from coop_edge.mesh.mesh import DEFAULT_ALBEDO, Mesh
 
 
-def _mesh(vertices, faces, *, corner_colors=None, corner_uv=None, textures=(), name="", centre=(0.0, 0.0, 0.0)) -> Mesh:
+def _mesh(
+    vertices: ArrayLike,
+    faces: Any,
+    *,
+    corner_colors: ArrayLike | None = None,
+    corner_uv: ArrayLike | None = None,
+    textures: Sequence[np.ndarray] = (),
+    name: str = "",
+    centre: ArrayLike = (0.0, 0.0, 0.0),
+) -> Mesh:
     f = len(faces)
     textured = corner_uv is not None
     return Mesh(
@@ -60,7 +73,7 @@ def colored_torus(major: float = 0.06, minor: float = 0.025, sections: int = 64)
     )
 
 
-def grey_box(extents=(0.1, 0.06, 0.04)) -> Mesh:
+def grey_box(extents: tuple[float, float, float] = (0.1, 0.06, 0.04)) -> Mesh:
     """Make a box of 12 triangles in the default albedo."""
     box = trimesh.creation.box(extents=extents)
     return _mesh(box.vertices, box.faces, name="grey_box")

@@ -9,6 +9,7 @@ holds the same figures to their bounds.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from coop_edge.base.hardware import hardware
 from coop_edge.config import RansacConfig, RansacSearchConfig
 from coop_edge.pnp.cpu import CpuPnpSolver
 
-LIMITS = {"threshold_px": 8.0, "iterations": 2000, "confidence": 0.999}
+LIMITS: dict[str, Any] = {"threshold_px": 8.0, "iterations": 2000, "confidence": 0.999}
 POSELIB_MIN_ITERATIONS = 100
 
 Figures = tuple[float, float, float]

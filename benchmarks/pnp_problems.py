@@ -6,6 +6,7 @@ Problem i of a set depends on (seed, i) alone: a longer set starts with the shor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -73,9 +74,7 @@ def make_problems(
     empty = ((total, 3), (total, 2), (total,), (total,), (3, 3), (4, 4), (total,), ())
     kinds = (float, float, bool, float, float, float, bool, float)
     columns = zip(*drawn, strict=True) if drawn else [()] * 8
-    return PnpProblems(
-        *(np.array(c, k).reshape(batch, *s) for c, s, k in zip(columns, empty, kinds, strict=True))  # type: ignore[arg-type]
-    )
+    return PnpProblems(*(np.array(c, k).reshape(batch, *s) for c, s, k in zip(columns, empty, kinds, strict=True)))
 
 
 def perturbed(T: np.ndarray, rotation: float, translation: float, seed: int = 0) -> np.ndarray:
@@ -106,7 +105,19 @@ def pose_errors(T: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return rotation, translation
 
 
-def _problem(rng, points, shape, noise_px, outliers, weights, focal_px, extent_px, skew, padding):
+def _problem(
+    rng: np.random.Generator,
+    points: int,
+    shape: str,
+    noise_px: float | tuple[float, float],
+    outliers: float | tuple[float, float],
+    weights: str,
+    focal_px: tuple[float, float],
+    extent_px: tuple[float, float],
+    skew: float,
+    padding: int,
+) -> tuple[Any, ...]:
+    """Draw one problem: the fields of ``PnpProblems`` in their order."""
     if weights not in ("known", "unknown"):
         raise ValueError(f"weights: wanted 'known' or 'unknown', got {weights!r}")
     diameter = np.exp(rng.uniform(np.log(0.05), np.log(0.5)))
@@ -149,7 +160,7 @@ def _problem(rng, points, shape, noise_px, outliers, weights, focal_px, extent_p
     return spread(X, np.nan), spread(u, np.nan), valid, spread(w, 0.0), K, T, spread(~wrong, False), diameter
 
 
-def _points(rng, n, shape, diameter, view):
+def _points(rng: np.random.Generator, n: int, shape: str, diameter: float, view: np.ndarray) -> np.ndarray:
     """Draw points of an object of a diameter about its middle; ``view``: camera -> object middle, object axes."""
     if shape == "sphere":
         v = rng.normal(size=(n, 3))
@@ -169,5 +180,5 @@ def _points(rng, n, shape, diameter, view):
     return rng.uniform(-0.5, 0.5, (n, 3)) * sides * diameter / np.linalg.norm(sides)
 
 
-def _draw(rng, value):
-    return float(value) if np.isscalar(value) else rng.uniform(*value)
+def _draw(rng: np.random.Generator, value: float | tuple[float, float]) -> float:
+    return rng.uniform(*value) if isinstance(value, tuple) else float(value)

@@ -7,6 +7,7 @@ view and the same outputs for every renderer; medians, since a shared machine's 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import subprocess
 import sys
@@ -54,7 +55,9 @@ def open3d_figures(mesh: Mesh, repeats: int) -> dict[str, Any]:
     except BackendUnavailable as error:
         return {"ms": None, "reason": str(error)}
     T = look_at_views(1, DISTANCE)
-    times = {n: time_ms(lambda r=r: r.render(T, K, SIZE), repeats=repeats, warmup=3) for n, r in renderers.items()}
+    times = {
+        n: time_ms(functools.partial(r.render, T, K, SIZE), repeats=repeats, warmup=3) for n, r in renderers.items()
+    }
     best = min(times, key=lambda n: times[n]["p50"])
     return {
         "ms": times[best]["p50"],

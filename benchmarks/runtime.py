@@ -17,6 +17,7 @@ Speed does not depend on the values of weights, so a bundle's peer is its size w
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def cell(bundles: Mapping[str, Bundle], peer: Reference, role: str, batch: int, 
     with ExitStack() as stack:
         for precision, bundle in bundles.items():
             runner = stack.enter_context(OnnxRunner(bundle.network(role), threads=options.threads))
-            runs[f"onnxruntime_{precision}"] = lambda runner=runner: runner.run(feed)
+            runs[f"onnxruntime_{precision}"] = functools.partial(runner.run, feed)
         call = peer.call(role)
         tensors = {name: torch.from_numpy(array) for name, array in feed.items()}
         stack.enter_context(torch.inference_mode())
@@ -158,7 +159,7 @@ def measure(bundles: Mapping[str, Bundle], checkpoints: list[Path], options: arg
 def rows(result: dict[str, Any]) -> list[tuple[object, ...]]:
     """Return the runs as lines of a table."""
     names = [name for name in result["runs"][0] if isinstance(result["runs"][0][name], dict)]
-    lines = []
+    lines: list[tuple[object, ...]] = []
     for figures in result["runs"]:
         for name in names:
             one = figures[name]

@@ -16,6 +16,7 @@ EPnP for AP3P; so both fail alike. SQPnP, which samples by EPnP too, ends right:
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.pnp.cpu import CpuPnpSolver
 from coop_edge.pnp.ransac import ROUND
 
-LIMITS = {"threshold_px": 4.0, "iterations": 1000, "confidence": 0.999}
+LIMITS: dict[str, Any] = {"threshold_px": 4.0, "iterations": 1000, "confidence": 0.999}
 CONFIG = RansacConfig(threshold_px=4.0)
 SEARCH = RansacSearchConfig(hypotheses=1000, confidence=0.999)
 LM_ITERATIONS = 10
@@ -82,7 +83,7 @@ def accuracy(T: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 def benchmark_ransac(threads: int, repeats: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Time 42 problems, and measure the accuracy over 420 problems of the same kind."""
-    kind = {"shape": "mixed", "noise_px": 1.0, "outliers": 0.4, "weights": "unknown", "seed": 1}
+    kind: dict[str, Any] = {"shape": "mixed", "noise_px": 1.0, "outliers": 0.4, "weights": "unknown", "seed": 1}
     problems, more = make_problems(42, 196, **kind), make_problems(420, 196, **kind)
     solvers: dict[str, Solve] = {
         "ours_ms": ours(threads),
@@ -92,7 +93,9 @@ def benchmark_ransac(threads: int, repeats: int) -> tuple[dict[str, float], dict
         "poselib_ms": spread(lambda p: poselib_ransac(p, **LIMITS, min_iterations=ROUND), threads),
         "poselib_default_ms": spread(lambda p: poselib_ransac(p, **LIMITS, min_iterations=1000), threads),
     }
-    times = {name: time_ms(lambda s=solve: s(problems), repeats=repeats)["p50"] for name, solve in solvers.items()}
+    times = {
+        name: time_ms(functools.partial(solve, problems), repeats=repeats)["p50"] for name, solve in solvers.items()
+    }
     if threads > 1:
         return times, {}
     return times, {name[:-3]: accuracy(solve(more), more.T_camera_object) for name, solve in solvers.items()}
@@ -130,20 +133,19 @@ def benchmark_minimal(repeats: int) -> dict[str, dict[str, float]]:
         300, 100, shape="mixed", noise_px=(0.0, 4.0), outliers=(0.0, 0.8), weights="unknown", seed=3
     )
     out = {}
-    for name, options in {
-        "p3p": {"minimal": "p3p"},
-        **{f"epnp_{n}": {"minimal": "epnp", "sample_size": n} for n in (4, 5, 6)},
-    }.items():
+    searches: dict[str, dict[str, Any]] = {"p3p": {"minimal": "p3p"}}
+    searches |= {f"epnp_{n}": {"minimal": "epnp", "sample_size": n} for n in (4, 5, 6)}
+    for name, options in searches.items():
         solve = ours(1, RansacConfig(threshold_px=8.0), RansacSearchConfig(hypotheses=2000, **options))
-        ms = time_ms(lambda s=solve: s(problems), repeats=max(3, repeats // 5), warmup=1)["p50"]
+        ms = time_ms(functools.partial(solve, problems), repeats=max(3, repeats // 5), warmup=1)["p50"]
         out[name] = {"ms": ms, **accuracy(solve(problems), problems.T_camera_object)}
     return out
 
 
 def benchmark_scaling(repeats: int) -> dict[str, list[dict[str, float]]]:
     """Time a problem on one thread over N, B and outlier share; what is not varied is in ``plot``'s title."""
-    base = {"shape": "mixed", "noise_px": 1.0, "weights": "unknown", "seed": 1}
-    cases = {
+    base: dict[str, Any] = {"shape": "mixed", "noise_px": 1.0, "weights": "unknown", "seed": 1}
+    cases: dict[str, list[tuple[float, PnpProblems]]] = {
         "points": [(n, make_problems(16, n, outliers=0.4, **base)) for n in (16, 48, 196, 784, 3136, 12544)],
         "batch": [(b, make_problems(b, 196, outliers=0.4, **base)) for b in (1, 4, 16, 42, 168)],
         "outliers": [(o, make_problems(42, 196, outliers=o, **base)) for o in (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8)],
@@ -160,9 +162,8 @@ def benchmark_scaling(repeats: int) -> dict[str, list[dict[str, float]]]:
             row = {axis: float(value)}
             for name, solve in solvers.items():
                 few = 3 if name == "opencv_epnp" else repeats
-                row[f"{name}_ms"] = time_ms(lambda s=solve, p=problems: s(p), repeats=few, warmup=1)["p50"] / len(
-                    problems
-                )
+                ms = time_ms(functools.partial(solve, problems), repeats=few, warmup=1)["p50"]
+                row[f"{name}_ms"] = ms / len(problems)
             out[axis].append(row)
     return out
 

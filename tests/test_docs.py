@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 import coop_edge
@@ -170,3 +171,38 @@ def test_commands_and_their_options_exist(page):
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
         elif words[0] == "python" and words[1].endswith(".py"):
             assert (ROOT / words[1]).is_file(), line
+
+
+def test_the_notebook_runs():
+    notebook = json.loads((DOCS / "examples" / "quickstart.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names: dict = {}
+    for number, cell in enumerate(cells):
+        exec(compile(cell, f"quickstart.ipynb, cell {number}", "exec"), names)
+    assert [result.object for result in names["results"]] == list(names["scene"].meshes)
+    assert all(result.success for result in names["results"])
+    assert not names["missing"].success
+    assert names["missing"].T_camera_object is None
+    assert names["missing"].reason
+
+
+def test_the_notebook_is_stored_as_it_came_out():
+    """With outputs, without an error, and nothing of the machine that made it."""
+    text = (DOCS / "examples" / "quickstart.ipynb").read_text()
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = [output["output_type"] for cell in cells for output in cell["outputs"]]
+    assert "error" not in kinds
+    assert sum("image/png" in output.get("data", {}) for cell in cells for output in cell["outputs"]) >= 2
+    assert not re.search(r"/(home|root|tmp|work|usr)/", text)
+    assert len(text) < 2_000_000
+
+
+def test_the_tracking_picture_is_made_by_its_script(tmp_path):
+    make = runpy.run_path(str(DOCS / "examples" / "make_tracking_gif.py"))
+    with Image.open(DOCS / "images" / "tracking.gif") as kept:
+        assert (kept.n_frames, kept.size) == (make["FRAMES"], make["SIZE"])
+    errors = make["main"](tmp_path / "tracking.gif", count=2)
+    with Image.open(tmp_path / "tracking.gif") as made:
+        assert (made.n_frames, made.size) == (2, make["SIZE"])
+    assert sorted(errors)[1] < 0.1, f"share of the diameter: {errors}"

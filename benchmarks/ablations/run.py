@@ -76,13 +76,13 @@ def run_one(settings: Settings, variant: Variant, seed: int, folder: Path, same:
     log = folder / "train.log"
     status = _train(settings.command(variant, seed, folder), log)
     wanted = settings.steps(variant.role)
-    report = json.loads((folder / "report.json").read_text()) if status == 0 else {"steps": 0}
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text()) if status == 0 else {"steps": 0}
     if report["steps"] != wanted:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL:])
         raise RunFailedError(
             f"ended with status {status} after {report['steps']} of {wanted} steps; {log} ends with:\n{tail}"
         )
-    figures = dict(report["final"])
+    figures: dict[str, float] = dict(report["final"])
     more = ranking_figures if variant.role == "coarse" else free_figures
     figures |= more(folder / f"{variant.role}.safetensors", settings)
     kept = ("steps", "samples", "minutes", "parameters", "device", "hardware", "code", "data")
@@ -110,7 +110,8 @@ def ranking_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
         torch.set_num_threads(settings.threads)
     net = load_network(checkpoint, "coarse")[0].eval()
     assert isinstance(net, CoarseNet)
-    size, figures = net.config.trunk.image_size, {}
+    size = net.config.trunk.image_size
+    figures: dict[str, float] = {}
     for prefix, hardness in (("", 1.0), ("easy_", 0.0)):
         ranking = _ranking(size, hardness, settings.ranking_queries, settings.pack)
         found = evaluate_ranking(net, ranking, torch.device("cpu"))
@@ -136,7 +137,8 @@ def free_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
     net = load_network(checkpoint, "refiner")[0].eval()
     assert isinstance(net, RefinerNet)
     free = EstimatorConfig().updated(f"advanced.refine.prior_{axis}=0" for axis in ("sideways", "depth", "rotation"))
-    size, figures = net.config.trunk.image_size, {}
+    size = net.config.trunk.image_size
+    figures: dict[str, float] = {}
     for prefix, hardness in (("free_", 1.0), ("easy_free_", 0.0)):
         pairs = _refiner_pairs(size, hardness, settings.evaluate_samples, settings.pack)
         found = evaluate_refiner(net, pairs, torch.device("cpu"), free)
@@ -151,7 +153,13 @@ def _refiner_pairs(size: int, hardness: float, samples: int, pack: Path | None) 
     from export.train.refiner import BATCH
     from export.train.task import EVALUATION_SEED
 
-    options = {"batch_size": BATCH, "workers": 0, "seed": EVALUATION_SEED, "split": "heldout", "keep_scenes": True}
+    options: dict[str, Any] = {
+        "batch_size": BATCH,
+        "workers": 0,
+        "seed": EVALUATION_SEED,
+        "split": "heldout",
+        "keep_scenes": True,
+    }
     with make_stream("refiner", size, **options, hardness=hardness, pack=pack) as stream:
         return [next(stream) for _ in range(-(-samples // BATCH))]
 

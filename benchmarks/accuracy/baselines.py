@@ -169,7 +169,7 @@ class SiftMatcher(Matcher):
     def __init__(self, ratio: float = 0.85, contrast: float = 0.015) -> None:
         self.ratio = ratio
         # Without the precise upscaling OpenCV's keypoints are a quarter of a pixel off.
-        self._sift = cv2.SIFT_create(contrastThreshold=contrast, enable_precise_upscale=True)
+        self._sift = cv2.SIFT.create(contrastThreshold=contrast, enable_precise_upscale=True)
 
     def extract(self, image: np.ndarray, mask: np.ndarray) -> Features:
         """See ``Matcher``. data: float32 [n,128], of length 1."""

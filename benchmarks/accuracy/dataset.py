@@ -130,7 +130,7 @@ class BopDataset:
         where = f"{self._file(scene_id, 'scene_gt.json')}: image {im_id}"
         if not isinstance(entries, list):
             raise InputError(f"{where}: wanted a list of annotations, got {type(entries).__name__}")
-        infos = [{}] * len(entries)
+        infos: Any = [{}] * len(entries)
         if self._file(scene_id, "scene_gt_info.json").is_file():
             infos = self._entry(scene_id, im_id, "scene_gt_info.json")
         if len(infos) != len(entries):

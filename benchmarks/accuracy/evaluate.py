@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -172,7 +173,7 @@ def _results(
     results = []
     for g, (truth, e) in enumerate(zip(sought, metrics.assigned(errors.mssd).tolist(), strict=True)):
         row, vsd = None, None if errors.vsd is None else np.ones(errors.vsd.shape[2])
-        distances = dict.fromkeys(("mssd", "mspd", "add"), math.inf)
+        distances: dict[str, Any] = dict.fromkeys(("mssd", "mspd", "add"), math.inf)
         if e >= 0:
             row, vsd = estimates[e], None if errors.vsd is None else errors.vsd[e, g]
             distances = {name: float(getattr(errors, name)[e, g]) for name in distances}
@@ -190,7 +191,7 @@ def _errors(
     T_estimate = np.array([row.T_camera_object for row in estimates for _ in sought]).reshape(-1, 4, 4)
     T_truth = np.array([truth.T_camera_object for _ in estimates for truth in sought]).reshape(-1, 4, 4)
     distance = metrics.adi if model.symmetric else metrics.add
-    vsd = None
+    vsd: np.ndarray | None = None
     if ranges is not None:
         vsd = np.empty((len(T_estimate), len(metrics.SHARES)))
         for i, (T, truth) in enumerate(zip(T_estimate, T_truth, strict=True)):

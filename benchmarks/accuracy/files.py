@@ -24,7 +24,7 @@ def read_json(path: Path, kind: type, otherwise: str) -> Any:
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, kind):
-        wanted = {dict: "an object", list: "a list"}[kind]
+        wanted = "an object" if kind is dict else "a list"
         raise InputError(f"{path}: wanted {wanted}, got a {type(content).__name__}")
     return content
 

@@ -110,7 +110,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
         raise InputError(f"{path}: another run is writing it; wait for it, or choose another --csv") from None
 
 
-def _differences(earlier: Any, now: Mapping[str, Any], name: str = "") -> list[str]:
+def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:
     """What differs, by dotted name."""
     if isinstance(earlier, dict) and isinstance(now, dict):
         keys = sorted(set(earlier) | set(now))

@@ -221,11 +221,11 @@ def main(arguments: list[str] | None = None) -> int:
                 evaluate(dataset, rows), bins=options.bins, correct=options.correct
             )
         for name, curve in curves.items():
-            rows = [
+            lines = [
                 (f"{b.low:.3f} to {b.high:.3f}", b.count, b.share, f"{b.lower:.2f} to {b.upper:.2f}")
                 for b in curve.bins
             ]
-            print_table(f"{name}: {_said(curve)}, {curve.falls} falls", rows, ("score", "poses", "right", "95 %"))
+            print_table(f"{name}: {_said(curve)}, {curve.falls} falls", lines, ("score", "poses", "right", "95 %"))
         if options.png:
             write_png(options.png, curves)
     except (CoopEdgeError, OSError) as error:

@@ -83,7 +83,8 @@ class Overlays:
         to_picture = np.array([[s, 0.0, s * (0.5 - left) - 0.5], [0.0, s, s * (0.5 - top) - 0.5], [0.0, 0.0, 1.0]])
         kind = cv2.INTER_AREA if s < 1 else cv2.INTER_CUBIC
         shown = _cut(image, left, top, side)
-        canvas = Canvas(cv2.resize(shown, (PICTURE, PICTURE), interpolation=kind), to_picture @ camera.K, 1.0)
+        resized = np.asarray(cv2.resize(shown, (PICTURE, PICTURE), interpolation=kind), np.uint8)
+        canvas = Canvas(resized, to_picture @ camera.K, 1.0)
         outlines = renderer.render(np.stack(poses), canvas.K, PICTURE).mask
         for mask, color in zip(outlines, (TRUTH, ESTIMATE), strict=False):  # without an estimate the truth alone
             canvas.outline(mask, (0, 0, 0), 3.2)

@@ -84,7 +84,8 @@ def _style(salt: str) -> Iterator[None]:
 
     colors = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
     fixed: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "font.size": 10}
-    with matplotlib.rc_context({**colors, **fixed}):
+    settings: Any = {**colors, **fixed}
+    with matplotlib.rc_context(settings):
         yield
 
 

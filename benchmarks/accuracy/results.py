@@ -127,9 +127,9 @@ def _row(cells: list[str], where: str) -> Row:
     if len(cells) != len(COLUMNS):
         raise InputError(f"{where}: wanted {len(COLUMNS)} columns, got {len(cells)}")
     try:
-        ids = [int(cell) for cell in cells[:3]]
+        scene, image, obj = (int(cell) for cell in cells[:3])
         score, time = float(cells[3]), float(cells[6])
         R = numbers(cells[4].split(), 9, "R").reshape(3, 3)
-        return Row(*ids, score, R, numbers(cells[5].split(), 3, "t") * _MM, time)
+        return Row(scene, image, obj, score, R, numbers(cells[5].split(), 3, "t") * _MM, time)
     except ValueError as error:  # InputError is one
         raise InputError(f"{where}: {error}") from None

@@ -100,11 +100,11 @@ def _percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def _by_visibility(targets: Sequence[TargetResult]) -> list[dict[str, Any]]:
-    known = [t for t in targets if t.truth.visib_fract is not None]
+    known = [(t.truth.visib_fract, t.ar) for t in targets if t.truth.visib_fract is not None]
     out = []
     for low, high in itertools.pairwise(VISIBILITY):
         last = high == VISIBILITY[-1]
-        inside = [t.ar for t in known if low <= t.truth.visib_fract and (t.truth.visib_fract < high or last)]
+        inside = [ar for visible, ar in known if low <= visible and (visible < high or last)]
         mean = float(np.mean(inside)) if inside else None
         out.append({"from": low, "to": high, "instances": len(inside), "ar": mean})
     return out
@@ -131,9 +131,9 @@ def _misses(
 ) -> dict[str, Any]:
     """Instances that meet no threshold at all, each with its cause, and how often each cause occurs."""
     reasons: dict[tuple[ImageKey, int], list[str]] = {}
-    for image in images:
-        for failure in image.failures:
-            reasons.setdefault((image.image, failure.obj_id), []).append(failure.reason)
+    for result in images:
+        for failure in result.failures:
+            reasons.setdefault((result.image, failure.obj_id), []).append(failure.reason)
     misses = []
     for target in evaluation.targets:
         if target.ar > 0:

@@ -41,9 +41,8 @@ def print_tables(result: Mapping[str, Any]) -> None:
 
 
 def _print_noise(result: Mapping[str, Any]) -> None:
-    total, *noisy = result["total"], *result["box_noise"]
-    rows = [("as given", *_row("", total)[2:], "")]
-    rows += [(each["noise"], *_row("", each)[2:], f"{each['change']:+.3f}") for each in noisy]
+    rows = [("as given", *_row("", result["total"])[2:], "")]
+    rows += [(each["noise"], *_row("", each)[2:], f"{each['change']:+.3f}") for each in result["box_noise"]]
     print_table("Boxes that are off", rows, ("boxes", *_COLUMNS[2:], "change of AR"))
 
 
@@ -56,6 +55,6 @@ def _print_times(time: Mapping[str, Any]) -> None:
     rows = [("all", 1e3 * time["image_s"]["p50"], 1e3 * time["object_s"]["p50"])]
     per_object = time["stages_ms_per_object"]
     rows += [(stage, ms, per_object[stage]) for stage, ms in time["stages_ms_per_image"].items()]
-    rows = [(stage, *(f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}" for ms in both)) for stage, *both in rows]
-    print_table("Milliseconds, medians", rows, ("stage", "image", "object"))
+    lines = [(stage, *(f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}" for ms in both)) for stage, *both in rows]
+    print_table("Milliseconds, medians", lines, ("stage", "image", "object"))
     print(f"{time['objects_per_image']:.1f} objects an image; the stages treat them as one batch")

@@ -8,7 +8,9 @@ around a call, and the same call replayed as a CUDA graph, which leaves out Pyth
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +39,13 @@ def lm_problems() -> tuple[PnpProblems, np.ndarray]:
 
 def measure_ransac(solver: CudaPnpSolver, repeats: int) -> dict[str, float]:
     cupy, p = solver.device.xp, ransac_problems()
-    inputs = [cupy.asarray(a, dtype=cupy.float32) for a in (p.points_object, p.points_image)]
-    inputs += [cupy.asarray(p.valid), cupy.asarray(p.K)]
+    single = functools.partial(cupy.asarray, dtype=cupy.float32)
+    inputs: tuple[Any, Any, Any, Any] = (
+        single(p.points_object),
+        single(p.points_image),
+        cupy.asarray(p.valid),
+        cupy.asarray(p.K),
+    )
     out = solver.ransac_epnp(*inputs, RANSAC_CONFIG)
     error = pose_errors(cupy.asnumpy(out.T_camera_object), p.T_camera_object)[0]
     cpu = CpuPnpSolver()
@@ -56,21 +63,23 @@ def measure_lm(solver: CudaPnpSolver, repeats: int) -> dict[str, float]:
     cupy = solver.device.xp
     p, T = lm_problems()
     arrays = [np.asarray(a, np.float32) for a in (p.points_object, p.points_image, p.weights)]
-    inputs = [*map(cupy.asarray, arrays), cupy.asarray(p.K), cupy.asarray(T)]
+    points, pixels, weights = arrays
+    X, u, w, K, start = (cupy.asarray(a) for a in (*arrays, p.K, T))
+    inputs = (X, u, w, K, start)
     out = solver.weighted_lm(*inputs, LM_CONFIG)
     error = pose_errors(cupy.asnumpy(out.T_camera_object), p.T_camera_object)[0]
     cpu = CpuPnpSolver()
     figures = {
         "cuda_ms": gpu_ms(cupy, lambda: solver.weighted_lm(*inputs, LM_CONFIG, out=out), repeats),
         "cuda_graph_ms": graph_ms(cupy, lambda: solver.weighted_lm(*inputs, LM_CONFIG, out=out), repeats),
-        "cpu_ms": time_ms(lambda: cpu.weighted_lm(*arrays, p.K, T, LM_CONFIG), repeats=20)["p50"],
+        "cpu_ms": time_ms(lambda: cpu.weighted_lm(points, pixels, weights, p.K, T, LM_CONFIG), repeats=20)["p50"],
         "mean_iterations": float(cupy.asnumpy(out.statistics.iterations).mean()),
         "median_rotation_error_deg": float(np.median(error)),
     }
     return figures | torch_lm_figures(arrays, p, T, repeats)
 
 
-def torch_lm_figures(arrays: list[np.ndarray], p: PnpProblems, T: np.ndarray, repeats: int) -> dict[str, float]:
+def torch_lm_figures(arrays: Sequence[np.ndarray], p: PnpProblems, T: np.ndarray, repeats: int) -> dict[str, float]:
     """The PyTorch peer's time and accuracy; empty where PyTorch cannot use a GPU."""
     try:
         import torch
@@ -80,12 +89,12 @@ def torch_lm_figures(arrays: list[np.ndarray], p: PnpProblems, T: np.ndarray, re
         return {}
     from benchmarks.gpu.torch_lm import weighted_lm
 
-    inputs = [torch.as_tensor(np.asarray(a, np.float32), device="cuda") for a in (*arrays, p.K, T)]
+    X, u, w, K, start_pose = (torch.as_tensor(np.asarray(a, np.float32), device="cuda") for a in (*arrays, p.K, T))
     times = []
     for repeat in range(repeats + 3):
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
-        result = weighted_lm(*inputs, LM_CONFIG.iterations)
+        result = weighted_lm(X, u, w, K, start_pose, LM_CONFIG.iterations)
         stop.record()
         stop.synchronize()
         if repeat >= 3:

@@ -61,7 +61,8 @@ class Recorded:
     """A device that keeps its last launch, so that the kernel alone can be launched again."""
 
     def __init__(self, device: CupyDevice) -> None:
-        self.device, self.xp, self.id, self.launch = device, device.xp, device.id, lambda: None
+        self.device, self.xp, self.id = device, device.xp, device.id
+        self.launch: Callable[[], None] = lambda: None
 
     def kernel(self, source: str, name: str) -> Callable[..., None]:
         def call(*arguments: Any) -> None:
@@ -69,6 +70,9 @@ class Recorded:
             self.launch()
 
         return call
+
+    def pack(self, structure: tuple[Any, ...]) -> Any:
+        return self.device.pack(structure)
 
     def to_numpy(self, array: Any) -> np.ndarray:
         return self.device.to_numpy(array)

@@ -6,6 +6,7 @@ import io
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,7 +45,8 @@ def _write_obj(path: Path, parts: list[Part], texture: bytes, scale: float) -> N
     """One material for the texture and one for every plain colour."""
     stem = path.stem
     path.with_suffix(".jpg").write_bytes(texture)
-    lines, materials = [f"# juice carton of the coop_edge demo, millimetres\nmtllib {stem}.mtl"], {}
+    materials: dict[Any, str] = {}
+    lines = [f"# juice carton of the coop_edge demo, millimetres\nmtllib {stem}.mtl"]
     first_v, first_t = 1, 1
     for part in parts:
         lines += [f"v {x:.4f} {y:.4f} {z:.4f}" for x, y, z in part.vertices * scale]
@@ -92,7 +94,8 @@ def _write_glb(path: Path, parts: list[Part], texture: bytes) -> None:
     blobs: list[bytes] = []
     views: list[dict[str, int]] = []
     accessors: list[dict[str, object]] = []
-    primitives, materials = [], []
+    primitives: list[dict[str, Any]] = []
+    materials: list[dict[str, Any]] = []
 
     def view(data: bytes) -> int:
         views.append({"buffer": 0, "byteOffset": sum(map(len, blobs)), "byteLength": len(data)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,7 +17,7 @@ MUG_SIZE = (1024, 384)
 _CREAM, _LEAF, _ORANGE, _INK = (250, 242, 222), (62, 128, 64), (242, 140, 30), (44, 52, 60)
 
 
-def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, color: Color, **kw: object) -> None:
+def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, color: Color, **kw: Any) -> None:
     draw.text(at, text, font=ImageFont.load_default(size), fill=color, **kw)
 
 

@@ -87,7 +87,9 @@ def _carton_cap() -> Part:
 # ---- toy house: 10 x 7 x 10 cm
 
 
-def _boards(paint: Painter, start: np.ndarray, end: np.ndarray, height: float, color: tuple, shade: float) -> None:
+def _boards(
+    paint: Painter, start: np.ndarray, end: np.ndarray, height: float, color: tuple[int, int, int], shade: float
+) -> None:
     """A wall of boards, one above the other, each a little different, from ``start`` to ``end`` (seen from outside)."""
     n = 6
     for i in range(n):

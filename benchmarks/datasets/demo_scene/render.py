@@ -36,7 +36,8 @@ def picture(mi: Any, samples: int, textures: Mapping[str, bytes]) -> np.ndarray:
         scene["sensor"] = sensor(mi, 2, PASS // 4)
         scene |= _room(mi)
         pictures = {
-            k: cv2.imdecode(np.frombuffer(v, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for k, v in textures.items()
+            k: np.asarray(cv2.imdecode(np.frombuffer(v, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
+            for k, v in textures.items()
         }
         for name, make in OBJECTS.items():
             for i, part in enumerate(make()):

@@ -103,7 +103,7 @@ def _finished(mesh: Mesh, rng: np.random.Generator) -> Mesh:
 def _in_turn(pack: Pack, rng: np.random.Generator) -> Iterator[tuple[Mesh, str, str]]:
     """The pack's objects in a random order: of each source one in turn, and after each a textured one."""
     plain: dict[str, list[int]] = {}
-    textured = []
+    textured: list[int] = []
     for i in rng.permutation(len(pack)).tolist():
         asset = pack.assets[i]
         (textured if asset.textures else plain.setdefault(asset.source.split("/")[0], [])).append(i)

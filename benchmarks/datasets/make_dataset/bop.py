@@ -104,7 +104,11 @@ class BopWriter:
         if camera:
             folder = self.folder(scenes[0])
             first = min(map(int, camera))
-            height, width = cv2.imread(str(folder / "rgb" / f"{first:06d}.jpg")).shape[:2]
+            picture = folder / "rgb" / f"{first:06d}.jpg"
+            pixels = cv2.imread(str(picture))
+            if pixels is None:
+                raise OSError(f"{picture}: OpenCV does not read it")
+            height, width = pixels.shape[:2]
             K = np.reshape(camera[str(first)]["cam_K"], (3, 3))
             entry = {"cx": K[0, 2], "cy": K[1, 2], "depth_scale": DEPTH_SCALE, "fx": K[0, 0], "fy": K[1, 1]}
             write_json(self.root / "camera.json", {**entry, "height": height, "width": width})

@@ -72,7 +72,8 @@ def write_ply(path: Path, mesh: Mesh) -> None:
             raise OSError(f"{path.with_suffix('.png')}: OpenCV could not encode the texture")
         with atomic_write(path.with_suffix(".png")) as file:
             file.write(data.tobytes())
-        corner, names = uv.reshape(-1, 2).astype(np.float32), (("texture_u", "float"), ("texture_v", "float"))
+        corner: np.ndarray = uv.reshape(-1, 2).astype(np.float32)
+        names: tuple[tuple[str, str], ...] = (("texture_u", "float"), ("texture_v", "float"))
     else:
         corner = mesh.corner_colors.reshape(-1, 3)
         names = tuple((name, "uchar") for name in ("red", "green", "blue"))

@@ -50,7 +50,7 @@ def write_readme(root: Path, assets: Sequence[Asset], version: str) -> None:
         {"obj_id": k, "name": a.mesh.name, "source": a.source, "licence": a.licence}
         for k, a in enumerate(assets, start=1)
     ]
-    lines = [f"| {r['obj_id']} | {r['name']} | {r['source']} | {_linked(r['licence'])} |" for r in rows]
+    lines = [f"| {r['obj_id']} | {r['name']} | {r['source']} | {_linked(str(r['licence']))} |" for r in rows]
     with atomic_write(root / "README.md") as file:
         file.write((_TEXT.format(version=version) + "\n".join(lines) + "\n").encode())
     write_json(root / "models" / "provenance.json", rows)
