@@ -112,17 +112,13 @@ def test_snippets_run(page, demo_files, capsys):
 
 
 def test_the_quick_start_works_step_by_step(demo_files, capsys):
-    """All blocks in their order: files are written, snippets and commands run. Installing is the test of the wheel."""
+    """All blocks in their order. Installing is the test of the wheel's."""
     from coop_edge.cli.main import app
 
     names: dict = {}
     ran = []
-    for language, rest, text in fences("quickstart.md", "bash", "python", "json"):
-        if language == "json":
-            (title,) = re.findall(r'title="([\w.]+)"', rest)
-            json.loads(text)
-            Path(title).write_text(text)
-        elif language == "python":
+    for language, _, text in fences("quickstart.md", "bash", "python"):
+        if language == "python":
             exec(compile(text, "quickstart.md", "exec"), names)
         for line in text.splitlines() if language == "bash" else ():
             if line.startswith("coop-edge "):
