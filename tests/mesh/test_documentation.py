@@ -1,4 +1,4 @@
-"""The snippets of docs/meshes.md run, and its table of limits has their defaults."""
+"""The snippets of docs/guides/meshes.md run, and its table of limits has their defaults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trimesh
 from coop_edge.mesh import LoadLimits, Mesh
 from tests.runtime.networks import tiny_bundle
 
-PAGE = (Path(__file__).parents[2] / "docs" / "meshes.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "meshes.md").read_text()
 
 
 def test_snippets(tmp_path, monkeypatch, capsys):
@@ -22,9 +22,9 @@ def test_snippets(tmp_path, monkeypatch, capsys):
     Path("models_info.json").write_text(json.dumps({"3": entry}))
     tiny_bundle("tiny", features=False)
     snippets = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     for snippet in snippets:
-        exec(compile(snippet.replace('"coop-xs"', '"tiny"'), "docs/meshes.md", "exec"), {})
+        exec(compile(snippet.replace('"coop-xs"', '"tiny"'), "docs/guides/meshes.md", "exec"), {})
     assert "cup: diameter 0.1204 m, 48 faces, no colours" in capsys.readouterr().out
 
 
