@@ -222,7 +222,7 @@ def probe_cpu() -> str | None:
 def probe_cuda() -> str | None:
     """None if CuPy works with a device here, else the probe that failed, as one readable line."""
     if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed (pip install 'coop-edge[cuda12]' or 'coop-edge[cuda13]', by your CUDA version)"
+        return "CuPy is not installed (pip install cupy-cuda12x or cupy-cuda13x, by your CUDA version)"
     try:
         import cupy
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from coop_edge.backend import Backend, probe_networks
 from coop_edge.base.compile_time import working_time
+from coop_edge.base.hardware import available_cores
 from coop_edge.config import EstimatorConfig
 from coop_edge.errors import BundleError, ConfigError, EngineError, InputError
 from coop_edge.mesh.mesh import Mesh
@@ -101,12 +102,17 @@ class Estimator:
             the networks or ONNX Runtime's CUDA provider. "auto" takes it where all that works, else the CPU, and says
             why in the log and in ``backend``.
         config: an EstimatorConfig, or a mapping of its options; the defaults if None.
-        threads: of the CPU, for networks, renderer and solver alike; 0 leaves it to each of them (all cores).
+        threads: of the CPU, for networks, renderer and solver alike, at most as many as cores; 0 leaves it to each of
+            them (all cores).
 
         Raises InputError, ConfigError, BundleError (with what is installed), EngineError, BackendUnavailable.
         """
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
             raise InputError(f"threads: wanted a number of threads, or 0 for all cores, got {threads!r}")
+        if threads > (cores := available_cores()):
+            raise InputError(
+                f"threads: {threads} are more than the {cores} cores that this process may use; 0 takes all"
+            )
         if not isinstance(engines, (str, os.PathLike)):
             raise InputError(f"engines: wanted the name or the folder of a bundle, got {type(engines).__name__}")
         options = _options(config)

@@ -235,10 +235,21 @@ def test_closing_stops_the_threads_of_the_solver(folder, monkeypatch):
         ({"device": "gpu"}, InputError, "device: wanted 'auto', 'cpu' or 'cuda', got 'gpu'"),
         ({"threads": -1}, InputError, "threads: wanted a number of threads, or 0 for all cores, got -1"),
         ({"threads": True}, InputError, "threads: wanted a number of threads"),
+        ({"threads": 5000}, InputError, "threads: 5000 are more than the"),
         ({"config": {"refine": {"iteration": 1}}}, ConfigError, "did you mean 'iterations'"),
         ({"config": 5}, ConfigError, "config: wanted an EstimatorConfig or a mapping of its options, got int"),
     ],
-    ids=["no such name", "no such folder", "engines", "device", "negative threads", "threads", "option", "config"],
+    ids=[
+        "no such name",
+        "no such folder",
+        "engines",
+        "device",
+        "negative threads",
+        "threads",
+        "many threads",
+        "option",
+        "config",
+    ],
 )
 def test_opening(folder, options, error, says):
     with pytest.raises(error, match=says):

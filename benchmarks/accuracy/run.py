@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -166,9 +167,23 @@ class _Worker:
 def _setup(source: Source, options: MethodOptions) -> None:
     import cv2
 
+    _end_with_the_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; who asked for the images ends them
     cv2.setNumThreads(options.threads)
     _Worker.source, _Worker.options = source, options
+
+
+def _end_with_the_parent() -> None:
+    """Let this process end when its parent has, however that ended: the pool's queue would be waited at for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="ends with the parent", daemon=True).start()
 
 
 def _work(image: ImageKey, boxes: Sequence[Box]) -> ImageResult:

@@ -135,8 +135,7 @@ def _current() -> tuple[Any, int]:
         import cupy
     except ImportError as error:
         raise BackendUnavailable(
-            f"CUDA: `import cupy` failed: {error}; install coop-edge[cuda12] or coop-edge[cuda13], whichever fits "
-            "the driver"
+            f"CUDA: `import cupy` failed: {error}; pip install cupy-cuda12x or cupy-cuda13x, whichever fits the driver"
         ) from error
     try:
         return cupy, int(cupy.cuda.Device().id)

@@ -49,7 +49,7 @@ def _collapse(soup: Soup, max_faces: int) -> tuple[Points, NDArray[np.int64]]:
     except ImportError as error:
         raise MeshError(
             f"{len(soup.faces)} triangles, more than max_faces={max_faces}, and the library that simplifies is missing:"
-            " pip install fast-simplification (part of coop-edge[onboard]), or raise max_faces"
+            " pip install fast-simplification, or raise max_faces"
         ) from error
     size = float(np.ptp(soup.vertices, axis=0).max())  # the library's thresholds are absolute: give it a unit size
     points, triangles = soup.vertices / size, soup.faces.astype(np.int32)

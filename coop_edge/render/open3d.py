@@ -98,7 +98,7 @@ def import_open3d() -> Any:
         return importlib.import_module("open3d")
     except ModuleNotFoundError as error:
         raise BackendUnavailable(
-            f"Open3D is not installed ({error}): pip install 'coop-edge[onboard]', or take the CPU renderer "
+            f"Open3D is not installed ({error}): pip install open3d, or take the CPU renderer "
             "(--renderer cpu), which needs no extra package"
         ) from error
     except (ImportError, OSError) as error:

@@ -23,9 +23,9 @@ log = logging.getLogger("coop_edge")
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-INSTALL_CPU = "pip install 'coop-edge[cpu]'"
+INSTALL_CPU = "pip install onnxruntime"
 INSTALL_CUDA = (
-    "pip uninstall onnxruntime, then pip install 'coop-edge[gpu]' (the two packages overwrite each other); on a Jetson "
+    "pip uninstall onnxruntime, then pip install onnxruntime-gpu (the two packages overwrite each other); on a Jetson "
     "build TensorRT plans instead, with: coop-edge build"
 )
 _SPIN = ("session.force_spinning_stop", "1")
@@ -54,13 +54,13 @@ def import_onnxruntime() -> Any:
         ort = importlib.import_module("onnxruntime")
     except Exception as error:  # a damaged installation fails in many ways; all are quoted
         raise BackendUnavailable(
-            f"ONNX Runtime: `import onnxruntime` failed: {quoted(error)}; {INSTALL_CPU}, or for a GPU 'coop-edge[gpu]'"
+            f"ONNX Runtime: `import onnxruntime` failed: {quoted(error)}; {INSTALL_CPU}, or for a GPU onnxruntime-gpu"
         ) from error
     if not hasattr(ort, "InferenceSession"):
         raise BackendUnavailable(
             "ONNX Runtime: the installed package is a remnant without InferenceSession, as is left when one of "
             f"onnxruntime and onnxruntime-gpu is removed while both are installed; remove both, then {INSTALL_CPU} or "
-            "'coop-edge[gpu]'"
+            "onnxruntime-gpu"
         )
     return ort
 

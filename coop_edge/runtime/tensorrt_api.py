@@ -31,7 +31,7 @@ MODULES = ("tensorrt", "tensorrt_rtx")
 OLDEST = (10, 3)
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
 _INSTALL = (
-    "pip install 'coop-edge[tensorrt]' on a desktop GPU; on a Jetson it comes with JetPack, and a virtual environment "
+    "pip install tensorrt on a desktop GPU; on a Jetson it comes with JetPack, and a virtual environment "
     "sees it only with --system-site-packages"
 )
 

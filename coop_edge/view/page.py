@@ -26,7 +26,7 @@ def make_server(host: str, port: int) -> Any:
     try:
         import viser
     except ImportError as error:
-        raise BackendUnavailable(f"the page needs viser ({error}): pip install 'coop-edge[view]'") from None
+        raise BackendUnavailable(f"the page needs viser ({error}): pip install viser") from None
     return viser.ViserServer(host=host, port=port, label="coop_edge", verbose=False)
 
 

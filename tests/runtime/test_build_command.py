@@ -67,7 +67,8 @@ class TestCommand:
         assert (result.exit_code, result.stdout) == (2, "")
         (line,) = result.stderr.splitlines()
         assert line.startswith(f"error: {message}")
-        assert "coop-edge[" in line
+        assert "pip install " in line
+        assert "coop-edge[" not in line  # it is on no index
         assert entries(own_bundle.folder) == set()
 
     def test_no_such_bundle(self, trt):

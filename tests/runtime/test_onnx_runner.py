@@ -257,7 +257,7 @@ def test_without_onnxruntime_the_error_says_what_to_install(bundle, monkeypatch)
         OnnxRunner(bundle.network("features")).open()
     for complaint in (probe("cpu"), str(caught.value)):
         assert "`import onnxruntime` failed" in complaint
-        assert "pip install 'coop-edge[cpu]'" in complaint
+        assert "pip install onnxruntime" in complaint
     monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
     assert "a remnant without InferenceSession" in probe("cpu")
 
