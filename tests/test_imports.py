@@ -265,3 +265,12 @@ def test_every_option_class_is_public():
         if isinstance(value, type) and issubclass(value, Config) and value is not Config
     }
     assert {"EstimatorConfig", "OutlineConfig", "LmConfig"} <= options <= set(coop_edge.__all__)
+
+
+@pytest.mark.parametrize("version", [(3, 9, 18), (2, 7, 18)])
+def test_an_older_python_is_refused_at_once(version):
+    script = f"import sys; sys.version_info, sys.version = {version!r}, '{'.'.join(map(str, version))} (main)'\n"
+    done = subprocess.run([sys.executable, "-c", script + "import coop_edge"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    wanted = f"ImportError: coop_edge needs Python 3.10 or newer, this is {'.'.join(map(str, version))}"
+    assert done.stderr.splitlines()[-1] == wanted
