@@ -148,7 +148,7 @@ class Estimator:
         name: what detections call it.
         mesh: a mesh file or a trimesh object, with its ``unit`` ("m", "cm", "mm", "in"; no default), or a ``Mesh``
             without. ``Mesh.load`` has further options.
-        symmetries: of the object, in its own frame; none if None.
+        symmetries: of the object, in its own frame; none if None. ``load_symmetries`` reads those of BOP's files.
         templates: a file of ``coop-edge onboard``, or a TemplateSet; of this mesh, and made as the bundle wants it. It
             carries the object's symmetries. It spares the rendering, not the mesh: poses are refined by rendering.
 

@@ -15,6 +15,8 @@ from coop_edge.errors import MeshError
 from coop_edge.mesh.limits import LoadLimits
 from coop_edge.mesh.parts import CLAMP, REPEAT, Texture
 
+_KINDS = ("PNG", "JPEG", "BMP", "TGA", "TIFF", "WEBP", "AVIF", "GIF", "DDS", "PPM", "JPEG2000", "QOI", "PCX", "SGI")
+"""Formats of Pillow that are tried; others run programs (EPS), or hold no picture."""
 MAX_TEXTURE_SIDE = 4096
 """Textures with a longer side are shrunk to it when loaded."""
 
@@ -30,7 +32,9 @@ class ImageDecoder:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(io.BytesIO(data)) as image:
+                Image.init()
+                kinds = [kind for kind in _KINDS if kind in Image.OPEN]
+                with Image.open(io.BytesIO(data), formats=kinds) as image:
                     return self.convert(image, label)
         except MeshError:
             raise

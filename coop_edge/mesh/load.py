@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def load_mesh(
     bounds = LoadLimits() if limits is None else limits
     if not isinstance(bounds, LoadLimits):
         raise InputError(f"limits: wanted LoadLimits or None, got {type(limits).__name__}")
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (str, os.PathLike)):
         path = Path(source).expanduser()
         parts = read_file(path, ignore_colors=ignore_colors, allow_outside=allow_outside, limits=bounds, notes=notes)
         label = str(path)

@@ -6,6 +6,7 @@ So where all of them are positive, they tile a polygon that does not cross itsel
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ Points = NDArray[np.float64]
 
 MAX_CORNERS = 20_000
 """A concave polygon of more corners is not cut properly but noted: the time grows with the square."""
+_ROUNDS = 50  # how often all corners are asked anew where outlines touch themselves
 _FLAT = 1e-9  # of the polygon's size, squared: below it an area is rounding
 
 
@@ -166,44 +168,103 @@ def _area(ring: Points) -> float:
 
 def _clip_ears(flat: Points, loop: list[int]) -> NDArray[np.int64] | None:
     """Cut a loop of corners by clipping convex corners whose triangle holds no other; None where none is left."""
-    out: list[tuple[int, int, int]] = []
-    at, since = 0, 0
-    careful = True
-    while len(loop) > 3:
-        n = len(loop)
-        at %= n
-        triple = (loop[at - 1], loop[at], loop[(at + 1) % n])
-        side = float(_side(*flat[list(triple)]))
-        if side > _FLAT and not _blocked(flat, loop, triple, careful):
-            out.append(triple)
-            del loop[at]
-            at, since, careful = at + 1, 0, True
-            continue
-        at, since = at + 1, since + 1
-        if since <= n:
-            continue
-        flat_corner = next((k for k in range(n) if _is_flat(flat, loop, k)), None)
-        if flat_corner is not None:  # on a straight line: it cuts off nothing
-            del loop[flat_corner]
-            since = 0
-        elif careful:
-            careful, since = False, 0
+    loop = _without_spikes(flat, loop)
+    if len(loop) < 3:
+        return None
+    outline = _Outline(flat[loop])
+    places = np.array(loop, np.int64)
+    waiting = deque(range(len(loop)))
+    careful, rounds = True, 0
+    triangles: list[tuple[int, int, int]] = []
+    while outline.left > 3:
+        if not waiting:  # corners on straight lines, and outlines that touch themselves
+            flat_corner = outline.flat_corner()
+            if flat_corner is not None:
+                waiting.extend(outline.remove(flat_corner))
+                continue
+            rounds += 1
+            if not careful or rounds > _ROUNDS:
+                return None
+            careful = False
+            waiting.extend(outline.corners())
+        corner = waiting.popleft()
+        if outline.alive[corner] and outline.is_ear(corner, careful):
+            triangles.append((outline.before[corner], corner, outline.after[corner]))
+            waiting.extend(outline.remove(corner))
+            careful = True
+    last = outline.corners()
+    turn = outline.turn(last[0])
+    if turn > _FLAT:
+        triangles.append((outline.before[last[0]], last[0], outline.after[last[0]]))
+    return None if turn < -_FLAT else places[np.array(triangles, np.int64).reshape(-1, 3)]
+
+
+class _Outline:
+    """Corners that are left, each with its neighbours. Only corners that are not convex can lie in an ear.
+
+    Clipping an ear changes what its two neighbours are, and no other corner: so each has to be asked a few times.
+    """
+
+    def __init__(self, points: Points) -> None:
+        n = len(points)
+        self.points, self.left = points, n
+        self.before, self.after = [(i - 1) % n for i in range(n)], [(i + 1) % n for i in range(n)]
+        self.alive = np.ones(n, bool)
+        turns = _side(np.roll(points, 1, axis=0), points, np.roll(points, -1, axis=0))
+        self._inward = np.asarray(turns <= _FLAT)  # not convex
+        self._flat = np.asarray(np.abs(turns) <= _FLAT)
+
+    def corners(self) -> list[int]:
+        return [int(i) for i in np.flatnonzero(self.alive)]
+
+    def turn(self, i: int) -> float:
+        """Return twice the signed area of a corner and its neighbours."""
+        return float(_side(self.points[self.before[i]], self.points[i], self.points[self.after[i]]))
+
+    def flat_corner(self) -> int | None:
+        """Return a corner on a straight line, which cuts off nothing."""
+        found = np.flatnonzero(self._flat & self.alive)
+        return int(found[0]) if len(found) else None
+
+    def remove(self, i: int) -> tuple[int, int]:
+        """Take a corner away; return its neighbours, which may be ears now."""
+        before, after = self.before[i], self.after[i]
+        self.after[before], self.before[after] = after, before
+        self.alive[i] = self._inward[i] = False
+        self.left -= 1
+        for each in (before, after):
+            turn = self.turn(each)
+            self._inward[each], self._flat[each] = turn <= _FLAT, abs(turn) <= _FLAT
+        return before, after
+
+    def is_ear(self, i: int, careful: bool) -> bool:
+        """Return whether a corner can be cut off: no other lies in its triangle; ``careful``: nor on its edges."""
+        if self._inward[i]:
+            return False
+        a, b, c = self.points[[self.before[i], i, self.after[i]]]
+        points = self.points[self._inward]
+        sides = np.minimum(np.minimum(_side(a, b, points), _side(b, c, points)), _side(c, a, points))
+        inside = points[sides >= -_FLAT if careful else sides > _FLAT]
+        same = (inside == a).all(axis=1) | (inside == b).all(axis=1) | (inside == c).all(axis=1)
+        return bool(same.all())
+
+
+def _without_spikes(flat: Points, loop: list[int]) -> list[int]:
+    """Drop corners that repeat the one before, and those from which the outline comes back to where it was."""
+    points = [tuple(point) for point in flat.tolist()]
+    kept: list[int] = []
+    for i in loop:
+        if len(kept) > 1 and points[kept[-2]] == points[i]:
+            kept.pop()
+        if not kept or points[kept[-1]] != points[i]:
+            kept.append(i)
+    while len(kept) > 2:  # the same where the end meets the beginning
+        if points[kept[0]] == points[kept[-1]]:
+            kept.pop()
+        elif points[kept[1]] == points[kept[-1]]:
+            kept = kept[1:-1]
+        elif points[kept[-2]] == points[kept[0]]:
+            kept = kept[:-2]
         else:
-            return None
-    last = float(_side(*flat[loop]))
-    if last > _FLAT:
-        out.append((loop[0], loop[1], loop[2]))
-    return None if last < -_FLAT else np.array(out, np.int64).reshape(-1, 3)
-
-
-def _is_flat(flat: Points, loop: list[int], k: int) -> bool:
-    return abs(float(_side(*flat[[loop[k - 1], loop[k], loop[(k + 1) % len(loop)]]]))) <= _FLAT
-
-
-def _blocked(flat: Points, loop: list[int], triple: tuple[int, int, int], careful: bool) -> bool:
-    """Return whether another corner lies in the triangle; ``careful``: or on its edges."""
-    a, b, c = flat[list(triple)]
-    points = flat[loop]
-    sides = np.minimum(np.minimum(_side(a, b, points), _side(b, c, points)), _side(c, a, points))
-    same = (points == a).all(axis=1) | (points == b).all(axis=1) | (points == c).all(axis=1)
-    return bool(((sides >= -_FLAT if careful else sides > _FLAT) & ~same).any())
+            break
+    return kept

@@ -290,3 +290,19 @@ def test_a_fifo_in_place_of_the_mesh(folder):
     os.mkfifo(folder / "a.obj")
     with pytest.raises(MeshError, match="not a file"):
         Mesh.load(folder / "a.obj", unit="m")
+
+
+def test_formats_that_run_programs_are_no_textures(folder):
+    """Pillow hands EPS to Ghostscript."""
+    path = obj(folder, "skin.eps")
+    (folder / "skin.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(MeshError, match=r"'skin\.eps' cannot be decoded"):
+        Mesh.load(path, unit="m")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TGA", "TIFF", "WEBP", "GIF", "PPM"])
+def test_formats_of_pictures(kind, folder):
+    name = f"other.{kind.lower()}"
+    Image.fromarray(np.full((8, 8, 3), (200, 40, 30), np.uint8)).save(folder / name, kind)
+    (texture,) = Mesh.load(obj(folder, name), unit="m").textures
+    assert np.abs(texture.astype(int) - (200, 40, 30)).max() < 20

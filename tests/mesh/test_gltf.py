@@ -440,3 +440,39 @@ def test_json_nested_without_end(tmp_path):
     (tmp_path / "a.gltf").write_text('{"asset":' + "[" * 100_000 + "]" * 100_000 + "}")
     with pytest.raises(MeshError, match="not valid JSON"):
         Mesh.load(tmp_path / "a.gltf", unit="m")
+
+
+def test_specular_glossiness_takes_the_place_of_what_is_for_others(tmp_path):
+    """With a transform of its own; the other texture is for readers that do not know the extension."""
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[:2, :2] = RED
+    glb = Glb()
+    moved = {"KHR_texture_transform": {"scale": [0.5, 0.5]}}
+    gloss = {"diffuseTexture": {"index": glb.image(image), "extensions": moved}}
+    other = {"index": glb.image(np.full((2, 2, 3), 9, np.uint8))}
+    material = {
+        "extensions": {"KHR_materials_pbrSpecularGlossiness": gloss},
+        "pbrMetallicRoughness": {"baseColorTexture": other},
+    }
+    part = quad(glb, TEXCOORD_0=glb.accessor(0.25 + 0.5 * UV_DOWN))
+    glb.mesh(part | {"material": glb.add("materials", material)})
+    assert surface.all_colors(load(glb, tmp_path)) == [RED]
+
+
+@pytest.mark.parametrize("how", ["base64", "escaped"])
+def test_pictures_in_data_uris(how, tmp_path):
+    import base64
+    import io
+    from urllib.parse import quote_from_bytes
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(texture()).save(stream, "PNG")
+    data = stream.getvalue()
+    glb = Glb()
+    body = f";base64,{base64.b64encode(data).decode()}" if how == "base64" else f",{quote_from_bytes(data)}"
+    source = glb.add("images", {"uri": "data:image/png" + body})
+    _textured(glb, {"index": glb.add("textures", {"source": source})})
+    mesh = load(glb, tmp_path)
+    np.testing.assert_array_equal(mesh.textures[0], texture())

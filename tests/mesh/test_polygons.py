@@ -58,6 +58,41 @@ def test_the_first_corner_does_not_matter(ring, turned):
         assert area(points, cut.corners) == pytest.approx(shoelace(ring))
 
 
+SQUARE_WITH_KEYHOLE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0], [3, 3], [3, 6], [6, 6], [6, 3], [3, 3]]
+COMB = [
+    [0, 0],
+    *([2 * i + x, y] for i in range(10) for x, y in ((1, 0), (1, 8), (2, 8), (2, 0))),
+    [22, 0],
+    [22, 10],
+    [0, 10],
+]
+ODD = {
+    "a corner twice": ([[0, 0], [60, 0], [60, 0], [60, 20], [20, 20], [20, 20], [20, 60], [0, 60]], 2000),
+    "corners on straight lines": (
+        [[0, 0], [30, 0], [60, 0], [60, 10], [60, 20], [40, 20], [20, 20], [20, 60], [0, 60]],
+        2000,
+    ),
+    "a hole with a bridge": (SQUARE_WITH_KEYHOLE, 91),
+    "a spike": ([[0, 0], [60, 0], [80, 0], [60, 0], [60, 20], [20, 20], [20, 60], [0, 60]], 2000),
+    "a comb": (COMB, 140),
+    "micrometres": ((1e-6 * L_SHAPE).tolist(), 2000e-12),
+    "far away": ((L_SHAPE + 1e6).tolist(), 2000),
+    "thin": ((L_SHAPE * [1, 1e-4]).tolist(), 0.2),
+}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("kind", ODD, ids=list(ODD))
+def test_odd_polygons_keep_their_area(kind, turned):
+    ring, wanted = np.array(ODD[kind][0], float), ODD[kind][1]
+    for start in range(len(ring)):
+        rolled = np.roll(ring[::-1] if turned else ring, start, axis=0)
+        points = np.column_stack([rolled, np.zeros(len(ring))])
+        cut = triangulate(points, np.array([len(ring)]))
+        assert cut.uncertain == 0
+        assert area(points, cut.corners) == pytest.approx(wanted, rel=1e-6)
+
+
 def test_convex_polygons_stay_fans():
     angle = 2 * np.pi * np.arange(7) / 7
     points = np.column_stack([np.cos(angle), np.sin(angle), np.zeros(7)])

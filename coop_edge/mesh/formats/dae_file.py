@@ -22,7 +22,7 @@ class DaeFile:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        if re.search(rb"<!(DOCTYPE|ENTITY)", source.data):
+        if re.search(rb"<!(DOCTYPE|ENTITY)", source.data.replace(b"\0", b"")):
             raise MeshError("has a document type of its own, which is not read; export it again")
         try:
             self.root = ET.fromstring(source.data)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import struct
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,12 +160,14 @@ class GltfFile:
 
 
 def data_uri(uri: str) -> bytes | None:
-    """Return the bytes of a ``data:`` URI, None if it is another. Raises MeshError: damaged."""
+    """Return the bytes of a ``data:`` URI, base64 or escaped, None if it is another. Raises MeshError: damaged."""
     if uri[:5].lower() != "data:":
         return None
     head, comma, body = uri.partition(",")
-    if not comma or not head.endswith(";base64"):
-        raise MeshError("glTF: a data: URI that is not base64; the file is damaged")
+    if not comma:
+        raise MeshError("glTF: a data: URI without data; the file is damaged")
+    if not head.lower().endswith(";base64"):
+        return unquote_to_bytes(body)
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -128,7 +128,7 @@ def _look(file: GltfFile, entry: dict[str, Any], label: str) -> _Look:
     pbr = file.section(entry, "pbrMetallicRoughness", dict)
     gloss = file.section(extensions, "KHR_materials_pbrSpecularGlossiness", dict)
     base = _stated(file, pbr, "baseColorFactor", "baseColorTexture", f"material {label}")
-    if gloss and base.texture is None:
+    if gloss:  # where it is known it takes the place of the other, which is for those that do not know it
         diffuse = _stated(file, gloss, "diffuseFactor", "diffuseTexture", f"material {label}")
         if diffuse.texture is not None or diffuse.factor is not None:
             base = diffuse
