@@ -85,7 +85,8 @@ def paint(part: Part, albedo: NDArray[np.uint8], table: TextureTable, notes: lis
     tint = None if material is None else material.color
     if material is not None and material.texture is not None and part.uv is not None:
         index, coordinates = table.add(material.texture, part.uv, tint if material.tints else None)
-        texture[:], uv[:] = index, coordinates
+        with np.errstate(over="ignore"):  # infinity is refused later
+            texture[:], uv[:] = index, coordinates
         if own is not None and not np.all(own[has_own] == 1.0):
             notes.append("vertex colours beside a texture are not used")
         return Corners(colors, uv, texture, np.ones(f, bool))

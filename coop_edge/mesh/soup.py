@@ -11,6 +11,9 @@ from coop_edge.errors import MeshError
 from coop_edge.mesh.colors import TextureTable, paint
 from coop_edge.mesh.parts import Part
 
+_FARTHEST = 1e12
+"""Of a coordinate in the file's unit; beyond it the squares of lengths leave what numbers hold."""
+
 
 @dataclass(frozen=True)
 class Soup:
@@ -52,11 +55,13 @@ def assemble(parts: list[Part], albedo: NDArray[np.uint8], notes: list[str]) -> 
 
 
 def check_finite(soup: Soup) -> None:
-    """Raise MeshError if a face uses a vertex or texture coordinate that is NaN or infinite."""
+    """Raise MeshError if a face uses a vertex or texture coordinate that is NaN, infinite or beyond all reason."""
     bad: NDArray[np.bool_] = np.asarray(~np.isfinite(soup.vertices).all(axis=1))
     if bad[soup.faces].any():
         n = int(np.unique(soup.faces[bad[soup.faces]]).size)
         raise MeshError(f"{n} vertices used by faces are NaN or infinite; repair the mesh or export it again")
+    if soup.faces.size and (far := float(np.abs(soup.vertices[soup.faces]).max())) > _FARTHEST:
+        raise MeshError(f"a vertex has the coordinate {far:.3g}; repair the mesh or export it again")
     if not np.isfinite(soup.corner_uv).all():
         raise MeshError("texture coordinates hold NaN or infinity; repair the mesh or load with ignore_colors=True")
 

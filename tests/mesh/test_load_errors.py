@@ -52,6 +52,7 @@ def test_sizes_within_the_bounds(extent):
         (assets.QUAD, np.zeros((0, 3), int), "no triangles"),
         (assets.QUAD, [[0, 0, 1], [2, 2, 2]], "all of its 2 triangles are degenerate"),
         (assets.QUAD * np.nan, assets.QUAD_FACES, "4 vertices used by faces are NaN or infinite"),
+        (np.where(assets.QUAD == assets.WIDTH, 1e200, assets.QUAD), assets.QUAD_FACES, "has the coordinate 1e\\+200"),
         (np.where(assets.QUAD == assets.WIDTH, np.inf, assets.QUAD), assets.QUAD_FACES, "2 vertices used by faces"),
         (assets.QUAD, [[0, 1, 9]], "vertex 9 of 4"),
         (assets.QUAD, [[0, 1, -1]], "vertex -1 of 4"),

@@ -163,17 +163,21 @@ def _libraries(source: Source, found: _Contents) -> dict[str | None, MtlMaterial
         assert path is not None
         for key, each in read_mtl(source, path, data).items():
             materials.setdefault(key, each)
-    for name in used - set(materials):  # a comment may stand behind the name, and names may hold the sign
-        plain = re.split(r"\s#", name)[0].strip()
-        quoted = re.match(r'"(.*)"$', plain)
-        for other in (plain, quoted.group(1) if quoted else plain):
-            if other in materials:
-                materials[name] = materials[other]
+    # A comment may stand behind a name, on either side, and names may hold its sign: the whole name comes first.
+    plain = {_plain(name): each for name, each in reversed(materials.items()) if name is not None}
+    for name in used - set(materials):
+        if _plain(name) in plain:
+            materials[name] = plain[_plain(name)]
     if unknown := sorted(used - set(materials)):
         source.note(f"materials {', '.join(map(repr, unknown))} are not defined: their faces take the albedo")
     if materials and not used:
         source.note("names a material library, but no face a material (usemtl): they take the albedo")
     return materials
+
+
+def _plain(name: str) -> str:
+    """Return a material's name without a comment and quotes."""
+    return re.split(r"\s#", name)[0].strip().removeprefix('"').removesuffix('"')
 
 
 def _names(source: Source, line: str) -> list[str]:
