@@ -70,6 +70,13 @@ def test_links_lead_to_files(page):
     assert broken == []
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_named_benchmarks_exist(page):
+    for module in re.findall(r"python -m (benchmarks(?:\.\w+)+)", (DOCS / page).read_text()):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+
+
 def test_every_public_name_is_in_the_reference():
     described = "\n".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
     errors = {name for name, home in coop_edge._HOME.items() if home == "errors"}  # described as a module
@@ -206,3 +213,10 @@ def test_the_tracking_picture_is_made_by_its_script(tmp_path):
     with Image.open(tmp_path / "tracking.gif") as made:
         assert (made.n_frames, made.size) == (2, make["SIZE"])
     assert sorted(errors)[1] < 0.1, f"share of the diameter: {errors}"
+
+
+def test_the_page_of_commands_has_all_of_them():
+    from coop_edge.cli.main import app
+
+    listed = re.findall(r"^\| `(\w+)[ `]", (DOCS / "guides" / "commands.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(_commands_of(app))
