@@ -15,10 +15,12 @@ _PUBLIC = {
     "config": (
         "AdvancedCoarseConfig",
         "AdvancedConfig",
+        "AdvancedFindConfig",
         "AdvancedRefineConfig",
         "AdvancedSelectConfig",
         "CoarseConfig",
         "EstimatorConfig",
+        "FindConfig",
         "LmConfig",
         "OutlineConfig",
         "RansacConfig",
@@ -50,10 +52,12 @@ if TYPE_CHECKING:
     from coop_edge.backend import Backend as Backend
     from coop_edge.config import AdvancedCoarseConfig as AdvancedCoarseConfig
     from coop_edge.config import AdvancedConfig as AdvancedConfig
+    from coop_edge.config import AdvancedFindConfig as AdvancedFindConfig
     from coop_edge.config import AdvancedRefineConfig as AdvancedRefineConfig
     from coop_edge.config import AdvancedSelectConfig as AdvancedSelectConfig
     from coop_edge.config import CoarseConfig as CoarseConfig
     from coop_edge.config import EstimatorConfig as EstimatorConfig
+    from coop_edge.config import FindConfig as FindConfig
     from coop_edge.config import LmConfig as LmConfig
     from coop_edge.config import OutlineConfig as OutlineConfig
     from coop_edge.config import RansacConfig as RansacConfig

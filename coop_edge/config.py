@@ -142,6 +142,29 @@ class SelectConfig(Config):
 
 
 @dataclass(frozen=True)
+class FindConfig(Config):
+    """Search of a whole image, where there are no boxes. Look here to trade its time for what it finds."""
+
+    places: int = 10
+    """Places in the image that are tried per object, beside two more per instance after the first. More take longer,
+    and find objects that are small, hidden, or in a cluttered image."""
+    smallest: float = 0.09
+    """Longer side of the smallest box that is looked for, as a share of the image's longer side. Half of it finds
+    smaller objects and takes about four times as long."""
+    near: float = 0.0
+    """Least distance of an object's centre along the optical axis, metres. Knowing it, as with ``far``, makes the
+    search surer."""
+    far: float = 0.0
+    """Largest distance, metres; 0 sets no bound."""
+
+    def __post_init__(self) -> None:
+        self._int("places", 1, 1000)
+        self._number("smallest", 1e-3, 1.0)
+        self._number("near", 0.0, 1e6)
+        self._number("far", 1e-6, 1e6, or_off=True)
+
+
+@dataclass(frozen=True)
 class AdvancedCoarseConfig(Config):
     """Memory and evidence of stage 1. Look here when the memory is short, or for objects that are small or occluded."""
 
@@ -308,6 +331,28 @@ class AdvancedSelectConfig(Config):
 
 
 @dataclass(frozen=True)
+class AdvancedFindConfig(Config):
+    """Poses tried in a search, and which are believed. Look here if it takes long, or finds what is not there."""
+
+    views: int = 2
+    """Views tried per place. More take longer and survive 180-degree flips."""
+    survivors: int = 3
+    """Places per object, beside one more per instance after the first, whose poses are refined to the end."""
+    largest: float = 1.0
+    """Longer side of the largest box that is looked for, as a share of the image's shorter side."""
+    min_weight: float = 32.0
+    """Least sum of the confidence W over the cells that agree with a pose, in a 128-pixel crop, beside
+    ``select.min_score``: without a box many places are tried, and one of them may look like the object. Larger finds
+    fewer objects that are not there, and fewer that are hidden or small."""
+
+    def __post_init__(self) -> None:
+        self._int("views", 1, MOST_HYPOTHESES)
+        self._int("survivors", 1, 1000)
+        self._number("largest", 1e-3, 4.0)
+        self._number("min_weight", 0.0, 1e9)
+
+
+@dataclass(frozen=True)
 class AdvancedConfig(Config):
     """Options that most users leave alone: memory, stopping rules, the prior, scales of evidence, the solvers."""
 
@@ -321,6 +366,8 @@ class AdvancedConfig(Config):
     """The weighted pose solver of refinement."""
     select: AdvancedSelectConfig = field(default_factory=AdvancedSelectConfig)
     """Scales of the score, and floors below which nothing is believed."""
+    find: AdvancedFindConfig = field(default_factory=AdvancedFindConfig)
+    """Poses tried in a search, and which are believed."""
 
 
 @dataclass(frozen=True)
@@ -341,6 +388,8 @@ class EstimatorConfig(Config):
     """Alignment with the object's outline."""
     select: SelectConfig = field(default_factory=SelectConfig)
     """Rejection of poses."""
+    find: FindConfig = field(default_factory=FindConfig)
+    """Search of a whole image."""
     advanced: AdvancedConfig = field(default_factory=AdvancedConfig)
     """What most users leave alone."""
 

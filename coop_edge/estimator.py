@@ -21,6 +21,7 @@ from coop_edge.base.compile_time import working_time
 from coop_edge.base.hardware import available_cores
 from coop_edge.config import EstimatorConfig
 from coop_edge.errors import BundleError, ConfigError, EngineError, InputError
+from coop_edge.finding import Finder, Progress, Wanted
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.pipeline import Frame, Pipeline
@@ -163,13 +164,16 @@ class Estimator:
         with self._call("remove_object"):
             self._registry.remove(name)
 
-    def estimate(self, image: Any, camera: Camera, detections: Sequence[Detection]) -> list[PoseEstimate]:
+    def estimate(
+        self, image: Any, camera: Camera, detections: Sequence[Detection], *, recover: bool = False
+    ) -> list[PoseEstimate]:
         """Poses of N detected objects, in the order of the detections; N = 0 is legal.
 
         image: RGB uint8 [height,width,3], any strides (what OpenCV reads is BGR: pass ``image[..., ::-1]``); for an
         Estimator on a GPU also an array on that GPU (CuPy, PyTorch, PyCUDA), which is read where it is, after what
         CuPy's current stream has before it. camera: of the image. detections: of registered objects, several of one
-        object allowed.
+        object allowed. recover: look around a box, farther and farther, for an object that is not found in it;
+        ``PoseEstimate.recovered`` tells.
 
         All detections run as one batch, and none bears on another's pose, but for what a network rounds differently in
         a batch of another size. What cannot be found comes back with ``success=False`` and a reason. Raises InputError,
@@ -181,8 +185,71 @@ class Estimator:
             index = self._registry.indices([detection.object for detection in found])
             if not found:
                 return []
-            results = self._pipeline.estimate(self._frame(picture, camera), found, index)
+            finder = Finder(self._pipeline) if recover else None
+            frame = self._frame(picture, camera)
+            results = self._pipeline.estimate(frame, found, index)
+            if finder is not None:
+                results = [finder.recover(frame, *each) for each in zip(results, found, index.tolist(), strict=True)]
             return self._drawable(results, image, camera, found)
+
+    def find(
+        self,
+        image: Any,
+        camera: Camera,
+        objects: Sequence[str] | None = None,
+        *,
+        max_instances: int = 1,
+        region: Sequence[float] | None = None,
+        progress: Progress | None = None,
+    ) -> list[PoseEstimate]:
+        """Find objects in an image without boxes: their poses, object by object, best first.
+
+        image, camera: as for ``estimate``. objects: names; all that are registered if None. max_instances: most results
+        per object; fewer are looked for where fewer are there. region: (x, y, width, height) pixels, in which the
+        middle of an object's box is to lie; the whole image if None. progress: called with the number of objects done
+        and that of all.
+
+        Every object has at least one result: what is not found comes back with ``success=False`` and a reason. Results
+        of one object never show the same thing in the image, nor do those of two objects in the same place. Options:
+        ``EstimatorConfig.find``. Raises InputError (no objects registered, a region outside the image, an object
+        that is larger than the image can hold), BundleError (engines without ``features``), EngineError.
+        """
+        with self._call("find"):
+            return self._found("find", image, camera, objects, max_instances, region, progress)[0]
+
+    def find_with_boxes(
+        self,
+        image: Any,
+        camera: Camera,
+        objects: Sequence[str] | None = None,
+        *,
+        max_instances: int = 1,
+        region: Sequence[float] | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[list[PoseEstimate], list[Detection]]:
+        """Do what ``find`` does, and return the boxes of all places that were tried as well, as ``detect`` has them."""
+        with self._call("find_with_boxes"):
+            return self._found("find_with_boxes", image, camera, objects, max_instances, region, progress)
+
+    def detect(
+        self,
+        image: Any,
+        camera: Camera,
+        objects: Sequence[str] | None = None,
+        *,
+        max_instances: int = 1,
+        region: Sequence[float] | None = None,
+        progress: Progress | None = None,
+    ) -> list[Detection]:
+        """Find boxes of objects in an image, object by object, best first.
+
+        As ``find``, but for the last stages: poses are refined once and none is refused. A box is that of the object at
+        such a pose, hidden parts included, as far as it lies in the image; its score, in [0, 1], is the similarity of
+        the image and a render there. Of an object that is not in the image there are boxes too, of low scores.
+        """
+        with self._call("detect"):
+            finder, frame, wanted = self._search("detect", image, camera, objects, max_instances, region)
+            return finder.detect(frame, wanted, progress)
 
     def track(self, image: Any, camera: Camera, results: Sequence[PoseEstimate]) -> list[PoseEstimate]:
         """The poses of ``results`` in the next image, in their order; N = 0 is legal.
@@ -281,6 +348,24 @@ class Estimator:
         renderer = functools.partial(self.backend.renderer, threads=self._threads)
         shown = image if isinstance(image, np.ndarray) else None
         return drawable(results, camera, found, self._registry.meshes, renderer=renderer, image=shown)
+
+    def _found(
+        self, what: str, image: Any, camera: Camera, objects: Any, max_instances: Any, region: Any, progress: Any
+    ) -> tuple[list[PoseEstimate], list[Detection]]:
+        finder, frame, wanted = self._search(what, image, camera, objects, max_instances, region)
+        results, boxes = finder.find(frame, wanted, progress)
+        return self._drawable(results, image, camera, [None] * len(results)), boxes
+
+    def _search(
+        self, what: str, image: Any, camera: Camera, objects: Any, max_instances: Any, region: Any
+    ) -> tuple[Finder, Frame, Wanted]:
+        """What searches an image, the image, and what is looked for in it. Raises InputError, BundleError."""
+        picture, finder = self._image(image, camera), Finder(self._pipeline)
+        if not self._registry.meshes:
+            raise InputError(f"{what}: no objects are registered; add_object registers one")
+        names = list(self._registry.meshes) if objects is None else _sequence(objects, str, "objects")
+        index = self._registry.indices(dict.fromkeys(names))
+        return finder, self._frame(picture, camera), Wanted.checked(index, max_instances, region, camera)
 
     def _frame(self, image: Any, camera: Camera) -> Frame:
         return Frame(image, camera, self._registry.models, self._registry.renderer())

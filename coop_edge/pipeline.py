@@ -108,12 +108,10 @@ class Pipeline:
     ) -> Hypotheses:
         """Do all that ``estimate`` does before it chooses."""
         coarse = self._match(frame, detections, index, clock)
-        maker = self._maker(frame, self.config)
-        judge = self._judge(maker)
+        maker = self.maker(frame, self.config)
+        judge = self.judge(maker)
         competition = {"detection": coarse.detection, "evidence": coarse.evidence}
-        left = self._refine(
-            maker, judge, coarse.T_camera_object, coarse.object_index, self.config, clock, **competition
-        )
+        left = self.refine(maker, judge, coarse.T_camera_object, coarse.object_index, self.config, clock, **competition)
         return Hypotheses(coarse.take(left.rows), left.refined, judge)
 
     def track(self, frame: Frame, names: Sequence[str], index: Indices, T_previous: Floats) -> list[PoseEstimate]:
@@ -161,16 +159,18 @@ class Pipeline:
             )
             return CoarseHypotheses.joined(hypotheses, matched)
 
-    def _maker(self, frame: Frame, config: EstimatorConfig) -> PairMaker:
+    def maker(self, frame: Frame, config: EstimatorConfig) -> PairMaker:
+        """Return what makes the pairs of an image."""
         size, margin = self.bundle.input_size, config.advanced.refine.margin
         return ImagePairMaker(frame.image, frame.camera, frame.models, frame.renderer, size, margin, self.ops)
 
-    def _judge(self, maker: PairMaker) -> Judge:
+    def judge(self, maker: PairMaker) -> Judge:
+        """Return who scores the hypotheses of ``maker``'s image."""
         if self.features is None:
             return FitJudge(self.config.advanced.select)
         return FeatureJudge(maker, self.features, self.bundle.score_map)
 
-    def _refine(
+    def refine(
         self,
         maker: PairMaker,
         judge: Judge,
@@ -180,6 +180,7 @@ class Pipeline:
         clock: StageClock,
         **competition: Any,
     ) -> Turns:
+        """Refine poses [M,4,4] of the objects at ``index`` [M]; see ``stages.turns.turns``, for ``competition`` too."""
         return turns(
             maker,
             T,
@@ -195,9 +196,9 @@ class Pipeline:
 
     def _follow(self, frame: Frame, index: Indices, T: Floats, config: EstimatorConfig, clock: StageClock) -> Selection:
         """Refine and select from poses [N,4,4], each the only hypothesis of its object."""
-        maker = self._maker(frame, config)
-        judge = self._judge(maker)
-        left = self._refine(maker, judge, T, index, config, clock)
+        maker = self.maker(frame, config)
+        judge = self.judge(maker)
+        left = self.refine(maker, judge, T, index, config, clock)
         with clock("select"):
             return select(
                 left.refined,

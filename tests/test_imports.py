@@ -43,8 +43,10 @@ MAY_IMPORT = {
     "backend": FOUNDATION | {"mesh", "ops", "render", "pnp", "kernels", "runtime"},
     "doctor": FOUNDATION | {"backend", "runtime"},
     "pipeline": FOUNDATION | {"mesh", "ops", "render", "pnp", "runtime", "stages"},
+    "finding": FOUNDATION | {"ops", "render", "runtime", "stages", "pipeline"},
     "registry": FOUNDATION | {"backend", "mesh", "ops", "render", "templates", "runtime", "stages"},
-    "estimator": FOUNDATION | {"backend", "mesh", "templates", "runtime", "stages", "pipeline", "registry", "visual"},
+    "estimator": FOUNDATION
+    | {"backend", "mesh", "templates", "runtime", "stages", "pipeline", "finding", "registry", "visual"},
     "cli": {"*"},
     "__main__": {"*"},
     "__init__": {"*"},

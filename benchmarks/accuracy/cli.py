@@ -6,11 +6,13 @@ import argparse
 import sys
 from typing import Any
 
+from benchmarks.accuracy.find import measure_search
 from benchmarks.accuracy.journal import Journal, journal_path, named_path
 from benchmarks.accuracy.measure import measure
 from benchmarks.accuracy.methods import METHODS, MethodOptions
 from benchmarks.accuracy.reliability import CORRECT_HELP, RIGHT
 from benchmarks.accuracy.tables import print_tables
+from coop_edge.base.hardware import available_cores
 from coop_edge.config import EFFORTS, EstimatorConfig
 from coop_edge.errors import ConfigError, CoopEdgeError, InputError
 
@@ -61,6 +63,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, metavar="N", help="of all that is drawn at random (default 0)")
     parser.add_argument("--poses", metavar="CSV", help="score the poses of this file instead of running a method")
     parser.add_argument("--processes", type=int, metavar="P", help="default: one per core, one on a GPU")
+    parser.add_argument(
+        "--detect", action="store_true",
+        help="give no boxes: find the objects in the whole image, measure boxes and poses, and what is accepted of "
+        "objects that are not there; the figures go into --json under --name, beside those of other data sets",
+    )  # fmt: skip
+    parser.add_argument(
+        "--absent", type=int, metavar="N", help="with --detect: objects per image that are not in it (default: all)"
+    )
+    parser.add_argument("--name", help="with --detect: of the figures in --json (default: the data set's)")
     parser.add_argument("--correct", type=float, default=RIGHT, metavar="SHARE", help=CORRECT_HELP)
     parser.add_argument("--csv", metavar="CSV", help="the poses, in BOP's form; needed to run a method")
     parser.add_argument("--json", metavar="JSON", help="all figures")
@@ -73,6 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     journals: list[Journal] = []
     try:
+        if options.detect:
+            measure_search(options, search_options(options))
+            return 0
+        if wrong := [name for name in ("absent", "name") if getattr(options, name) is not None]:
+            raise InputError(f"--{wrong[0]}: only with --detect")
         for each in runs_of(options):
             result, finished = measure(each, method_options(each))
             journals += finished
@@ -127,6 +143,28 @@ def method_options(options: argparse.Namespace) -> MethodOptions | None:
         device=options.device or "cpu",
         config=_config(options),
         seed=seed,
+    )
+
+
+def search_options(options: argparse.Namespace) -> MethodOptions:
+    """What the command line says of a search. Raises InputError: options that it has no use for, ConfigError."""
+    used = ("engines", "device", "effort", "set", "seed", "iterations", "hypotheses", "stage")
+    unused = ("poses", "csv", "method", "boxes", "box_noise", "processes", "report")
+    if wrong := [name for name in unused if getattr(options, name) is not None]:
+        raise InputError(
+            f"--{wrong[0]}: not with --detect, which takes --{', --'.join(used)}, --limit, --absent, --json"
+        )
+    if len(options.effort or ()) > 1:
+        raise InputError("--effort: with --detect wanted once")
+    if options.absent is not None and options.absent < 0:
+        raise InputError(f"--absent: wanted at least 0, got {options.absent}")
+    return MethodOptions(
+        "ours",
+        engines=options.engines or "coop-xs",
+        device=options.device or "cpu",
+        config=_config(options),
+        seed=options.seed or 0,
+        threads=available_cores(),
     )
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coop_edge.cli import options, symmetries
 from coop_edge.cli.output import draw_poses, print_poses, what_ran
+from coop_edge.cli.search import MaxInstances, Region, search_limits, searching
+
+if TYPE_CHECKING:
+    from coop_edge.types import Detection
 
 
 def estimate(
@@ -22,6 +26,11 @@ def estimate(
     image: Annotated[Path | None, typer.Option(help="Picture, in place of the first argument.")] = None,
     object_: options.MoreObjects = None,
     detections: options.Detections = None,
+    recover: Annotated[
+        bool, typer.Option("--recover", help="Look around a box for an object that is not found in it.")
+    ] = False,
+    max_instances: MaxInstances = None,
+    region: Region = None,
     overlay: Annotated[Path | None, typer.Option(help="Picture to write: the poses drawn over the image.")] = None,
     templates: options.Templates = None,
     models_info: symmetries.ModelsInfo = None,
@@ -36,9 +45,11 @@ def estimate(
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
-    """Find the poses of detected objects in one image. Exit code 1: something was not found.
+    """Find the poses of objects in one image, in boxes or, without any, in the whole image.
 
     coop-edge estimate scene.png cup.ply:mm --box 120,80,200,150 --camera 600,600,319.5,239.5
+
+    Exit code 1: something was not found.
     """
     from coop_edge.cli import inputs
     from coop_edge.estimator import Estimator
@@ -46,6 +57,8 @@ def estimate(
 
     if overlay is not None:
         check_suffix(overlay)
+    boxed = detections is not None or bool(boxes)
+    limits = search_limits(max_instances, region, recover=recover, boxed=boxed)
     flags = {
         "effort": effort,
         "coarse.hypotheses": hypotheses,
@@ -58,14 +71,19 @@ def estimate(
     entries = symmetries.read_object_ids(models_info, object_id, [each.name for each in objects])
     pixels = inputs.read_image(Path(source))
     intrinsics = inputs.read_camera(camera, pixels)
-    wanted = inputs.wanted_detections(detections, boxes, objects)
+    wanted = inputs.wanted_detections(detections, boxes, objects) if boxed else None
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
         known = inputs.add_objects(estimator, objects, entries)
         estimator.warmup()  # else the times were those of a first call
-        results = estimator.estimate(pixels, intrinsics, wanted)
+        if wanted is None:
+            with searching() as progress:
+                results = estimator.find(pixels, intrinsics, progress=progress, **limits)
+        else:
+            results = estimator.estimate(pixels, intrinsics, wanted, **({"recover": True} if recover else {}))
         if overlay is not None:
+            shown: list[Detection | None] = [None] * len(results) if wanted is None else [*wanted]
             renderer = estimator.backend.renderer
-            draw_poses(overlay, pixels, intrinsics, estimator, results, wanted, renderer=renderer)
+            draw_poses(overlay, pixels, intrinsics, estimator, results, shown, renderer=renderer)
         report = {
             "image": source,
             "overlay": str(overlay) if overlay else None,

@@ -22,6 +22,7 @@ import coop_edge
 from coop_edge.cli.bench import bench
 from coop_edge.cli.build import build
 from coop_edge.cli.demo import demo
+from coop_edge.cli.detect import detect
 from coop_edge.cli.doctor import doctor
 from coop_edge.cli.estimate import estimate
 from coop_edge.cli.onboard import onboard
@@ -66,7 +67,7 @@ def _options(
     logging.getLogger("coop_edge.compile").setLevel(logging.INFO)  # the first run takes a minute: it shows progress
 
 
-for _command in (onboard, render, doctor, build, estimate, track, demo, bench, view):
+for _command in (onboard, render, doctor, build, estimate, detect, track, demo, bench, view):
     app.command()(_command)
 
 

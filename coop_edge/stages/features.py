@@ -29,6 +29,13 @@ class FeatureExtractor:
     runner: Runner
     micro_batch: int
 
+    @property
+    def size(self) -> int:
+        """S, side of the images, pixels."""
+        side = self.runner.inputs["image"].shape[-1]
+        assert side is not None
+        return side
+
     def maps(self, images: Array, *names: str) -> list[Array]:
         """Return the maps ``names`` of N images, each float32 [N,C,h,w].
 

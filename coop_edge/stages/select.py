@@ -125,22 +125,26 @@ def select(
     reasons: Sequence[str] | None = None,
     T_previous: Floats | None = None,
     judge: Judge | None = None,
+    least: float | None = None,
 ) -> Selection:
     """Score M hypotheses, reject what disagrees, keep the best of each of ``count`` detections.
 
     detection, object_index [M]. config: ``select`` and ``advanced.select``. evidence [M] and reasons [M] are those of
     the coarse stage (None: there was none). T_previous [M,4,4]: the poses tracked from; failures then are ``LOST``, and
-    why. judge: scores the hypotheses; None: ``FitJudge``. Among the poses of a symmetric object that look the same the
-    one nearest to T_previous is returned, without it the one least turned against the camera. Of equal scores the
-    earlier hypothesis wins.
+    why. judge: scores the hypotheses; None: ``FitJudge``. least: weight (``Fit``) of a pose that is believed, where no
+    box says that the object is there; None: ``advanced.select.min_weight`` while tracking, else 0. Among the poses of a
+    symmetric object that look the same the one nearest to T_previous is returned, without it the one least turned
+    against the camera. Of equal scores the earlier hypothesis wins.
     """
     index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
+    if least is None:
+        least = 0.0 if T_previous is None else config.advanced.select.min_weight
     found = measure_fit(refined, config.advanced.select)
     scores = (judge or FitJudge(config.advanced.select)).score(refined, index, found, evidence)
     rejected = tuple(
         (reasons[i] if reasons else "")
         or refined.reasons[i]
-        or _rejection(refined, found, scores, config, i, tracks=T_previous is not None)
+        or _rejection(refined, found, scores, config, i, least=least)
         for i in range(len(refined))
     )
     chosen = np.full(count, -1, np.int64)
@@ -196,20 +200,20 @@ def inlier_scores(refined: Refined, found: Fit, evidence: Floats | None, config:
     return np.where(refined.ok, np.clip(score, 0.0, 1.0), 0.0)
 
 
-def _rejection(refined: Refined, found: Fit, scores: Floats, config: EstimatorConfig, i: int, *, tracks: bool) -> str:
+def _rejection(refined: Refined, found: Fit, scores: Floats, config: EstimatorConfig, i: int, *, least: float) -> str:
     """Why hypothesis i, which has a pose, is not to be believed; "" if it is.
 
-    tracks: whether it was tracked. Then little evidence is not enough, however well it agrees: no box says that the
-    object is there, and the pose starts where it would be.
+    least: weight that it needs. Without a box little evidence is not enough, however well it agrees: nothing says that
+    the object is there, and the pose starts where it would be.
     """
-    if refined.iterations[i] and (reason := _too_little(refined, found, config, i, tracks=tracks)):
+    if refined.iterations[i] and (reason := _too_little(refined, found, config, i, least=least)):
         return f"select: {reason}"
     if scores[i] < config.select.min_score:
         return f"select: score {scores[i]:.3f} is below min_score = {config.select.min_score:g}"
     return ""
 
 
-def _too_little(refined: Refined, found: Fit, config: EstimatorConfig, i: int, *, tracks: bool) -> str:
+def _too_little(refined: Refined, found: Fit, config: EstimatorConfig, i: int, *, least: float) -> str:
     """What hypothesis i, which was refined, has too little of; "" if nothing."""
     options, advanced = config.select, config.advanced.select
     size_px = refined.image_px[i] * refined.crop_size / config.advanced.refine.margin
@@ -221,8 +225,8 @@ def _too_little(refined: Refined, found: Fit, config: EstimatorConfig, i: int, *
     area = (refined.crop_size / REFERENCE_SIZE) ** 2  # as the number of cells grows
     if found.n_inliers[i] < (wanted := math.ceil(options.min_inliers * area)):
         return f"too little of the object agrees ({found.n_inliers[i]} cells, wanted {wanted})"
-    if tracks and found.weight[i] < (least := advanced.min_weight * area):
-        return f"too little of the object is sure (weight {found.weight[i]:.1f}, wanted {least:g})"
+    if found.weight[i] < least * area:
+        return f"too little of the object is sure (weight {found.weight[i]:.1f}, wanted {least * area:g})"
     return ""
 
 

@@ -37,6 +37,7 @@ class Views:
     descriptors: Array  # float32 [V A,C,h,w] on the device: unit cells times the share of the render's surface in each
     T_crop_object: Floats  # [V A,4,4] metres
     focal: Floats  # [V A] pixels of the crop
+    sides: Floats  # [V A,2] width and height of the tight box, which is in the middle of the crop, pixels of the crop
     centre: Floats  # [3] of the object, metres, object's frame
 
     @classmethod
@@ -59,7 +60,8 @@ class Views:
             features: describes the crops.
         """
         ops, xp = features.ops, features.ops.xp
-        crop = crop_camera(np.eye(3), tight_boxes(mesh, T_camera_object), size, MARGIN)
+        boxes = tight_boxes(mesh, T_camera_object)
+        crop = crop_camera(np.eye(3), boxes, size, MARGIN)
         T_crop = crop.to_crop(turned(T_camera_object))
         drawer, parts = renderer(mesh), []
         for first in range(0, len(T_crop), _RENDERED):
@@ -69,7 +71,8 @@ class Views:
             covered = coverage(seen.depth, MAPS[MAP], xp)
             share = covered / xp.maximum(covered.sum(axis=(1, 2), keepdims=True), np.float32(1e-6))
             parts.append(unit_cells(maps, xp) * share[:, None])
-        return cls(xp.concatenate(parts), T_crop, crop.K[:, 0, 0], mesh.centre)
+        sides = boxes[:, 2:] / boxes[:, 2:].max(axis=1, keepdims=True) * (size / MARGIN)
+        return cls(xp.concatenate(parts), T_crop, crop.K[:, 0, 0], sides, mesh.centre)
 
     @classmethod
     def blank(cls, T_crop_object: Floats, size: int, focal: float, ops: Operations) -> Views:
@@ -80,7 +83,13 @@ class Views:
         count = len(VIEWPOINTS) * TURNS
         shape = count, FEATURES[MAP][0], size // MAPS[MAP], size // MAPS[MAP]
         nothing = ops.upload(np.zeros(shape, np.float32))
-        return cls(nothing, np.repeat(T_crop_object, count, axis=0), np.full(count, focal), np.zeros(3))
+        sides = np.full((count, 2), size / MARGIN)
+        return cls(nothing, np.repeat(T_crop_object, count, axis=0), np.full(count, focal), sides, np.zeros(3))
+
+    def depths(self) -> Floats:
+        """Return the depth of the object's centre over the focal length that shows it as each view does, [V A]."""
+        seen = self.T_crop_object[:, :3, :3] @ self.centre + self.T_crop_object[:, :3, 3]
+        return np.asarray(seen[:, 2] / self.focal)
 
     def similarities(self, maps: Array, ops: Operations) -> Array:
         """Return the mean cosines of maps [N,C,h,w] of unit cells with every view over its surface, float32 [N,V A]."""

@@ -66,8 +66,8 @@ class PoseEstimate:
     success: whether there is a pose. reason: "" on success, else one readable line. T_camera_object: float64 [4,4],
     metres, or None. score: in [0, 1]. n_inliers: correspondences that agree. reprojection_rms_px: over those, or None.
     covariance: float64 [6,6] of (translation m, rotation rad) in camera axes (the order of ROS's PoseWithCovariance;
-    ``pnp.base`` gives the equation), or None. painter: draws it, set by the Estimator that found it; it is not kept by
-    pickle. Raises InputError.
+    ``pnp.base`` gives the equation), or None. recovered: whether it was found where nothing had said it would be.
+    painter: draws it, set by the Estimator that found it; it is not kept by pickle. Raises InputError.
     """
 
     success: bool
@@ -79,12 +79,16 @@ class PoseEstimate:
     covariance: NDArray[np.float64] | None = None
     times: StageTimes | None = None
     object: str = ""
+    recovered: bool = False
     painter: Painter | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.success, (bool, np.bool_)):
             raise InputError(f"PoseEstimate.success: wanted True or False, got {self.success!r}")
+        if not isinstance(self.recovered, (bool, np.bool_)):
+            raise InputError(f"PoseEstimate.recovered: wanted True or False, got {self.recovered!r}")
         object.__setattr__(self, "success", bool(self.success))
+        object.__setattr__(self, "recovered", bool(self.recovered))
         object.__setattr__(self, "score", unit(self.score, "PoseEstimate.score"))
         object.__setattr__(self, "n_inliers", count(self.n_inliers, "n_inliers", low=0))
         if not isinstance(self.reason, str):

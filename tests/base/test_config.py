@@ -37,7 +37,7 @@ def test_nested_values_arrive():
     [
         ({"refine": {"iteration": 3}}, "did you mean 'iterations'?"),
         ({"refin": {}}, "did you mean 'refine'?"),
-        ({"zzz": 1}, "options: advanced, coarse, effort, outline, ransac, refine, select"),
+        ({"zzz": 1}, "options: advanced, coarse, effort, find, outline, ransac, refine, select"),
         ({"ransac": {"threshold_px": 0}}, "RansacConfig.threshold_px = 0"),
         ({"ransac": {"threshold_px": float("nan")}}, "threshold_px"),
         ({"advanced": {"ransac": {"minimal": "p4p"}}}, "one of 'p3p', 'epnp'"),
@@ -121,6 +121,10 @@ def test_a_user_is_shown_about_fifteen_options_and_the_rest_is_advanced():
         "select.min_score",
         "select.min_inlier_ratio",
         "select.min_inliers",
+        "find.places",
+        "find.smallest",
+        "find.near",
+        "find.far",
     ]
     again = {name.removeprefix("advanced.") for name in EstimatorConfig.names() if name not in shown}
     assert not again & set(shown)

@@ -379,7 +379,7 @@ class TestWithoutJson:
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            ([], "wanted where to look: --box X,Y,W,H, or --detections FILE"),
+            ([], "engines tiny 0.0.1 have no network 'features', by which objects are found without boxes"),
             (["--box", "1,2,3"], "--box: wanted left, top, width and height in pixels, such as 120,80,200,150"),
             (["--box", "1,2,3,w"], "--box: wanted left, top, width and height"),
             (["--box", "1,2,0,4"], "width and height must be positive"),

@@ -26,6 +26,7 @@ METHODS = frozenset(
         "ravel",
         "repeat",
         "reshape",
+        "std",
         "squeeze",
         "sum",
         "transpose",

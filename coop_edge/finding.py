@@ -1,0 +1,294 @@
+"""Finds objects in a whole image, without boxes: places where they may be, poses there, and which of them to believe.
+
+Places come from frozen features (``stages.places``). At each the best views become hypotheses, all go through one
+iteration of refinement, and those of the best places are refined to the end and scored as any pose is. What remains of
+an object are poses that do not overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coop_edge.config import EstimatorConfig
+from coop_edge.errors import BundleError, InputError
+from coop_edge.pipeline import Frame, Pipeline
+from coop_edge.stages.bounds import box_sides, check_size, search_bounds
+from coop_edge.stages.boxes import distinct
+from coop_edge.stages.clock import StageClock
+from coop_edge.stages.crop import crop_detections
+from coop_edge.stages.features import FeatureExtractor
+from coop_edge.stages.image_maps import Level, image_levels
+from coop_edge.stages.places import find_places
+from coop_edge.stages.refine import Refined
+from coop_edge.stages.retrieve import retrieve
+from coop_edge.stages.select import Selection, measure_fit, select, survivors
+from coop_edge.stages.silhouettes import pose_boxes, shared, silhouettes
+from coop_edge.stages.views import MARGIN
+from coop_edge.types import Camera, Detection, PoseEstimate
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Box = tuple[float, float, float, float]
+Progress = Callable[[int, int], object]
+"""Called with the number of objects done and that of all."""
+
+AROUND = (2.0, 5.0)
+"""Regions around a box that gave no pose: their sides over the longer side of the box."""
+SAME = 0.5
+"""Intersection over union of silhouettes from which on two poses of one object are one instance."""
+SAME_PLACE = 0.8
+"""The same of different objects: no two can be seen in one place."""
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What is looked for, and where.
+
+    index: [O] objects, places in ``Frame.models``. max_instances: per object. region: (x, y, width, height) pixels.
+    depth: float32 [height,width] metres, 0 = unknown, or None.
+    """
+
+    index: Indices
+    max_instances: int
+    region: Box
+    depth: NDArray[np.float32] | None = None
+
+    @classmethod
+    def checked(cls, index: Indices, max_instances: Any, region: Any, camera: Camera) -> Wanted:
+        """Make it of what a user gives; a region of None is the whole image. Raises InputError."""
+        if isinstance(max_instances, bool) or not isinstance(max_instances, int) or max_instances < 1:
+            raise InputError(f"max_instances: wanted an integer >= 1, got {max_instances!r}")
+        if region is None:
+            return cls(index, max_instances, (0.0, 0.0, float(camera.width), float(camera.height)))
+        try:
+            x, y, width, height = (float(number) for number in region)
+        except (TypeError, ValueError):
+            raise InputError(f"region: wanted (x, y, width, height), got {region!r:.80}") from None
+        return cls(index, max_instances, (x, y, width, height))
+
+
+class _Instance(NamedTuple):
+    """A pose that is believed, and what it covers of the image, reduced."""
+
+    model: int
+    result: PoseEstimate
+    mask: NDArray[np.bool_]  # [h,w]
+
+
+class _Tried(NamedTuple):
+    """Poses after one iteration, one per place, best first."""
+
+    T_camera_object: Floats  # [M,4,4]
+    similarity: Floats  # [M]
+    box: Floats  # [M,4] of the object at the pose, pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Finder:
+    """Runs the search over the parts of a ``Pipeline``. Raises BundleError: its engines have no ``features``."""
+
+    pipeline: Pipeline
+
+    def __post_init__(self) -> None:
+        if self.pipeline.features is None:
+            bundle = self.pipeline.bundle
+            raise BundleError(
+                f"engines {bundle.name} {bundle.version} have no network 'features', by which objects are found "
+                "without boxes; give boxes to estimate(), or take engines that have it"
+            )
+
+    @property
+    def features(self) -> FeatureExtractor:
+        assert self.pipeline.features is not None
+        return self.pipeline.features
+
+    def find(
+        self, frame: Frame, wanted: Wanted, progress: Progress | None = None
+    ) -> tuple[list[PoseEstimate], list[Detection]]:
+        """Find the poses of objects, at least one result per object: a failure with the reason where nothing was found.
+
+        Returns the results, and the boxes of all places that were tried, as ``detect`` has them. Raises InputError: an
+        object that cannot be in the image as it is wanted.
+        """
+        found: list[_Instance] = []
+        boxes: list[Detection] = []
+        failures: dict[int, PoseEstimate] = {}
+        for i, clock, tried in self._each(frame, wanted, progress):
+            instances, failure = self._finish(frame, i, tried, wanted.max_instances, clock)
+            found += instances
+            boxes += _boxes(frame.models[i].name, tried)
+            if failure is not None:
+                failures[i] = failure
+        return _answers(wanted, found, failures), boxes
+
+    def detect(self, frame: Frame, wanted: Wanted, progress: Progress | None = None) -> list[Detection]:
+        """Return boxes of objects by falling score, at most ``wanted.max_instances`` per object, object by object.
+
+        The score is the similarity of the image and a render in the box. Raises InputError as ``find`` does.
+        """
+        out: list[Detection] = []
+        for i, _, tried in self._each(frame, wanted, progress):
+            out += _boxes(frame.models[i].name, tried)[: wanted.max_instances]
+        return out
+
+    def recover(self, frame: Frame, result: PoseEstimate, detection: Detection, i: int) -> PoseEstimate:
+        """Look around a box of object i, farther and farther, if it gave no pose; else return ``result`` as it is."""
+        if result.success:
+            return result
+        assert detection.bbox is not None
+        x, y, width, height = detection.bbox
+        for factor in AROUND:
+            side = factor * max(width, height)
+            region = (x + (width - side) / 2, y + (height - side) / 2, side, side)
+            (found,), _ = self.find(frame, Wanted(np.array([i]), 1, region))
+            if found.success:
+                return replace(found, recovered=True)
+        return replace(result, reason=f"{result.reason}; nor was it found around the box")
+
+    def _each(
+        self, frame: Frame, wanted: Wanted, progress: Progress | None
+    ) -> Iterator[tuple[int, StageClock, _Tried]]:
+        """Yield the objects with the poses tried in the image."""
+        config = self.pipeline.config.find
+        clock = StageClock()
+        bounds = search_bounds(frame.camera, wanted.region, config, wanted.depth)
+        for i in wanted.index.tolist():
+            check_size(frame.models[i].name, frame.models[i].diameter, bounds, frame.camera)
+        with clock("coarse"):
+            levels = self._levels(frame, wanted.region)
+        for done, i in enumerate(wanted.index.tolist()):
+            if progress is not None:
+                progress(done, len(wanted.index))
+            with clock("coarse"):
+                views, diameter = frame.models[i].views, frame.models[i].diameter
+                assert views is not None
+                count = config.places + 2 * (wanted.max_instances - 1)
+                places = find_places(levels, views, diameter, count, bounds=bounds, ops=self.pipeline.ops)
+            yield i, clock, self._try(frame, i, places.box, clock)
+            clock = StageClock()  # that of the first object has the image's features in it
+        if progress is not None:
+            progress(len(wanted.index), len(wanted.index))
+
+    def _levels(self, frame: Frame, region: Box) -> list[Level]:
+        size = self.pipeline.bundle.input_size
+        config = self.pipeline.config
+        scales = size / MARGIN / box_sides(frame.camera, config.find, config.advanced.find.largest)
+        return list(image_levels(frame.image, frame.camera.size, scales, region, size // 2, features=self.features))
+
+    def _try(self, frame: Frame, i: int, boxes: Floats, clock: StageClock) -> _Tried:
+        """Make poses in boxes [M,4] of object i, refine each once and keep the best of each box, best first."""
+        pipeline, config, count = self.pipeline, self.pipeline.config, self.pipeline.config.advanced.find.views
+        name, size, patch = frame.models[i].name, pipeline.bundle.input_size, pipeline.bundle.patch_size
+        detections = [Detection(name, tuple(box)) for box in boxes.tolist()]
+        with clock("crop"):
+            crops = crop_detections(
+                frame.image, frame.camera, detections, size, ops=pipeline.ops, margin=config.coarse.margin, patch=patch
+            )
+        with clock("coarse"):
+            index = np.full(len(boxes), i, np.int64)
+            seen = retrieve(frame.image, crops, frame.models, index, features=self.features, count=count)
+            hypotheses = seen.hypotheses(crops.camera, index)
+        first = replace(
+            config,
+            refine=replace(config.refine, iterations=min(1, config.refine.iterations)),
+            outline=replace(config.outline, iterations=0),
+        )
+        refined, rank = self._refine(frame, hypotheses.T_camera_object, i, first, clock)
+        kept = survivors(rank, refined.ok, hypotheses.detection, 1)
+        kept = kept[np.argsort(-rank[kept], kind="stable")]
+        kept = kept[refined.ok[kept]]
+        T = refined.T_camera_object[kept]
+        box = pose_boxes(T, frame.renderer.meshes[i].vertices, frame.models[i].centre, frame.camera)
+        visible = np.isfinite(box).all(axis=1)
+        kept, T, box = kept[visible], T[visible], box[visible]
+        apart = distinct(box, SAME_PLACE, len(box))
+        return _Tried(T[apart], rank[kept][apart], box[apart])
+
+    def _refine(
+        self, frame: Frame, T: Floats, i: int, config: EstimatorConfig, clock: StageClock
+    ) -> tuple[Refined, Floats]:
+        """Refine poses [M,4,4] of object i, each for itself, and rank them."""
+        maker = self.pipeline.maker(frame, config)
+        judge = self.pipeline.judge(maker)
+        index = np.full(len(T), i, np.int64)
+        refined = self.pipeline.refine(maker, judge, T, index, config, clock).refined
+        with clock("select"):
+            rank = judge.rank(refined, index, measure_fit(refined, config.advanced.select), None)
+        return refined, rank
+
+    def _finish(
+        self, frame: Frame, i: int, tried: _Tried, max_instances: int, clock: StageClock
+    ) -> tuple[list[_Instance], PoseEstimate | None]:
+        """Refine the best poses of object i to the end and return those to be believed, or why there are none."""
+        pipeline, config = self.pipeline, self.pipeline.config
+        name = frame.models[i].name
+        T = tried.T_camera_object[: config.advanced.find.survivors + max_instances - 1]
+        if not len(T):
+            return [], PoseEstimate(False, f"find: no place in the image where {name!r} may be", object=name)
+        left = max(config.refine.iterations - 1, min(1, config.refine.iterations))
+        rest = replace(config, refine=replace(config.refine, iterations=left))
+        maker = pipeline.maker(frame, rest)
+        judge, index = pipeline.judge(maker), np.full(len(T), i, np.int64)
+        refined = pipeline.refine(maker, judge, T, index, rest, clock).refined
+        with clock("select"):
+            chosen = select(
+                refined,
+                np.arange(len(T)),
+                len(T),
+                frame.models,
+                index,
+                rest,
+                judge=judge,
+                least=config.advanced.find.min_weight,
+            )
+            found = self._instances(frame, i, chosen, max_instances, clock)
+        if found:
+            return found, None
+        best = chosen.estimates([name] * len(T), clock.times())[int(np.argmax(chosen.scores))]
+        reason = f"find: not found ({best.reason})"
+        return [], PoseEstimate(
+            False, reason, score=best.score, n_inliers=best.n_inliers, times=best.times, object=name
+        )
+
+    def _instances(self, frame: Frame, i: int, chosen: Selection, most: int, clock: StageClock) -> list[_Instance]:
+        """Return the successful poses of object i that do not overlap, best first, at most ``most``."""
+        results = chosen.estimates([frame.models[i].name] * len(chosen), clock.times())
+        order = [row for row in np.argsort(-chosen.scores, kind="stable").tolist() if results[row].success]
+        masks = silhouettes(
+            frame.renderer, chosen.T_camera_object[order], np.full(len(order), i), frame.camera, self.pipeline.ops
+        )
+        found: list[_Instance] = []
+        for row, mask in zip(order, masks, strict=True):
+            if len(found) < most and all(shared(mask, other.mask) < SAME for other in found):
+                found.append(_Instance(i, results[row], mask))
+        return found
+
+
+def _boxes(name: str, tried: _Tried) -> list[Detection]:
+    """Return the boxes of an object's places, best first."""
+    pairs = zip(tried.box.tolist(), tried.similarity.tolist(), strict=True)
+    return [Detection(name, tuple(box), score=score) for box, score in pairs]
+
+
+def _answers(wanted: Wanted, found: Sequence[_Instance], failures: dict[int, PoseEstimate]) -> list[PoseEstimate]:
+    """Return the results object by object, best first, where no two objects are in one place."""
+    kept: list[_Instance] = []
+    for each in sorted(found, key=lambda one: -one.result.score):  # stable: ties go to the earlier object
+        rival = next(
+            (one for one in kept if one.model != each.model and shared(each.mask, one.mask) >= SAME_PLACE), None
+        )
+        if rival is None:
+            kept.append(each)
+        else:
+            name = each.result.object
+            reason = f"find: not found (where it looks most like {name!r}, {rival.result.object!r} fits better)"
+            failures.setdefault(each.model, PoseEstimate(False, reason, score=each.result.score, object=name))
+    out = []
+    for i in wanted.index.tolist():
+        out += [one.result for one in kept if one.model == i] or [failures[i]]
+    return out
