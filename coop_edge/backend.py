@@ -43,7 +43,9 @@ RUNNERS = {"onnx": "coop_edge.runtime.onnx:OnnxRunner", "tensorrt": "coop_edge.r
 class Backend:
     """What runs on one device. Make it with ``Backend.pick``.
 
-    name: "cpu" or "cuda". reason: why it was picked, one readable line.
+    Attributes:
+        name: "cpu" or "cuda".
+        reason: why it was picked, one readable line.
     """
 
     name: Literal["cpu", "cuda"]
@@ -53,8 +55,13 @@ class Backend:
     def pick(cls, device: str = "auto", *, probe: Callable[[], str | None] | None = None) -> Backend:
         """Choose the backend of ``device``: "auto", "cpu" or "cuda".
 
-        probe: what else the caller needs on CUDA; asked where CUDA itself answers, it says None or what is missing
-        (``probe_networks``). Raises InputError, BackendUnavailable.
+        Args:
+            probe: what else the caller needs on CUDA; asked where CUDA itself answers, it says None or what is missing
+                (``probe_networks``).
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
+            BackendUnavailable: what is needed is not here; the message says how to get it.
         """
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"device: wanted 'auto', 'cpu' or 'cuda', got {device!r}")
@@ -94,18 +101,18 @@ class Backend:
         supersample: int = 1,
         threads: int = 0,
     ) -> Renderer:
-        """The renderer of this device for ``meshes``. threads: of the CPU's, 0 = all cores."""
+        """Make the renderer of this device for ``meshes``; ``threads`` of the CPU's, 0 = all cores."""
         place, options = RENDERERS[self.name], self._options(threads)
         renderer: Renderer = _load(place)(meshes, shading=shading, supersample=supersample, **options)
         return renderer
 
     def pnp_solver(self, *, threads: int = 0) -> PnpSolver:
-        """The pose solvers of this device. threads: of the CPU's, 0 = all cores."""
+        """Make the pose solvers of this device; ``threads`` of the CPU's, 0 = all cores."""
         solver: PnpSolver = _load(SOLVERS[self.name])(**self._options(threads))
         return solver
 
     def _options(self, threads: int) -> dict[str, Any]:
-        """Options of this device's implementations: ``threads``, or the GPU whose kernels they share."""
+        """Return options of this device's implementations: ``threads``, or the GPU whose kernels they share."""
         if self.name == "cuda":
             return {"device": current_device()}
         return {"threads": threads} if threads else {}
@@ -118,14 +125,18 @@ class Backend:
         threads: int = 0,
         engine: Literal["auto", "onnx", "tensorrt"] = "auto",
     ) -> Runner:
-        """What runs the network of ``role`` on this device, not opened yet. The log says what was taken, and why.
+        """Make the runner of the network of ``role`` on this device, not opened yet. The log says which, and why.
 
-        engine: "onnx" and "tensorrt" insist. "auto" is ONNX Runtime on the CPU; on CUDA it is TensorRT where a sound
-        plan for this very device and TensorRT is there, else ONNX Runtime's CUDA provider. threads: of ONNX Runtime on
-        the CPU, 0 = its own choice.
+        Args:
+            engine: "onnx" and "tensorrt" insist. "auto" is ONNX Runtime on the CPU; on CUDA it is TensorRT where a
+                sound plan for this very device and TensorRT is there, else ONNX Runtime's CUDA provider.
+            threads: of ONNX Runtime on the CPU, 0 = its own choice.
 
-        Raises InputError (engine, role, threads), BundleError (no such network in the bundle), BackendUnavailable (what
-        is missing, and how to get it), EngineError (no sound plan for engine="tensorrt").
+        Raises:
+            InputError: engine, role, threads.
+            BundleError: no such network in the bundle.
+            BackendUnavailable: what is missing, and how to get it.
+            EngineError: no sound plan for engine="tensorrt".
         """
         if engine not in ("auto", *RUNNERS):
             raise InputError(f"engine: wanted 'auto', {', '.join(map(repr, RUNNERS))}, got {engine!r}")
@@ -152,7 +163,12 @@ class Backend:
 def make_renderer(
     name: str, meshes: Mesh | Sequence[Mesh], *, shading: Shading | None = None, supersample: int = 1
 ) -> Renderer:
-    """A renderer by name: "cpu", "cuda", or "open3d" (offline). Raises InputError, BackendUnavailable."""
+    """Return a renderer by name: "cpu", "cuda", or "open3d" (offline).
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+        BackendUnavailable: what is needed is not here; the message says how to get it.
+    """
     if name not in OFFLINE_RENDERERS:
         raise InputError(f"renderer: wanted one of {', '.join(map(repr, OFFLINE_RENDERERS))}, got {name!r}")
     renderer: Renderer = _load(OFFLINE_RENDERERS[name])(meshes, shading=shading, supersample=supersample)
@@ -160,7 +176,7 @@ def make_renderer(
 
 
 def probe_networks(bundle: Bundle) -> str | None:
-    """None if each network of ``bundle`` finds what runs it on CUDA, else what is missing and how to get it.
+    """Return None if each network of ``bundle`` finds what runs it on CUDA, else what is missing and how to get it.
 
     Of a plan only the sidecar and the size are looked at: ``Backend.runner`` reads it, once.
     """
@@ -188,7 +204,7 @@ def sound_plan(network: Network) -> LoadedPlan:
 
 
 def _first_plan(network: Network, check: Callable[[Path, Network, Target], Checked]) -> Checked:
-    """What ``check`` returns of the first plan that passes it; one for each TensorRT that is installed."""
+    """Return what ``check`` returns of the first plan that passes it; one for each TensorRT that is installed."""
     from coop_edge.runtime.plan import Target
     from coop_edge.runtime.plan_lookup import find_plan, no_plan
     from coop_edge.runtime.tensorrt_api import installed
@@ -207,7 +223,7 @@ def _first_plan(network: Network, check: Callable[[Path, Network, Target], Check
 
 
 def probe_cpu() -> str | None:
-    """None if the CPU backend can run, else what is missing and how to get it. Imports Numba, as that backend will."""
+    """Return None if the CPU backend can run, else what is missing and how to get it. Imports Numba, as it will."""
     if importlib.util.find_spec("numba") is None:
         return "Numba is not installed (pip install numba)"
     try:
@@ -220,7 +236,7 @@ def probe_cpu() -> str | None:
 
 
 def probe_cuda() -> str | None:
-    """None if CuPy works with a device here, else the probe that failed, as one readable line."""
+    """Return None if CuPy works with a device here, else the probe that failed, as one readable line."""
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed (pip install cupy-cuda12x or cupy-cuda13x, by your CUDA version)"
     try:
@@ -237,14 +253,14 @@ def probe_cuda() -> str | None:
 
 
 def probe_onnxruntime(device: str) -> str | None:
-    """None if ONNX Runtime runs a network on ``device`` ("cpu", "cuda"), else what is missing and how to get it."""
+    """Return None if ONNX Runtime runs a network on ``device`` ("cpu", "cuda"), else what is missing and its remedy."""
     from coop_edge.runtime.onnx_session import probe
 
     return probe(device)
 
 
 def probe_tensorrt() -> str | None:
-    """None if a TensorRT that this package can use is installed, else what is missing and how to get it."""
+    """Return None if a TensorRT that this package can use is installed, else what is missing and how to get it."""
     from coop_edge.runtime.tensorrt_api import load
 
     try:

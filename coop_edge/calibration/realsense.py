@@ -1,4 +1,4 @@
-"""RealSense intrinsics (librealsense's ``rs2_intrinsics`` as JSON), whose lens models are partly its own."""
+"""Reads RealSense intrinsics (librealsense's ``rs2_intrinsics`` as JSON), whose lens models are partly its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ROS: ``camera_info`` as YAML, by the calibrator (``camera_matrix``) or as a message (``k`` or ``K``)."""
+"""Reads ROS's ``camera_info`` as YAML, by the calibrator (``camera_matrix``) or as a message (``k`` or ``K``)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_ros(data: Mapping[str, Any], *, rectified: bool) -> Calibration:
 
 
 def _get(data: Mapping[str, Any], name: str) -> Any:
-    """ROS 2 writes k, ROS 1 wrote K."""
+    """Return an entry by either name: ROS 2 writes k, ROS 1 wrote K."""
     return data.get(name, data.get(name.upper()))
 
 

@@ -1,4 +1,4 @@
-"""What a calibration says, and the checks that all formats share."""
+"""Holds what a calibration says, and the checks that all formats share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ class Calibration(NamedTuple):
 
 
 def matrix(value: Any, name: str, rows: int = 3, columns: int = 3) -> NDArray[np.float64]:
-    """Return a matrix that a file holds as rows, as one list row by row, or as {"data": list}. Raises InputError."""
+    """Return a matrix that a file holds as rows, as one list row by row, or as {"data": list}.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+    """
     if isinstance(value, Mapping) and "data" in value:
         value = value["data"]
     array = floats(value, name)
@@ -33,7 +37,11 @@ def matrix(value: Any, name: str, rows: int = 3, columns: int = 3) -> NDArray[np
 
 
 def numbers(value: Any, name: str) -> list[float]:
-    """Return the numbers of a list or of {"data": list}; none of None. Raises InputError."""
+    """Return the numbers of a list or of {"data": list}; none of None.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+    """
     if isinstance(value, Mapping) and "data" in value:
         value = value["data"]
     return [] if value is None else floats(value, name, "a list of numbers").ravel().tolist()
@@ -45,19 +53,31 @@ def pinhole(fx: Any, fy: Any, cx: Any, cy: Any) -> list[list[Any]]:
 
 
 def positive(value: Any, name: str) -> int:
-    """Return an image's width or height. Raises InputError."""
+    """Return an image's width or height.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+    """
     return whole(value, name, low=1)
 
 
 def whole(value: Any, name: str, *, low: int = 0) -> int:
-    """Return an integer of at least ``low`` that fits 31 bits. Raises InputError."""
+    """Return an integer of at least ``low`` that fits 31 bits.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < 1 << 31 or value % 1:
         raise InputError(f"{name}: wanted a {'positive ' if low else ''}whole number, got {value!r:.60}")
     return int(value)
 
 
 def one_of(found: Mapping[str, Any], name: str | None, what: str) -> Any:
-    """Return the entry called ``name``, or the only one. Raises InputError that lists them."""
+    """Return the entry called ``name``, or the only one.
+
+    Raises:
+        InputError: that lists them.
+    """
     known = ", ".join(map(str, found))
     if name is not None:
         if name not in found:

@@ -22,7 +22,11 @@ _SPECIAL = {".nan": float("nan"), ".inf": float("inf"), "-.inf": float("-inf")}
 
 
 def parse(text: str) -> Any:
-    """Parse a YAML text. Raises InputError that names the line."""
+    """Parse a YAML text.
+
+    Raises:
+        InputError: that names the line.
+    """
     lines = _logical_lines(text)
     if not lines:
         return None

@@ -1,4 +1,4 @@
-"""The sample scene of `make demo`: a picture of three objects on a table, where they are, and their meshes.
+"""Holds the sample scene of `make demo`: a picture of three objects on a table, where they are, and their meshes.
 
 Path-traced with Mitsuba 3 (not with our own renderers) by ``python -m benchmarks.datasets.demo_scene``; every mesh is
 in a format and a unit of its own (OBJ in mm, PLY in cm, GLB in m).
@@ -26,9 +26,12 @@ __all__ = ["DemoScene", "load_scene"]
 class DemoScene:
     """An image, and what is known of it.
 
-    image: RGB uint8 [480,640,3]. camera: its intrinsics. detections: one box per object, as a detector would give it.
-    meshes: object -> (mesh file, unit), as ``Estimator.add_object`` and ``Mesh.load`` take them. truth: object ->
-    T_camera_object float64 [4,4], metres.
+    Attributes:
+        image: RGB uint8 [480,640,3].
+        camera: its intrinsics.
+        detections: one box per object, as a detector would give it.
+        meshes: object -> (mesh file, unit), as ``Estimator.add_object`` and ``Mesh.load`` take them.
+        truth: object -> T_camera_object float64 [4,4], metres.
     """
 
     image: NDArray[np.uint8]
@@ -39,7 +42,11 @@ class DemoScene:
 
 
 def load_scene() -> DemoScene:
-    """The scene that ships with the package. Raises InputError if the package is damaged or a zip."""
+    """Load the scene that ships with the package.
+
+    Raises:
+        InputError: if the package is damaged or a zip.
+    """
     import cv2
 
     folder = resources.files(__name__)

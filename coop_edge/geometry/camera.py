@@ -46,7 +46,8 @@ def reprojection_error(T_camera_object: ArrayLike, K: ArrayLike, points: ArrayLi
 def check_intrinsics(K: ArrayLike, n: int) -> Array:
     """Return K as float64 [n,3,3].
 
-    Raises InputError: wrong shape, NaN, a focal length that is not positive, a last row other than 0 0 1.
+    Raises:
+        InputError: wrong shape, NaN, a focal length that is not positive, a last row other than 0 0 1.
     """
     try:
         K = np.asarray(K, dtype=np.float64)

@@ -40,9 +40,12 @@ _STEPS = 12  # of Newton's method, from a start that is right to a thousandth
 class Lens:
     """The distortion of one camera.
 
-    K: [3,3] without skew, which OpenCV's models do not have. coefficients: in OpenCV's order, as many as ``COUNTS``
-    says, 4 for a fisheye. numbers: float64 [27], what ``displacement`` reads. limit: tangent of the largest angle off
-    the axis that the model is good for; beyond it radii would shrink again, and nothing is seen there.
+    Attributes:
+        K: [3,3] without skew, which OpenCV's models do not have.
+        coefficients: in OpenCV's order, as many as ``COUNTS`` says, 4 for a fisheye.
+        numbers: float64 [27], what ``displacement`` reads.
+        limit: tangent of the largest angle off the axis that the model is good for; beyond it radii would shrink again,
+            and nothing is seen there.
     """
 
     K: Array
@@ -53,7 +56,11 @@ class Lens:
 
     @classmethod
     def make(cls, K: ArrayLike, coefficients: ArrayLike, *, fisheye: bool = False) -> Lens:
-        """Make a lens. Raises InputError: a number of coefficients that no model has, a skew, NaN."""
+        """Make a lens.
+
+        Raises:
+            InputError: a number of coefficients that no model has, a skew, NaN.
+        """
         K, given = np.asarray(K, np.float64), np.asarray(coefficients, np.float64).ravel()
         counts = (4,) if fisheye else COUNTS
         if given.size not in counts:

@@ -24,7 +24,11 @@ def encode_rle(mask: Mask) -> dict[str, Any]:
 
 
 def decode_rle(rle: Mapping[str, Any]) -> Mask:
-    """Return the mask [H,W] of COCO's run lengths, a list or a compressed text. Raises InputError."""
+    """Return the mask [H,W] of COCO's run lengths, a list or a compressed text.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+    """
     try:
         height, width = (int(side) for side in rle["size"])
         counts = rle["counts"]

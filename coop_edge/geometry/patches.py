@@ -11,7 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 def template_pixels(index: NDArray[np.integer], offset: ArrayLike, side: int, patch: int) -> NDArray[np.float64]:
     """Return the pixels [...,2] (x, y) at an offset from patch centres.
 
-    index: integers [...] of the patches. offset: [...,2] (x, y), patches. side: of the image, patches. patch: pixels.
+    Args:
+        index: integers [...] of the patches.
+        offset: [...,2] (x, y), patches.
+        side: of the image, patches.
+        patch: pixels.
     """
     cell = np.stack([index % side, index // side], axis=-1).astype(np.float64)
     return np.asarray(patch * (cell + 0.5 + np.asarray(offset)) - 0.5)

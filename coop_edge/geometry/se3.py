@@ -130,7 +130,8 @@ def random_rotation(rng: np.random.Generator, shape: tuple[int, ...] = ()) -> Ar
 def check_transform(T: ArrayLike, name: str = "T_camera_object", tolerance: float = 1e-6) -> Array:
     """Return ``T`` as float64 [...,4,4].
 
-    Raises InputError: wrong shape, NaN, not a rotation, a reflection, a bad last row.
+    Raises:
+        InputError: wrong shape, NaN, not a rotation, a reflection, a bad last row.
     """
     T = _trailing(T, (4, 4), name)
     if not np.isfinite(T).all():

@@ -183,7 +183,11 @@ class Renderer(ABC):
 
 
 def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return (height, width) of S or (height, width), each in 1..8192. Raises InputError."""
+    """Return (height, width) of S or (height, width), each in 1..8192.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+    """
     try:
         pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     except TypeError:

@@ -52,13 +52,14 @@ class CudaRenderer(Renderer):
 
     Parameters besides those of ``Renderer``:
 
-    device: where to render; default ``CupyDevice()``, which raises BackendUnavailable without a GPU.
-    object_points: write the object-point map along with the image (the result is a CudaRenderResult).
-    max_scratch_bytes: bound on the z-buffer, 8 bytes per sample; larger batches are drawn in parts. The queue of large
-    triangles adds an eighth. Scratch memory grows to what was needed and is kept.
-
     Arrays of the result live on the device. An instance is for one thread and one stream at a time, because its scratch
     memory is shared by its calls.
+
+    Args:
+        device: where to render; default ``CupyDevice()``, which raises BackendUnavailable without a GPU.
+        object_points: write the object-point map along with the image (the result is a CudaRenderResult).
+        max_scratch_bytes: bound on the z-buffer, 8 bytes per sample; larger batches are drawn in parts. The queue of
+            large triangles adds an eighth. Scratch memory grows to what was needed and is kept.
     """
 
     def __init__(

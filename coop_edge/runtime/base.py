@@ -67,7 +67,13 @@ class Runner(ABC):
         return self.device != "cpu"
 
     def open(self) -> None:
-        """Load the network; does nothing if the runner is open. Raises BundleError, EngineError, BackendUnavailable."""
+        """Load the network; does nothing if the runner is open.
+
+        Raises:
+            BundleError: a bundle that does not hold what it says.
+            EngineError: a network that cannot be loaded or run.
+            BackendUnavailable: what is needed is not here; the message says how to get it.
+        """
         if self._open:
             return
         try:
@@ -115,7 +121,11 @@ class Runner(ABC):
         return self._run(feed, batch, stream)
 
     def check(self, feed: Mapping[str, Array]) -> int:
-        """Return N of a feed. Raises InputError that says what was given and what was wanted."""
+        """Return N of a feed.
+
+        Raises:
+            InputError: that says what was given and what was wanted.
+        """
         if not isinstance(feed, Mapping):
             raise InputError(f"{self.label}: wanted a mapping of arrays by input name, got {type(feed).__name__}")
         if set(feed) != set(self.inputs):

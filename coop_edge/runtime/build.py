@@ -52,12 +52,18 @@ class BuiltPlan:
 class BuildOptions:
     """How plans are built.
 
-    opt_batch, max_batch: N by role; a role that is not named keeps ``OPT_BATCH`` and ``MAX_BATCH``. workspace_mb: limit
-    on TensorRT's scratch memory. tf32: let FP32 products round to TF32 (10 bits); off, so that FP32 is FP32.
-    timing_cache: file of measured kernel timings, which makes a second build quicker; "auto" keeps one per TensorRT and
-    SM in the user's cache, None does without. folder: where plans go; None: beside the graphs or in the cache, where
-    runners look for them (``plan.plan_folders``). sm: build for that GPU ("86") instead of the current one; TensorRT
-    for RTX alone can, and such plans are not verified. force: build again what is there and fits.
+    Attributes:
+        opt_batch: N by role; a role that is not named keeps ``OPT_BATCH`` and ``MAX_BATCH``.
+        max_batch: N by role; a role that is not named keeps ``OPT_BATCH`` and ``MAX_BATCH``.
+        workspace_mb: limit on TensorRT's scratch memory.
+        tf32: let FP32 products round to TF32 (10 bits); off, so that FP32 is FP32.
+        timing_cache: file of measured kernel timings, which makes a second build quicker; "auto" keeps one per TensorRT
+            and SM in the user's cache, None does without.
+        folder: where plans go; None: beside the graphs or in the cache, where runners look for them
+            (``plan.plan_folders``).
+        sm: build for that GPU ("86") instead of the current one; TensorRT for RTX alone can, and such plans are not
+            verified.
+        force: build again what is there and fits.
     """
 
     opt_batch: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -78,7 +84,11 @@ class BuildOptions:
             raise InputError(f"workspace_mb: wanted megabytes, at least 1, got {self.workspace_mb!r}")
 
     def batch(self, role: str) -> tuple[int, int, int]:
-        """Return the smallest, optimal and largest N of a role. Raises InputError on an optimum above the largest."""
+        """Return the smallest, optimal and largest N of a role.
+
+        Raises:
+            InputError: an optimum above the largest.
+        """
         largest = self.max_batch.get(role, MAX_BATCH[role])
         best = self.opt_batch.get(role, min(OPT_BATCH[role], largest))
         if best > largest:
@@ -97,10 +107,18 @@ def build_plans(
 ) -> list[BuiltPlan]:
     """Build the plans of a bundle for the current GPU, verify them against ONNX Runtime, and keep those that pass.
 
-    roles: of the plans, all if None. engine: "tensorrt" or "tensorrt_rtx", the first that is installed if None. device:
-    index of the GPU, CuPy's current one if None. Two processes that build the same plan do so one after the other, and
-    the second one takes what the first has made. Raises EngineError (a graph that does not build, a plan that fails its
-    verification, a full disk, no folder to write to), BackendUnavailable, BundleError, InputError.
+    Args:
+        roles: of the plans, all if None.
+        engine: "tensorrt" or "tensorrt_rtx", the first that is installed if None.
+        device: index of the GPU, CuPy's current one if None. Two processes that build the same plan do so one after the
+            other, and the second one takes what the first has made.
+
+    Raises:
+        EngineError: a graph that does not build, a plan that fails its verification, a full disk, no folder to write
+            to.
+        BackendUnavailable: what is needed is not here; the message says how to get it.
+        BundleError: a bundle that does not hold what it says.
+        InputError: an argument of a wrong type, shape or range.
     """
     options = options or BuildOptions()
     networks = [bundle.network(role) for role in (bundle.networks if roles is None else dict.fromkeys(roles))]

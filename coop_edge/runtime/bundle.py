@@ -59,9 +59,12 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\.onnx")
 class Bundle:
     """A bundle as its manifest describes it. Make it with ``Bundle.load``; what does not fit raises BundleError.
 
-    radius_px: R of the refiner's flow probability, pixels of the S x S crop. training: data, samples, commit of every
-    network. verification: the report of the export, empty if there is none. score_map: of the score, None if the
-    bundle has none. covariance_map: of the covariance, likewise.
+    Attributes:
+        radius_px: R of the refiner's flow probability, pixels of the S x S crop.
+        training: data, samples, commit of every network.
+        verification: the report of the export, empty if there is none.
+        score_map: of the score, None if the bundle has none.
+        covariance_map: of the covariance, likewise.
     """
 
     folder: Path
@@ -89,8 +92,12 @@ class Bundle:
     def load(cls, where: str | Path, *, check_hashes: bool = True) -> Bundle:
         """Read and check a bundle: a folder, or the name of one that ``find`` knows (an existing folder comes first).
 
-        check_hashes: read every graph and compare its SHA-256 (about 0.1 s per 100 MB); a runner does so in any case
-        before it hands the bytes on. Raises BundleError that names the file, what it found and what it wanted.
+        Args:
+            check_hashes: read every graph and compare its SHA-256 (about 0.1 s per 100 MB); a runner does so in any
+                case before it hands the bytes on.
+
+        Raises:
+            BundleError: that names the file, what it found and what it wanted.
         """
         folder = _folder_of(where)
         bundle = cls(folder=folder, **read_manifest(folder / MANIFEST))
@@ -98,7 +105,12 @@ class Bundle:
         return bundle
 
     def network(self, role: str) -> Network:
-        """Return the graph of a role. Raises BundleError if this bundle has none, InputError if no bundle has."""
+        """Return the graph of a role.
+
+        Raises:
+            BundleError: if this bundle has none.
+            InputError: if no bundle has.
+        """
         if role not in ROLES:
             raise InputError(f"role: wanted one of {', '.join(ROLES)}, got {role!r}")
         if role not in self.networks:
@@ -200,7 +212,9 @@ class Bundle:
 def write_manifest(bundle: Bundle) -> Path:
     """Write ``bundle.json`` whole or not at all, and return its path. The graphs must be there already, and fit.
 
-    Raises BundleError if the bundle would not load again, OSError if the file cannot be written.
+    Raises:
+        BundleError: if the bundle would not load again.
+        OSError: if the file cannot be written.
     """
     text = manifest_text(bundle.manifest, {item.name: getattr(bundle, item.name) for item in fields(bundle)})
     bundle.check_files()

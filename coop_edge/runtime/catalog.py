@@ -20,7 +20,11 @@ def available() -> list[Path]:
 
 
 def find(name: str) -> Path:
-    """Return the folder of the installed bundle ``name``. Raises BundleError that lists what there is."""
+    """Return the folder of the installed bundle ``name``.
+
+    Raises:
+        BundleError: that lists what there is.
+    """
     folders = {folder.name: folder for folder in available()}
     if name not in folders:
         roots = " or ".join(map(str, _roots())) or "anywhere (coop_edge.engines is not installed)"

@@ -26,8 +26,12 @@ _PART_OF = np.array([0, 0, 1, 2, 2, 2])
 class CovarianceMap:
     """C -> S C S + F^2 in the axes of the line of sight, for (translation m, rotation rad).
 
-    factor: of the standard deviations, by ``PARTS``. floor: standard deviations that are added (as variances):
-    sideways and depth in diameters, rotation in radians. Raises BundleError unless all are finite and not negative.
+    Attributes:
+        factor: of the standard deviations, by ``PARTS``.
+        floor: standard deviations that are added (as variances): sideways and depth in diameters, rotation in radians.
+
+    Raises:
+        BundleError: unless all are finite and not negative.
     """
 
     factor: tuple[float, float, float]
@@ -46,7 +50,9 @@ class CovarianceMap:
     ) -> NDArray[np.float64]:
         """Return the covariances [N,6,6] that errors of poses T_camera_object [N,4,4] have; NaN stays.
 
-        covariance: [N,6,6] in camera axes, as the solver gives it. diameter: [N], of the objects, metres.
+        Args:
+            covariance: [N,6,6] in camera axes, as the solver gives it.
+            diameter: [N], of the objects, metres.
         """
         R = line_of_sight_axes(T_camera_object[:, :3, 3])
         turned = se3.turn_covariances(R, covariance)

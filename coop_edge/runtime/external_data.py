@@ -25,7 +25,11 @@ _DEEPEST = 100
 
 
 def has_external_data(graph: bytes) -> bool:
-    """Return whether any tensor of an ONNX model lies in another file. Raises BundleError if it cannot be walked."""
+    """Return whether any tensor of an ONNX model lies in another file.
+
+    Raises:
+        BundleError: if it cannot be walked.
+    """
     waiting = [("model", memoryview(graph), 0)]
     while waiting:
         kind, message, depth = waiting.pop()

@@ -37,7 +37,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def manifest_text(path: Path, fields: Mapping[str, Any]) -> str:
-    """Return a Bundle's fields as JSON that ``read_manifest`` takes. Raises BundleError on what JSON cannot hold."""
+    """Return a Bundle's fields as JSON that ``read_manifest`` takes.
+
+    Raises:
+        BundleError: what JSON cannot hold.
+    """
     plain = {key: fields[key] for key in ("name", "version", "licence", "training")}
     sizes = {key: fields[key] for key in ("input_size", "patch_size", "radius_px")}
     networks = {

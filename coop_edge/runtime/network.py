@@ -52,8 +52,13 @@ def specs(
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs of a role's graph.
 
-    Crops are of ``input_size`` S, with T = (S / patch_size)^2 tokens of ``dim`` D. stride: pixels of the crop per cell
-    of the refiner's output. Raises InputError on an unknown role, and on a size that ``features`` cannot have.
+    Crops are of ``input_size`` S, with T = (S / patch_size)^2 tokens of ``dim`` D.
+
+    Args:
+        stride: pixels of the crop per cell of the refiner's output.
+
+    Raises:
+        InputError: an unknown role, and on a size that ``features`` cannot have.
     """
     if role not in ROLES:
         raise InputError(f"role: wanted one of {', '.join(ROLES)}, got {role!r}")
@@ -83,7 +88,11 @@ def specs(
 
 
 def sha256_of(path: str | Path) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits. Raises BundleError if it cannot be read."""
+    """Return the SHA-256 of a file, 64 hexadecimal digits.
+
+    Raises:
+        BundleError: if it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:
@@ -97,7 +106,8 @@ def sha256_of(path: str | Path) -> str:
 def read_graph(network: Network) -> bytes:
     """Read a graph once and compare those very bytes with the manifest's SHA-256.
 
-    Raises BundleError: unreadable, another file, or weights that lie in files of their own, outside the hash.
+    Raises:
+        BundleError: unreadable, another file, or weights that lie in files of their own, outside the hash.
     """
     try:
         graph = network.path.read_bytes()

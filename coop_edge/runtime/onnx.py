@@ -19,12 +19,14 @@ _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32"}
 class OnnxRunner(Runner):
     """Runs a graph of a bundle with ONNX Runtime.
 
-    device: "cpu" (NumPy in and out) or "cuda" (CuPy in and out, on the device that is current in CuPy when the runner
-    opens). threads: of one operator on the CPU; 0 leaves it to ONNX Runtime (one per physical core). label: the
-    runner's name in errors.
-
     On the GPU the host does not wait for the device, inputs are read and outputs written in place, and outputs of runs
     of the same N lie in the same memory. One instance serves one stream at a time. FP32 is FP32: TF32 is off.
+
+    Args:
+        device: "cpu" (NumPy in and out) or "cuda" (CuPy in and out, on the device that is current in CuPy when the
+            runner opens).
+        threads: of one operator on the CPU; 0 leaves it to ONNX Runtime (one per physical core).
+        label: the runner's name in errors.
     """
 
     device: Literal["cpu", "cuda"]

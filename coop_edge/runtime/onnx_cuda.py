@@ -21,8 +21,12 @@ log = logging.getLogger("coop_edge")
 class CudaBinding:
     """Inputs and outputs of one session in CuPy arrays, on the GPU that is current when this is made.
 
-    outputs: of the network. empty: makes an uninitialised array of an output for a number of rows, on that GPU. Raises
-    BackendUnavailable without CuPy and a GPU.
+    Args:
+        outputs: of the network.
+        empty: makes an uninitialised array of an output for a number of rows, on that GPU.
+
+    Raises:
+        BackendUnavailable: without CuPy and a GPU.
     """
 
     def __init__(self, outputs: Mapping[str, TensorSpec], empty: Callable[[TensorSpec, int], Array]) -> None:
@@ -75,7 +79,10 @@ class CudaBinding:
     def release(self, label: str) -> None:
         """Wait for what is queued, then let go of the session and the memory.
 
-        A failed device is logged, not raised. label: the runner's name in the log.
+        A failed device is logged, not raised.
+
+        Args:
+            label: the runner's name in the log.
         """
         try:
             self._stream.synchronize()

@@ -46,8 +46,10 @@ def import_onnxruntime() -> Any:
     """Import ONNX Runtime, without its telemetry. The only place that imports it.
 
     From 1.29 on the official Linux builds report to their vendor from the import on, and ``disable_telemetry_events``
-    comes too late. Who has set ORT_DISABLE_TELEMETRY decides. Raises BackendUnavailable with what is missing and how to
-    get it.
+    comes too late. Who has set ORT_DISABLE_TELEMETRY decides.
+
+    Raises:
+        BackendUnavailable: with what is missing and how to get it.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -69,7 +71,10 @@ def probe(device: str) -> str | None:
     """Return None if ONNX Runtime runs a network on ``device`` ("cpu", "cuda"), else what is missing and how to get it.
 
     A list of providers is no proof, nor is a session: a wheel without code for this GPU fails when it first computes.
-    So this runs a network of one node. Raises InputError on another device.
+    So this runs a network of one node.
+
+    Raises:
+        InputError: another device.
     """
     if device not in ("cpu", "cuda"):
         raise InputError(f"device: wanted 'cpu' or 'cuda', got {device!r}")

@@ -34,7 +34,11 @@ class Undecided(Protocol):
     def ties(self, name: str, wanted: Outputs, given: Outputs) -> tuple[Array, Array]:
         """Return two bool arrays of the shape of output ``name``: elements to leave out, and those that count as ties.
 
-        What is counted is also left out. wanted, given: outputs of the reference and of the network under test.
+        What is counted is also left out.
+
+        Args:
+            wanted: outputs of the reference and of the network under test.
+            given: outputs of the reference and of the network under test.
         """
 
 
@@ -42,9 +46,12 @@ class Undecided(Protocol):
 class Difference:
     """How far one output lies from the reference's.
 
-    difference: max |a - b|; of an integer output the number of flips. scale: max |b|; NaN of an integer output.
-    relative, relative_l2: in the two norms; of an integer output both are the share of flips. elements: how many values
-    the output has, ties included.
+    Attributes:
+        difference: max |a - b|; of an integer output the number of flips.
+        scale: max |b|; NaN of an integer output.
+        relative: in the two norms; of an integer output both are the share of flips.
+        relative_l2: in the two norms; of an integer output both are the share of flips.
+        elements: how many values the output has, ties included.
     """
 
     output: str
@@ -65,8 +72,10 @@ class Difference:
 class Tolerance:
     """The largest differences that pass. A bound of None passes every finite difference.
 
-    relative, relative_l2: bounds on an output's differences; an integer output that has either may not flip at all.
-    ties: bound on their share of an output's elements, None for no bound.
+    Attributes:
+        relative: bounds on an output's differences; an integer output that has either may not flip at all.
+        relative_l2: bounds on an output's differences; an integer output that has either may not flip at all.
+        ties: bound on their share of an output's elements, None for no bound.
     """
 
     relative: float | None

@@ -29,8 +29,12 @@ _FLAVOURS = {"trt": "TensorRT", "rtx": "TensorRT for RTX"}
 class Target:
     """What a plan is bound to: the exact TensorRT version and the SM of the GPU. Plans of others do not load.
 
-    flavour: "trt" (TensorRT) or "rtx" (TensorRT for RTX). sm: compute capability without its dot, such as "87".
-    gpu, driver, cuda: for the record; they do not decide whether a plan fits.
+    Attributes:
+        flavour: "trt" (TensorRT) or "rtx" (TensorRT for RTX).
+        sm: compute capability without its dot, such as "87".
+        gpu: for the record; they do not decide whether a plan fits.
+        driver: for the record; they do not decide whether a plan fits.
+        cuda: for the record; they do not decide whether a plan fits.
     """
 
     flavour: str
@@ -44,7 +48,8 @@ class Target:
     def here(cls, api: TensorRt, *, sm: str | None = None) -> Target:
         """Return the current CUDA device with ``api``, or the SM that is given (no GPU is looked at then).
 
-        Raises BackendUnavailable if CuPy or the GPU does not answer.
+        Raises:
+            BackendUnavailable: if CuPy or the GPU does not answer.
         """
         if sm is not None:
             return cls(api.flavour, api.version, sm)
@@ -73,8 +78,13 @@ class Target:
 class PlanInfo:
     """The sidecar of a plan.
 
-    batch: smallest, optimal and largest N. shapes: input name -> these three shapes. plan_sha256, plan_bytes: of the
-    plan file. verification: report of the comparison with ONNX Runtime, or why there is none. built_at: UTC, ISO 8601.
+    Attributes:
+        batch: smallest, optimal and largest N.
+        shapes: input name -> these three shapes.
+        plan_sha256: of the plan file.
+        plan_bytes: of the plan file.
+        verification: report of the comparison with ONNX Runtime, or why there is none.
+        built_at: UTC, ISO 8601.
     """
 
     role: str

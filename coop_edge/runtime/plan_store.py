@@ -26,7 +26,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def writable_folder(network: Network, folder: Path | None = None) -> Path:
     """Return the folder for new plans of ``network``: ``folder``, else the first of ``plan_folders`` one can write to.
 
-    It is made if missing. Raises EngineError that says why none will do.
+    It is made if missing.
+
+    Raises:
+        EngineError: that says why none will do.
     """
     refusals = []
     for candidate in (folder,) if folder is not None else plan_folders(network):

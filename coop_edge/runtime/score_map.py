@@ -21,7 +21,10 @@ class ScoreMap:
     """A logistic map: p = 1 / (1 + exp(-(intercept + sum of weight x evidence))).
 
     It is fitted so that p is the probability that the pose is off by less than a tenth of the object's diameter (MSSD).
-    Weights are not negative: more evidence never makes a pose less probable. Raises BundleError.
+    Weights are not negative: more evidence never makes a pose less probable.
+
+    Raises:
+        BundleError: a bundle that does not hold what it says.
     """
 
     intercept: float

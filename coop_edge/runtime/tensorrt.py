@@ -27,15 +27,18 @@ _MAX_GRAPHS = 8
 class TensorRtRunner(Runner):
     """Runs a plan with the TensorRT, or TensorRT for RTX, that it was built with.
 
-    plan: its path; the sidecar beside it is read at once (``info``, ``max_batch``), the plan itself when the runner
-    opens, with all checks of ``read_plan``. Or a plan that has been read, whose bytes are let go of when the runner
-    opens. label: the runner's name in errors. cuda_graph: capture a CUDA graph for each N after its first run and
-    launch that from then on; inputs are then copied into the runner's own memory first. It helps where launching
-    kernels takes longer than running them, at small N.
-
     It runs on the device that is current in CuPy when it opens. Activations, outputs and copies of inputs are CuPy
     memory, one block each, which grows to the largest N seen; outputs of runs of the same N are the same arrays. A run
     on another stream than the last one starts after that has ended.
+
+    Args:
+        plan: its path; the sidecar beside it is read at once (``info``, ``max_batch``), the plan itself when the runner
+            opens, with all checks of ``read_plan``. Or a plan that has been read, whose bytes are let go of when the
+            runner opens.
+        label: the runner's name in errors.
+        cuda_graph: capture a CUDA graph for each N after its first run and launch that from then on; inputs are then
+            copied into the runner's own memory first. It helps where launching kernels takes longer than running them,
+            at small N.
     """
 
     device = "cuda"

@@ -67,7 +67,11 @@ def load(name: str | None = None) -> TensorRt:
 
 
 def installed(names: Sequence[str] = MODULES) -> Iterator[TensorRt]:
-    """Yield each of ``names`` that can be used, imported when it is its turn. Raises BackendUnavailable if none can."""
+    """Yield each of ``names`` that can be used, imported when it is its turn.
+
+    Raises:
+        BackendUnavailable: if none can.
+    """
     found, failures = False, []
     for name in names:
         try:
@@ -115,9 +119,15 @@ class TensorRt:
     ) -> Built:
         """Build a plan from a graph whose only dynamic axis is the first.
 
-        what: name of the graph in errors. batch: smallest, optimal and largest N. timing_cache: serialised, b"" for a
-        new one, None for none. tf32: let FP32 products round to TF32. targets: SM of the GPUs to build for ("86"), RTX
-        alone; otherwise the current GPU. Raises EngineError with TensorRT's own words.
+        Args:
+            what: name of the graph in errors.
+            batch: smallest, optimal and largest N.
+            timing_cache: serialised, b"" for a new one, None for none.
+            tf32: let FP32 products round to TF32.
+            targets: SM of the GPUs to build for ("86"), RTX alone; otherwise the current GPU.
+
+        Raises:
+            EngineError: with TensorRT's own words.
         """
         trt = self.trt
         self.logger.restart()
@@ -143,7 +153,11 @@ class TensorRt:
         return Built(bytes(memory), shapes, None if cache is None else bytes(cache.serialize()))
 
     def deserialize(self, plan: bytes, what: str) -> tuple[Any, Any]:
-        """Return IRuntime and ICudaEngine of a plan that was checked before. Raises EngineError."""
+        """Return IRuntime and ICudaEngine of a plan that was checked before.
+
+        Raises:
+            EngineError: a network that cannot be loaded or run.
+        """
         self.logger.restart()
         runtime = self._made(what, self.trt.Runtime)
         engine = runtime.deserialize_cuda_engine(plan)
@@ -163,10 +177,14 @@ class TensorRt:
         return found
 
     def context(self, engine: Any, what: str, *, for_capture: bool = False) -> Any:
-        """Make an IExecutionContext; the caller gives its memory (``set_device_memory``). Raises EngineError.
+        """Make an IExecutionContext; the caller gives its memory (``set_device_memory``).
 
-        for_capture: RTX then compiles the kernels of a shape at its first run, and not in the background, where a CUDA
-        graph would have captured the slower ones that stand in for them.
+        Args:
+            for_capture: RTX then compiles the kernels of a shape at its first run, and not in the background, where a
+                CUDA graph would have captured the slower ones that stand in for them.
+
+        Raises:
+            EngineError: a network that cannot be loaded or run.
         """
         trt = self.trt
         self.logger.restart()

@@ -14,7 +14,9 @@ from coop_edge.runtime.tensorrt_api import TensorRt
 class BoundContext:
     """An execution context with the arrays it is bound to, so that TensorRT is told only what has changed.
 
-    label: the network's name in errors. inputs: names of the network's inputs.
+    Args:
+        label: the network's name in errors.
+        inputs: names of the network's inputs.
     """
 
     def __init__(self, api: TensorRt, context: Any, label: str, inputs: Sequence[str]) -> None:
@@ -23,7 +25,11 @@ class BoundContext:
         self._addresses: dict[str, int] = {}
 
     def bind(self, arrays: Mapping[str, Array], batch: int) -> None:
-        """Let the next runs read and write ``arrays``, by name, of N = ``batch``. Raises EngineError."""
+        """Let the next runs read and write ``arrays``, by name, of N = ``batch``.
+
+        Raises:
+            EngineError: a network that cannot be loaded or run.
+        """
         if batch != self._batch:
             self._batch = None
             for name in self._inputs:
@@ -39,14 +45,21 @@ class BoundContext:
                 self._addresses[name] = address
 
     def enqueue(self, stream: int) -> None:
-        """Queue a run on a CUDA stream, given by its handle. Raises EngineError."""
+        """Queue a run on a CUDA stream, given by its handle.
+
+        Raises:
+            EngineError: a network that cannot be loaded or run.
+        """
         if not self._context.execute_async_v3(stream):
             raise self._api.error(self._label, f"the run failed on N = {self._batch}")
 
     def capture(self, stream: Any) -> CapturedRun:
         """Capture a run as a CUDA graph on ``stream``, a CuPy stream with nothing queued.
 
-        A run of the same shapes must have ended before. Raises EngineError with the reason if that fails.
+        A run of the same shapes must have ended before.
+
+        Raises:
+            EngineError: with the reason if that fails.
         """
         if not self._api.capturable(self._context, stream.ptr):
             raise self._not_captured("TensorRT says that this network cannot be captured")

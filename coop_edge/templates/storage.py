@@ -34,8 +34,11 @@ def write(path: str | os.PathLike[str], manifest: Mapping[str, Any], arrays: Map
 def read(path: Path, max_bytes: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read the manifest, and the arrays by name; whether they fit its hash is the caller's to check.
 
-    max_bytes: of all arrays together, unpacked. Raises BundleError: missing, not such a file, damaged, incomplete,
-    larger, or of a newer schema.
+    Args:
+        max_bytes: of all arrays together, unpacked.
+
+    Raises:
+        BundleError: missing, not such a file, damaged, incomplete, larger, or of a newer schema.
     """
     if not path.is_file():
         raise BundleError(f"{path}: no such template file; {AGAIN}")

@@ -39,7 +39,8 @@ DEFAULT_FIELD_OF_VIEW = 15.0
 class TemplateSet:
     """The 42 templates of one object. Make it with ``render`` or ``load``.
 
-    Raises InputError if the fields do not fit together.
+    Raises:
+        InputError: if the fields do not fit together.
     """
 
     rgb: NDArray[np.uint8]  # [42,S,S,3]; black off the object

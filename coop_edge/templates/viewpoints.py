@@ -45,8 +45,10 @@ VIEWPOINTS.setflags(write=False)
 def template_poses(distance: float, centre: ArrayLike = (0.0, 0.0, 0.0)) -> Array:
     """Return poses T_camera_object [42,4,4] of cameras that look at ``centre`` [3] from ``distance`` metres.
 
-    The centre is a point of the object's frame. Raises InputError unless the distance is positive and finite and the
-    centre is three finite numbers.
+    The centre is a point of the object's frame.
+
+    Raises:
+        InputError: unless the distance is positive and finite and the centre is three finite numbers.
     """
     c = np.asarray(centre, np.float64)
     if not (np.isfinite(distance) and distance > 0):

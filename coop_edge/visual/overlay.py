@@ -81,14 +81,17 @@ def draw_overlay(
 ) -> Image:
     """Return a copy of the image, RGB uint8 [height,width,3], with the items drawn over it.
 
+    A success shows the outline of the rendered silhouette, the bounding box (edges that it hides itself dimmed), the
+    object's axes (x red, y green, z blue; half a diameter long) and its score. A failure shows the box of its
+    detection, broken, and the reason.
+
     Args:
         image: RGB uint8 [height,width,3] of ``camera``.
         items: any number, none included; later ones are drawn on top.
         renderer: makes the renderer of a mesh: ``Backend.pick(...).renderer``, or a Renderer class.
 
-    A success shows the outline of the rendered silhouette, the bounding box (edges that it hides itself dimmed), the
-    object's axes (x red, y green, z blue; half a diameter long) and its score. A failure shows the box of its
-    detection, broken, and the reason. Raises InputError.
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
     """
     picture = np.array(image, order="C")
     camera.check_image(picture)
@@ -112,8 +115,10 @@ def draw_overlay(
 class ResultPainter:
     """Draws a result over images of the camera it was found with: what is behind ``PoseEstimate.draw``.
 
-    detection: where it was looked for, drawn if it was not found. renderer: makes the renderer of a mesh. image: the
-    one it was found in, None if it was on a GPU.
+    Attributes:
+        detection: where it was looked for, drawn if it was not found.
+        renderer: makes the renderer of a mesh.
+        image: the one it was found in, None if it was on a GPU.
     """
 
     camera: Camera
@@ -149,7 +154,8 @@ def drawable(
 class Canvas:
     """Draws lines and contours on an image. Coordinates: pixels, or camera points in metres. unit: 1 at 640 x 480.
 
-    lens: of the camera, None without distortion; it bends lines between camera points.
+    Args:
+        lens: of the camera, None without distortion; it bends lines between camera points.
     """
 
     def __init__(self, image: Image, K: ArrayLike, unit: float, lens: Lens | None = None) -> None:
@@ -221,8 +227,9 @@ def project_segment(K: Array, start: Array, end: Array, lens: Lens | None = None
 def clip_segments(pixels: Array, size: tuple[int, int], margin: float) -> list[Array]:
     """Keep what of a polyline [N,2] lies in the image, as segments [2,2]: OpenCV fails on points that are too far out.
 
-    size: (width, height); margin: pixels around it that still count (Liang and Barsky, A new concept and method for
-    line clipping, 1984).
+    Args:
+        size: (width, height).
+        margin: pixels around it that still count (Liang and Barsky, A new concept and method for line clipping, 1984).
     """
     points = np.asarray(pixels, np.float64)
     kept = []

@@ -1,4 +1,4 @@
-"""The silhouette of an object in an image, through the camera's lens."""
+"""Renders the silhouette of an object in an image, through the camera's lens."""
 
 from __future__ import annotations
 
