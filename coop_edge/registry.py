@@ -187,5 +187,5 @@ def check_templates(name: str, templates: TemplateSet, bundle: Bundle) -> None:
         raise BundleError(
             f"templates of {name!r} were not made for the engines {bundle.name}: {', '.join(wrong)}; leave out "
             f"templates= to have them rendered, or make them again: coop-edge onboard MESH --unit UNIT "
-            f"--size {bundle.input_size} -o TEMPLATES.npz"
+            f"--engines {bundle.name} -o TEMPLATES.npz"
         )

@@ -2,3 +2,7 @@
 
 Nothing in ``coop_edge`` imports this package, and it is not in the wheel.
 """
+
+from coop_edge.base.missing import say_in_one_line
+
+say_in_one_line("python -m export", "pip install '.[export]', in the checkout")

@@ -6,6 +6,7 @@ import ast
 import graphlib
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -276,3 +277,32 @@ def test_an_older_python_is_refused_at_once(version):
     assert done.returncode == 1
     wanted = f"ImportError: coop_edge needs Python 3.10 or newer, this is {'.'.join(map(str, version))}"
     assert done.stderr.splitlines()[-1] == wanted
+
+
+@pytest.mark.parametrize(
+    ("command", "lacks"),
+    [
+        (["export", "options", "coarse"], "torch"),
+        (["benchmarks.runtime", "--help"], "torch"),
+        (["benchmarks.accuracy", "--help"], "cv2"),
+        (["benchmarks.solvers", "--help"], "numpy"),
+    ],
+)
+def test_a_program_without_its_extras_says_so_in_one_line(command, lacks, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(BLOCK.format(blocked=[lacks]))
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    if done.returncode == 0:
+        pytest.skip("this command does without")
+    assert done.returncode == 1
+    name = command[0].split(".")[0]
+    assert done.stderr.splitlines() == [
+        f"error: python -m {name} needs {lacks}, which is not installed: pip install "
+        f"'{'.[export]' if name == 'export' else '.[export,dev]'}', in the checkout"
+    ]

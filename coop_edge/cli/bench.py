@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from coop_edge.cli import options
@@ -69,15 +69,19 @@ def _print(report: dict[str, Any]) -> None:
     )
 
 
-def table(report: dict[str, Any]) -> Table:
-    """Make a table of what ``latency.measure`` returns: a row per case, milliseconds."""
+def table(report: dict[str, Any]) -> Group:
+    """Make two tables of what ``latency.measure`` returns, a row per case: whole calls, and their stages; milliseconds.
+
+    Both fit into 80 columns.
+    """
     stages = list(next(iter(report["cases"].values()))["stages"])
-    out = Table("ms", "p50", "p90", "p99", *stages, "networks", "share", "found", "calls")
-    for column in out.columns[1:]:
+    whole = Table("ms per call", "p50", "p90", "p99", "networks", "found", "calls")
+    parts = Table("p50 of stages, ms", *stages)
+    for column in (*whole.columns[1:], *parts.columns[1:]):
         column.justify = "right"
     for name, case in report["cases"].items():
-        network = case["network"]
-        values = [*case["ms"].values(), *(case["stages"][stage]["p50"] for stage in stages), network["ms"]]
-        numbers = [f"{value:.1f}" for value in values]
-        out.add_row(name, *numbers, f"{network['share']:.0%}", f"{case['found']} of {case['of']}", str(case["n"]))
-    return out
+        numbers = [f"{value:.1f}" for value in case["ms"].values()]
+        network = f"{case['network']['ms']:.1f} ({case['network']['share']:.0%})"
+        whole.add_row(name, *numbers, network, f"{case['found']} of {case['of']}", str(case["n"]))
+        parts.add_row(name, *(f"{case['stages'][stage]['p50']:.1f}" for stage in stages))
+    return Group(whole, parts)

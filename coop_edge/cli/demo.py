@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,8 @@ from rich.console import Console
 
 from coop_edge.base.compile_time import compile_seconds, working_time
 from coop_edge.cli import options
-from coop_edge.cli.output import draw_poses, print_poses, what_ran
+from coop_edge.cli.output import draw_poses, print_line, print_poses, what_ran
+from coop_edge.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +34,14 @@ def demo(
     effort: options.Effort = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
+    files: Annotated[
+        Path | None, typer.Option(help="Write the scene's files into this folder, and say which command reads them.")
+    ] = None,
 ) -> None:
     """Find the objects of the sample scene, and compare with the truth. Exit code 1: one is missing or wrong."""
+    if files is not None:
+        print_line("coop-edge " + shlex.join(_write_files(files)))
+        return
     from coop_edge.demo import load_scene
     from coop_edge.estimator import Estimator
     from coop_edge.visual.draw import check_suffix
@@ -69,6 +77,32 @@ def demo(
         bound = f"{WRONG:.0%} of its diameter"
         Console().print(f"every object within {bound}" if right else f"[bold red]not every object within {bound}[/]")
     raise typer.Exit(0 if right else 1)
+
+
+def _write_files(folder: Path) -> list[str]:
+    """Write picture, meshes, camera and detections of the scene; return the command, in words, that estimates them.
+
+    Raises InputError where ``folder`` holds a file of such a name already, OSError.
+    """
+    from coop_edge.base.files import atomic_write
+    from coop_edge.demo import __file__ as home
+    from coop_edge.demo import load_scene
+
+    scene, suffixes = load_scene(), (".png", ".obj", ".mtl", ".jpg", ".ply", ".glb")
+    contents = {p.name: p.read_bytes() for p in sorted(Path(home).parent.iterdir()) if p.suffix in suffixes}
+    contents["scene.png"] = contents.pop("image.png")
+    camera = {"K": scene.camera.K.tolist(), "width": scene.camera.width, "height": scene.camera.height}
+    found = [{"object": d.object, "bbox": list(d.bbox or ()), "score": d.score} for d in scene.detections]
+    contents["camera.json"] = json.dumps(camera, indent=1).encode() + b"\n"
+    contents["detections.json"] = json.dumps(found, indent=1).encode() + b"\n"
+    if there := [name for name in contents if (folder / name).exists()]:
+        raise InputError(f"--files: {folder / there[0]} is there already; give a new folder")
+    for name, data in contents.items():
+        with atomic_write(folder / name) as file:
+            file.write(data)
+    objects = [f"{name}={folder / mesh.name}:{unit}" for name, (mesh, unit) in scene.meshes.items()]
+    inputs = ["--camera", str(folder / "camera.json"), "--detections", str(folder / "detections.json")]
+    return ["estimate", str(folder / "scene.png"), *objects, *inputs, "--overlay", str(folder / "poses.png")]
 
 
 def _error(result: PoseEstimate, mesh: Mesh, truth: NDArray[np.float64]) -> dict[str, float] | None:

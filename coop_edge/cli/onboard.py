@@ -17,10 +17,13 @@ def onboard(
     mesh: meshes.MeshFile,
     unit: meshes.UnitOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Template file to write (.npz).")],
-    size: Annotated[int, typer.Option(min=16, max=2048, help="Side of a template, pixels.")] = 224,
+    engines: options.Engines = "coop-xs",
+    size: Annotated[
+        int | None, typer.Option(min=16, max=2048, help="Side of a template, pixels, in place of what --engines take.")
+    ] = None,
     renderer: Annotated[
         meshes.RendererName, typer.Option(help="open3d is the offline reference.")
-    ] = meshes.RendererName.open3d,
+    ] = meshes.RendererName.cpu,
     supersample: meshes.Supersample = 3,
     albedo: meshes.Albedo = None,
     ignore_colors: meshes.IgnoreColors = False,
@@ -31,8 +34,9 @@ def onboard(
     contact_sheet: Annotated[Path | None, typer.Option(help="Also write a picture of the 42 templates.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Render the 42 templates of an object, once, and keep them in a file."""
+    """Render the 42 templates of an object, once, as the engines want them, and keep them in a file."""
     from coop_edge.backend import make_renderer
+    from coop_edge.runtime.bundle import Bundle
     from coop_edge.templates import TemplateSet
     from coop_edge.visual.draw import check_suffix, write_image
     from coop_edge.visual.draw import contact_sheet as draw_sheet
@@ -43,10 +47,13 @@ def onboard(
     loaded = meshes.load_mesh(mesh, unit, albedo, ignore_colors, max_faces, allow_outside)
     entries = {} if models_info is None or object_id is None else {loaded.name: (models_info, object_id)}
     found = symmetries.symmetries_of(loaded.name, entries, loaded, unit.value)
+    bundle = Bundle.load(engines, check_hashes=False)
     start = working_time()
     templates = TemplateSet.render(
         loaded,
-        size,
+        size or bundle.input_size,
+        margin=bundle.template.margin,
+        field_of_view=bundle.template.field_of_view,
         renderer=functools.partial(make_renderer, renderer.value),
         supersample=supersample,
         symmetries=found,
@@ -59,7 +66,7 @@ def onboard(
         "templates": str(output),
         "contact_sheet": str(contact_sheet) if contact_sheet else None,
         "views": len(templates.rgb),
-        "size": size,
+        "size": templates.size,
         "renderer": renderer.value,
         "render_seconds": round(seconds, 3),
         **meshes.describe(loaded),

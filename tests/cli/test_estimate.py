@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import cv2
@@ -425,6 +426,27 @@ class TestDemo:
             else PoseEstimate(True, T_camera_object=truth[d.object], score=0.9, object=d.object)
             for d in self.SCENE.detections
         ]
+
+    def test_examples_are_written_and_the_command_that_is_said_reads_them(self, tmp_path, monkeypatch, answer):
+        monkeypatch.chdir(tmp_path)
+        said = invoke("demo", "--files", "my examples")
+        assert said.exit_code == 0, said.output
+        program, *command = shlex.split(said.stdout)
+        assert program == "coop-edge"
+        asked = answer(*self.results())
+        monkeypatch.setattr(Estimator, "warmup", lambda self: {})
+        result = invoke(*command, "--device", "cpu", "--threads", 1)
+        assert result.exit_code == 0, result.output
+        _, image, camera, detections = asked[0]
+        np.testing.assert_array_equal(image, self.SCENE.image)
+        np.testing.assert_array_equal(camera.K, self.SCENE.camera.K)
+        assert [(d.object, d.bbox, d.score) for d in detections] == [
+            (d.object, d.bbox, d.score) for d in self.SCENE.detections
+        ]
+        assert (tmp_path / "my examples" / "poses.png").is_file()
+        again = invoke("demo", "--files", "my examples")
+        assert again.exit_code == 2
+        assert "is there already; give a new folder" in again.output
 
     def test_the_true_poses_pass(self, demo, tmp_path, answer):
         answer(*self.results())

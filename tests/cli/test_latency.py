@@ -250,11 +250,13 @@ class TestBench:
 
     def test_a_table_of_what_is_installed(self, folder, monkeypatch):
         monkeypatch.setattr("coop_edge.runtime.bundle.available", lambda: [folder])
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", "80")
         result = CliRunner().invoke(app, ["bench", *self.OPTIONS])
         assert result.exit_code == 0, result.output
         assert "tiny 0.0.1 on cpu (asked for)" in result.stdout
-        assert all(case.name in result.stdout for case in cases_of(list(EFFORTS)))
+        assert all(result.stdout.count(f" {case.name} ") == 2 for case in cases_of(list(EFFORTS)))  # in 80 columns
+        assert all(len(line) <= 80 for line in result.stdout.splitlines() if line[:1] in "│┃├└┏┡")
+        assert "…" not in result.stdout
         assert "memory of this process at its peak" in result.stdout
 
     def test_as_json_of_the_engines_named(self, folder):

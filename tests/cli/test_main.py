@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from coop_edge.cli.main import app
 from coop_edge.cli.options import EffortName
 from coop_edge.config import EFFORTS
+from coop_edge.registry import check_templates
+from coop_edge.runtime.bundle import Bundle
 from coop_edge.templates import TemplateSet
 
 ROOT = Path(__file__).parents[2]
@@ -44,14 +46,26 @@ def test_onboard_writes_templates_and_a_contact_sheet(tmp_path):
 
 
 @pytest.mark.open3d
-def test_onboard_renders_with_open3d_by_default(tmp_path):
-    result = invoke("onboard", MUG, "--unit", "m", "-o", tmp_path / "a.npz", "--size", 48, "--json")
+def test_onboard_renders_with_open3d_if_asked_to(tmp_path):
+    command = ["onboard", MUG, "--unit", "m", "-o", tmp_path / "a.npz", "--size", 48, "--renderer", "open3d", "--json"]
+    result = invoke(*command)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["renderer"] == "open3d"
     invoke("onboard", MUG, "--unit", "m", "-o", tmp_path / "b.npz", "--size", 48, "--renderer", "cpu")
     a, b = (TemplateSet.load(tmp_path / name) for name in ("a.npz", "b.npz"))
     assert (a.masks & b.masks).sum() / (a.masks | b.masks).sum() > 0.99
     assert np.abs(a.rgb.astype(int) - b.rgb).mean() < 1.0
+
+
+def test_onboard_makes_what_the_engines_take(tmp_path):
+    """As the first example has it: nothing said but mesh, unit and file."""
+    result = invoke("onboard", MUG, "--unit", "m", "-o", tmp_path / "mug.npz", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["renderer"] == "cpu"
+    bundle, templates = Bundle.load("coop-xs"), TemplateSet.load(tmp_path / "mug.npz")
+    check_templates("mug", templates, bundle)
+    assert templates.size == bundle.input_size
+    assert invoke("onboard", MUG, "--unit", "m", "-o", tmp_path / "x.npz", "--engines", "nowhere").exit_code == 2
 
 
 def test_onboard_takes_symmetries_from_bop(tmp_path):

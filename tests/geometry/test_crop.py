@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coop_edge.errors import InputError
@@ -38,6 +38,7 @@ def test_reprojection_error():
     np.testing.assert_allclose(camera.reprojection_error(T, K, points, pixels + (3.0, 4.0)), 5.0, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(BOXES, min_size=0, max_size=4), st.integers(0, 2**31))
 def test_round_trips(boxes, seed):
     crop = crop_camera(K, np.reshape(boxes, (-1, 4)), 224, margin=1.3)
@@ -51,6 +52,7 @@ def test_round_trips(boxes, seed):
     np.testing.assert_allclose(crop.pixels_to_crop(crop.pixels_to_image(pixels)), pixels, rtol=1e-10, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(BOXES)
 def test_homography_is_the_two_projections(box):
     """A 3D point seen by the real camera, moved by H, is where the virtual camera sees it: no perspective error."""
@@ -63,6 +65,7 @@ def test_homography_is_the_two_projections(box):
     np.testing.assert_allclose(crop.pixels_to_crop(in_image), in_crop, atol=1e-8)
 
 
+@settings(deadline=None)
 @given(BOXES)
 def test_the_crop_is_centred_on_the_box_and_holds_it(box):
     x, y, w, h = box

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
@@ -23,6 +23,7 @@ def _twist_matrix(xi):
     return out
 
 
+@settings(deadline=None)
 @given(TWISTS)
 def test_exp_is_the_matrix_exponential(xi):
     expected = np.stack([scipy.linalg.expm(_twist_matrix(x)) for x in xi])
@@ -41,11 +42,13 @@ def test_log_inverts_exp_at_every_angle(angle):
         np.testing.assert_allclose(se3.log(T), xi, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(TWISTS)
 def test_so3_agrees_with_scipy(xi):
     np.testing.assert_allclose(se3.so3_exp(xi[:, 3:]), Rotation.from_rotvec(xi[:, 3:]).as_matrix(), atol=1e-12)
 
 
+@settings(deadline=None)
 @given(TWISTS)
 def test_compose_invert_transform(xi):
     T = se3.exp(xi)
