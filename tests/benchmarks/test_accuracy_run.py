@@ -303,3 +303,31 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(tmp_path):
 
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals to a group of processes")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    root = write_dataset(tmp_path / "boxes", {(1, i): scene_of(i) for i in range(600)})
+    csv = tmp_path / "a.csv"
+    command = [sys.executable, "-m", "benchmarks.accuracy", str(root), "--method", "sift", "--processes", "2"]
+    with (tmp_path / "log").open("w") as log:
+        running = subprocess.Popen(
+            [*command, "--csv", str(csv)], cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            until = time.monotonic() + 300
+            while running.poll() is None and time.monotonic() < until and _lines(journal_path(csv)) < 3:
+                time.sleep(0.01)
+            running.kill()
+            running.wait()
+            gone = False
+            while not gone and time.monotonic() < until:
+                try:
+                    os.killpg(running.pid, 0)  # anybody left of its group?
+                except ProcessLookupError:
+                    gone = True
+                time.sleep(0.05)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+    assert gone, "workers wait for a parent that is no more"
