@@ -1,4 +1,4 @@
-"""What is on this machine, what is missing, and whether an Estimator could run: the command ``coop-edge doctor``.
+"""Examines what is on this machine, what is missing, and whether an Estimator could run: ``coop-edge doctor``.
 
 Probes (``machine``, ``libraries``, ``networks``) return plain data. What loads native libraries runs in a child process
 with a time limit (``isolate``), so an import that raises, crashes or hangs becomes a row with the status "broken", and

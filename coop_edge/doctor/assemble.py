@@ -22,7 +22,8 @@ PACKAGES = ("numpy", "opencv", "trimesh", "numba", "cupy", "onnxruntime", "open3
 def examine(*, deep: bool = False) -> Report:
     """Look at this machine: about three seconds on a desktop. Never raises because of what it finds.
 
-    deep: also import Open3D and load every network of every bundle (seconds each).
+    Args:
+        deep: also import Open3D and load every network of every bundle (seconds each).
     """
     return report(probe(deep=deep))
 

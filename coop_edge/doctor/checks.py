@@ -1,4 +1,4 @@
-"""The table of checks: a row each of what the probes found."""
+"""Holds the table of checks: a row each of what the probes found."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ Fix = Callable[[Findings, Status], str]
 class Check(NamedTuple):
     """One row of the report; ``name``, ``required_for`` and ``purpose`` are those of ``report.Row``.
 
-    probe: dotted name of the facts that are judged: a probe, or a part of what it found; "": the judge needs none. A
-    probe that failed is "broken", a part of it is unknown; what is not there is "missing" if required, else "optional".
-    judge: says status and text, if there are facts. fix: makes the command that helps, by the status.
+    Attributes:
+        probe: dotted name of the facts that are judged: a probe, or a part of what it found; "": the judge needs none.
+            A probe that failed is "broken", a part of it is unknown; what is not there is "missing" if required, else
+            "optional".
+        judge: says status and text, if there are facts.
+        fix: makes the command that helps, by the status.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What the probes found on a machine, and the commands that bring what is missing there."""
+"""Holds what the probes found on a machine, and the commands that bring what is missing there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOOLKITS = ("/usr/local/cuda", "/opt/cuda")
 
 
 def pip() -> str:
-    """How to install into the interpreter that runs this, activated or not, with pip or (an environment of) uv."""
+    """Return how to install into the interpreter that runs this, activated or not, with pip or uv."""
     if importlib.util.find_spec("pip") is None and shutil.which("uv"):
         return f"uv pip install --python {shlex.quote(sys.executable)}"
     on_path = shutil.which("python")
@@ -55,11 +55,11 @@ class Findings:
         return self._outcomes.get(probe, Outcome(problem="was not looked at"))
 
     def facts(self, probe: str) -> Facts:
-        """What a probe found; nothing if it failed, was not run or its package is not here."""
+        """Return what a probe found; nothing if it failed, was not run or its package is not here."""
         return self[probe].facts or {}
 
     def part(self, probe: str, part: str) -> Any:
-        """What a probe found, or the part of it with this dotted name; None where there is none."""
+        """Return what a probe found, or the part of it with this dotted name; None where there is none."""
         found: Any = self[probe].facts
         for key in part.split(".") if part else ():
             found = found[int(key)] if isinstance(found, list) else (found or {}).get(key)
@@ -73,13 +73,13 @@ class Findings:
 
     @property
     def tensorrt_works(self) -> bool:
-        """Whether a TensorRT is installed that this package can use."""
+        """Tell whether a TensorRT is installed that this package can use."""
         facts = self.facts("tensorrt")
         return any(facts.get("modules", {}).values()) and facts["fails"] is None
 
     @property
     def onnxruntime_works_on_cuda(self) -> bool:
-        """Whether ONNX Runtime computes on CUDA."""
+        """Tell whether ONNX Runtime computes on CUDA."""
         facts = self.facts("onnxruntime")
         return bool(facts) and facts["fails"]["cuda"] is None
 
@@ -157,7 +157,7 @@ class Findings:
         return f"{self._uninstall(family)} && {self.bring('missing', name)}"
 
     def _cupy(self) -> str:
-        """The CuPy of the driver's CUDA version, or of what JetPack brings."""
+        """Return the CuPy of the driver's CUDA version, or of what JetPack brings."""
         of_jetpack = 13 if self.jetpack is None or self.jetpack >= 7 else 12
         return f"cupy-cuda{'13' if (self.cuda or of_jetpack) >= 13 else '12'}x"
 
@@ -174,7 +174,7 @@ class Findings:
 
 
 def _listed(name: str) -> str:
-    """``name`` with the versions that coop_edge's own metadata asks for, such as "numba>=0.60"."""
+    """Return ``name`` with the versions that coop_edge's own metadata asks for, such as "numba>=0.60"."""
     try:
         listed = importlib.metadata.requires("coop-edge") or []
     except importlib.metadata.PackageNotFoundError:  # run from a checkout that was never installed
@@ -184,5 +184,5 @@ def _listed(name: str) -> str:
 
 
 def _quoted(wanted: str) -> str:
-    """In double quotes where a shell would take a character for its own; these read better than single ones."""
+    """Quote where a shell would take a character for its own; double quotes read better than single ones."""
     return f'"{wanted}"' if re.search(r"[<>\[\]!~=*; ]", wanted) else wanted

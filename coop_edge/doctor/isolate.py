@@ -33,7 +33,8 @@ _CHILD = (
 class Outcome:
     """What a probe found (``facts``, plain data), or why it found nothing (``problem``); neither: not installed.
 
-    said: what libraries wrote to standard error or output meanwhile.
+    Attributes:
+        said: what libraries wrote to standard error or output meanwhile.
     """
 
     facts: Facts | None = None

@@ -1,4 +1,4 @@
-"""What the facts of a probe mean: a function for each kind of row. Each takes the facts and all findings."""
+"""Judges the facts of a probe: a function for each kind of row. Each takes the facts and all findings."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def bundles(*, load: bool = False) -> Facts:
     """Read all installed bundles, compare their hashes, and look at their plans.
 
-    load: also load every graph with the CPU's runner (seconds).
+    Args:
+        load: also load every graph with the CPU's runner (seconds).
     """
     from coop_edge.runtime.bundle import available
 

@@ -22,11 +22,15 @@ NO_BUNDLE = (
 class Row:
     """One thing that was looked at.
 
-    name: stable key, such as "onnxruntime" or "bundle:coop-xs". status: "ok" (here and works), "missing" (not here and
-    needed), "broken" (here and does not work, or looking at it failed), "optional" (not here and not needed). found:
-    what is here, one readable line. purpose: what it is for. required_for: the devices whose Estimator cannot run
-    without it. fix: the command that brings or repairs it on this machine, "" if nothing is to be done or no command
-    would. data: what was measured, as plain data.
+    Attributes:
+        name: stable key, such as "onnxruntime" or "bundle:coop-xs".
+        status: "ok" (here and works), "missing" (not here and needed), "broken" (here and does not work, or looking at
+            it failed), "optional" (not here and not needed).
+        found: what is here, one readable line.
+        purpose: what it is for.
+        required_for: the devices whose Estimator cannot run without it.
+        fix: the command that brings or repairs it on this machine, "" if nothing is to be done or no command would.
+        data: what was measured, as plain data.
     """
 
     name: str

@@ -34,7 +34,8 @@ class Assets:
     def find(self, name: str, near: Path | None = None) -> Path | None:
         """Return the path of what is called ``name``, seen from the folder ``near``, then from the mesh's; or None.
 
-        Raises MeshError: it is there, but lies outside, or is no regular file.
+        Raises:
+            MeshError: it is there, but lies outside, or is no regular file.
         """
         for folder in dict.fromkeys((near or self.folder, self.folder)):
             for candidate in _spellings(name):
@@ -49,11 +50,19 @@ class Assets:
         return None
 
     def read(self, name: str, near: Path | None = None) -> bytes:
-        """Return the bytes of what is called ``name``. Raises MeshError: missing, outside, unreadable, too large."""
+        """Return the bytes of what is called ``name``.
+
+        Raises:
+            MeshError: missing, outside, unreadable, too large.
+        """
         return self._bytes(self._known(name, near), name)
 
     def image(self, name: str, near: Path | None = None) -> NDArray[np.uint8]:
-        """Return a picture as uint8 [h,w,3]; the same array each time. Raises MeshError."""
+        """Return a picture as uint8 [h,w,3]; the same array each time.
+
+        Raises:
+            MeshError: a mesh that cannot be used.
+        """
         path = self._known(name, near)
         key = Path(os.path.abspath(path))
         if key not in self._images:
@@ -65,7 +74,11 @@ class Assets:
         return self._images[key]
 
     def decode(self, data: bytes, label: str) -> NDArray[np.uint8]:
-        """Decode a picture that lies in the mesh file itself. Raises MeshError."""
+        """Decode a picture that lies in the mesh file itself.
+
+        Raises:
+            MeshError: a mesh that cannot be used.
+        """
         return self._decoder.decode(data, label)
 
     def _known(self, name: str, near: Path | None) -> Path:

@@ -34,7 +34,9 @@ class Corners(NamedTuple):
 class TextureTable:
     """Collects the distinct textures of a mesh as RGB arrays, in order of first use.
 
-    parts: all of the mesh; a texture that does not repeat is written out as far as their coordinates reach together.
+    Args:
+        parts: all of the mesh; a texture that does not repeat is written out as far as their coordinates reach
+            together.
     """
 
     def __init__(self, parts: list[Part], notes: list[str]) -> None:
@@ -105,7 +107,10 @@ def unit_colors(colors: Any, notes: list[str] | None = None) -> NDArray[np.float
     """Convert colours [N,3] or [N,4] of any numeric type to [N,3] in 0..1.
 
     Bytes count as 0..255, other integers as 0..255 where none exceeds it, else as 0..65535; floats as 0..1, or as
-    0..255 where one is clearly above 1. What had to be guessed or cut is said in ``notes``. Raises MeshError.
+    0..255 where one is clearly above 1. What had to be guessed or cut is said in ``notes``.
+
+    Raises:
+        MeshError: a mesh that cannot be used.
     """
     array = np.asarray(colors)
     if array.ndim != 2 or array.shape[1] not in (3, 4) or array.dtype.kind not in "iufb":

@@ -34,7 +34,8 @@ def read_file(
 ) -> list[Part]:
     """Read the parts of a mesh file, in its own unit and axes; what was passed over goes to ``notes``.
 
-    Raises MeshError.
+    Raises:
+        MeshError: a mesh that cannot be used.
     """
     if not path.exists():
         raise MeshError(f"{path}: no such file")

@@ -28,7 +28,11 @@ class TrimeshReader:
         self._images: dict[int, tuple[Any, NDArray[np.uint8]]] = {}  # by id, which the image kept beside it holds
 
     def read(self, source: Any) -> list[Part]:
-        """Return the parts of a ``trimesh.Trimesh`` or ``trimesh.Scene``. Raises MeshError on anything else."""
+        """Return the parts of a ``trimesh.Trimesh`` or ``trimesh.Scene``.
+
+        Raises:
+            MeshError: anything else.
+        """
         if isinstance(source, trimesh.Trimesh):
             return self._mesh(source)
         if isinstance(source, trimesh.PointCloud):

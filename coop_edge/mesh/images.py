@@ -28,7 +28,11 @@ class ImageDecoder:
         self._limits, self._notes, self._pixels = limits, notes, 0
 
     def decode(self, data: bytes, label: str) -> NDArray[np.uint8]:
-        """Return a picture as uint8 [h,w,3]. Raises MeshError: it cannot be decoded, or is too large."""
+        """Return a picture as uint8 [h,w,3].
+
+        Raises:
+            MeshError: it cannot be decoded, or is too large.
+        """
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -46,7 +50,11 @@ class ImageDecoder:
             raise MeshError(f"{label} cannot be decoded as an image ({error}); save it again as PNG or JPEG") from error
 
     def convert(self, image: Any, label: str) -> NDArray[np.uint8]:
-        """Return a PIL image as uint8 [h,w,3], shrunk if it is large. Raises MeshError."""
+        """Return a PIL image as uint8 [h,w,3], shrunk if it is large.
+
+        Raises:
+            MeshError: a mesh that cannot be used.
+        """
         width, height = image.size
         self._limits.check("texture_pixels", width * height, f"{label} has {width} x {height} pixels")
         self._pixels += width * height
@@ -64,7 +72,11 @@ class ImageDecoder:
 
 
 def to_rgb(image: Any, label: str = "an image of the mesh") -> NDArray[np.uint8]:
-    """Convert a PIL image to uint8 [h,w,3]; 16-bit greys keep their upper byte. Raises MeshError if that fails."""
+    """Convert a PIL image to uint8 [h,w,3]; 16-bit greys keep their upper byte.
+
+    Raises:
+        MeshError: if that fails.
+    """
     try:
         if image.mode.startswith("I"):
             deep = np.asarray(image).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Bounds on what a mesh file may unpack to."""
+"""Bounds what a mesh file may unpack to."""
 
 from __future__ import annotations
 

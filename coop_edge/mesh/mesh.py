@@ -85,28 +85,29 @@ class Mesh:
     ) -> Mesh:
         """Load a mesh file, or take a trimesh object.
 
-        Parameters
-        ----------
-        source: path of an OBJ (with MTL and textures), PLY, GLB/GLTF 2.0, STL, OFF or DAE file, or a
-            ``trimesh.Trimesh`` or ``trimesh.Scene``. Scene graphs are flattened; the axes stay those of the file.
-        unit: unit of the vertex coordinates: "m", "cm", "mm" or "in". There is no default, and what a file says about
-            its own unit is not used.
-        albedo: (R, G, B) in 0..255 for faces without a colour of their own; light grey (``DEFAULT_ALBEDO``) if None.
-        ignore_colors: drop the file's colours and textures; all faces take the albedo.
-        max_faces: a mesh with more triangles is simplified to as many; those that come to bridge a texture's seam then
-                carry colours at their corners instead of the texture.
-        name: name of the object; the file's stem if None.
-        allow_outside: read textures, material libraries and buffers wherever the file says that they are; else only
-            below the parent of its own folder.
-        limits: bounds on what the file may unpack to; ``LoadLimits()`` if None.
-
         ``centre`` is the middle of the bounding box. Degenerate triangles are dropped, vertices at equal positions
         merged, textures above 4096 pixels a side shrunk; ``notes`` says what was changed or not read, and so does the
         log.
 
-        Raises MeshError (a file that is missing, unreadable, larger than the limits, or refers to a file that is
-        missing or outside; no triangles; non-finite vertices; a diameter outside 5 mm .. 5 m) and InputError (another
-        argument).
+        Args:
+            source: path of an OBJ (with MTL and textures), PLY, GLB/GLTF 2.0, STL, OFF or DAE file, or a
+                ``trimesh.Trimesh`` or ``trimesh.Scene``. Scene graphs are flattened; the axes stay those of the file.
+            unit: unit of the vertex coordinates: "m", "cm", "mm" or "in". There is no default, and what a file says
+                about its own unit is not used.
+            albedo: (R, G, B) in 0..255 for faces without a colour of their own; light grey (``DEFAULT_ALBEDO``) if
+                None.
+            ignore_colors: drop the file's colours and textures; all faces take the albedo.
+            max_faces: a mesh with more triangles is simplified to as many; those that come to bridge a texture's seam
+                then carry colours at their corners instead of the texture.
+            name: name of the object; the file's stem if None.
+            allow_outside: read textures, material libraries and buffers wherever the file says that they are; else only
+                below the parent of its own folder.
+            limits: bounds on what the file may unpack to; ``LoadLimits()`` if None.
+
+        Raises:
+            MeshError: a file that is missing, unreadable, larger than the limits, or refers to a file that is missing
+                or outside; no triangles; non-finite vertices; a diameter outside 5 mm .. 5 m.
+            InputError: another argument.
         """
         from coop_edge.mesh.load import load_mesh
 
@@ -126,7 +127,10 @@ class Mesh:
     def surface_color(self, face: ArrayLike, barycentric: ArrayLike) -> NDArray[np.float64]:
         """Return the albedo [...,3] in 0..255 (not rounded) at face indices [...] and barycentric coordinates [...,3].
 
-        A renderer shows it there before shading. Raises InputError on a shape or an index that does not fit.
+        A renderer shows it there before shading.
+
+        Raises:
+            InputError: a shape or an index that does not fit.
         """
         from coop_edge.mesh.sample import surface_colors
 
@@ -150,19 +154,19 @@ class Mesh:
 
     @cached_property
     def diameter(self) -> float:
-        """Largest distance between two vertices, metres (exact, over the convex hull's vertices)."""
+        """Return the largest distance between two vertices, metres (exact, over the convex hull's vertices)."""
         from coop_edge.mesh.measure import diameter
 
         return diameter(self.vertices)
 
     @property
     def summary(self) -> str:
-        """One line: name, diameter, faces, colours or "no colours"."""
+        """Return one line: name, diameter, faces, colours or "no colours"."""
         return f"{self.name or 'mesh'}: diameter {self.diameter:.4g} m, {len(self.faces)} faces, {self.color_summary}"
 
     @property
     def color_summary(self) -> str:
-        """What the faces are coloured by, or "no colours"."""
+        """Return what the faces are coloured by, or "no colours"."""
         if self.textures:
             return f"colours ({len(self.textures)} texture{'s' if len(self.textures) > 1 else ''})"
         colored = self.colored
@@ -174,12 +178,12 @@ class Mesh:
 
     @cached_property
     def radius(self) -> float:
-        """Largest distance of a vertex from ``centre``, metres."""
+        """Return the largest distance of a vertex from ``centre``, metres."""
         return float(np.linalg.norm(self.vertices.astype(np.float64), axis=1).max())
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over everything that shapes a render: geometry, centre, colours, textures."""
+        """Return the SHA-256 of everything that shapes a render: geometry, centre, colours, textures."""
         digest = hashlib.sha256(b"coop_edge.Mesh/1")
         geometry = (self.vertices, self.faces, self.centre)
         colours = (self.corner_colors, self.corner_uv, self.face_texture)
@@ -190,7 +194,7 @@ class Mesh:
         return digest.hexdigest()
 
     def packed_textures(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """All textures as one flat atlas: texels uint8 [M,3] and a table int64 [n,3] of (first texel, height, width).
+        """Return all textures as one atlas: texels uint8 [M,3], and a table int64 [n,3] of first texel, height, width.
 
         Renderers sample from it; flat storage needs no padding between textures, because wrapping and interpolation
         stay inside one texture's rows and columns. Without textures: one white texel and an empty table.

@@ -1,4 +1,4 @@
-"""What readers make of a file: parts with a material each, before their colours are settled."""
+"""Defines what readers make of a file: parts with a material each, before their colours are settled."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Texture:
 class Material:
     """The look of a part.
 
-    color: [3] in 0..1, None where the material states none. tints: the colour also multiplies texture and vertex
-    colours (glTF); else it is that of faces without either.
+    Attributes:
+        color: [3] in 0..1, None where the material states none.
+        tints: the colour also multiplies texture and vertex colours (glTF); else it is that of faces without either.
     """
 
     name: str = ""
@@ -64,8 +65,10 @@ class Polygons:
     def cut(self, vertices: NDArray[np.float64], notes: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Cut them into triangles.
 
-        Returns places in ``corners`` [T,3], and the polygon that each triangle is of [T]. Raises MeshError: a corner is
-        no vertex.
+        Returns places in ``corners`` [T,3], and the polygon that each triangle is of [T].
+
+        Raises:
+            MeshError: a corner is no vertex.
         """
         check_corners(self.corners, len(vertices))
         small = int((self.sizes < 3).sum())

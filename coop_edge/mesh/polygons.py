@@ -23,8 +23,11 @@ _FLAT = 1e-9  # of the polygon's size, squared: below it an area is rounding
 class Triangles(NamedTuple):
     """Triangles of P polygons, in their order.
 
-    corners: [T,3] places in the flat list of corners. polygon: [T] which polygon each is of. uncertain: number of
-    polygons that cross themselves or bend, so that no cut has their area; they are cut as fans.
+    Attributes:
+        corners: [T,3] places in the flat list of corners.
+        polygon: [T] which polygon each is of.
+        uncertain: number of polygons that cross themselves or bend, so that no cut has their area; they are cut as
+            fans.
     """
 
     corners: NDArray[np.int64]

@@ -23,7 +23,10 @@ def simplify(soup: Soup, max_faces: int) -> Soup:
     Colours and texture coordinates are those of the nearest points of the given surface, looked up slightly inside the
     new triangles so that edges between colours stay sharp. A triangle keeps its texture if the coordinates at its
     corners predict those in between (``_transfer_texture``); the others, which bridge a seam of the texture or another
-    kind of colour, take colours at their corners. Raises MeshError if fast-simplification is missing.
+    kind of colour, take colours at their corners.
+
+    Raises:
+        MeshError: if fast-simplification is missing.
     """
     vertices, faces = _collapse(soup, max_faces)
     corners = vertices[faces]

@@ -1,4 +1,4 @@
-"""What a format's reader is given: the bytes of a mesh file, what it may refer to, and where notes go."""
+"""Defines what a format's reader is given: a mesh file's bytes, what it may refer to, and where notes go."""
 
 from __future__ import annotations
 

@@ -35,12 +35,14 @@ _TIE = 1e-7  # radians; rotations this close are decided by translation
 class Symmetries:
     """The symmetries of one object, in its own frame, metres.
 
-    discrete: rigid transforms [4,4]; the identity and products of the given ones need not be given.
-    continuous: (axis, offset) pairs, each a rotation by any angle about the unit vector ``axis`` [3] through the point
-        ``offset`` [3]. Two axes that differ make a sphere: every rotation about the point where they meet.
+    Attributes:
+        discrete: rigid transforms [4,4]; the identity and products of the given ones need not be given.
+        continuous: (axis, offset) pairs, each a rotation by any angle about the unit vector ``axis`` [3] through the
+            point ``offset`` [3]. Two axes that differ make a sphere: every rotation about the point where they meet.
 
-    Raises InputError: not rigid, an axis that is not a unit vector, a discrete symmetry that does not keep the axis of
-    a continuous one, axes that do not meet, or discrete ones whose products never close.
+    Raises:
+        InputError: not rigid, an axis that is not a unit vector, a discrete symmetry that does not keep the axis of a
+            continuous one, axes that do not meet, or discrete ones whose products never close.
     """
 
     discrete: tuple[Array, ...] = ()
@@ -59,7 +61,10 @@ class Symmetries:
         """Read one object's entry in BOP's models_info.json; its translations and offsets are in ``unit``.
 
         Reads ``symmetries_discrete`` (lists of 16, row by row) and ``symmetries_continuous`` ({"axis", "offset"});
-        either may be absent. Raises InputError.
+        either may be absent.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
         """
         scale = metres_per(unit)
         if not isinstance(models_info_entry, Mapping):
@@ -83,12 +88,12 @@ class Symmetries:
 
     @property
     def trivial(self) -> bool:
-        """True if the object has no symmetry but the identity."""
+        """Tell whether the object has no symmetry but the identity."""
         return len(self.group) == 1 and not self.continuous
 
     @cached_property
     def group(self) -> Array:
-        """The discrete symmetries closed under products, [G,4,4], the identity first.
+        """Return the discrete symmetries closed under products, [G,4,4], the identity first.
 
         Beside a continuous axis only two can differ by more than a turn about it: the identity and a flip of the axis.
         """
@@ -111,7 +116,10 @@ class Symmetries:
 
         Continuous ones become, as in BOP, ceil(pi / max_step) equal turns, so that no surface point moves by more than
         the share ``max_step`` of the object's diameter between two; each turn is combined with each discrete symmetry.
-        Of a sphere these are the turns about its given axes. Raises InputError unless 0 < max_step <= 1.
+        Of a sphere these are the turns about its given axes.
+
+        Raises:
+            InputError: unless 0 < max_step <= 1.
         """
         if not (isinstance(max_step, (int, float)) and 0.0 < max_step <= 1.0):
             raise InputError(f"max_step: wanted a share of the diameter in (0, 1], got {max_step!r}")
@@ -126,10 +134,13 @@ class Symmetries:
         """Return, of all poses that look like ``T_camera_object``, the one nearest to ``T_reference``.
 
         It is the nearest in rotation angle and, among equals, in translation. [...,4,4] and [...,4,4] (leading axes
-        broadcast, N = 0 is legal) -> [...,4,4] float64. Raises InputError.
+        broadcast, N = 0 is legal) -> [...,4,4] float64.
 
         The best turn about a continuous axis a is found in closed form: with M = R_ref^T R,
         trace(M Rot(a, x)) = (tr M - a^T M a) cos x + tr(M [a]_x) sin x + const, largest at the atan2 of the two.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
         """
         T = se3.check_transform(T_camera_object)
         reference = se3.check_transform(T_reference, "T_reference")
