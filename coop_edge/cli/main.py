@@ -19,6 +19,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 import coop_edge
+from coop_edge.cli.annotate import annotate
 from coop_edge.cli.bench import bench
 from coop_edge.cli.build import build
 from coop_edge.cli.demo import demo
@@ -67,7 +68,7 @@ def _options(
     logging.getLogger("coop_edge.compile").setLevel(logging.INFO)  # the first run takes a minute: it shows progress
 
 
-for _command in (onboard, render, doctor, build, estimate, detect, track, demo, bench, view):
+for _command in (onboard, render, doctor, build, estimate, detect, track, demo, bench, view, annotate):
     app.command()(_command)
 
 

@@ -1,0 +1,97 @@
+"""The command `coop-edge annotate`: poses for many images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coop_edge.cli import options
+from coop_edge.cli.output import print_line
+
+if TYPE_CHECKING:
+    from coop_edge.annotate.journal import Journal
+
+
+def annotate(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE...", help="Pictures, folders, videos, BOP splits or scenes.")
+    ],
+    object_: options.Objects,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results; a run goes on in it.")],
+    camera: Annotated[str | None, typer.Option(help="As for `estimate`; scenes of BOP have their own.")] = None,
+    detections: Annotated[
+        Path | None, typer.Option(help="COCO file, list of the BOP challenge, or JSON {IMAGE: [{object, bbox}]}.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes, each with an Estimator; 0 = one per core.")] = 0,
+    ray: Annotated[
+        str | None, typer.Option(help="Run on Ray: `local`, or the address of a cluster such as `auto`.")
+    ] = None,
+    no_masks: Annotated[bool, typer.Option("--no-masks", help="Render no masks and boxes: no COCO labels.")] = False,
+    templates: options.Templates = None,
+    engines: options.Engines = "coop-xs",
+    device: options.Device = options.DeviceName.auto,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of one worker.")] = 1,
+    effort: options.Effort = None,
+    settings: options.Settings = None,
+) -> None:
+    """Annotate many images: poses as BOP and COCO files, and a page that sums them up. Exit code 1: an image failed.
+
+    Without --detections the boxes are those of a BOP data set, and where there are none, objects are looked for in the
+    whole image. A run that was stopped goes on where it was.
+    """
+    from coop_edge.annotate.files import write_files
+    from coop_edge.annotate.items import list_items
+    from coop_edge.annotate.journal import Journal
+    from coop_edge.annotate.local import run_local
+    from coop_edge.annotate.on_ray import run_on_ray
+    from coop_edge.annotate.worker import Setup
+    from coop_edge.cli import inputs
+    from coop_edge.labels.store import object_ids
+
+    flags = {"effort": effort}
+    options.configured(settings, flags)  # wrong options end here
+    given = [f"{name}={value.value}" for name, value in flags.items() if value is not None]
+    objects = inputs.parse_objects(object_, templates or [])
+    ids = object_ids([each.name for each in objects])
+    places = tuple(
+        (each.name, str(each.mesh.resolve()), each.unit, str(each.templates.resolve()) if each.templates else None)
+        for each in objects
+    )
+    setup = Setup(engines, device.value, (*given, *(settings or [])), places, threads, not no_masks)
+    items = list_items(sources, camera, detections, ids)
+    record = output / "annotations.jsonl"
+    header = {"images": len(items), **setup.plain(), "sources": [str(source.resolve()) for source in sources]}
+    header |= {"camera": camera, "detections": str(detections.resolve()) if detections else None}
+    with Journal(record, header) as journal:
+        left = items[journal.done :]
+        if journal.done:
+            print_line(f"{journal.done} of {len(items)} images are there already")
+        if ray is not None:
+            lines: Iterable[str] = run_on_ray(left, setup, workers, None if ray == "local" else ray)
+        else:
+            lines = run_local(left, setup, min(workers or os.cpu_count() or 1, max(1, len(left))))
+        _record(journal, lines, len(items))
+    summary = write_files(record, output, ids)
+    print_line(f"{summary.images} images: {summary.found} poses found, {summary.missed} not; {output / 'index.html'}")
+    for name, error in summary.failed[:20]:
+        print_line(f"failed: {name}: {error}")
+    if len(summary.failed) > 20:
+        print_line(f"... and {len(summary.failed) - 20} more, see {output / 'index.html'}")
+    raise typer.Exit(1 if summary.failed else 0)
+
+
+def _record(journal: Journal, lines: Iterable[str], total: int) -> None:
+    """Write the lines as they come, under a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("images", total=total, completed=journal.done)
+        for line in lines:
+            journal.append(line)
+            progress.update(bar, advance=1)
