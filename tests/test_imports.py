@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "labels": FOUNDATION | {"mesh", "render", "visual"},
     "annotate": FOUNDATION | {"cli", "estimator", "labels", "mesh", "render", "visual"},
     "view": FOUNDATION | {"cli", "estimator", "labels", "mesh", "render", "stages", "templates", "visual"},
+    "serving": {"*"},
     "demo": FOUNDATION,
     "backend": FOUNDATION | {"mesh", "ops", "render", "pnp", "kernels", "runtime"},
     "doctor": FOUNDATION | {"backend", "runtime"},

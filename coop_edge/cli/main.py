@@ -28,6 +28,7 @@ from coop_edge.cli.doctor import doctor
 from coop_edge.cli.estimate import estimate
 from coop_edge.cli.onboard import onboard
 from coop_edge.cli.render import render
+from coop_edge.cli.serve_model import serve_model
 from coop_edge.cli.track import track
 from coop_edge.cli.view import view
 from coop_edge.errors import CoopEdgeError
@@ -68,7 +69,7 @@ def _options(
     logging.getLogger("coop_edge.compile").setLevel(logging.INFO)  # the first run takes a minute: it shows progress
 
 
-for _command in (onboard, render, doctor, build, estimate, detect, track, demo, bench, view, annotate):
+for _command in (onboard, render, doctor, build, estimate, detect, track, demo, bench, view, annotate, serve_model):
     app.command()(_command)
 
 

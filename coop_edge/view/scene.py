@@ -92,7 +92,7 @@ class PoseScene:
         """Put a client's view above and beside the camera, so that it sees camera, objects and image."""
         d, view = self.distance, client.camera
         view.up_direction = (0.0, -1.0, 0.0)
-        view.position = (-1.1 * d, -0.8 * d, -0.4 * d)
+        view.position = (-0.8 * d, -0.6 * d, -0.3 * d)
         view.look_at = (0.0, 0.0, 0.6 * d)
         view.fov = math.radians(60.0)
 

@@ -1,0 +1,1 @@
+"""Serves poses: a model repository for NVIDIA Triton Inference Server."""
