@@ -10,7 +10,7 @@ from typing import Any
 
 from coop_edge.annotate.items import Item
 from coop_edge.config import EstimatorConfig
-from coop_edge.errors import CoopEdgeError, InputError
+from coop_edge.errors import CoopEdgeError
 from coop_edge.estimator import Estimator
 from coop_edge.geometry.masks import encode_rle
 from coop_edge.labels.instances import instances
@@ -77,10 +77,7 @@ class Worker:
         if detections is not None:
             results = self._estimator.estimate(image, camera, detections)
         else:
-            find = getattr(self._estimator, "find", None)
-            if find is None:
-                raise InputError("no detections: this version of coop_edge does not look for objects without boxes")
-            results = find(image, camera)
+            results = self._estimator.find(image, camera)
         said = [_said(result) for result in results]
         if self._setup.masks:
             found = [i for i, result in enumerate(results) if result.success]

@@ -111,10 +111,7 @@ class Session:
 
     def find(self, name: str | None = None) -> list[Item]:
         """Look for one object, or all of them, without a box."""
-        find = getattr(self.estimator, "find", None)
-        if find is None:
-            raise InputError("this version of coop_edge does not look for objects without a box; draw one")
-        results = find(self.image, self.camera, None if name is None else [name])
+        results = self.estimator.find(self.image, self.camera, None if name is None else [name])
         known = [item for item in self.items if item.accepted]
         return [self._add(Item(result)) for result in results if not any(_same(result, item) for item in known)]
 
