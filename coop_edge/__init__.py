@@ -22,6 +22,7 @@ _PUBLIC = {
         "EstimatorConfig",
         "FindConfig",
         "LmConfig",
+        "DepthConfig",
         "OutlineConfig",
         "RansacConfig",
         "RansacSearchConfig",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from coop_edge.config import AdvancedRefineConfig as AdvancedRefineConfig
     from coop_edge.config import AdvancedSelectConfig as AdvancedSelectConfig
     from coop_edge.config import CoarseConfig as CoarseConfig
+    from coop_edge.config import DepthConfig as DepthConfig
     from coop_edge.config import EstimatorConfig as EstimatorConfig
     from coop_edge.config import FindConfig as FindConfig
     from coop_edge.config import LmConfig as LmConfig

@@ -123,6 +123,25 @@ class OutlineConfig(Config):
 
 
 @dataclass(frozen=True)
+class DepthConfig(Config):
+    """What is known of the depth camera; without effect where no depth is given. Look here to fit it to a sensor."""
+
+    noise: float = 0.0025
+    """Standard deviation of measured depth at 1 m, metres; it grows with the square of the distance, as that of stereo
+    and structured light does. Larger trusts depth less against colour."""
+    floor: float = 0.0005
+    """Least standard deviation, metres: of near depth, and of the model's own surface."""
+    information: float = 0.05
+    """Share of each measured place's information that is its own, neighbours being wrong together. Larger trusts depth
+    more against the outline and the images."""
+
+    def __post_init__(self) -> None:
+        self._number("noise", 0.0, 1.0)
+        self._number("floor", 1e-6, 1.0)
+        self._number("information", 1e-9, 1e9)
+
+
+@dataclass(frozen=True)
 class SelectConfig(Config):
     """Stage 3, rejection. Look here when wrong poses are returned, or right ones are not."""
 
@@ -386,6 +405,8 @@ class EstimatorConfig(Config):
     """Render and compare."""
     outline: OutlineConfig = field(default_factory=OutlineConfig)
     """Alignment with the object's outline."""
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    """The depth camera."""
     select: SelectConfig = field(default_factory=SelectConfig)
     """Rejection of poses."""
     find: FindConfig = field(default_factory=FindConfig)

@@ -20,8 +20,9 @@ from coop_edge.backend import Backend, probe_networks
 from coop_edge.base.compile_time import working_time
 from coop_edge.base.hardware import available_cores
 from coop_edge.config import EstimatorConfig
-from coop_edge.errors import BundleError, ConfigError, EngineError, InputError
+from coop_edge.errors import BundleError, EngineError, InputError
 from coop_edge.finding import Finder, Progress, Wanted
+from coop_edge.inputs import as_sequence, read_depth, read_image, read_options
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.pipeline import Frame, Pipeline
@@ -116,7 +117,7 @@ class Estimator:
             )
         if not isinstance(engines, (str, os.PathLike)):
             raise InputError(f"engines: wanted the name or the folder of a bundle, got {type(engines).__name__}")
-        options = _options(config)
+        options = read_options(config)
         # A runner compares its graph with the manifest's hash before it loads it: no need to read all of them twice.
         bundle = Bundle.load(engines if isinstance(engines, str) else Path(engines), check_hashes=False)
         backend = Backend.pick(device, probe=functools.partial(probe_networks, bundle))
@@ -165,7 +166,14 @@ class Estimator:
             self._registry.remove(name)
 
     def estimate(
-        self, image: Any, camera: Camera, detections: Sequence[Detection], *, recover: bool = False
+        self,
+        image: Any,
+        camera: Camera,
+        detections: Sequence[Detection],
+        depth: Any = None,
+        depth_unit: str | float | None = None,
+        *,
+        recover: bool = False,
     ) -> list[PoseEstimate]:
         """Poses of N detected objects, in the order of the detections; N = 0 is legal.
 
@@ -175,18 +183,22 @@ class Estimator:
         object allowed. recover: look around a box, farther and farther, for an object that is not found in it;
         ``PoseEstimate.recovered`` tells.
 
+        depth: [height,width] along the optical axis, registered to the image, or None: float32 metres, or uint16 with
+        ``depth_unit`` ("mm", "cm", "m", or metres per step); 0 and NaN are unknown. Where too little of an object is
+        known its pose comes from the image alone, and ``used_depth`` is False.
+
         All detections run as one batch, and none bears on another's pose, but for what a network rounds differently in
         a batch of another size. What cannot be found comes back with ``success=False`` and a reason. Raises InputError,
         EngineError (closed, in use by another thread).
         """
         with self._call("estimate"):
-            picture = self._image(image, camera)
-            found = _sequence(detections, Detection, "detections")
+            picture, measured = self._read(image, camera, depth, depth_unit)
+            found = as_sequence(detections, Detection, "detections")
             index = self._registry.indices([detection.object for detection in found])
             if not found:
                 return []
             finder = Finder(self._pipeline) if recover else None
-            frame = self._frame(picture, camera)
+            frame = self._frame(picture, camera, measured)
             results = self._pipeline.estimate(frame, found, index)
             if finder is not None:
                 results = [finder.recover(frame, *each) for each in zip(results, found, index.tolist(), strict=True)]
@@ -251,26 +263,33 @@ class Estimator:
             finder, frame, wanted = self._search("detect", image, camera, objects, max_instances, region)
             return finder.detect(frame, wanted, progress)
 
-    def track(self, image: Any, camera: Camera, results: Sequence[PoseEstimate]) -> list[PoseEstimate]:
+    def track(
+        self,
+        image: Any,
+        camera: Camera,
+        results: Sequence[PoseEstimate],
+        depth: Any = None,
+        depth_unit: str | float | None = None,
+    ) -> list[PoseEstimate]:
         """The poses of ``results`` in the next image, in their order; N = 0 is legal.
 
-        image, camera: as for ``estimate``. results: of ``estimate`` or ``track``. Each pose is refined for
-        ``RefineConfig.track_iterations``, two by default.
+        image, camera, depth, depth_unit: as for ``estimate``. results: of ``estimate`` or ``track``. Each pose is
+        refined for ``RefineConfig.track_iterations``, two by default.
 
         An object whose evidence drops comes back as ``success=False`` with a reason that begins with "lost". So does
         one that had not been found before: it is not looked for again, that is what ``estimate`` is for. Raises
         InputError, EngineError (closed, in use by another thread).
         """
         with self._call("track"):
-            picture = self._image(image, camera)
-            previous = _sequence(results, PoseEstimate, "results")
+            picture, measured = self._read(image, camera, depth, depth_unit)
+            previous = as_sequence(results, PoseEstimate, "results")
             index = self._registry.indices([result.object for result in previous])
             out = [_still_lost(result) for result in previous]
             known = [i for i, result in enumerate(previous) if result.success]
             if known:
                 names = [previous[i].object for i in known]
                 T: NDArray[np.float64] = np.array([previous[i].T_camera_object for i in known])
-                tracked = self._pipeline.track(self._frame(picture, camera), names, index[known], T)
+                tracked = self._pipeline.track(self._frame(picture, camera, measured), names, index[known], T)
                 for i, result in zip(known, tracked, strict=True):
                     out[i] = result
             return self._drawable(out, image, camera, [None] * len(out))
@@ -283,9 +302,9 @@ class Estimator:
         What ``estimate`` begins with, for people to look at. None for engines without features. Raises InputError.
         """
         with self._call("similar_views"):
-            picture = self._image(image, camera)
+            picture, _ = self._read(image, camera, None, None)
             (index,) = self._registry.indices([detection.object])
-            found = self._pipeline.retrieved(self._frame(picture, camera), detection, int(index), count)
+            found = self._pipeline.retrieved(self._frame(picture, camera, None), detection, int(index), count)
             return (
                 None if found is None else list(zip(found.template_score.tolist(), found.T_camera_object, strict=True))
             )
@@ -360,50 +379,19 @@ class Estimator:
         self, what: str, image: Any, camera: Camera, objects: Any, max_instances: Any, region: Any
     ) -> tuple[Finder, Frame, Wanted]:
         """What searches an image, the image, and what is looked for in it. Raises InputError, BundleError."""
-        picture, finder = self._image(image, camera), Finder(self._pipeline)
+        (picture, _), finder = self._read(image, camera, None, None), Finder(self._pipeline)
         if not self._registry.meshes:
             raise InputError(f"{what}: no objects are registered; add_object registers one")
-        names = list(self._registry.meshes) if objects is None else _sequence(objects, str, "objects")
+        names = list(self._registry.meshes) if objects is None else as_sequence(objects, str, "objects")
         index = self._registry.indices(dict.fromkeys(names))
-        return finder, self._frame(picture, camera), Wanted.checked(index, max_instances, region, camera)
+        return finder, self._frame(picture, camera, None), Wanted.checked(index, max_instances, region, camera)
 
-    def _frame(self, image: Any, camera: Camera) -> Frame:
-        return Frame(image, camera, self._registry.models, self._registry.renderer())
+    def _read(self, image: Any, camera: Camera, depth: Any, unit: str | float | None) -> tuple[Any, Any]:
+        picture = read_image(image, camera, self.backend, self._ops)
+        return picture, read_depth(depth, camera, unit, self.backend, self._ops)
 
-    def _image(self, image: Any, camera: Camera) -> Any:
-        """The image, checked, and contiguous where the backend works."""
-        if not isinstance(camera, Camera):
-            raise InputError(f"camera: wanted a coop_edge Camera, got {type(camera).__name__}")
-        if self.backend.name == "cpu" and hasattr(image, "__cuda_array_interface__"):
-            raise InputError(
-                f"image: lies on a GPU, this Estimator runs on the CPU ({self.backend.reason}); copy it to NumPy first"
-            )
-        camera.check_image(image)
-        return self._ops.upload(image, "image")
-
-
-def _options(config: EstimatorConfig | Mapping[str, Any] | None) -> EstimatorConfig:
-    if config is None:
-        return EstimatorConfig()
-    if isinstance(config, EstimatorConfig):
-        return config
-    if isinstance(config, Mapping):
-        return EstimatorConfig.from_dict(config)
-    raise ConfigError(f"config: wanted an EstimatorConfig or a mapping of its options, got {type(config).__name__}")
-
-
-def _sequence(values: Any, kind: type, name: str) -> list[Any]:
-    """As a list of ``kind``, or InputError."""
-    if isinstance(values, kind):
-        raise InputError(f"{name}: wanted a sequence of {kind.__name__}, got a single one; put it into a list")
-    try:
-        items = list(values)
-    except TypeError:
-        raise InputError(f"{name}: wanted a sequence of {kind.__name__}, got {type(values).__name__}") from None
-    for i, item in enumerate(items):
-        if not isinstance(item, kind):
-            raise InputError(f"{name}[{i}]: wanted a {kind.__name__}, got {type(item).__name__}")
-    return items
+    def _frame(self, image: Any, camera: Camera, depth: Any) -> Frame:
+        return Frame(image, camera, self._registry.models, self._registry.renderer(), depth)
 
 
 def _still_lost(previous: PoseEstimate) -> PoseEstimate:

@@ -20,6 +20,7 @@ from coop_edge.runtime.bundle import Bundle
 from coop_edge.stages.clock import StageClock
 from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
 from coop_edge.stages.crop import crop_detections
+from coop_edge.stages.depth import approach
 from coop_edge.stages.features import FeatureExtractor
 from coop_edge.stages.judge import FeatureJudge
 from coop_edge.stages.match_views import match_views
@@ -44,6 +45,7 @@ class Frame:
     camera: Camera
     models: Sequence[ObjectModel]
     renderer: Renderer  # of the models' meshes, in their order
+    depth: Array | None = None  # float32 [height,width] metres there, 0 = unknown; None: there is none
 
     def diameters(self, index: Indices) -> Floats:
         """Return the diameters of the objects at ``index`` [N], metres."""
@@ -110,9 +112,14 @@ class Pipeline:
         coarse = self._match(frame, detections, index, clock)
         maker = self.maker(frame, self.config)
         judge = self.judge(maker)
+        T, placed = coarse.T_camera_object, np.zeros(len(coarse), np.bool_)
+        if frame.depth is not None:
+            with clock("coarse"):
+                T, placed = approach(maker, T, coarse.object_index, self.config.depth)
         competition = {"detection": coarse.detection, "evidence": coarse.evidence}
-        left = self.refine(maker, judge, coarse.T_camera_object, coarse.object_index, self.config, clock, **competition)
-        return Hypotheses(coarse.take(left.rows), left.refined, judge)
+        left = self.refine(maker, judge, T, coarse.object_index, self.config, clock, **competition)
+        used = left.refined.used_depth | placed[left.rows]
+        return Hypotheses(coarse.take(left.rows), replace(left.refined, used_depth=used), judge)
 
     def track(self, frame: Frame, names: Sequence[str], index: Indices, T_previous: Floats) -> list[PoseEstimate]:
         """Estimate the poses of N objects from those before [N,4,4], as one batch; a failure says ``LOST`` and why."""
@@ -162,13 +169,16 @@ class Pipeline:
     def maker(self, frame: Frame, config: EstimatorConfig) -> PairMaker:
         """Return what makes the pairs of an image."""
         size, margin = self.bundle.input_size, config.advanced.refine.margin
-        return ImagePairMaker(frame.image, frame.camera, frame.models, frame.renderer, size, margin, self.ops)
+        return ImagePairMaker(
+            frame.image, frame.camera, frame.models, frame.renderer, size, margin, self.ops, frame.depth
+        )
 
     def judge(self, maker: PairMaker) -> Judge:
         """Return who scores the hypotheses of ``maker``'s image."""
         if self.features is None:
             return FitJudge(self.config.advanced.select)
-        return FeatureJudge(maker, self.features, self.bundle.score_map)
+        bundle = self.bundle
+        return FeatureJudge(maker, self.features, bundle.score_map, self.config.depth, bundle.depth_score_map)
 
     def refine(
         self,

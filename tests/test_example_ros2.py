@@ -45,7 +45,7 @@ Point, Vector3 = (message(name, x=float, y=float, z=float) for name in ("Point",
 Quaternion = message("Quaternion", x=float, y=float, z=float, w=float)
 Pose = message("Pose", position=Point, orientation=Quaternion)
 PoseWithCovariance = message("PoseWithCovariance", pose=Pose, covariance=lambda: [0.0] * 36)
-Image = message("Image", header=Header, height=int, width=int, encoding=str, step=int, data=bytes)
+Image = message("Image", header=Header, height=int, width=int, encoding=str, step=int, data=bytes, is_bigendian=int)
 CameraInfo = message(
     "CameraInfo",
     header=Header,
@@ -225,6 +225,54 @@ class TestImages:
             example.to_rgb(Image(height=2, width=3, step=6, encoding="yuv422", data=bytes(12)))
         with pytest.raises(ValueError, match="reshape"):
             example.to_rgb(Image(height=2, width=3, step=9, encoding="rgb8", data=bytes(12)))
+
+
+class TestDepth:
+    @pytest.mark.parametrize("bigendian", [0, 1])
+    @pytest.mark.parametrize(("encoding", "dtype", "unit"), [("16UC1", np.uint16, "mm"), ("32FC1", np.float32, "m")])
+    def test_encodings(self, example, encoding, dtype, unit, bigendian):
+        wanted = (np.arange(12).reshape(3, 4) + 700).astype(dtype)
+        raw = wanted.astype(np.dtype(dtype).newbyteorder(">" if bigendian else "<")).view(np.uint8).reshape(3, -1)
+        rows = np.concatenate([raw, np.full((3, 5), 77, np.uint8)], axis=1)
+        shape = {"height": 3, "width": 4, "step": rows.shape[1], "is_bigendian": bigendian}
+        depth, found = example.to_depth(Image(encoding=encoding, data=rows.tobytes(), **shape))
+        assert (found, depth.dtype) == (unit, dtype)
+        np.testing.assert_array_equal(depth, wanted)
+
+    def test_what_is_no_depth(self, example):
+        with pytest.raises(ValueError, match="encoding 'rgb8' of depth; wanted one of 16UC1"):
+            example.to_depth(Image(height=2, width=3, step=9, encoding="rgb8", data=bytes(18)))
+
+    @pytest.mark.parametrize("first", ["image", "depth"])
+    def test_an_image_waits_for_its_depth(self, example, monkeypatch, tmp_path, first):
+        asked = []
+
+        class Known:
+            objects = {}  # noqa: RUF012
+            warmup = add_object = close = lambda self, *_, **__: None
+
+            def track(self, image, camera, results, *depth):
+                asked.append((image.shape, *((d if isinstance(d, str) else float(d[0, 0])) for d in depth)))
+                return []
+
+        monkeypatch.setattr(example.Estimator, "from_engines", classmethod(lambda cls, engines, device: Known()))
+        monkeypatch.setattr(Node, "parameters", {"depth": True})
+        node = example.PoseNode()
+        node.hear("camera_info", info())
+        for k in range(3):
+            depth = np.full((240, 320), 500 + k, np.uint16)
+            shape = {"height": 240, "width": 320, "encoding": "16UC1", "step": 640}
+            pair = {
+                "image": Image(header=header(k), height=240, width=320, encoding="rgb8", step=960, data=bytes(230400)),
+                "depth": Image(header=header(k), data=depth.tobytes(), **shape),
+            }
+            node.hear(first, pair.pop(first))
+            assert len(asked) == k
+            ((other, message),) = pair.items()
+            node.hear(other, message)
+        assert asked == [((240, 320, 3), 500.0 + k, "mm") for k in range(3)]
+        assert node.waiting == {}
+        assert node.logged == []
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from benchmarks.accuracy.dataset import DEPTH_HELP, SENSOR_DEPTH
 from benchmarks.accuracy.find import measure_search
 from benchmarks.accuracy.journal import Journal, journal_path, named_path
 from benchmarks.accuracy.measure import measure
@@ -16,7 +17,7 @@ from coop_edge.base.hardware import available_cores
 from coop_edge.config import EFFORTS, EstimatorConfig
 from coop_edge.errors import ConfigError, CoopEdgeError, InputError
 
-_ONLY_OURS = ("engines", "effort", "iterations", "stage", "set", "device")
+_ONLY_OURS = ("engines", "effort", "iterations", "stage", "set", "device", "depth")
 _ONLY_RUNS = ("csv", "method", "boxes", "box_noise", "hypotheses", "seed", "processes", *_ONLY_OURS)
 
 
@@ -43,6 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--method", choices=METHODS, help="the Estimator (default), or a baseline without training")
     parser.add_argument("--engines", metavar="NAME", help="name or folder of a bundle (default coop-xs)")
+    parser.add_argument("--depth", nargs="?", const=SENSOR_DEPTH, metavar="FOLDER", help=DEPTH_HELP)
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), help="default cpu")
     parser.add_argument(
         "--effort", action="append", choices=tuple(EFFORTS),
@@ -143,6 +145,7 @@ def method_options(options: argparse.Namespace) -> MethodOptions | None:
         device=options.device or "cpu",
         config=_config(options),
         seed=seed,
+        depth=options.depth or "",
     )
 
 

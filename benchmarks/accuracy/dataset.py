@@ -24,6 +24,12 @@ from coop_edge.cli.inputs import read_image
 from coop_edge.errors import InputError, quoted
 from coop_edge.geometry import se3
 
+TRUE_DEPTH, SENSOR_DEPTH = "depth", "depth_sensor"
+"""Folders of depth images: what VSD is measured by, and a simulated sensor's, in the same steps."""
+DEPTH_HELP = (
+    f"give the method depth too: of the scenes' folder {SENSOR_DEPTH} (a simulated sensor's), or of another one, such "
+    f"as {TRUE_DEPTH}, which is the true depth in synthetic sets"
+)
 MM = 1e-3
 """Metres per millimetre, BOP's unit."""
 
@@ -109,12 +115,16 @@ class BopDataset:
         """Whether every image with targets has depth, so that VSD can be measured; False without targets."""
         return bool(self.images) and all(find_picture(self.scene_folder(s) / "depth", i) for s, i in self.images)
 
-    def depth(self, scene_id: int, im_id: int) -> np.ndarray | None:
+    def depth_scale(self, scene_id: int, im_id: int) -> float:
+        """Millimetres per step of the depth images."""
+        return float(self._entry(scene_id, im_id, "scene_camera.json").get("depth_scale", 1.0))
+
+    def depth(self, scene_id: int, im_id: int, folder: str = TRUE_DEPTH) -> np.ndarray | None:
         """float32 [height,width] metres, 0 = unknown; None if the data set has no depth for this image."""
-        path = find_picture(self.scene_folder(scene_id) / "depth", im_id)
+        path = find_picture(self.scene_folder(scene_id) / folder, im_id)
         if path is None:
             return None
-        scale = float(self._entry(scene_id, im_id, "scene_camera.json").get("depth_scale", 1.0))
+        scale = self.depth_scale(scene_id, im_id)
         try:
             with Image.open(path) as picture:
                 values = np.asarray(picture)

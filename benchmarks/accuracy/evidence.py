@@ -21,7 +21,7 @@ from coop_edge.base.files import atomic_write
 from coop_edge.config import MOST_HYPOTHESES, Effort
 from coop_edge.errors import InputError
 from coop_edge.pipeline import Frame, Pipeline
-from coop_edge.runtime.score_map import EVIDENCE
+from coop_edge.runtime.score_map import DEPTH_EVIDENCE, EVIDENCE
 from coop_edge.stages.clock import StageClock
 from coop_edge.stages.judge import FeatureJudge
 from coop_edge.stages.refine import Refined
@@ -30,6 +30,8 @@ from coop_edge.stages.select import Fit, measure_fit, select
 TARGET = (("right", "?"), ("accepted", "?"), ("absent", "?"), ("effort", "U8"), ("group", "i4"), ("object", "i4"))
 """Fields of a table beside those of the evidence; see ``score_fit.fit_score``."""
 ROW = np.dtype([*TARGET, *((name, "f8") for name in EVIDENCE)])
+DEPTH_ROW = np.dtype([*TARGET, *((name, "f8") for name in DEPTH_EVIDENCE)])
+"""Of a table whose hypotheses were found with measured depth; those that do not use it are not accepted."""
 
 
 class Sought(NamedTuple):
@@ -65,9 +67,14 @@ def sought_in(dataset: BopDataset, *, absent: bool) -> dict[ImageKey, list[Sough
 
 
 def gather(
-    estimator: Estimator, dataset: BopDataset, efforts: Sequence[Effort], *, absent: bool = False
+    estimator: Estimator,
+    dataset: BopDataset,
+    efforts: Sequence[Effort],
+    *,
+    absent: bool = False,
+    depth: str | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield the hypotheses of each image in turn, as an array of ``ROW``.
+    """Yield the hypotheses of each image in turn, as an array of ``ROW``, or with depth of ``DEPTH_ROW``.
 
     Those of effort ``FINISHED`` are all that "best" tries, each refined to the end; those of ``efforts`` are what
     their schedules leave over. Failed hypotheses are among them, as not accepted.
@@ -77,15 +84,18 @@ def gather(
         dataset: with boxes of the truth.
         efforts: whose choices matter.
         absent: search also for objects that are not there, at ``efforts``.
+        depth: folder of the depth images that the Estimator is given; None: none.
 
     Raises InputError: the engines have no features.
     """
     sought = sought_in(dataset, absent=absent)
     for image in dataset.images:
-        parts = [np.empty(0, ROW)]
+        parts = [np.empty(0, ROW if depth is None else DEPTH_ROW)]
         with estimator._call("gather"):
             camera = dataset.camera(*image)
-            frame = estimator._frame(estimator._image(dataset.image(*image), camera), camera)
+            measured = None if depth is None else dataset.depth(*image, folder=depth)
+            picture, measured = estimator._read(dataset.image(*image), camera, measured, None)
+            frame = estimator._frame(picture, camera, measured)
             for effort in (FINISHED, *efforts):
                 each = [s for s in sought[image] if effort != FINISHED or s.T_camera_object is not None]
                 if each:
@@ -105,7 +115,7 @@ def schedule_of(config: EstimatorConfig, effort: Effort | Literal[""]) -> Estima
 
 
 def write_table(path: str | Path, parts: Sequence[np.ndarray]) -> None:
-    """Write arrays of ``ROW``, at least one, as one, in NumPy's format, whole or not at all."""
+    """Write arrays of rows, at least one, as one, in NumPy's format, whole or not at all."""
     with atomic_write(path) as file:
         np.save(file, np.concatenate(parts))
 
@@ -132,11 +142,14 @@ def _rows(
         reasons=[coarse.reason(i) for i in range(len(coarse))], judge=_Even(),
     )  # fmt: skip
     found = judge.evidence(refined, coarse.object_index, measure_fit(refined, config.advanced.select))
-    rows = np.empty(len(refined), ROW)
-    for name in EVIDENCE:
+    names, kind = (EVIDENCE, ROW) if frame.depth is None else (DEPTH_EVIDENCE, DEPTH_ROW)
+    rows = np.empty(len(refined), kind)
+    for name in names:
         rows[name] = np.where(refined.ok, found[name], 0.0)
     of = [sought[d] for d in coarse.detection]
     rows["accepted"] = [not reason for reason in judged.hypothesis_reasons]
+    if frame.depth is not None:
+        rows["accepted"] &= refined.used_depth
     rows["absent"] = [s.T_camera_object is None for s in of]
     rows["effort"] = effort
     rows["group"] = [s.group for s in of]

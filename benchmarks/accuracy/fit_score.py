@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.dataset import BopDataset
-from benchmarks.accuracy.evidence import ROW, TARGET, gather, write_table
+from benchmarks.accuracy.dataset import DEPTH_HELP, SENSOR_DEPTH, BopDataset
+from benchmarks.accuracy.evidence import DEPTH_ROW, ROW, TARGET, gather, write_table
 from benchmarks.accuracy.measure import progress
 from benchmarks.accuracy.methods import MethodOptions, OursMethod
 from benchmarks.accuracy.reliability import with_interval
@@ -26,7 +26,7 @@ from coop_edge import EstimatorConfig
 from coop_edge.config import EFFORTS
 from coop_edge.errors import CoopEdgeError, InputError
 from coop_edge.runtime.bundle import Bundle, write_manifest
-from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
+from coop_edge.runtime.score_map import DEPTH_EVIDENCE, EVIDENCE, ScoreMap
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 ABSENT_ACCEPTED = 0.03
@@ -100,10 +100,15 @@ def presence(columns: dict[str, np.ndarray], score: np.ndarray, effort: str) -> 
 def write_score(bundle: str, fit: ScoreFit) -> Path:
     """Put the map into a bundle's manifest, and return its path; evidence that was left out weighs 0.
 
+    A map of depth's evidence is that for poses that use depth.
+
     Raises BundleError.
     """
-    weights = {name: fit.weights.get(name, 0.0) for name in EVIDENCE} | fit.weights
-    return write_manifest(replace(Bundle.load(bundle), score_map=ScoreMap(fit.intercept, weights)))
+    names, key = (EVIDENCE, "score_map")
+    if set(fit.weights) - set(EVIDENCE):
+        names, key = DEPTH_EVIDENCE, "depth_score_map"
+    weights = {name: fit.weights.get(name, 0.0) for name in names} | fit.weights
+    return write_manifest(replace(Bundle.load(bundle), **{key: ScoreMap(fit.intercept, weights)}))
 
 
 def print_fit(fit: ScoreFit) -> None:
@@ -138,11 +143,11 @@ def gather_table(options: argparse.Namespace) -> np.ndarray:
     efforts = list(dict.fromkeys(options.effort or ["balanced"]))
     given = {"engines": options.bundle, "device": options.device, "threads": options.threads}
     method = OursMethod(MethodOptions("ours", config=EstimatorConfig.parse(options.set or []), **given))
-    parts = [np.empty(0, ROW)]
+    parts = [np.empty(0, ROW if options.depth is None else DEPTH_ROW)]
     try:
         method.add_objects(dataset)
         with progress(f"gathering {dataset.name}", len(dataset.images)) as advance:
-            for rows in gather(method.estimator, dataset, efforts, absent=options.absent):
+            for rows in gather(method.estimator, dataset, efforts, absent=options.absent, depth=options.depth):
                 parts.append(rows)
                 if options.table:
                     write_table(options.table[0], parts)
@@ -172,6 +177,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="make the score the probability of the pose chosen at this effort (default balanced); repeatable",
     )  # fmt: skip
     parser.add_argument("--absent", action="store_true", help="search each box for an object that is not there, too")
+    parser.add_argument("--depth", nargs="?", const=SENSOR_DEPTH, metavar="FOLDER", help=DEPTH_HELP)
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default cpu")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default 0: all cores)")
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="an option of EstimatorConfig; repeatable")

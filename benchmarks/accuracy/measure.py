@@ -106,6 +106,8 @@ def describe(dataset: BopDataset, boxes: str, method: MethodOptions) -> dict[str
             "device": method.device,
         }
         out |= {"engines": engines_identity(method.engines), "config": config.to_dict()}
+        if method.depth:
+            out["depth"] = method.depth
     return out
 
 

@@ -47,7 +47,8 @@ class MethodOptions:
 
     method: one of ``METHODS``. engines: bundle of "ours". config: nested options of EstimatorConfig, for "ours".
     device: "cpu", "cuda" or "auto", for "ours". hypotheses: templates per detection, for the baselines.
-    threads: of the CPU, 0 = all cores. seed: of all that is drawn at random.
+    threads: of the CPU, 0 = all cores. seed: of all that is drawn at random. depth: folder of the depth images that
+    "ours" is given, "" for none.
     """
 
     method: str = "ours"
@@ -57,6 +58,7 @@ class MethodOptions:
     config: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
     seed: int = 0
+    depth: str = ""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -65,6 +67,8 @@ class MethodOptions:
             raise InputError("engines: wanted the name or the folder of a bundle for the method 'ours'")
         if self.method != "ours" and self.hypotheses < 1:
             raise InputError(f"hypotheses: wanted at least 1, got {self.hypotheses}")
+        if self.depth and self.method != "ours":
+            raise InputError(f"depth: only for the method 'ours', got {self.method!r}")
         if self.seed < 0:
             raise InputError(f"seed: wanted an integer >= 0, got {self.seed}")
 
@@ -89,10 +93,12 @@ class OursMethod:
             self.estimator.add_object(object_name(obj_id), model.load_mesh(), symmetries=model.symmetries)
         self.estimator.warmup()
 
-    def estimate(self, image: np.ndarray, camera: Camera, boxes: Sequence[Box]) -> list[PoseEstimate]:
+    def estimate(
+        self, image: np.ndarray, camera: Camera, boxes: Sequence[Box], depth: np.ndarray | None = None
+    ) -> list[PoseEstimate]:
         """See ``Method``."""
         detections = [Detection(object_name(box.obj_id), box.bbox, box.mask) for box in boxes]
-        return self.estimator.estimate(image, camera, detections)
+        return self.estimator.estimate(image, camera, detections, depth)
 
     def close(self) -> None:
         """See ``Method``."""

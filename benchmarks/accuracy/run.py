@@ -75,11 +75,21 @@ def run(
     return [journal.done[image] for image in dataset.images]
 
 
-def estimate_image(dataset: BopDataset, method: Method, image: ImageKey, boxes: Sequence[Box]) -> ImageResult:
-    """One image: read, estimated and timed (reading apart). Raises InputError if an estimate is missing."""
+def estimate_image(
+    dataset: BopDataset, method: Method, image: ImageKey, boxes: Sequence[Box], depth: str = ""
+) -> ImageResult:
+    """One image: read, estimated and timed (reading apart). depth: folder of its depth, "" for none.
+
+    Raises InputError if an estimate or the depth is missing.
+    """
     picture, camera = dataset.image(*image), dataset.camera(*image)
+    measured = {}
+    if depth:
+        measured["depth"] = dataset.depth(*image, folder=depth)
+        if measured["depth"] is None:
+            raise InputError(f"{dataset.scene_folder(image[0]) / depth}: no depth of image {image[1]}")
     start = time.perf_counter()
-    estimates = method.estimate(picture, camera, boxes)
+    estimates = method.estimate(picture, camera, boxes, **measured)
     seconds = time.perf_counter() - start
     if len(estimates) != len(boxes):
         raise InputError(f"method {method.name}: wanted {len(boxes)} estimates, one per box, got {len(estimates)}")
@@ -107,7 +117,7 @@ def _here(
     try:
         method.add_objects(dataset)
         for image, boxes in jobs:
-            yield estimate_image(dataset, method, image, boxes)
+            yield estimate_image(dataset, method, image, boxes, options.depth)
     finally:
         method.close()
 
@@ -192,4 +202,4 @@ def _work(image: ImageKey, boxes: Sequence[Box]) -> ImageResult:
         _Worker.method = _Worker.options.open()
         _Worker.method.add_objects(dataset)
         _Worker.dataset = dataset
-    return estimate_image(_Worker.dataset, _Worker.method, image, boxes)
+    return estimate_image(_Worker.dataset, _Worker.method, image, boxes, _Worker.options.depth)

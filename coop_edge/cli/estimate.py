@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coop_edge.cli import options, symmetries
 from coop_edge.cli.output import draw_poses, print_poses, what_ran
 from coop_edge.cli.search import MaxInstances, Region, search_limits, searching
+from coop_edge.errors import InputError
 
 if TYPE_CHECKING:
     from coop_edge.types import Detection
@@ -26,6 +27,8 @@ def estimate(
     image: Annotated[Path | None, typer.Option(help="Picture, in place of the first argument.")] = None,
     object_: options.MoreObjects = None,
     detections: options.Detections = None,
+    depth: options.Depth = None,
+    depth_unit: options.DepthUnit = None,
     recover: Annotated[
         bool, typer.Option("--recover", help="Look around a box for an object that is not found in it.")
     ] = False,
@@ -52,6 +55,8 @@ def estimate(
     Exit code 1: something was not found.
     """
     from coop_edge.cli import inputs
+    from coop_edge.cli.depth import depth_of_image
+    from coop_edge.cli.depth import depth_unit as unit_of
     from coop_edge.estimator import Estimator
     from coop_edge.visual.draw import check_suffix
 
@@ -72,6 +77,12 @@ def estimate(
     pixels = inputs.read_image(Path(source))
     intrinsics = inputs.read_camera(camera, pixels)
     wanted = inputs.wanted_detections(detections, boxes, objects) if boxed else None
+    more: dict[str, Any] = {"recover": True} if recover else {}
+    unit = unit_of(depth_unit, camera, depth)
+    if depth is not None:
+        if wanted is None:
+            raise InputError("--depth: wanted with boxes (--box, --detections); the search of a whole image takes none")
+        more |= {"depth": depth_of_image(depth, Path(source)), "depth_unit": unit}
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
         known = inputs.add_objects(estimator, objects, entries)
         estimator.warmup()  # else the times were those of a first call
@@ -79,7 +90,7 @@ def estimate(
             with searching() as progress:
                 results = estimator.find(pixels, intrinsics, progress=progress, **limits)
         else:
-            results = estimator.estimate(pixels, intrinsics, wanted, **({"recover": True} if recover else {}))
+            results = estimator.estimate(pixels, intrinsics, wanted, **more)
         if overlay is not None:
             shown: list[Detection | None] = [None] * len(results) if wanted is None else [*wanted]
             renderer = estimator.backend.renderer

@@ -58,6 +58,21 @@ Templates = Annotated[
     list[str] | None, typer.Option(help="NAME=TEMPLATES.npz of `coop-edge onboard`; may be given several times.")
 ]
 
+Depth = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE|FOLDER",
+        help="Depth registered to the picture, 16-bit PNG or .npy. A folder: of the same name; for a video, in order.",
+    ),
+]
+DepthUnit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="UNIT",
+        help="m, cm, mm, or metres per step. Default: depth_scale of the camera's file (BOP); metres for floats.",
+    ),
+]
+
 # These stand for an option of EstimatorConfig, which has their range and default: see ``configured``.
 Effort = Annotated[
     EffortName | None,

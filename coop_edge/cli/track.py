@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from coop_edge.cli.depth import Depths
     from coop_edge.cli.drawn_frames import Put
     from coop_edge.cli.frames import Frame
     from coop_edge.estimator import Estimator
@@ -48,6 +49,8 @@ def track(
     boxes: options.Boxes = None,
     object_: options.MoreObjects = None,
     detections: options.Detections = None,
+    depth: options.Depth = None,
+    depth_unit: options.DepthUnit = None,
     overlay: Annotated[
         Path | None, typer.Option(help="Folder, or video such as out.mp4, for the frames with the poses drawn.")
     ] = None,
@@ -79,6 +82,8 @@ def track(
     coop-edge track 0 cup.ply:mm --box 120,80,200,150 --camera camera.json --overlay out.mp4
     """
     from coop_edge.cli import inputs
+    from coop_edge.cli.depth import depth_unit as unit_of
+    from coop_edge.cli.depth import open_depths
     from coop_edge.cli.frames import frame_rate, is_live, open_frames
     from coop_edge.estimator import Estimator
 
@@ -97,6 +102,8 @@ def track(
     entries = symmetries.read_object_ids(models_info, object_id, [each.name for each in objects])
     wanted = inputs.wanted_detections(detections, boxes, objects)
     frames = open_frames(source)
+    unit = unit_of(depth_unit, camera, depth)
+    depths = open_depths(depth, unit) if depth else None
     name, picture = next(frames)
     intrinsics = inputs.read_camera(camera, picture)
     found = True
@@ -105,7 +112,8 @@ def track(
         estimator.warmup()
         renderer = functools.cache(functools.partial(estimator.backend.renderer, threads=threads))
         with _drawing(overlay, frame_rate(source)) as put, _until_interrupted(is_live(source)):
-            for frame in follow(estimator, intrinsics, (name, picture), frames, wanted, reregister=reregister):
+            given = estimator, intrinsics, (name, picture), frames, wanted
+            for frame in follow(*given, reregister=reregister, depths=depths):
                 _print(frame, as_json)
                 found = all(result.success for result in frame.results)
                 if put is not None:
@@ -122,17 +130,20 @@ def follow(
     detections: Sequence[Detection],
     *,
     reregister: bool = False,
+    depths: Depths | None = None,
 ) -> Iterator[Tracked]:
     """Estimate the detections in the ``first`` frame, and track them through the others, in order.
 
     reregister: estimate what is lost anew in each frame, in the box around its last trusted pose; without one, where it
     was detected in the first frame. Poses below ``advanced.select.trusted_score`` are not trusted: such a pose says
-    nothing about where to look, and nothing is found again by one. Raises InputError that names the frame, EngineError.
+    nothing about where to look, and nothing is found again by one. depths: of the frames. Raises InputError that names
+    the frame, EngineError.
     """
     trusted_score = estimator.config.advanced.select.trusted_score
     name, image = first
     start = working_time()
-    results = estimator.estimate(image, camera, detections)
+    measured = depths.of(name) if depths else {}
+    results = estimator.estimate(image, camera, detections, **measured)
     yield Tracked(name, image, results, list(detections), _since(start))
     places = list(detections)
     for name, image in frames:
@@ -141,13 +152,14 @@ def follow(
             for i, result in enumerate(results):
                 if result.score >= trusted_score:
                     places[i] = _place(estimator, camera, result, places[i])
+        measured = depths.of(name) if depths else {}
         try:
-            results = estimator.track(image, camera, results)
+            results = estimator.track(image, camera, results, **measured)
         except InputError as error:
             raise InputError(f"frame {name}: {error}") from None
         lost = [i for i, result in enumerate(results) if reregister and not result.success]
         if lost:
-            again = estimator.estimate(image, camera, [places[i] for i in lost])
+            again = estimator.estimate(image, camera, [places[i] for i in lost], **measured)
             for i, result in zip(lost, again, strict=True):
                 if result.success and result.score >= trusted_score:  # otherwise the reason stays that of the loss
                     results[i] = result

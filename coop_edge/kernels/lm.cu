@@ -1,7 +1,7 @@
 // Weighted Levenberg-Marquardt, batched: several blocks per problem, a fixed sequence of launches.
 //
 //   lm_read_*     checks, participants, centroid          1 launch
-//   lm_gather_*   centred, normalised FP32 points, lines  1 launch
+//   lm_gather_*   centred, normalised FP32 targets        1 launch
 //   lm_iterate    the sums of a pass, then the step       iterations + 1 launches
 //   lm_finish     pose, covariance, statistics            1 launch
 //
@@ -19,8 +19,8 @@ static_assert(sizeof(LmState) == 1032, "coop_edge/pnp/cuda_lm.py allocates the s
 // What the passes share, [problems] each: gathered targets, sums of each block, blocks that have arrived.
 struct LmWork {
     int problems, blocks;  // of a problem
-    int points, lines;     // of a problem
-    float *gathered_points, *gathered_lines;
+    int points, lines, depths;  // of a problem
+    float *gathered_points, *gathered_lines, *gathered_depths;
     double* partials;
     unsigned* arrived;
     LmState* states;
@@ -48,6 +48,7 @@ __device__ inline void lm_read_block(const LmInput<In>& in, const LmWork& work, 
                                      LmReadShared<In>* shared) {
     const int problem = blockIdx.x / work.blocks, block = blockIdx.x % work.blocks;
     const LmTargets<In> points = targets_of(in.points, problem), lines = targets_of(in.lines, problem);
+    const LmTargets<In> depths = targets_of(in.depths, problem);
     const double *K = in.K + problem * in.K_stride, *T = in.T_init + 16 * problem;
     In sums[INPUT_SUMS];
 #pragma unroll
@@ -55,6 +56,8 @@ __device__ inline void lm_read_block(const LmInput<In>& in, const LmWork& work, 
     const int first = block * blockDim.x + threadIdx.x, stride = work.blocks * blockDim.x;
     for (int i = first; i < points.count; i += stride) accumulate_input(points, i, T, sums, sums + SUM_BAD);
     for (int i = first; i < lines.count; i += stride) accumulate_input(lines, i, T, sums + SUM_GROUP, sums + SUM_BAD);
+    for (int i = first; i < depths.count; i += stride)
+        accumulate_input(depths, i, T, sums + 2 * SUM_GROUP, sums + SUM_BAD);
     block_sums<INPUT_SUMS>(sums, shared->scratch, shared->total);
     double* partials = work.partials + 32ll * problem * work.blocks;
     const bool last = last_block_sums<INPUT_SUMS>(shared->total, partials, block, work.blocks, work.arrived + problem,
@@ -83,6 +86,8 @@ __device__ inline void lm_gather_block(const LmInput<In>& in, const LmWork& work
               work.gathered_points + 6ll * problem * work.points);
     lm_gather(targets_of(in.lines, problem), T, block, work.blocks, state,
               work.gathered_lines + 8ll * problem * work.lines);
+    lm_gather_depths(targets_of(in.depths, problem), T, block, work.blocks, state,
+                     work.gathered_depths + 8ll * problem * work.depths);
 }
 
 extern "C" __global__ void __launch_bounds__(LM_THREADS) lm_gather_f32(LmInput<float> in, LmWork work) {
@@ -117,6 +122,12 @@ extern "C" __global__ void __launch_bounds__(LM_THREADS, 2) lm_iterate(LmOptions
         const float w = l[5 * n + i], X[3] = {l[i], l[n + i], l[2 * n + i]}, m[2] = {l[3 * n + i], l[4 * n + i]};
         const float normal[2] = {l[6 * n + i], l[7 * n + i]};
         if (w != 0.0f) accumulate_line(view, X, m, normal, w, options.loss, scale, sums);
+    }
+    const float* d = work.gathered_depths + 8ll * problem * work.depths;
+    for (int i = first, n = work.depths; i < n; i += stride) {
+        const float w = d[4 * n + i], X[3] = {d[i], d[n + i], d[2 * n + i]};
+        const float normal[3] = {d[5 * n + i], d[6 * n + i], d[7 * n + i]};
+        if (w != 0.0f) accumulate_depth(view, X, normal, d[3 * n + i], w, options.loss, scale, sums);
     }
     block_sums<32>(sums, scratch, total);
     double* partials = work.partials + 32ll * problem * work.blocks;

@@ -1,4 +1,4 @@
-// Residuals and Jacobians of points and lines, and the 28 sums of the normal equations.
+// Residuals and Jacobians of points, lines and depths, and the 28 sums of the normal equations.
 //
 // FP32 where the points are (Orin computes FP64 at 1/64 of its FP32 rate), without losing the pixels' last digits: the
 // object is centred on its weighted centroid and the image on that centroid's projection m0 at the start pose, by the
@@ -131,6 +131,31 @@ COOP_HD void accumulate_line(const LmView<T>& view, const T* X, const T* m, cons
         sums[SUM_G + i] += u * r;
 #pragma unroll
         for (int j = i; j < 6; ++j) sums[upper<6>(i, j)] += u * row_u[j];
+    }
+}
+
+// Add one depth of weight w to the sums: X off the plane of unit normal n (camera axes, not sheared) whose product with
+// the measured place is `offset`, metres.
+template <typename T>
+COOP_HD void accumulate_depth(const LmView<T>& view, const T* X, const T* n, T offset, T w, int loss, T scale, T* sums) {
+    const T z = dot3(view.R + 6, X), depth = z + view.t[2];
+    if (!(depth > T(MIN_DEPTH))) {
+        sums[SUM_BEHIND] += T(1);
+        return;
+    }
+    const T q[3] = {dot3(view.R, X) + view.m0[0] * z, dot3(view.R + 3, X) + view.m0[1] * z, z};
+    const T t[3] = {view.t[0] + view.m0[0] * view.t[2], view.t[1] + view.m0[1] * view.t[2], view.t[2]};
+    const T r = dot3(n, q) + (dot3(n, t) - offset);
+    T slope, row[6] = {n[0], n[1], n[2]};
+    cross3(q, n, row + 3);
+    sums[SUM_COST] += robust_cost(loss, scale, w * w * r * r, &slope);
+    const T weight = w * w * slope;
+#pragma unroll
+    for (int i = 0; i < 6; ++i) {
+        const T u = weight * row[i];
+        sums[SUM_G + i] += u * r;
+#pragma unroll
+        for (int j = i; j < 6; ++j) sums[upper<6>(i, j)] += u * row[j];
     }
 }
 

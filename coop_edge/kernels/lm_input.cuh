@@ -1,4 +1,4 @@
-// From the caller's arrays to what the LM passes read: checks, centroid, centred and normalised FP32 points and lines.
+// From the caller's arrays to what the LM passes read: checks, centroid, centred and normalised FP32 points, lines and depths.
 //
 // `In` is float or double, as the caller's arrays are; arithmetic on points stays in that type. A centroid or image
 // origin is subtracted in two parts, high and low, so that float arrays lose nothing to a far-off origin.
@@ -9,27 +9,28 @@
 
 namespace coop {
 
-// Points or lines of all problems, [B][count]; `normals` is null for points.
+// Points, lines or depths of all problems, [B][count]; `normals` is null for points, `pixels` are the places of depths.
+// `axes` is the number of entries of a pixel or place, and of a normal.
 template <typename In>
 struct LmTargets {
     const In *points, *pixels, *normals, *weights;
-    int count;
+    int count, axes;
 };
 
 // The caller's arrays. K_stride: 0 if all problems share one K, else 9.
 template <typename In>
 struct LmInput {
-    LmTargets<In> points, lines;
+    LmTargets<In> points, lines, depths;
     const double *K, *T_init;
     int K_stride;
     PriorInput prior;
 };
 
-// Places in the sums of the first pass: a group of six for points and one for lines, then what is wrong.
-enum InputSum { SUM_WEIGHTED = 0, SUM_FRONT = 1, SUM_WEIGHT = 2, SUM_PLACE = 3, SUM_GROUP = 6, SUM_BAD = 12 };
-constexpr int INPUT_SUMS = 16;
+// Places in the sums of the first pass: groups of six for points, lines and depths, then what is wrong.
+enum InputSum { SUM_WEIGHTED = 0, SUM_FRONT = 1, SUM_WEIGHT = 2, SUM_PLACE = 3, SUM_GROUP = 6, SUM_BAD = 18 };
+constexpr int INPUT_SUMS = 32;
 
-constexpr double LEAST_RESIDUALS = 6.0;  // that a pose takes; a point has two, a line one
+constexpr double LEAST_RESIDUALS = 6.0;  // that a pose takes; a point has two, a line or a depth one
 
 template <typename T>
 COOP_HD bool finite(T value) {
@@ -74,9 +75,9 @@ template <typename In>
 COOP_HD LmTargets<In> targets_of(LmTargets<In> all, int problem) {
     const long long first = (long long)problem * all.count;
     all.points += 3 * first;
-    all.pixels += 2 * first;
+    all.pixels += all.axes * first;
     all.weights += first;
-    if (all.normals) all.normals += 2 * first;
+    if (all.normals) all.normals += all.axes * first;
     return all;
 }
 
@@ -94,9 +95,10 @@ template <typename In>
 COOP_HD void accumulate_input(const LmTargets<In>& in, int i, const double* T, In* group, In* bad) {
     const In w = in.weights[i];
     if (w == In(0)) return;
-    const In *X = in.points + 3 * i, *u = in.pixels + 2 * i;
-    bool good = w > In(0) && finite(w) && finite(X[0]) && finite(X[1]) && finite(X[2]) && finite(u[0]) && finite(u[1]);
-    if (in.normals) good = good && finite(in.normals[2 * i]) && finite(in.normals[2 * i + 1]);
+    const In *X = in.points + 3 * i, *u = in.pixels + in.axes * i;
+    bool good = w > In(0) && finite(w) && finite(X[0]) && finite(X[1]) && finite(X[2]);
+    for (int k = 0; k < in.axes; ++k)
+        good = good && finite(u[k]) && (!in.normals || finite(in.normals[in.axes * i + k]));
     if (!good) {
         *bad += In(1);
         return;
@@ -125,9 +127,9 @@ COOP_HD bool is_prior(const PriorInput& in) {
 
 // The status of a problem from its sums, first that holds. `least`: residuals that it takes.
 COOP_HD int input_status(const double* K, const double* T, const PriorInput& in, const double* sums, double least) {
-    const double* lines = sums + SUM_GROUP;
-    const double weighted = 2.0 * sums[SUM_WEIGHTED] + lines[SUM_WEIGHTED];
-    const double seen = 2.0 * sums[SUM_FRONT] + lines[SUM_FRONT];
+    const double *lines = sums + SUM_GROUP, *depths = lines + SUM_GROUP;
+    const double weighted = 2.0 * sums[SUM_WEIGHTED] + lines[SUM_WEIGHTED] + depths[SUM_WEIGHTED];
+    const double seen = 2.0 * sums[SUM_FRONT] + lines[SUM_FRONT] + depths[SUM_FRONT];
     if (!is_camera(K) || !is_motion(T) || !is_prior(in) || sums[SUM_BAD] > 0.0) return NON_FINITE;
     if (weighted < least) return TOO_FEW_POINTS;
     if (seen < 1.0 && weighted > 0.0) return BEHIND_CAMERA;
@@ -135,13 +137,14 @@ COOP_HD int input_status(const double* K, const double* T, const PriorInput& in,
     return SOLVED;
 }
 
-// Set up a problem from its sums. Its centre is the points' centroid; the lines', where there are no points.
+// Set up a problem from its sums. Its centre is the points' centroid; the lines', where there are no points, and the
+// depths', where there are no lines either.
 COOP_HD void lm_setup(const double* K, const double* T, const PriorInput& in, const double* sums, double damping,
                       LmState* state) {
-    const double* lines = sums + SUM_GROUP;
-    const double* group = sums[SUM_FRONT] > 0.0 ? sums : lines;
+    const double *lines = sums + SUM_GROUP, *depths = lines + SUM_GROUP;
+    const double* group = sums[SUM_FRONT] > 0.0 ? sums : lines[SUM_FRONT] > 0.0 ? lines : depths;
     state->K = read_intrinsics(K);
-    state->residuals = int(2.0 * sums[SUM_FRONT] + lines[SUM_FRONT]);
+    state->residuals = int(2.0 * sums[SUM_FRONT] + lines[SUM_FRONT] + depths[SUM_FRONT]);
     for (int i = 0; i < 3; ++i) {
         const bool nothing = in.T_anchor && group[SUM_FRONT] < 1.0;
         state->centre[i] = nothing ? in.centre[i] : group[SUM_PLACE + i] / group[SUM_WEIGHT];
@@ -193,6 +196,26 @@ __device__ inline void lm_gather(const LmTargets<In>& in, const double* T, int b
         if (!used) continue;
         gather_point(*state, in.points + 3 * i, in.pixels + 2 * i, out + i, out + 3 * in.count + i, in.count);
         for (int k = 0; in.normals && k < 2; ++k) out[(6 + k) * in.count + i] = float(in.normals[2 * i + k]);
+    }
+}
+
+// The same for depths, into planes [8][count]: X, normal . place, w, normal.
+template <typename In>
+__device__ inline void lm_gather_depths(const LmTargets<In>& in, const double* T, int block, int blocks,
+                                        const LmState* state, float* out) {
+    for (int i = block * blockDim.x + threadIdx.x; i < in.count; i += blocks * blockDim.x) {
+        const bool used = in.weights[i] > In(0) && in_front(T, in.points + 3 * i);
+        out[4 * in.count + i] = used ? float(in.weights[i]) : 0.0f;
+        if (!used) continue;
+        const In *X = in.points + 3 * i, *place = in.pixels + 3 * i, *normal = in.normals + 3 * i;
+        double offset = 0.0;
+        for (int k = 0; k < 3; ++k) {
+            const In high = In(state->centre[k]);
+            out[k * in.count + i] = float((X[k] - high) - In(state->centre[k] - double(high)));
+            out[(5 + k) * in.count + i] = float(normal[k]);
+            offset += double(normal[k]) * double(place[k]);
+        }
+        out[3 * in.count + i] = float(offset);
     }
 }
 

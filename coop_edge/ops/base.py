@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from coop_edge.errors import InputError
 from coop_edge.geometry.crop import CropCamera
 from coop_edge.geometry.lens import Lens
+from coop_edge.ops.depth import SurfaceLimits, Surfaces, point_numbers, surface_numbers
 from coop_edge.ops.outline import Outlines, view_numbers
 
 Array = Any
@@ -123,6 +124,42 @@ class Operations(ABC):
         self._check("depth", depth, np.float32, (count, size, size))
         return self._outlines(query, depth, view_numbers(crop, T_crop_object, image_size))
 
+    def depth_points(self, depth: Array, crop: CropCamera) -> Array:
+        """Return measured points as N crops see them, float32 [N,S,S,3] metres in the crops' axes, NaN = unknown.
+
+        A pixel of a crop has the point of the image pixel nearest to its middle: it lies within half a pixel of the
+        image, and is not moved there.
+
+        Args:
+            depth: float32 [height,width] metres along the image's optical axis on the device, 0 = unknown.
+            crop: the N cameras.
+
+        Raises:
+            InputError: depth is not such an array.
+        """
+        self._check("depth", depth, np.float32, ("height", "width"))
+        return self._depth_points(depth, point_numbers(crop), crop.size)
+
+    def surfaces(
+        self, depth: Array, measured: Array, crop: CropCamera, T_crop_object: Floats, limits: SurfaceLimits
+    ) -> Surfaces:
+        """Compare M rendered surfaces with the depth measured there; see ``ops.depth``.
+
+        Args:
+            depth: float32 [M,S,S] metres of the renders on the device, 0 = nothing.
+            measured: float32 [M,S,S,3] of ``depth_points``.
+            crop: the M cameras.
+            T_crop_object: float64 [M,4,4] on the host, of the renders.
+            limits: gates and tolerances.
+
+        Raises:
+            InputError: depth or measured is not such an array.
+        """
+        count, size = len(crop), crop.size
+        self._check("depth", depth, np.float32, (count, size, size))
+        self._check("measured", measured, np.float32, (count, size, size, 3))
+        return self._surfaces(depth, measured, surface_numbers(crop, T_crop_object, limits))
+
     def as_network_image(self, rgb: Array) -> Array:
         """Convert images uint8 [N,S,S,3] to a network's input, float32 [N,3,S,S] in [0, 1], C-contiguous."""
         xp = self.xp
@@ -185,6 +222,14 @@ class Operations(ABC):
     @abstractmethod
     def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
         """Do ``outlines`` with checked arrays of any strides; views: float64 [M,50] on the host (``view_numbers``)."""
+
+    @abstractmethod
+    def _depth_points(self, depth: Array, numbers: Floats, size: int) -> Array:
+        """``depth_points`` of a checked image of any strides. numbers: float64 [N,45] on the host."""
+
+    @abstractmethod
+    def _surfaces(self, depth: Array, measured: Array, numbers: Floats) -> Surfaces:
+        """``surfaces`` of checked arrays of any strides. numbers: float64 [M,28] on the host."""
 
     def _check(
         self, name: str, array: Any, dtype: Any, shape: tuple[int | str, ...], *, contiguous: bool = False

@@ -1,4 +1,4 @@
-"""The operations on the CPU: NumPy, OpenCV for crops, Numba for outlines."""
+"""The operations on the CPU: NumPy, OpenCV for crops, Numba for outlines and depth."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from coop_edge.geometry.lens import Lens
 from coop_edge.geometry.patches import template_pixels
-from coop_edge.ops import outline_cpu
+from coop_edge.ops import depth_cpu, outline_cpu
 from coop_edge.ops.base import Array, Decoded, Floats, Operations
+from coop_edge.ops.depth import Surfaces
 from coop_edge.ops.lens_cpu import crop_through
 from coop_edge.ops.outline import Outlines
 from coop_edge.ops.sampling import blacken_behind, finer
@@ -77,3 +78,9 @@ class CpuOperations(Operations):
 
     def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
         return outline_cpu.measure(np.ascontiguousarray(query), np.ascontiguousarray(depth), views)
+
+    def _depth_points(self, depth: Array, numbers: Floats, size: int) -> Array:
+        return depth_cpu.points(np.ascontiguousarray(depth), numbers, size)
+
+    def _surfaces(self, depth: Array, measured: Array, numbers: Floats) -> Surfaces:
+        return depth_cpu.surfaces(np.ascontiguousarray(depth), np.ascontiguousarray(measured), numbers)

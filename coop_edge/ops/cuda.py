@@ -1,4 +1,5 @@
-"""The operations on a GPU: CuPy, and the kernels in ``kernels/`` (``warp``, ``lift``, ``products``, ``outline``).
+"""The operations on a GPU: CuPy, and the kernels in ``kernels/`` (``warp``, ``lift``, ``products``, ``outline``,
+``depth``).
 
 Crops are rounded once, from samples at exact places in FP32; so they are within half a grey level of the mean in real
 numbers, plus 0.03 for the place of a sample, which is off by 1e-4 pixels at most. The CPU rounds the samples too,
@@ -20,6 +21,7 @@ from coop_edge.errors import InputError, quoted
 from coop_edge.geometry.lens import LENS_NUMBERS, Lens
 from coop_edge.kernels.device import Device, address
 from coop_edge.ops.base import Array, Decoded, Floats, Operations
+from coop_edge.ops.depth import BINS, Surfaces, places_per_side
 from coop_edge.ops.outline import Outlines
 from coop_edge.ops.outline_cuda import OutlineKernels
 from coop_edge.ops.sampling import samples_per_side
@@ -135,6 +137,30 @@ class CudaOperations(Operations):
         """All hypotheses in five launches."""
         put = self.xp.ascontiguousarray
         return self._outline_kernels.measure(put(query), put(depth), self.xp.asarray(views))
+
+    def _depth_points(self, depth: Array, numbers: Floats, size: int) -> Array:
+        """All crops in one launch."""
+        xp, count = self.xp, len(numbers)
+        out = xp.empty((count, size, size, 3), dtype=np.float32)
+        if count:
+            height, width = (np.int32(side) for side in depth.shape)
+            read = xp.ascontiguousarray(depth), height, width, xp.asarray(numbers), np.int32(size), out
+            self._device.kernel("depth.cu", "depth_points")((-(-size * size // _BLOCK), count), (_BLOCK,), read)
+        return out
+
+    def _surfaces(self, depth: Array, measured: Array, numbers: Floats) -> Surfaces:
+        """All hypotheses in one launch."""
+        xp, count, (side, step) = self.xp, len(numbers), places_per_side(depth.shape[1])
+        vectors = [xp.empty((count, side * side, 3), dtype=np.float32) for _ in range(3)]
+        weights = xp.empty((count, side * side), dtype=np.float32)
+        tally, gaps = (xp.zeros((count, bins), dtype=np.int32) for bins in (5, BINS))
+        if count:
+            read = xp.ascontiguousarray(depth), xp.ascontiguousarray(measured), xp.asarray(numbers)
+            sizes = (np.int32(number) for number in (depth.shape[1], side, step))
+            self._device.kernel("depth.cu", "compare_surfaces")(
+                (-(-side * side // _BLOCK), count), (_BLOCK,), (*read, *sizes, *vectors, weights, tally, gaps)
+            )
+        return Surfaces(vectors[0], vectors[1], vectors[2], weights, tally, gaps)
 
 
 def crop_numbers(H: Floats, size: int, lens: Lens | None = None) -> NDArray[np.float32]:

@@ -71,15 +71,17 @@ dimension and any basis of it is as good: what comes out then depends on the eig
 
 Weighted Levenberg-Marquardt
 ----------------------------
-Participants are points and lines, fixed at T_init: weight > 0 and in front. Entries of weight 0 are never read further.
-A point has two residuals, a line one. NON_FINITE: K, T_init, a weight or an entry of weight > 0 holds NaN or infinity,
-or a weight is negative; TOO_FEW_POINTS: fewer than 6 residuals of weight > 0; BEHIND_CAMERA: none of those in front;
-TOO_FEW_POINTS: fewer than 6 in front. A step that takes a participant out of the space in front of the camera has
-infinite cost and is refused, so the cost is one function throughout and cannot be lowered by losing participants.
+Participants are points, lines and depths, fixed at T_init: weight > 0 and in front. Entries of weight 0 are never read
+further. A point has two residuals, a line or a depth one. NON_FINITE: K, T_init, a weight or an entry of weight > 0
+holds NaN or infinity, or a weight is negative; TOO_FEW_POINTS: fewer than 6 residuals of weight > 0; BEHIND_CAMERA:
+none of those in front; TOO_FEW_POINTS: fewer than 6 in front. A step that takes a participant out of the space in front
+of the camera has infinite cost and is refused, so the cost is one function throughout and cannot be lowered by losing
+participants.
 
 Coordinates are centred: X' = X - c, t' = t + R c with c the mean of the participating points weighted by w^2, or, if
-there are none, of the lines. The step xi' = (rho', phi) moves R <- Exp(phi) R, t' <- t' + rho'. With r = pi(K (R X' +
-t')) - u of a point, r = n . (pi(K (R X' + t')) - u) of a line with unit normal n, and s = w^2 |r|^2:
+there are none, of the lines, or, without those, of the depths. The step xi' = (rho', phi) moves R <- Exp(phi) R, t' <-
+t' + rho'. With r = pi(K (R X' + t')) - u of a point, r = n . (pi(K (R X' + t')) - u) of a line with unit normal n, r =
+n . (R X' + t' - q) of a depth measured at the place q with unit normal n, metres, and s = w^2 |r|^2:
 
     cost = sum f(s)      H = sum w^2 f'(s) J^T J      g = sum w^2 f'(s) J^T r
     f(s) = s  |  huber: s if s <= d^2 else 2 d sqrt(s) - d^2  |  cauchy: d^2 log(1 + s / d^2)
@@ -115,13 +117,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from coop_edge.pnp.base import LineTargets, LmResult, LmStop, PnpStatus, PosePrior, RansacResult
+from coop_edge.pnp.base import DepthTargets, LineTargets, LmResult, LmStop, PnpStatus, PosePrior, RansacResult
 
 if TYPE_CHECKING:
     from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
     from coop_edge.pnp.cpu import CpuPnpSolver
 
-__all__ = ["LineTargets", "LmResult", "LmStop", "PnpStatus", "PosePrior", "RansacResult", "ransac_epnp", "weighted_lm"]
+__all__ = [
+    "DepthTargets",
+    "LineTargets",
+    "LmResult",
+    "LmStop",
+    "PnpStatus",
+    "PosePrior",
+    "RansacResult",
+    "ransac_epnp",
+    "weighted_lm",
+]
 
 _shared: CpuPnpSolver | None = None
 
@@ -159,6 +171,9 @@ def weighted_lm(
     *,
     prior: PosePrior | None = None,
     lines: LineTargets | None = None,
+    depths: DepthTargets | None = None,
 ) -> LmResult:
     """``PnpSolver.weighted_lm`` on the CPU, NumPy arrays, all cores; see ``pnp.base.PnpSolver``."""
-    return _solver().weighted_lm(points_object, points_image, weights, K, T_init, config, prior=prior, lines=lines)
+    return _solver().weighted_lm(
+        points_object, points_image, weights, K, T_init, config, prior=prior, lines=lines, depths=depths
+    )

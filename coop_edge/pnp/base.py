@@ -23,6 +23,7 @@ import numpy as np
 
 from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.errors import InputError
+from coop_edge.pnp.checks import check_batch, check_correspondences, check_rows
 
 Array = Any  # np.ndarray on the CPU backend, cupy.ndarray on the CUDA backend
 
@@ -31,7 +32,7 @@ class PnpStatus(IntEnum):
     """Why a problem ended as it did; the value is what the kernels write."""
 
     SOLVED = 0
-    TOO_FEW_POINTS = 1  # RANSAC: fewer than 4 valid; LM: fewer than 6 weighted residuals, 2 a point, 1 a line
+    TOO_FEW_POINTS = 1  # RANSAC: fewer than 4 valid; LM: fewer than 6 weighted residuals, 2 a point, 1 a line or depth
     NON_FINITE = 2  # NaN or infinity in a valid point, an intrinsic or the start pose
     DEGENERATE = 3  # all valid points coincide or lie on one line, or the normal equations are singular
     NO_HYPOTHESIS = 4  # no sample gave a pose with its points in front of the camera
@@ -106,6 +107,19 @@ class LineTargets(NamedTuple):
     pixels: Array  # [B,L,2] one pixel of each line
     normals: Array  # [B,L,2] unit vectors across the lines, in the image
     weights: Array  # [B,L] 1 / pixel, >= 0
+
+
+class DepthTargets(NamedTuple):
+    """D measured places of each of B objects, and the object points that belong there.
+
+    The residual is weight * normal . (R X + t - place), a number. With the normal (0, 0, 1) it is the difference of
+    depths; with that of the surface, the distance from its plane: it tells nothing along the surface.
+    """
+
+    points: Array  # [B,D,3] metres, object frame
+    places: Array  # [B,D,3] metres, camera axes
+    normals: Array  # [B,D,3] unit vectors, camera axes
+    weights: Array  # [B,D] 1 / metre, >= 0
 
 
 @dataclass(frozen=True)
@@ -190,6 +204,7 @@ class PnpSolver(Protocol):
         *,
         prior: PosePrior | None = None,
         lines: LineTargets | None = None,
+        depths: DepthTargets | None = None,
     ) -> LmResult:
         """Poses that minimise sum_p w_p^2 |pi(K (R X_p + t)) - u_p|^2 from T_init (Co-op, stage 2).
 
@@ -197,8 +212,9 @@ class PnpSolver(Protocol):
         [B,4,4]. Entries of weight zero may hold anything, NaN included; points behind the camera take no part. The
         covariance is (J^T W J)^-1 times the residual variance (cost / (residuals - 6)), for xi as defined above.
 
-        lines: adds the squares of their residuals (``LineTargets``); weights and participation as for points. P = 0 or
-        L = 0 are legal. A point counts as two residuals, a line as one, and a pose takes six.
+        lines, depths: add the squares of their residuals (``LineTargets``, ``DepthTargets``); weights and participation
+        as for points. P, L or D = 0 are legal. A point counts as two residuals, a line or a depth as one, and a pose
+        takes six.
 
         prior: adds xi^T information xi, which gives the weights a unit: they are inverse standard deviations in pixels,
         and the covariance is the inverse of the information of all, not scaled. A prior of full rank needs no residuals
@@ -213,46 +229,6 @@ class PnpSolver(Protocol):
         ...
 
 
-def check_batch(name: str, array: Array, trailing: tuple[int, ...], ndim: int) -> None:
-    """Raise InputError unless ``array`` has ``ndim`` axes that end in ``trailing`` and a floating or integer dtype."""
-    shape = getattr(array, "shape", None)
-    wanted = "[" + ",".join(["B", "N"][: ndim - len(trailing)] + [str(n) for n in trailing]) + "]"
-    if shape is None or len(shape) != ndim or tuple(shape[ndim - len(trailing) :]) != trailing:
-        given = f"shape {tuple(shape)}" if shape is not None else type(array).__name__
-        raise InputError(f"{name}: wanted an array {wanted}, got {given}")
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name}: wanted real numbers, got dtype {array.dtype}")
-
-
-def check_correspondences(points_object: Array, points_image: Array, per_point: Array, name: str, K: Array) -> int:
-    """Check the shapes both operations share and return B; ``name`` is that of ``per_point`` ("valid", "weights")."""
-    check_batch("points_object", points_object, (3,), 3)
-    check_batch("points_image", points_image, (2,), 3)
-    batch, count = points_object.shape[:2]
-    if tuple(points_image.shape[:2]) != (batch, count):
-        raise InputError(
-            f"points_image: wanted [{batch},{count},2] to go with points_object, got shape {tuple(points_image.shape)}"
-        )
-    if tuple(getattr(per_point, "shape", ())) != (batch, count):
-        given = getattr(per_point, "shape", type(per_point).__name__)
-        raise InputError(f"{name}: wanted [{batch},{count}], got {given}")
-    if tuple(getattr(K, "shape", ())) not in ((3, 3), (batch, 3, 3)):
-        raise InputError(f"K: wanted [3,3] or [{batch},3,3], got {getattr(K, 'shape', type(K).__name__)}")
-    if K.dtype.kind not in "fiu":
-        raise InputError(f"K: wanted real numbers, got dtype {K.dtype}")
-    return int(batch)
-
-
-def check_substreams(substreams: Array, batch: int) -> None:
-    """Raise InputError unless ``substreams`` is uint32 [B]. Any value will do, so none has to be looked at."""
-    shape, dtype = getattr(substreams, "shape", None), getattr(substreams, "dtype", None)
-    if shape is None or tuple(shape) != (batch,):
-        given = type(substreams).__name__ if shape is None else f"shape {tuple(shape)}"
-        raise InputError(f"substreams: wanted an array [{batch}] to go with points_object, got {given}")
-    if dtype != np.uint32:
-        raise InputError(f"substreams: wanted dtype uint32, got {dtype}; convert with .astype('uint32')")
-
-
 def check_lm_inputs(
     points_object: Array,
     points_image: Array,
@@ -261,38 +237,34 @@ def check_lm_inputs(
     T_init: Array,
     prior: PosePrior | None,
     lines: LineTargets | None,
+    depths: DepthTargets | None = None,
 ) -> int:
     """Check shapes and dtypes of what ``weighted_lm`` is given and return B; contents are not looked at."""
     batch = check_correspondences(points_object, points_image, weights, "weights", K)
     check_batch("weights", weights, (), 2)
-    _check_rows("T_init", T_init, (4, 4), batch)
+    check_rows("T_init", T_init, (4, 4), batch)
     if prior is not None:
         if not isinstance(prior, PosePrior):
             raise InputError(f"prior: wanted a PosePrior or None, got {type(prior).__name__}")
         for name, trailing in (("T_anchor", (4, 4)), ("centre", (3,)), ("information", (6, 6))):
-            _check_rows(f"prior.{name}", getattr(prior, name), trailing, batch)
-    if lines is not None:
-        check_lines(lines, batch)
+            check_rows(f"prior.{name}", getattr(prior, name), trailing, batch)
+    _check_targets("lines", lines, LineTargets, {"pixels": 2, "normals": 2}, batch)
+    _check_targets("depths", depths, DepthTargets, {"places": 3, "normals": 3}, batch)
     return batch
 
 
-def check_lines(lines: LineTargets, batch: int) -> None:
-    """Raise InputError unless the lines' arrays have their shapes and real numbers; contents are not looked at."""
-    if not isinstance(lines, LineTargets):
-        raise InputError(f"lines: wanted LineTargets or None, got {type(lines).__name__}")
-    check_batch("lines.points", lines.points, (3,), 3)
-    count = lines.points.shape[1]
-    for name, trailing in (("points", (3,)), ("pixels", (2,)), ("normals", (2,)), ("weights", ())):
-        _check_rows(f"lines.{name}", getattr(lines, name), (count, *trailing), batch)
-
-
-def _check_rows(name: str, array: Array, trailing: tuple[int, ...], batch: int) -> None:
-    check_batch(name, array, trailing, 1 + len(trailing))
-    if len(array) != batch:
-        wanted = ",".join(map(str, (batch, *trailing)))
-        raise InputError(f"{name}: wanted [{wanted}] to go with points_object, got {list(array.shape)}")
-
-
-def broadcast_intrinsics(K: np.ndarray, batch: int) -> np.ndarray:
-    """K [3,3] or [B,3,3] as float64 [B,3,3]."""
-    return np.ascontiguousarray(np.broadcast_to(np.asarray(K, dtype=np.float64), (batch, 3, 3)))
+def _check_targets(what: str, targets: Any, kind: type[Any], vectors: dict[str, int], batch: int) -> None:
+    """Raise InputError unless lines or depths have their shapes and real numbers; contents are not looked at."""
+    if targets is None:
+        return
+    if not isinstance(targets, kind):
+        raise InputError(f"{what}: wanted {kind.__name__} or None, got {type(targets).__name__}")
+    check_batch(f"{what}.points", targets.points, (3,), 3)
+    count = targets.points.shape[1]
+    trailing: list[tuple[str, tuple[int, ...]]] = [
+        ("points", (3,)),
+        *((name, (n,)) for name, n in vectors.items()),
+        ("weights", ()),
+    ]
+    for name, axes in trailing:
+        check_rows(f"{what}.{name}", getattr(targets, name), (count, *axes), batch)

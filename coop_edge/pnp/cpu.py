@@ -16,6 +16,7 @@ from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.pnp.base import (
+    DepthTargets,
     LineTargets,
     LmResult,
     LmStatistics,
@@ -24,11 +25,9 @@ from coop_edge.pnp.base import (
     PosePrior,
     RansacResult,
     RansacStatistics,
-    broadcast_intrinsics,
-    check_correspondences,
     check_lm_inputs,
-    check_substreams,
 )
+from coop_edge.pnp.checks import broadcast_intrinsics, check_correspondences, check_substreams
 from coop_edge.pnp.lm import Schedule, solve_lm
 from coop_edge.pnp.normal_equations import LOSSES, Targets
 from coop_edge.pnp.ransac import Settings, solve_ransac
@@ -122,14 +121,16 @@ class CpuPnpSolver:
         *,
         prior: PosePrior | None = None,
         lines: LineTargets | None = None,
+        depths: DepthTargets | None = None,
     ) -> LmResult:
-        """Poses that minimise the weighted residuals of points and lines from T_init; see ``PnpSolver.weighted_lm``.
+        """Poses that minimise the weighted residuals of points, lines and depths from T_init; see
+        ``PnpSolver.weighted_lm``.
 
-        Computes in float64; float32 points and lines are read as they are, without a converted copy of the batch. The
-        rotation part of T_init is taken as it is: it must be one. Raises InputError.
+        Computes in float64; float32 targets are read as they are, without a converted copy of the batch. The rotation
+        part of T_init is taken as it is: it must be one. Raises InputError.
         """
-        batch = check_lm_inputs(points_object, points_image, weights, K, T_init, prior, lines)
-        given = (points_object, points_image, weights, *(lines or ()))
+        batch = check_lm_inputs(points_object, points_image, weights, K, T_init, prior, lines, depths)
+        given = (points_object, points_image, weights, *(lines or ()), *(depths or ()))
         dtype = np.float32 if all(a.dtype == np.float32 for a in given) else np.float64
         X, u, w = (_readable(a, dtype) for a in given[:3])
         no_lines = LineTargets(*(np.empty((batch, 0, *k)) for k in ((3,), (2,), (2,), ())))
@@ -137,6 +138,8 @@ class CpuPnpSolver:
             LineTargets(*(_readable(a, dtype) for a in lines or no_lines)),
             _readable(np.empty((0, 2)), dtype),
         )
+        no_depths = DepthTargets(*(np.empty((batch, 0, *k)) for k in ((3,), (3,), (3,), ())))
+        measured = DepthTargets(*(_readable(a, dtype) for a in depths or no_depths))
         intrinsics, T_start = _readable(checked_intrinsics(K, batch), np.float64), _readable(T_init, np.float64)
         _check_rotations(T_start, "T_init")
         anchor, centre, information = _prior_arrays(prior, batch)
@@ -149,6 +152,7 @@ class CpuPnpSolver:
             counts[0, i], costs[0, i], costs[1, i], counts[1, i], costs[2, i], counts[2, i] = solve_lm(
                 Targets(X[i], u[i], no_normals, w[i]),
                 Targets(*(a[i] for a in across)),
+                DepthTargets(*(a[i] for a in measured)),
                 PosePrior(anchor[i], centre[i], information[i]),
                 intrinsics[i],
                 T_start[i],

@@ -38,14 +38,14 @@ from coop_edge.errors import InputError
 from coop_edge.kernels.device import Device
 from coop_edge.pnp import cuda_lm, cuda_ransac
 from coop_edge.pnp.base import (
+    DepthTargets,
     LineTargets,
     LmResult,
     PosePrior,
     RansacResult,
-    check_correspondences,
     check_lm_inputs,
-    check_substreams,
 )
+from coop_edge.pnp.checks import check_correspondences, check_substreams
 from coop_edge.pnp.cuda_arrays import Scratch, check_on_device
 
 Array = Any
@@ -107,6 +107,7 @@ class CudaPnpSolver:
         *,
         prior: PosePrior | None = None,
         lines: LineTargets | None = None,
+        depths: DepthTargets | None = None,
         out: LmResult | None = None,
     ) -> LmResult:
         """``PnpSolver.weighted_lm``; ``out``: arrays of an earlier result of the same shapes, written and returned.
@@ -117,17 +118,17 @@ class CudaPnpSolver:
         """
         given = points_object, points_image, weights, K, T_init
         arrays = dict(zip(("points_object", "points_image", "weights", "K", "T_init"), given, strict=True))
-        for what, held in (("prior", prior), ("lines", lines)):
-            if isinstance(held, (PosePrior, LineTargets)):
+        for what, held in (("prior", prior), ("lines", lines), ("depths", depths)):
+            if isinstance(held, (PosePrior, LineTargets, DepthTargets)):
                 arrays |= {f"{what}.{name}": array for name, array in held._asdict().items()}
         check_on_device(self.device, **arrays)
-        batch = check_lm_inputs(*given, prior, lines)
+        batch = check_lm_inputs(*given, prior, lines, depths)
         if out is None:
             out = cuda_lm.empty_result(self.device, batch)
         else:
             cuda_lm.check_result(out, batch)
         if batch:
-            cuda_lm.run(self.device, self._scratch, given, config or LmConfig(), prior, lines, out)
+            cuda_lm.run(self.device, self._scratch, given, config or LmConfig(), prior, lines, depths, out)
         return out
 
     def close(self) -> None:

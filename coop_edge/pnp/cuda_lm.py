@@ -8,7 +8,7 @@ import numpy as np
 
 from coop_edge.config import ROBUST_LOSSES, LmConfig
 from coop_edge.kernels.device import Device
-from coop_edge.pnp.base import LineTargets, LmResult, LmStatistics, PosePrior
+from coop_edge.pnp.base import DepthTargets, LineTargets, LmResult, LmStatistics, PosePrior
 from coop_edge.pnp.cuda_arrays import Outputs, Scratch, as_floats, check_count, check_outputs, empty_outputs
 
 Array = Any
@@ -27,11 +27,13 @@ class _Targets(NamedTuple):  # LmTargets
     normals: Array | None
     weights: Array
     size: np.int32
+    axes: np.int32
 
 
 class _Input(NamedTuple):  # LmInput
     points: _Targets
     lines: _Targets
+    depths: _Targets
     K: Array
     T_init: Array
     K_stride: np.int32
@@ -43,8 +45,10 @@ class _Work(NamedTuple):  # LmWork
     blocks: np.int32
     points: np.int32
     lines: np.int32
+    depths: np.int32
     gathered_points: Array
     gathered_lines: Array
+    gathered_depths: Array
     partials: Array
     arrived: Array
     states: Array
@@ -82,7 +86,7 @@ def options_of(config: LmConfig) -> Options:
 
 
 def blocks_per_problem(targets: int) -> int:
-    """A function of the number of points and lines alone, so that a problem's sums do not depend on its batch."""
+    """A function of the number of targets alone, so that a problem's sums do not depend on its batch."""
     return min(max(-(-targets // (_THREADS * _POINTS_PER_THREAD)), 1), _MAX_BLOCKS)
 
 
@@ -114,22 +118,26 @@ def run(
     config: LmConfig,
     prior: PosePrior | None,
     lines: LineTargets | None,
+    depths: DepthTargets | None,
     out: LmResult,
 ) -> None:
     """Launch all passes on the current stream, for ``given`` as ``weighted_lm`` takes it; checked, B >= 1."""
-    source, suffix = _input(device, given, prior, lines)
-    batch, points, across = len(source.T_init), int(source.points.size), int(source.lines.size)
-    check_count(points)
-    check_count(across)
-    blocks = blocks_per_problem(points + across)
+    source, suffix = _input(device, given, prior, lines, depths)
+    batch = len(source.T_init)
+    points, across, measured = (int(each.size) for each in (source.points, source.lines, source.depths))
+    for count in (points, across, measured):
+        check_count(count)
+    blocks = blocks_per_problem(points + across + measured)
     work = device.pack(
         _Work(
             np.int32(batch),
             np.int32(blocks),
             np.int32(points),
             np.int32(across),
+            np.int32(measured),
             scratch.take("lm_points", (batch, 6, points), np.float32),
             scratch.take("lm_lines", (batch, 8, across), np.float32),
+            scratch.take("lm_depths", (batch, 8, measured), np.float32),
             scratch.take("lm_partials", (batch, blocks, _SUMS), np.float64),
             scratch.take_zeroed("lm_arrived", batch, np.uint32),
             scratch.take("lm_states", (batch, _STATE_BYTES), np.uint8),
@@ -155,19 +163,27 @@ def _input(
     given: tuple[Array, Array, Array, Array, Array],
     prior: PosePrior | None,
     lines: LineTargets | None,
+    depths: DepthTargets | None,
 ) -> tuple[_Input, str]:
     """The caller's arrays as the kernels read them, and the suffix of the kernels for their dtype."""
-    X, u, w, *across = as_floats(device, *given[:3], *(lines or ()))
+    X, u, w, *others = as_floats(device, *given[:3], *(lines or ()), *(depths or ()))
     K, T_init, *held = (device.xp.ascontiguousarray(a, dtype=np.float64) for a in (*given[3:], *(prior or ())))
-    targets = _Targets(None, None, None, None, np.int32(0))
-    if lines:
-        targets = _Targets(across[0], across[1], across[2], across[3], np.int32(across[0].shape[1]))
+    across, measured = (others[:4], others[4:]) if lines else ([], others)
     source = _Input(
-        _Targets(X, u, None, w, np.int32(X.shape[1])),
-        targets,
+        _Targets(X, u, None, w, np.int32(X.shape[1]), np.int32(2)),
+        _targets(across, 2),
+        _targets(measured, 3),
         K,
         T_init,
         np.int32(0 if K.ndim == 2 else 9),
         PosePrior(*held) if prior else PosePrior(None, None, None),
     )
     return source, "f32" if np.float32 == X.dtype else "f64"
+
+
+def _targets(arrays: list[Array], axes: int) -> _Targets:
+    """Lines or depths as the kernels read them; none for no arrays."""
+    if not arrays:
+        return _Targets(None, None, None, None, np.int32(0), np.int32(axes))
+    points, pixels, normals, weights = arrays
+    return _Targets(points, pixels, normals, weights, np.int32(points.shape[1]), np.int32(axes))

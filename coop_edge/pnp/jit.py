@@ -15,7 +15,9 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 # Nothing in those left out is compiled.
 _STAMP = stamp_of(
-    path for path in Path(__file__).parent.glob("*.py") if not path.name.startswith(("__init__", "cpu", "cuda"))
+    path
+    for path in Path(__file__).parent.glob("*.py")
+    if not path.name.startswith(("__init__", "checks", "cpu", "cuda"))
 )
 
 

@@ -1,4 +1,4 @@
-"""Weighted Levenberg-Marquardt, one problem: points, lines, prior; the algorithm is stated in ``coop_edge.pnp``."""
+"""Weighted Levenberg-Marquardt of one problem: points, lines, depths, prior; ``coop_edge.pnp`` states the algorithm."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coop_edge.pnp.base import PosePrior
+from coop_edge.pnp.base import DepthTargets, PosePrior
+from coop_edge.pnp.depths import add_depths, gather_depths
 from coop_edge.pnp.jit import compiled
 from coop_edge.pnp.linalg import (
     all_finite,
@@ -57,11 +58,12 @@ class Schedule(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What the cost of a pose is made of, about the centroid of points and lines."""
+    """What the cost of a pose is made of, about the centroid of points, lines and depths."""
 
     K: Array  # [3,3]
     points: Array  # [6,n], see ``normal_equations``
     lines: Array  # [8,m]
+    depths: Array  # [9,d]
     prior: CentredPrior
 
 
@@ -71,6 +73,8 @@ def evaluate(evidence: Evidence, R: Array, t: Array, loss: int, scale: float, sc
     normal_sums(evidence.points, R, t, evidence.K, loss, scale, scratch, sums)
     if evidence.lines.shape[1] > 0:
         add_lines(evidence.lines, R, t, evidence.K, loss, scale, sums)
+    if evidence.depths.shape[1] > 0:
+        add_depths(evidence.depths, R, t, loss, scale, sums)
     if evidence.prior.information.size > 0:
         add_prior(evidence.prior, R, t, sums)
 
@@ -185,20 +189,26 @@ def covariance_at_origin(sums: Array, variance: float, arm: Array, out: Array) -
 
 
 @compiled
-def read_problem(points: Targets, lines: Targets, prior: PosePrior, K: Array, T: Array) -> tuple[int, Array, Array]:
-    """Status of a problem, and what of its points [6,n] and lines [8,m] takes part, not centred."""
+def read_problem(
+    points: Targets, lines: Targets, depths: DepthTargets, prior: PosePrior, K: Array, T: Array
+) -> tuple[int, Array, Array, Array]:
+    """Status of a problem, and what of its points [6,n], lines [8,m] and depths [9,d] takes part, not centred."""
     seen_points, S = gather(points, T)
     seen_lines, L = gather(lines, T)
-    if not (is_readable(prior) and all_finite(K) and all_finite(T) and seen_points >= 0 and seen_lines >= 0):
-        return NON_FINITE, S, L
+    seen_depths, D = gather_depths(depths.points, depths.places, depths.normals, depths.weights, T)
+    good = seen_points >= 0 and seen_lines >= 0 and seen_depths >= 0
+    if not (is_readable(prior) and all_finite(K) and all_finite(T) and good):
+        return NON_FINITE, S, L, D
     least = 0 if is_proper(prior.information) else LEAST_RESIDUALS
-    return input_status(2 * seen_points + seen_lines, 2 * S.shape[1] + L.shape[1], least), S, L
+    weighted, seen = 2 * seen_points + seen_lines + seen_depths, 2 * S.shape[1] + L.shape[1] + D.shape[1]
+    return input_status(weighted, seen, least), S, L, D
 
 
 @compiled
 def solve_lm(
     points: Targets,
     lines: Targets,
+    depths: DepthTargets,
     prior: PosePrior,
     K: Array,
     T_init: Array,
@@ -211,23 +221,27 @@ def solve_lm(
     Without a prior its arrays are of size 0, [0,0], [0] and [0,0].
     """
     nan = math.nan
-    status, S, L = read_problem(points, lines, prior, K, T_init)
+    status, S, L, D = read_problem(points, lines, depths, prior, K, T_init)
     if status != SOLVED:
         return status, nan, nan, 0, nan, STOP_UNSOLVED
     centre, sums = np.empty(3), np.empty(SUMS)
     if S.shape[1] > 0:
         centre_on_mean(S, centre)
         centre_lines(L, centre)
+        centre_lines(D, centre)
     elif L.shape[1] > 0:
         centre_on_mean(L, centre)
+        centre_lines(D, centre)
+    elif D.shape[1] > 0:
+        centre_on_mean(D, centre)
     else:
         for k in range(3):
             centre[k] = prior.centre[k]
-    residuals = 2 * S.shape[1] + L.shape[1]
+    residuals = 2 * S.shape[1] + L.shape[1] + D.shape[1]
     R, t, arm, zero = np.empty((3, 3)), np.empty(3), np.empty(3), np.zeros(3)
     copy_pose(T_init, T_init[:, 3], R, t)
     shifted(R, centre, t, 1.0, t)
-    evidence = Evidence(K, S, L, about_centroid(prior, centre))
+    evidence = Evidence(K, S, L, D, about_centroid(prior, centre))
     initial, taken, damping, stop = minimise(evidence, schedule, R, t, sums)
     shifted(R, centre, zero, 1.0, arm)
     if prior.information.size > 0:

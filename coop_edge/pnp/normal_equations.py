@@ -1,8 +1,8 @@
 """Residuals, Jacobians and normal equations of points and lines, summed in one pass over structure-of-arrays.
 
 Points are the rows x, y, z, u, v, w^2 of an array [6,n], centred and contiguous, so that the one loop that costs
-anything (``weighted_sums``) reads six streams and vectorises. Lines have two more rows, their unit normal: [8,m]. The
-algorithm is stated in ``coop_edge.pnp``.
+anything (``weighted_sums``) reads six streams and vectorises. Lines have two more rows, their unit normal: [8,m]. For
+depths see ``pnp.depths``. The algorithm is stated in ``coop_edge.pnp``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOSSES = {"none": NONE, "huber": HUBER, "cauchy": CAUCHY}
 SOLVED, TOO_FEW_POINTS, NON_FINITE, DEGENERATE, NO_HYPOTHESIS, TOO_FEW_INLIERS, BEHIND_CAMERA = range(7)
 
 LEAST_RESIDUALS = 6
-"""Residuals that a pose without a prior takes; a point with a weight, in front, has two, a line one."""
+"""Residuals that a pose without a prior takes; a point with a weight, in front, has two, a line or a depth one."""
 SUMS = 28
 """The upper triangle of H by rows (21), the gradient g (6), the cost."""
 
@@ -247,7 +247,7 @@ def input_status(weighted: int, seen: int, least: int) -> int:
 
 @vectorised
 def centre_on_mean(S: Array, centre: Array) -> None:
-    """Subtract the centroid, weighted by w^2, from the places in S [6,n] or [8,n] and write it to ``centre`` [3]."""
+    """Subtract the centroid, weighted by w^2, from the places in the rows of S [k,n] and write it to ``centre`` [3]."""
     n = S.shape[1]
     cx, cy, cz, total = 0.0, 0.0, 0.0, 0.0
     for i in range(n):
@@ -265,7 +265,7 @@ def centre_on_mean(S: Array, centre: Array) -> None:
 
 @compiled
 def centre_lines(S: Array, centre: Array) -> None:
-    """Subtract ``centre`` [3] from the places of lines S [8,m]."""
+    """Subtract ``centre`` [3] from the places of lines S [8,m] or depths [9,d]."""
     for k in range(3):
         for i in range(S.shape[1]):
             S[k, i] -= centre[k]

@@ -181,11 +181,11 @@ def best_hypothesis(
 @compiled
 def _minimum(S: Array, K: Array, lm: Schedule, R: Array, t: Array) -> None:
     """Levenberg-Marquardt on points S [6,k], which are centred, from (R, t), which are replaced."""
-    centre, no_lines = np.empty(3), np.empty((8, 0))
+    centre, no_lines, no_depths = np.empty(3), np.empty((8, 0)), np.empty((9, 0))
     no_prior = CentredPrior(np.empty((0, 0)), np.empty((0, 0)), np.empty(0), np.empty(0))
     centre_on_mean(S, centre)
     shifted(R, centre, t, 1.0, t)
-    minimise(Evidence(K, S, no_lines, no_prior), lm, R, t, np.empty(SUMS))
+    minimise(Evidence(K, S, no_lines, no_depths, no_prior), lm, R, t, np.empty(SUMS))
     shifted(R, centre, t, -1.0, t)
 
 

@@ -12,7 +12,7 @@ from coop_edge.errors import BundleError
 from coop_edge.runtime.base import TensorSpec
 from coop_edge.runtime.covariance_map import CovarianceMap
 from coop_edge.runtime.network import MANIFEST, REMEDY, Network, TemplateSettings
-from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
+from coop_edge.runtime.score_map import DEPTH_EVIDENCE, EVIDENCE, ScoreMap
 
 SCHEMA = 1
 """Of the manifest: raised when a reader of the old one would misread the new one."""
@@ -60,6 +60,8 @@ def manifest_text(path: Path, fields: Mapping[str, Any]) -> str:
         content["score"] = fields["score_map"].to_dict()
     if fields["covariance_map"] is not None:
         content["covariance"] = fields["covariance_map"].to_dict()
+    if fields["depth_score_map"] is not None:
+        content["score_depth"] = fields["depth_score_map"].to_dict()
     content["verification"] = fields["verification"]
     try:
         return json.dumps(content, indent=2, allow_nan=False, default=_plain) + "\n"
@@ -92,7 +94,7 @@ class _Reader:
         schema = top.get("schema")
         if schema != SCHEMA or isinstance(schema, bool):  # before all else: another schema has other keys
             self.fail("schema", f"{SCHEMA}, the one this version of coop_edge reads", repr(schema))
-        self.keys("", top, _TOP, {"verification", "score", "covariance"})
+        self.keys("", top, _TOP, {"verification", "score", "score_depth", "covariance"})
         template = self.mapping(top, "", "template")
         self.keys("template", template, _TEMPLATE)
         networks = self.mapping(top, "", "networks")
@@ -108,18 +110,19 @@ class _Reader:
             ),
             "networks": {role: self.network(networks, role) for role in networks},
             "verification": self.mapping(top, "", "verification") if "verification" in top else {},
-            "score_map": self.score_map(top) if "score" in top else None,
+            "score_map": self.score_map(top, "score", EVIDENCE) if "score" in top else None,
+            "depth_score_map": self.score_map(top, "score_depth", DEPTH_EVIDENCE) if "score_depth" in top else None,
             "covariance_map": self.covariance_map(top) if "covariance" in top else None,
         }
 
-    def score_map(self, top: Mapping[str, Any]) -> ScoreMap:
-        entry = self.mapping(top, "", "score")
-        self.keys("score", entry, {"intercept", "weights"})
-        weights = self.mapping(entry, "score", "weights")
-        self.keys("score.weights", weights, set(EVIDENCE))
-        each = {name: self.take(weights, "score.weights", name, float) for name in EVIDENCE}
+    def score_map(self, top: Mapping[str, Any], key: str, evidence: tuple[str, ...]) -> ScoreMap:
+        entry = self.mapping(top, "", key)
+        self.keys(key, entry, {"intercept", "weights"})
+        weights = self.mapping(entry, key, "weights")
+        self.keys(f"{key}.weights", weights, set(evidence))
+        each = {name: self.take(weights, f"{key}.weights", name, float) for name in evidence}
         try:
-            return ScoreMap(self.take(entry, "score", "intercept", float), each)
+            return ScoreMap(self.take(entry, key, "intercept", float), each)
         except BundleError as error:
             self.fail("", "a map from evidence to a probability", error)
 

@@ -1,13 +1,15 @@
-"""Judges refined hypotheses by frozen features: does the render at a pose look like the image there?"""
+"""Judges refined hypotheses by frozen features and depth: does the render at a pose look like the image there?"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.runtime.score_map import ScoreMap
+from coop_edge.config import DepthConfig
+from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
+from coop_edge.stages.depth import TOLERANCE, Evidence, compare, evidence
 from coop_edge.stages.features import MAPS, FeatureExtractor, coverage, similarity
 from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined
@@ -17,6 +19,8 @@ Floats = NDArray[np.float64]
 
 MAP = "s8"
 """The map by which render and image are compared; a finer or a coarser one beside it adds nothing."""
+DEPTH_SHARE = 0.5
+"""Share of measured depth in the rank of hypotheses that use it; the rest is the similarity's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,43 +28,72 @@ class FeatureJudge:
     """Turns the evidence for M hypotheses of one image into scores; a ``select.Judge``.
 
     The evidence is the similarity of crop and render (``features.similarity``), and the refiner's own: inlier ratio q
-    and support a (``Fit``). score_map: from evidence to a probability, of the bundle; without one (None) the score is
-    similarity (1 + q a) / 2, which ranks hypotheses and is no probability.
+    and support a (``Fit``). Where measured depth is used there is besides the share of the rendered surface with known
+    depth that agrees with it, and the share that is clear: that does not lie before what was measured, where the sensor
+    saw through it. What is hidden agrees with nothing and is clear.
+
+    score_map: from evidence to a probability, of the bundle; without one (None) the score is similarity (1 + q a) / 2,
+    which ranks hypotheses and is no probability. depth: of the depth camera. depth_score_map: the map for poses that
+    use depth; without one the score of the others is multiplied by clear (1 + agreement) / 2.
     """
 
     maker: PairMaker
     features: FeatureExtractor
     score_map: ScoreMap | None
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    depth_score_map: ScoreMap | None = None
 
     def rank(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
-        """See ``Judge.rank``: by the similarity alone, since after one iteration the refiner cannot tell yet."""
-        return np.clip(self.similarity(refined, object_index), 0.0, 1.0)
+        """See ``Judge.rank``: by similarity and depth, since after one iteration the refiner cannot tell yet."""
+        alike, said = self._look(refined, object_index)
+        alike = np.clip(alike, 0.0, 1.0)
+        measured = (1.0 - DEPTH_SHARE) * alike + DEPTH_SHARE * said.agreement * said.clear
+        return np.where(said.used, measured, alike)
 
     def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
         """See ``Judge.score``; the coarse evidence takes no part, the render says more.
 
         Without refinement there is no evidence of the refiner's, and the score is the similarity alone.
         """
-        found = self.evidence(refined, object_index, fit)
+        alike, said = self._look(refined, object_index)
+        found = _named(alike, said, fit)
         if self.score_map is None:
-            own = found["inlier_ratio"] * found["support"]
-            score = np.clip(found["similarity"], 0.0, 1.0) * (1.0 + own) / 2.0
+            score = np.clip(alike, 0.0, 1.0) * (1.0 + fit.inlier_ratio * fit.support) / 2.0
         else:
-            score = self.score_map.probability(found)
-        score = np.where(refined.iterations > 0, score, np.clip(found["similarity"], 0.0, 1.0))
+            score = self.score_map.probability({name: found[name] for name in EVIDENCE})
+        if self.depth_score_map is None:
+            measured = score * said.clear * (1.0 + said.agreement) / 2.0
+        else:
+            measured = self.depth_score_map.probability(found)
+        score = np.where(said.used, measured, score)
+        score = np.where(refined.iterations > 0, score, np.clip(alike, 0.0, 1.0))
         return np.where(refined.ok, score, 0.0)
 
     def evidence(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit) -> dict[str, Floats]:
-        """Return the evidence for each pose by its names in ``ScoreMap``, each [M]; 0 of failed hypotheses."""
-        alike = self.similarity(refined, object_index)
-        return {"similarity": alike, "inlier_ratio": fit.inlier_ratio, "support": fit.support}
+        """Return the evidence for each pose by its names in ``ScoreMap``, each [M]; 0 of failed hypotheses.
+
+        That of depth is 0 where depth is not used, too.
+        """
+        return _named(*self._look(refined, object_index), fit)
 
     def similarity(self, refined: Refined, object_index: NDArray[np.integer]) -> Floats:
         """Return the similarity of crop and render at each pose, [M]; 0 of failed hypotheses."""
+        return self._look(refined, object_index)[0]
+
+    def _look(self, refined: Refined, object_index: NDArray[np.integer]) -> tuple[Floats, Evidence]:
+        """Return the similarity at each pose, [M], and what measured depth says of it; 0 of failed hypotheses."""
         out, shown = np.zeros(len(refined)), np.flatnonzero(refined.ok)
         pairs = self.maker.make(refined.T_camera_object[shown], np.asarray(object_index)[shown])
         ops, xp = self.maker.ops, self.maker.ops.xp
         (maps,) = self.features.maps(xp.concatenate([pairs.query, pairs.render]), MAP)
         covered = coverage(pairs.depth, MAPS[MAP], xp)
         out[shown] = ops.to_host(similarity(maps[: len(shown)], maps[len(shown) :], covered, xp))
-        return out
+        tally = np.zeros((len(refined), 5), np.int64)
+        if pairs.measured is not None:
+            tally[shown] = ops.to_host(compare(pairs, self.depth, TOLERANCE).tally)
+        return out, evidence(tally)
+
+
+def _named(alike: Floats, said: Evidence, fit: Fit) -> dict[str, Floats]:
+    own = {"similarity": alike, "inlier_ratio": fit.inlier_ratio, "support": fit.support}
+    return own | {"agreement": said.agreement, "clear": said.clear}

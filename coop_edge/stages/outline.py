@@ -19,10 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.config import LmConfig, OutlineConfig
+from coop_edge.config import DepthConfig, LmConfig, OutlineConfig
 from coop_edge.geometry import se3
+from coop_edge.ops.depth import Surfaces
 from coop_edge.ops.outline import Outlines
 from coop_edge.pnp.base import LineTargets, LmResult, PnpSolver, PnpStatus, PosePrior
+from coop_edge.stages.depth import compare, evidence, gate_of, is_used, targets
 from coop_edge.stages.pairs import PairMaker, Pairs
 
 Floats = NDArray[np.float64]
@@ -33,6 +35,8 @@ radians: networks place an object well across the line of sight, and leave to th
 PRIOR_REFINED = 0.02
 """Share of what refinement says of its pose (the inverse of its covariance) that counts beside these. It is small
 because cells of a crop are wrong together, which the covariance does not know."""
+BESIDE_DEPTH = 0.1
+"""Factor on the weights of lines beside measured depth."""
 SOLVER = LmConfig(iterations=1, damping=3e-4)
 """One step between two renders: the lines belong to the render, and where they are wrong further steps follow them."""
 
@@ -44,6 +48,7 @@ class Aligned:
     T_camera_object: Floats  # [M,4,4]
     covariance: Floats  # [M,6,6] of ``pnp.base``; NaN where not aligned
     aligned: NDArray[np.bool_]  # [M]
+    used_depth: NDArray[np.bool_]  # [M] aligned, and with measured depth
     share: Floats  # [M] of the outline where the object stands out at the last pose; NaN where it could not be told
 
 
@@ -56,6 +61,7 @@ def align(
     config: OutlineConfig,
     iterations: int,
     covariance: Floats | None = None,
+    depth: DepthConfig | None = None,
 ) -> Aligned:
     """Align poses with the outlines of their objects. A pose's result does not depend on the others; M = 0 is legal.
 
@@ -68,12 +74,14 @@ def align(
         iterations: renders per pose that are followed by steps of the solver; 0 leaves poses as they are.
         covariance: of the poses, float64 [M,6,6] (``pnp.base``), NaN or None where unknown: the surer a pose, the less
             it is moved.
+        depth: of the depth camera; without effect where the image has no depth.
     """
     T, index = np.array(T_camera_object, np.float64).reshape(-1, 4, 4), np.asarray(object_index, np.int64)
     start, first_contrast = T.copy(), np.full(len(T), np.nan)
     known = _known_information(maker, T, index, covariance)
     spread, share = np.full((len(T), 6, 6), np.nan), np.full(len(T), np.nan)
-    better = np.zeros(len(T), np.bool_)
+    better, used = np.zeros((2, len(T)), np.bool_)
+    fits = np.zeros(len(T))  # of measured depth, at the start
     active = np.flatnonzero(np.isfinite(T).all(axis=(1, 2)))
     for iteration in range(iterations + 1):
         active = active[maker.in_sight(T[active], index[active])]
@@ -81,17 +89,29 @@ def align(
             break
         pairs = maker.make(T[active], index[active])
         seen = pairs.ops.outlines(pairs.query, pairs.depth, pairs.crop, pairs.T_crop_object, pairs.image_size)
+        surfaces = None
+        if pairs.measured is not None and depth is not None:
+            surfaces = compare(pairs, depth, gate_of(iteration, iterations))
         if iteration == iterations:  # the last look only judges
             lines, share_here, contrast = pairs.ops.to_host(seen.verdict).T
             clear = (lines > 0) & (share_here >= config.min_share) & (contrast >= first_contrast[active])
+            if surfaces is not None:
+                said = evidence(pairs.ops.to_host(surfaces.tally))
+                clear = np.where(said.used, said.agreement + said.clear >= fits[active], clear)
+                used[active] = said.used
             better[active], share[active] = clear, np.where(lines > 0, share_here, share[active])
             break
-        found = _solve(pairs, seen, solver, start[active], known[active])
+        found = _solve(pairs, seen, surfaces, solver, start[active], known[active], config.min_share)
         figures = found.T_camera_object, found.covariance, found.statistics.status, seen.verdict
         T_crop, covariance_crop, status, verdict = pairs.ops.to_host_together(*figures)
         lines, share_here, contrast = verdict.T
         there = lines > 0
         share[active[there]] = share_here[there]
+        if surfaces is not None:
+            said = evidence(pairs.ops.to_host(surfaces.tally))
+            there |= said.used
+            if iteration == 0:
+                fits[active] = said.agreement + said.clear
         first_contrast[active] = np.where(np.isnan(first_contrast[active]), contrast, first_contrast[active])
         there &= status == PnpStatus.SOLVED
         active = active[there]
@@ -99,13 +119,22 @@ def align(
         spread[active] = se3.turn_covariances(np.swapaxes(pairs.crop.R_crop_camera, 1, 2), covariance_crop)[there]
     T[~better] = start[~better]
     spread[~better] = np.nan
-    return Aligned(T, spread, better, share)
+    return Aligned(T, spread, better, better & used, share)
 
 
-def _solve(pairs: Pairs, seen: Outlines, solver: PnpSolver, start: Floats, known: Floats) -> LmResult:
-    """Solve for poses in the crops' cameras that fit the lines and the prior about ``start`` [M,4,4].
+def _solve(
+    pairs: Pairs,
+    seen: Outlines,
+    surfaces: Surfaces | None,
+    solver: PnpSolver,
+    start: Floats,
+    known: Floats,
+    min_share: float,
+) -> LmResult:
+    """Solve for poses in the crops' cameras that fit the lines, the surfaces and the prior about ``start`` [M,4,4].
 
-    known: what refinement says of ``start``, see ``_known_information``.
+    known: what refinement says of ``start``, see ``_known_information``. Beside surfaces, an outline that does not
+    stand out along ``min_share`` has no say.
     """
     xp, R = pairs.ops.xp, pairs.crop.R_crop_camera
     sigma = np.tile([PRIOR_SIDEWAYS] * 2 + [PRIOR_DEPTH] + [PRIOR_ROTATION] * 3, (len(R), 1))
@@ -114,8 +143,14 @@ def _solve(pairs: Pairs, seen: Outlines, solver: PnpSolver, start: Floats, known
     prior = PosePrior(*(xp.asarray(a) for a in (pairs.crop.to_crop(start), pairs.centre, information)))
     points, pixels, weights = (xp.zeros((len(R), 0, *axes), np.float32) for axes in ((3,), (2,), ()))
     K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
-    lines = LineTargets(seen.points, seen.pixels, seen.normals, seen.weights)
-    return solver.weighted_lm(points, pixels, weights, K, T, SOLVER, prior=prior, lines=lines)
+    lines, depths = LineTargets(seen.points, seen.pixels, seen.normals, seen.weights), None
+    if surfaces is not None:
+        used, depths = is_used(surfaces.tally), targets(surfaces)
+        faint = used & (seen.verdict[:, 1] < min_share)
+        share = xp.where(used, xp.where(faint, np.float32(0.0), np.float32(BESIDE_DEPTH)), np.float32(1.0))
+        lines = lines._replace(weights=lines.weights * share[:, None])
+        depths = depths._replace(weights=xp.where(used[:, None], depths.weights, np.float32(0.0)))
+    return solver.weighted_lm(points, pixels, weights, K, T, SOLVER, prior=prior, lines=lines, depths=depths)
 
 
 def _known_information(maker: PairMaker, T: Floats, index: NDArray[np.int64], covariance: Floats | None) -> Floats:

@@ -33,13 +33,15 @@ class Pairs:
     image_size: tuple[int, int]  # width and height of the image that the queries are crops of
     image_px: Floats  # [M] image pixels per crop pixel
     ops: Operations
+    measured: Array | None = None  # float32 [M,S,S,3] metres in the crops' axes, NaN = unknown; None: no depth image
 
     def __len__(self) -> int:
         return len(self.T_crop_object)
 
     def take(self, rows: NDArray[np.integer]) -> Pairs:
         """Return the pairs at ``rows``."""
-        images = {name: getattr(self, name)[self.ops.xp.asarray(rows)] for name in ("query", "render", "depth")}
+        names = ("query", "render", "depth") + (() if self.measured is None else ("measured",))
+        images = {name: getattr(self, name)[self.ops.xp.asarray(rows)] for name in names}
         poses = {name: getattr(self, name)[rows] for name in ("T_crop_object", "centre", "diameter", "image_px")}
         return replace(self, **images, **poses, crop=self.crop.take(rows))
 
@@ -93,6 +95,7 @@ class ImagePairMaker:
 
     image: uint8 [height,width,3], checked. objects: in the order of the renderer's meshes. size: S, pixels. margin:
     side of the crops over the image of the object's diameter. ops: of the device that holds the image and renders.
+    measured: depth, float32 [height,width] metres, 0 = unknown; None: there is none.
     """
 
     image: Array
@@ -102,6 +105,7 @@ class ImagePairMaker:
     size: int
     margin: float
     ops: Operations
+    measured: Array | None = None
 
     def centres_and_diameters(self, object_index: NDArray[np.integer]) -> tuple[Floats, Floats]:
         """See ``PairMaker.centres_and_diameters``. Raises InputError: no such object."""
@@ -128,4 +132,5 @@ class ImagePairMaker:
             image_size=self.camera.size,
             image_px=np.sqrt(self.camera.K[0, 0] * self.camera.K[1, 1]) / crop.K[:, 0, 0],
             ops=self.ops,
+            measured=None if self.measured is None else self.ops.depth_points(self.measured, crop),
         )

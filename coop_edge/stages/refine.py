@@ -22,6 +22,7 @@ from coop_edge.ops.base import Array
 from coop_edge.pnp.base import PnpSolver, PnpStatus, PosePrior
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.batches import run_batched
+from coop_edge.stages.depth import cells_used, match_targets
 from coop_edge.stages.flow import Correspondences, correspondences, in_image, residuals
 from coop_edge.stages.pairs import PairMaker, Pairs
 from coop_edge.stages.prior import lm_weights, pose_prior
@@ -51,6 +52,7 @@ class Comparison:
     status: NDArray[np.integer]  # [M] PnpStatus; poses and covariances mean something where it is SOLVED
     found: Correspondences
     residual_px: Array  # float32 [M,P] reprojection errors at the poses, pixels of the crop; inf = undefined
+    used_depth: NDArray[np.bool_]  # [M] on the host
 
 
 def refine_step(
@@ -75,7 +77,7 @@ def refine_step(
         outputs: of the network, by name, on the device of the pairs.
         T_anchor: float64 [M,4,4], T_camera_object that the prior is about.
         solver: of the device of the pairs.
-        config: ``advanced.refine`` (the prior) and ``advanced.lm``.
+        config: ``advanced.refine`` (the prior), ``advanced.lm`` and ``depth``.
         radius_px: R of the flow probability, pixels of the crop.
     """
     ops, xp = pairs.ops, pairs.ops.xp
@@ -84,12 +86,16 @@ def refine_step(
     if prior is not None:
         prior = PosePrior(*map(xp.asarray, prior))
     weight = lm_weights(config.advanced.refine, found.weight, found.precision)
+    used = cells_used(pairs, found.silhouette)
+    depths = match_targets(pairs, found, weight, outputs["scale"].reshape(weight.shape), used, config.depth)
     K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
-    result = solver.weighted_lm(found.points, found.pixels, weight, K, T, config.advanced.lm, prior=prior)
+    result = solver.weighted_lm(
+        found.points, found.pixels, weight, K, T, config.advanced.lm, prior=prior, depths=depths
+    )
     blind = (found.weight > 0).sum(axis=1) < LEAST_WEIGHTED
     T_found = xp.where(blind[:, None, None], np.nan, result.T_camera_object)
-    solved = T_found, result.covariance, result.statistics.status, blind
-    T_crop, covariance, status, blind = ops.to_host_together(*solved)
+    solved = T_found, result.covariance, result.statistics.status, blind, used
+    T_crop, covariance, status, blind, used = ops.to_host_together(*solved)
     return Comparison(
         T_crop_object=T_crop,
         T_camera_object=pairs.crop.to_camera(T_crop),
@@ -97,6 +103,7 @@ def refine_step(
         status=np.where(blind & (status == PnpStatus.SOLVED), PnpStatus.TOO_FEW_POINTS, status),
         found=found,
         residual_px=residuals(pairs, found, T_found),
+        used_depth=used,
     )
 
 
@@ -104,7 +111,7 @@ def refine_step(
 class Refined:
     """M refined hypotheses on the host, in the order given.
 
-    The last five arrays describe each hypothesis' last iteration, P cells each: its final pose is judged by them.
+    weight to residual_px describe each hypothesis' last iteration, P cells each: its final pose is judged by them.
     Without any iteration P = 0.
     """
 
@@ -120,6 +127,11 @@ class Refined:
     visible: NDArray[np.bool_]  # [M,P] more probably visible in the image than not
     silhouette: NDArray[np.bool_]  # [M,P]
     residual_px: NDArray[np.float32]  # [M,P] reprojection error at the final pose, pixels of the crop; inf = undefined
+    used_depth: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))  # [M]; none is M times False
+
+    def __post_init__(self) -> None:
+        if len(self.used_depth) != len(self.reasons):
+            object.__setattr__(self, "used_depth", np.zeros(len(self.reasons), np.bool_))
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -205,6 +217,7 @@ class _State:
         self.iterations = np.zeros(m, np.int64)
         self.shift_px = np.full(m, np.nan)
         self.image_px = np.full(m, np.nan)
+        self.used_depth = np.zeros(m, np.bool_)
 
     def fail(self, which: NDArray[np.bool_], reason: str) -> None:
         """Fail the active ones among ``which``, bool [M]."""
@@ -224,6 +237,7 @@ class _State:
         self.T[a], self.covariance[a] = now.T_camera_object, now.covariance
         self.iterations[a] += 1
         self.image_px[a] = pairs.image_px
+        self.used_depth[a] = now.used_depth
         old, K = pairs.T_crop_object, pairs.crop.K
         space, pixels = shifts(old, now.T_crop_object, K, pairs.centre, pairs.diameter)
         self.shift_px[a] = pixels
@@ -259,6 +273,7 @@ class _State:
             self.image_px,
             self.maker.size,
             **(empty | dict(cells)),
+            used_depth=self.used_depth,
         )
 
 

@@ -86,6 +86,7 @@ class Selection:
     scores: Floats  # [N]
     n_inliers: NDArray[np.int64]  # [N]
     rms_px: Floats  # [N] pixels of the image; NaN if unknown
+    used_depth: NDArray[np.bool_]  # [N] whether measured depth bore on the pose
     reasons: tuple[str, ...]  # [N] "" = success
     hypothesis_scores: Floats  # [M]
     hypothesis_reasons: tuple[str, ...]  # [M]
@@ -104,6 +105,7 @@ class Selection:
         out = []
         for i, (name, reason) in enumerate(zip(names, self.reasons, strict=True)):
             values: dict[str, Any] = {"score": float(self.scores[i]), "n_inliers": int(self.n_inliers[i])}
+            values["used_depth"] = bool(self.used_depth[i])
             if np.isfinite(self.rms_px[i]):
                 values["reprojection_rms_px"] = float(self.rms_px[i])
             if not reason:
@@ -264,6 +266,7 @@ def _selection(
         scores=of_chosen(scores, 0.0),
         n_inliers=of_chosen(found.n_inliers, 0),
         rms_px=of_chosen(found.rms_px, np.nan),
+        used_depth=of_chosen(refined.used_depth, False),
         reasons=tuple(reasons),
         hypothesis_scores=scores,
         hypothesis_reasons=rejected,

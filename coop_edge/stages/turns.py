@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.config import EstimatorConfig, OutlineConfig
+from coop_edge.config import EstimatorConfig
 from coop_edge.pnp.base import PnpSolver
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.outline import align
@@ -92,7 +92,7 @@ def turns(
         refined, aligned = refined_by(share), np.zeros(len(T), np.bool_)
         if iterations and config.outline.iterations:  # without refinement the coarse poses are asked for
             with clock("outline"):
-                refined, aligned = _align(maker, refined, index, solver, config.outline)
+                refined, aligned = _align(maker, refined, index, solver, config)
         done += refined.iterations
         reasons = [before or now for before, now in zip(reasons, refined.reasons, strict=True)]
         T = anchor = refined.T_camera_object
@@ -109,7 +109,7 @@ def tracking(config: EstimatorConfig) -> EstimatorConfig:
 
 
 def _align(
-    maker: PairMaker, refined: Refined, index: Indices, solver: PnpSolver, config: OutlineConfig
+    maker: PairMaker, refined: Refined, index: Indices, solver: PnpSolver, config: EstimatorConfig
 ) -> tuple[Refined, NDArray[np.bool_]]:
     """Align poses; what they are judged by stays that of the refined ones."""
     found = align(
@@ -117,9 +117,12 @@ def _align(
         refined.T_camera_object,
         index,
         solver=solver,
-        config=config,
-        iterations=config.iterations,
+        config=config.outline,
+        iterations=config.outline.iterations,
         covariance=refined.covariance,
+        depth=config.depth,
     )
     covariance = np.where(found.aligned[:, None, None], found.covariance, refined.covariance)
-    return replace(refined, T_camera_object=found.T_camera_object, covariance=covariance), found.aligned
+    used = refined.used_depth | found.used_depth
+    aligned = replace(refined, T_camera_object=found.T_camera_object, covariance=covariance, used_depth=used)
+    return aligned, found.aligned

@@ -67,7 +67,8 @@ class PoseEstimate:
     metres, or None. score: in [0, 1]. n_inliers: correspondences that agree. reprojection_rms_px: over those, or None.
     covariance: float64 [6,6] of (translation m, rotation rad) in camera axes (the order of ROS's PoseWithCovariance;
     ``pnp.base`` gives the equation), or None. recovered: whether it was found where nothing had said it would be.
-    painter: draws it, set by the Estimator that found it; it is not kept by pickle. Raises InputError.
+    painter: draws it, set by the Estimator that found it; it is not kept by pickle. used_depth: whether measured depth
+    bore on the pose; False without a depth image, and where it knows too little of the object. Raises InputError.
     """
 
     success: bool
@@ -81,14 +82,14 @@ class PoseEstimate:
     object: str = ""
     recovered: bool = False
     painter: Painter | None = field(default=None, repr=False)
+    used_depth: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.success, (bool, np.bool_)):
-            raise InputError(f"PoseEstimate.success: wanted True or False, got {self.success!r}")
-        if not isinstance(self.recovered, (bool, np.bool_)):
-            raise InputError(f"PoseEstimate.recovered: wanted True or False, got {self.recovered!r}")
-        object.__setattr__(self, "success", bool(self.success))
-        object.__setattr__(self, "recovered", bool(self.recovered))
+        for name in ("success", "recovered", "used_depth"):
+            value = getattr(self, name)
+            if not isinstance(value, (bool, np.bool_)):
+                raise InputError(f"PoseEstimate.{name}: wanted True or False, got {value!r}")
+            object.__setattr__(self, name, bool(value))
         object.__setattr__(self, "score", unit(self.score, "PoseEstimate.score"))
         object.__setattr__(self, "n_inliers", count(self.n_inliers, "n_inliers", low=0))
         if not isinstance(self.reason, str):

@@ -15,13 +15,13 @@ def frames(source):
         yield cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
 
 
-def follow(estimator, images, camera, detect):
-    """Yield the poses in each image. `detect(image)`, your detector, is asked only while something is lost."""
-    results = []
+def follow(estimator, images, camera, detect, depths=None, unit=None, results=()):
+    """Yield the poses in each image. `detect(image)` is asked while something is lost. depths: one per image."""
     for image in images:
-        results = estimator.track(image, camera, results)
+        depth = (next(depths), unit) if depths else ()
+        results = estimator.track(image, camera, results, *depth)
         if not results or not all(result.success for result in results):
-            results = estimator.estimate(image, camera, detect(image))
+            results = estimator.estimate(image, camera, detect(image), *depth)
         yield results
 
 

@@ -7,6 +7,9 @@ Subscribes to `image` (sensor_msgs/Image: rgb8, bgr8, rgba8, bgra8 or mono8), `c
 `detections` (vision_msgs/Detection2DArray, with the stamp of the image they were made in; boxes are taken as upright).
 Images are rectified, and P holds their intrinsics; with `-p rectified:=false` they are raw, and K and D hold.
 
+With `-p depth:=true` it also subscribes to `depth` (sensor_msgs/Image: 16UC1 millimetres or 32FC1 metres), registered
+to the image and with its stamp (RealSense: `/camera/aligned_depth_to_color/image_raw`), and waits for that of each.
+
 Publishes `poses` (vision_msgs/Detection3DArray) and, of each object once it is found, `pose/OBJECT`
 (geometry_msgs/PoseStamped), in the frame of the camera: x right, y down, z forward, metres (REP 103's optical frame).
 Needs vision_msgs 4 (Humble or newer).
@@ -34,6 +37,8 @@ from coop_edge.cli.inputs import parse_objects
 
 CHANNELS = {"rgb8": [0, 1, 2], "bgr8": [2, 1, 0], "rgba8": [0, 1, 2], "bgra8": [2, 1, 0], "mono8": [0, 0, 0]}
 PIXEL_BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+DEPTHS = {"16UC1": (np.uint16, "mm"), "mono16": (np.uint16, "mm"), "32FC1": (np.float32, "m")}
+"""Of REP 118: types and units of depth images."""
 KEPT_IMAGES = 30
 """A detector may be this many images late."""
 
@@ -51,12 +56,16 @@ class PoseNode(Node):
             self.estimator.add_object(each.name, each.mesh, unit=each.unit)
         self.estimator.warmup()
         self.camera: Camera | None = None
-        self.images: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self.images: OrderedDict[tuple[int, int], tuple] = OrderedDict()  # and the arguments for their depth
         self.results: dict = {}  # object -> the last pose, while it is being followed
         self.rectified = self.declare_parameter("rectified", True).value
         self.publisher = self.create_publisher(Detection3DArray, "poses", 10)
         self.single: dict = {}  # object -> the publisher of its pose alone
         self.create_subscription(CameraInfo, "camera_info", self.on_camera, qos_profile_sensor_data)
+        self.waiting: dict = {}  # stamp -> the image, or the depth, whose other half is not there yet
+        self.with_depth = self.declare_parameter("depth", False).value
+        if self.with_depth:
+            self.create_subscription(Image, "depth", self.on_depth, qos_profile_sensor_data)
         self.create_subscription(Image, "image", self.on_image, qos_profile_sensor_data)
         self.create_subscription(Detection2DArray, "detections", self.on_detections, 10)
 
@@ -67,15 +76,37 @@ class PoseNode(Node):
             self.get_logger().error(f"camera_info: {error}")
 
     def on_image(self, message) -> None:
-        """Follow what is known, and publish where it is."""
+        """Follow what is known, once the depth is there, if there is to be any."""
+        if not self.with_depth:
+            self.follow(message, None)
+        elif (depth := self.waiting.pop(stamp_of(message), None)) is not None:
+            self.follow(message, depth)
+        else:
+            self.wait(message)
+
+    def on_depth(self, message) -> None:
+        """Follow what is known, once the image is there."""
+        if (image := self.waiting.pop(stamp_of(message), None)) is not None:
+            self.follow(image, message)
+        else:
+            self.wait(message)
+
+    def wait(self, message) -> None:
+        """Keep the first half of a pair, and no more than ``KEPT_IMAGES`` of them."""
+        self.waiting[stamp_of(message)] = message
+        while len(self.waiting) > KEPT_IMAGES:
+            self.waiting.pop(next(iter(self.waiting)))
+
+    def follow(self, message, depth) -> None:
+        """Follow what is known through an image and its depth (None: there is none), and publish where it is."""
         if self.camera is None:
             return
         try:
-            image = to_rgb(message)
-            self.images[stamp_of(message)] = image
+            image, measured = to_rgb(message), () if depth is None else to_depth(depth)
+            self.images[stamp_of(message)] = image, measured
             while len(self.images) > KEPT_IMAGES:
                 self.images.popitem(last=False)
-            results = self.estimator.track(image, self.camera, list(self.results.values()))
+            results = self.estimator.track(image, self.camera, list(self.results.values()), *measured)
         except (CoopEdgeError, ValueError) as error:
             self.get_logger().error(f"image: {error}")
             return
@@ -92,13 +123,13 @@ class PoseNode(Node):
 
     def on_detections(self, message) -> None:
         """Find what is not being followed, in the image that the detections are of."""
-        image = self.images.get(stamp_of(message))
+        image, measured = self.images.get(stamp_of(message), (None, ()))
         if image is None or self.camera is None:
             self.get_logger().warning("detections of an image that is not there (any more); are the stamps the same?")
             return
         known = set(self.estimator.objects) - set(self.results)
         try:
-            results = self.estimator.estimate(image, self.camera, to_detections(message, known))
+            results = self.estimator.estimate(image, self.camera, to_detections(message, known), *measured)
         except CoopEdgeError as error:
             self.get_logger().error(f"detections: {error}")
             return
@@ -134,6 +165,17 @@ def to_rgb(message) -> np.ndarray:
     rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
     pixels = rows[:, : message.width * size].reshape(message.height, message.width, size)
     return np.ascontiguousarray(pixels[..., CHANNELS[message.encoding]])
+
+
+def to_depth(message) -> tuple[np.ndarray, str]:
+    """Depth [h,w] and its unit of a sensor_msgs/Image; its rows may be padded. Raises ValueError."""
+    if message.encoding not in DEPTHS:
+        raise ValueError(f"encoding {message.encoding!r} of depth; wanted one of {', '.join(DEPTHS)}")
+    dtype, unit = DEPTHS[message.encoding]
+    size = np.dtype(dtype).itemsize
+    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)[:, : message.width * size]
+    order = ">" if message.is_bigendian else "<"
+    return np.ascontiguousarray(rows).view(np.dtype(dtype).newbyteorder(order)).astype(dtype), unit
 
 
 def to_detections(message, known) -> list[Detection]:

@@ -25,16 +25,17 @@ LONG = LmConfig(iterations=100, cost_tolerance=0.0, step_tolerance=1e-12)
 
 
 class Backend:
-    """A solver; NumPy arrays in and out, those of the prior and of lines included."""
+    """A solver; NumPy arrays in and out, those of the prior, lines and depths included."""
 
     def __init__(self, solver) -> None:
         self.solver = solver
         self.exact = isinstance(solver, CpuPnpSolver)
         self.put = np.asarray if self.exact else solver.device.xp.asarray
 
-    def __call__(self, X, u, w, K, T, config=None, prior=None, lines=None):
-        prior, lines = (type(given)(*map(self.put, given)) if given else None for given in (prior, lines))
-        result = self.solver.weighted_lm(*map(self.put, (X, u, w, K, T)), config, prior=prior, lines=lines)
+    def __call__(self, X, u, w, K, T, config=None, prior=None, lines=None, depths=None):
+        held = {"prior": prior, "lines": lines, "depths": depths}
+        held = {name: type(given)(*map(self.put, given)) if given else None for name, given in held.items()}
+        result = self.solver.weighted_lm(*map(self.put, (X, u, w, K, T)), config, **held)
         return result if self.exact else to_host(self.solver.device, result)
 
 

@@ -15,9 +15,11 @@ import numpy as np
 import benchmarks.datasets.make_dataset
 from benchmarks.datasets.demo_scene import sensor
 from benchmarks.datasets.make_dataset import assets as asset_choice
+from benchmarks.datasets.make_dataset.add_depth import sensor_rng
 from benchmarks.datasets.make_dataset.arrange import Placed, View, arrange, deal, views
 from benchmarks.datasets.make_dataset.assets import Asset
 from benchmarks.datasets.make_dataset.bop import BopWriter
+from benchmarks.datasets.make_dataset.depth_sensor import measure
 from benchmarks.datasets.make_dataset.models import model_path, write_models
 from benchmarks.datasets.make_dataset.readme import write_readme
 from benchmarks.datasets.make_dataset.render import TracedScene
@@ -157,6 +159,8 @@ class SceneMaker:
         quality = int(rng.integers(80, 96))
         rgb = sensor.expose(traced.picture(view, self._samples), int(rng.integers(2**31)), **camera)
         entries = [(obj_id, T, truth) for (obj_id, T), truth in zip(kept, found, strict=True)]
+        measured = measure(depth, view.K, sensor_rng(self._seed, self._scene, image))
+        writer.write_measured(self._scene, image, measured)
         writer.write(self._scene, image, rgb, depth, view, entries, quality, {**words, **camera, "jpeg": quality})
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.accuracy.dataset import SENSOR_DEPTH
 from benchmarks.datasets.make_dataset.arrange import View
 from benchmarks.datasets.make_dataset.models import write_json
 from benchmarks.datasets.make_dataset.truth import LEAST_VISIBLE, Truth
@@ -64,8 +65,7 @@ class BopWriter:
         folder = self.folder(scene)
         name = f"{image:06d}"
         _encode(folder / "rgb" / f"{name}.jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        steps = np.rint(depth * 1000.0 / DEPTH_SCALE)
-        _encode(folder / "depth" / f"{name}.png", np.where(steps < 65536, steps, 0).astype(np.uint16))
+        write_depth(folder / "depth" / f"{name}.png", depth, DEPTH_SCALE)
         for k, (_, _, truth) in enumerate(objects):
             for kind in ("mask", "mask_visib"):
                 _encode(folder / kind / f"{name}_{k:06d}.png", getattr(truth, kind).astype(np.uint8) * 255)
@@ -89,6 +89,10 @@ class BopWriter:
         self._extend(scene, "scene_camera.json", image, camera)
         self._extend(scene, "scene_gt.json", image, poses)
         self._extend(scene, "scene_gt_info.json", image, [t.info for _, _, t in objects])  # last: now it is there
+
+    def write_measured(self, scene: int, image: int, depth: np.ndarray) -> None:
+        """A sensor's depth (metres, 0 = unknown) of a picture that is yet to be written."""
+        write_depth(self.folder(scene) / SENSOR_DEPTH / f"{image:06d}.png", depth, DEPTH_SCALE)
 
     def finish(self, scenes: Sequence[int]) -> int:
         """camera.json and the targets file; returns the number of targets."""
@@ -129,6 +133,12 @@ class BopWriter:
         content = self._read(scene, name)
         content[str(image)] = entry
         write_json(self.folder(scene) / name, dict(sorted(content.items(), key=lambda item: int(item[0]))))
+
+
+def write_depth(path: Path, depth: np.ndarray, scale: float) -> None:
+    """Write depth [h,w] metres as a 16-bit picture, 0 where it does not fit. scale: millimetres per step."""
+    steps = np.rint(depth.astype(np.float64) * 1000.0 / scale)
+    _encode(path, np.where(steps < 65536, steps, 0).astype(np.uint16))
 
 
 def _encode(path: Path, image: np.ndarray, options: Sequence[int] = ()) -> None:

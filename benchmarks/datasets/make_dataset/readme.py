@@ -17,7 +17,8 @@ hyper-parameters; nothing is trained on it. The objects belong to the held-out s
 - `models/`: millimetres; vertex colours, or one texture beside the file. Scaled: the sizes are not those of the things.
   Symmetries in `models_info.json` were found by trying turns, with colours (2 % of the diameter).
 - `test/<scene>/`: `rgb` (JPEG, with the noise and blur of a small camera), `depth` (16 bit, 0.1 mm a step, without
-  noise), `mask` (whole silhouette), `mask_visib`, `scene_gt.json`, `scene_camera.json`, `scene_gt_info.json`.
+  noise), `depth_sensor` (the same of a simulated stereo camera), `mask` (whole silhouette), `mask_visib`,
+  `scene_gt.json`, `scene_camera.json`, `scene_gt_info.json`.
   `checks.json` has what else is known of a picture (light, table, camera) and how our renderer's outlines at the
   truth agree with Mitsuba's (intersection over union, mean distance and shift of the outlines in pixels).
 - `test_targets_bop19.json`: objects of which at least a tenth is visible. Things lie about that have no model here.
