@@ -74,7 +74,7 @@ def test_metadata_names_the_licence_the_extras_and_python(wheel, names):
         "Name: coop-edge",
     ):
         assert line in metadata
-    for extra in ("cpu", "gpu", "cuda12", "cuda13", "tensorrt", "onboard", "pycuda", "export", "dev"):
+    for extra in ("cpu", "gpu", "cuda12", "cuda13", "tensorrt", "onboard", "pycuda", "export", "docs", "dev"):
         assert f"Provides-Extra: {extra}" in metadata
     core = [n for n in metadata.splitlines() if n.startswith("Requires-Dist") and "extra ==" not in n]
     assert not [n for n in core if "torch" in n or "open3d" in n or "cupy" in n]
