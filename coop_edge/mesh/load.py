@@ -17,7 +17,15 @@ from coop_edge.mesh import measure
 from coop_edge.mesh.files import read_file
 from coop_edge.mesh.limits import LoadLimits
 from coop_edge.mesh.simplify import simplify
-from coop_edge.mesh.soup import Soup, assemble, check_finite, compact, drop_degenerate, drop_unused_textures
+from coop_edge.mesh.soup import (
+    Soup,
+    assemble,
+    check_finite,
+    compact,
+    drop_degenerate,
+    drop_repeated,
+    drop_unused_textures,
+)
 from coop_edge.mesh.units import METRES, metres_per
 
 MIN_DIAMETER, MAX_DIAMETER = 0.005, 5.0
@@ -80,6 +88,11 @@ def _build(soup: Soup, metres: float, unit: str, max_faces: int, name: str, note
     soup = _about(soup, centre)
     if dropped := given - len(soup.faces):
         notes.append(f"{dropped} of {given} triangles have zero area and were dropped")
+    if len(soup.faces) > max_faces:  # parts that lie on each other would make the search for colours slow without end
+        before = len(soup.faces)
+        soup = drop_repeated(soup)
+        if repeated := before - len(soup.faces):
+            notes.append(f"{repeated} of {before} triangles lie exactly on others and were dropped")
     if len(soup.faces) > max_faces:
         before = len(soup.faces)
         textured = (soup.face_texture >= 0).mean()

@@ -76,6 +76,16 @@ def drop_degenerate(soup: Soup) -> Soup:
     return soup if keep.all() else soup.select(keep)
 
 
+def drop_repeated(soup: Soup) -> Soup:
+    """Drop triangles that lie exactly on an earlier one and face the same way; vertices are to be merged already."""
+    first = soup.faces.argmin(axis=1)
+    turned = soup.faces[np.arange(len(soup.faces))[:, None], (first[:, None] + np.arange(3)) % 3]
+    _, kept = np.unique(turned, axis=0, return_index=True)
+    keep = np.zeros(len(soup.faces), bool)
+    keep[kept] = True
+    return soup if keep.all() else soup.select(keep)
+
+
 def compact(soup: Soup) -> Soup:
     """Drop unused vertices, and merge vertices at equal positions (colours belong to the corners)."""
     used, faces = np.unique(soup.faces, return_inverse=True)

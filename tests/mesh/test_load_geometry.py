@@ -203,6 +203,17 @@ def test_simplified_seam_never_shows_what_lies_between_in_the_texture():
     assert (colors[:, 2] > 249).mean() > 0.4
 
 
+def test_triangles_that_lie_on_others_are_dropped_before_simplification():
+    """Also where their corners are listed from another one on; those that face the other way stay."""
+    vertices = np.vstack([assets.QUAD, assets.QUAD + (0, 0, 0.1)])
+    faces = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7], [1, 2, 0], [2, 3, 0], [2, 1, 0]])
+    mesh = Mesh.load(trimesh.Trimesh(vertices, faces, process=False), unit="m", max_faces=6)
+    assert len(mesh.faces) == 5
+    assert mesh.notes == ("2 of 7 triangles lie exactly on others and were dropped",)
+    whole = Mesh.load(trimesh.Trimesh(vertices, faces, process=False), unit="m", max_faces=7)
+    assert len(whole.faces) == 7
+
+
 def test_no_simplification_at_the_limit():
     sphere = _painted_sphere(3)
     assert len(Mesh.load(sphere, unit="m", max_faces=len(sphere.faces)).faces) == len(sphere.faces)
