@@ -26,6 +26,7 @@ from coop_edge.cli.demo import demo
 from coop_edge.cli.detect import detect
 from coop_edge.cli.doctor import doctor
 from coop_edge.cli.estimate import estimate
+from coop_edge.cli.live import live
 from coop_edge.cli.onboard import onboard
 from coop_edge.cli.render import render
 from coop_edge.cli.serve_model import serve_model
@@ -69,7 +70,21 @@ def _options(
     logging.getLogger("coop_edge.compile").setLevel(logging.INFO)  # the first run takes a minute: it shows progress
 
 
-for _command in (onboard, render, doctor, build, estimate, detect, track, demo, bench, view, annotate, serve_model):
+for _command in (
+    onboard,
+    render,
+    doctor,
+    build,
+    estimate,
+    detect,
+    track,
+    demo,
+    bench,
+    view,
+    live,
+    annotate,
+    serve_model,
+):
     app.command()(_command)
 
 
