@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,6 +42,23 @@ class Camera:
     height: int
     distortion: ArrayLike | None = None
     fisheye: bool = False
+
+    if TYPE_CHECKING:  # what is taken is more than what is kept
+
+        @overload  # a list of integers and numbers mixed is no ArrayLike to type checkers
+        def __init__(
+            self,
+            K: Sequence[Sequence[float]],
+            width: int,
+            height: int,
+            distortion: ArrayLike | None = None,
+            fisheye: bool = False,
+        ) -> None: ...
+        @overload
+        def __init__(
+            self, K: ArrayLike, width: int, height: int, distortion: ArrayLike | None = None, fisheye: bool = False
+        ) -> None: ...
+        def __init__(self, *arguments: Any, **options: Any) -> None: ...
 
     def __post_init__(self) -> None:
         K = floats(self.K, "K")

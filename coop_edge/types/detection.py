@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +34,16 @@ class Detection:
     bbox: tuple[float, float, float, float] | None = None
     mask: NDArray[np.bool_] | None = None
     score: float = 1.0
+
+    if TYPE_CHECKING:  # what is taken is more than what is kept
+
+        def __init__(
+            self,
+            object: str,
+            bbox: ArrayLike | None = None,
+            mask: NDArray[np.bool_] | None = None,
+            score: float = 1.0,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if not isinstance(self.object, str) or not self.object:
