@@ -47,6 +47,8 @@ class FeatureJudge:
         """See ``Judge.rank``: by similarity and depth, since after one iteration the refiner cannot tell yet."""
         alike, said = self._look(refined, object_index)
         alike = np.clip(alike, 0.0, 1.0)
+        if said is None:
+            return alike
         measured = (1.0 - DEPTH_SHARE) * alike + DEPTH_SHARE * said.agreement * said.clear
         return np.where(said.used, measured, alike)
 
@@ -61,18 +63,18 @@ class FeatureJudge:
             score = np.clip(alike, 0.0, 1.0) * (1.0 + fit.inlier_ratio * fit.support) / 2.0
         else:
             score = self.score_map.probability({name: found[name] for name in EVIDENCE})
-        if self.depth_score_map is None:
+        if said is not None:
             measured = score * said.clear * (1.0 + said.agreement) / 2.0
-        else:
-            measured = self.depth_score_map.probability(found)
-        score = np.where(said.used, measured, score)
+            if self.depth_score_map is not None:
+                measured = self.depth_score_map.probability(found)
+            score = np.where(said.used, measured, score)
         score = np.where(refined.iterations > 0, score, np.clip(alike, 0.0, 1.0))
         return np.where(refined.ok, score, 0.0)
 
     def evidence(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit) -> dict[str, Floats]:
         """Return the evidence for each pose by its names in ``ScoreMap``, each [M]; 0 of failed hypotheses.
 
-        That of depth is 0 where depth is not used, too.
+        That of depth is there if the image has depth, and 0 where it is not used.
         """
         return _named(*self._look(refined, object_index), fit)
 
@@ -80,20 +82,24 @@ class FeatureJudge:
         """Return the similarity of crop and render at each pose, [M]; 0 of failed hypotheses."""
         return self._look(refined, object_index)[0]
 
-    def _look(self, refined: Refined, object_index: NDArray[np.integer]) -> tuple[Floats, Evidence]:
-        """Return the similarity at each pose, [M], and what measured depth says of it; 0 of failed hypotheses."""
+    def _look(self, refined: Refined, object_index: NDArray[np.integer]) -> tuple[Floats, Evidence | None]:
+        """Return the similarity at each pose, [M], and what measured depth says of it, None without depth.
+
+        Both are 0 of failed hypotheses.
+        """
         out, shown = np.zeros(len(refined)), np.flatnonzero(refined.ok)
         pairs = self.maker.make(refined.T_camera_object[shown], np.asarray(object_index)[shown])
         ops, xp = self.maker.ops, self.maker.ops.xp
         (maps,) = self.features.maps(xp.concatenate([pairs.query, pairs.render]), MAP)
         covered = coverage(pairs.depth, MAPS[MAP], xp)
         out[shown] = ops.to_host(similarity(maps[: len(shown)], maps[len(shown) :], covered, xp))
+        if pairs.measured is None:
+            return out, None
         tally = np.zeros((len(refined), 5), np.int64)
-        if pairs.measured is not None:
-            tally[shown] = ops.to_host(compare(pairs, self.depth, TOLERANCE).tally)
+        tally[shown] = ops.to_host(compare(pairs, self.depth, TOLERANCE).tally)
         return out, evidence(tally)
 
 
-def _named(alike: Floats, said: Evidence, fit: Fit) -> dict[str, Floats]:
+def _named(alike: Floats, said: Evidence | None, fit: Fit) -> dict[str, Floats]:
     own = {"similarity": alike, "inlier_ratio": fit.inlier_ratio, "support": fit.support}
-    return own | {"agreement": said.agreement, "clear": said.clear}
+    return own if said is None else own | {"agreement": said.agreement, "clear": said.clear}

@@ -80,6 +80,19 @@ def test_a_bundle_keeps_its_map(folder):
     assert dataclasses.replace(again, score_map=None) == without
 
 
+def test_a_bundle_keeps_a_second_map_for_poses_that_use_depth(folder):
+    second = ScoreMap(-9.0, {**WEIGHTS, "agreement": 2.0, "clear": 3.0})
+    without = Bundle.load(folder)
+    assert without.depth_score_map is None
+    write_manifest(dataclasses.replace(without, score_map=MAP, depth_score_map=second))
+    again = Bundle.load(folder)
+    assert (again.score_map, again.depth_score_map) == (MAP, second)
+    content = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(content | {"score_depth": content["score"]}))
+    with pytest.raises(BundleError, match=r"score_depth\.weights: wanted .*, found no agreement, no clear"):
+        Bundle.load(folder)
+
+
 def test_whole_numbers_pass_for_numbers(folder):
     write_score(folder, {"intercept": -8, "weights": {"similarity": 7, "inlier_ratio": 4.5, "support": 0}})
     assert Bundle.load(folder).score_map == MAP

@@ -111,6 +111,40 @@ def test_evidence_has_the_names_of_the_map(case):
     assert ScoreMap(0.0, dict.fromkeys(found, 1.0)).probability(found).shape == (4,)
 
 
+def test_measured_depth_ranks_and_scores_what_uses_it(case):
+    """The scene's own depth: at the truth the surface agrees; turned, or nearer than what was measured, it does not."""
+    chain, refined = case
+    width, height = chain.scene.camera.size
+    seen, who, _ = chain.scene.depths(np.eye(3), chain.scene.camera.K, (height, width))
+    depth = np.where(who >= 0, seen, 2.0).astype(np.float32)
+    nearer = refined.T_camera_object.copy()
+    nearer[1] = nearer[0]
+    nearer[1, :3, 3] *= 0.8
+    refined = replace(refined, T_camera_object=nearer)
+    weights = {"similarity": 5.0, "inlier_ratio": 2.0, "support": 1.0, "agreement": 3.0, "clear": 4.0}
+
+    def judge(measured, depth_map=None):
+        maker = replace(chain.maker(), measured=measured)
+        return FeatureJudge(maker, Means(), ScoreMap(-4.0, dict.fromkeys(EVIDENCE, 1.0)), depth_score_map=depth_map)
+
+    found = judge(depth).evidence(refined, INDEX, FIT)
+    assert found["agreement"][0] > 0.7
+    assert found["clear"][0] > 0.95
+    assert found["agreement"][1] < 0.1
+    assert found["clear"][1] < 0.3
+    assert found["agreement"][3] == found["clear"][3] == 0
+    assert judge(depth).rank(refined, INDEX, FIT, None).argmax() in (0, 2)
+    plain = judge(None).score(refined, INDEX, FIT, None)
+    product = plain * found["clear"] * (1 + found["agreement"]) / 2
+    np.testing.assert_allclose(judge(depth).score(refined, INDEX, FIT, None), product, atol=1e-12)
+    logit = -4 + sum(weight * found[name] for name, weight in weights.items())
+    wanted = np.where(refined.ok, 1 / (1 + np.exp(-logit)), 0.0)
+    scored = judge(depth, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None)
+    np.testing.assert_allclose(scored, wanted, atol=1e-12)
+    unknown = judge(depth * 0, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None)
+    np.testing.assert_array_equal(unknown, plain)
+
+
 def test_a_hypothesis_is_judged_alike_in_any_batch(case):
     chain, refined = case
     whole = judge_of(chain).similarity(refined, INDEX)
