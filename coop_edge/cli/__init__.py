@@ -1,1 +1,1 @@
-"""The command ``coop-edge``: one module per command."""
+"""Defines the command ``coop-edge``: one module per command."""

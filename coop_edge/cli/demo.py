@@ -106,7 +106,7 @@ def _write_files(folder: Path) -> list[str]:
 
 
 def _error(result: PoseEstimate, mesh: Mesh, truth: NDArray[np.float64]) -> dict[str, float] | None:
-    """How far a pose is off: mean distance of the vertices (metres, and over the diameter), and angle in degrees."""
+    """Measure how far a pose is off: mean distance of the vertices (metres, and over the diameter), and the angle."""
     import numpy as np
 
     from coop_edge.geometry import se3

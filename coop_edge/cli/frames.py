@@ -1,4 +1,4 @@
-"""Frames for the command line: a video, or the pictures of a folder in the order of their names."""
+"""Opens frames for the command line: a video, or the pictures of a folder in the order of their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line reads: images, cameras, objects and detections. Errors name the file or the option."""
+"""Reads what the command line gives: images, cameras, objects and detections. Errors name the file or the option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long an Estimator takes on the demo's scene: per stage, per network and in all, and what memory that needs.
+"""Measures how long an Estimator takes on the demo's scene: per stage, per network and in all, and its memory.
 
 Every refinement does all of its iterations (it never stops early), so the figures are those of the slowest frames. A
 detection that is not found leaves early and costs less: ``found`` says how many of them there were.
@@ -169,7 +169,7 @@ def measure(
 
 
 def memory() -> dict[str, float | None]:
-    """Largest resident set of this process so far, MiB; None where the system does not say."""
+    """Return the largest resident set of this process so far, MiB; None where the system does not say."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         peak = next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
@@ -253,7 +253,7 @@ def _network(call: Callable[[], object], clock: NetworkClock, repeats: int) -> d
 
 
 def percentiles(ms: Sequence[float]) -> dict[str, float]:
-    """p50, p90 and p99, interpolated: with fewer than 100 values p99 is hardly less than the largest."""
+    """Return p50, p90 and p99, interpolated: with fewer than 100 values p99 is hardly less than the largest."""
     return {f"p{q}": float(np.percentile(ms, q)) for q in (50, 90, 99)}
 
 

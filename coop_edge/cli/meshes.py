@@ -1,4 +1,4 @@
-"""Options of the commands that read one mesh file, and how they read it."""
+"""Defines options of the commands that read one mesh file, and how they read it."""
 
 from __future__ import annotations
 

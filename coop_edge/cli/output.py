@@ -1,4 +1,4 @@
-"""What several commands print and draw."""
+"""Prints and draws what several commands show."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def follow(
 
 
 def _place(estimator: Estimator, camera: Camera, result: PoseEstimate, before: Detection) -> Detection:
-    """The box around an object's pose, as far as it is in the image; ``before`` where there is no pose or no box."""
+    """Return the box around an object's pose, as far as it is in the image; ``before`` where there is none."""
     import numpy as np
 
     from coop_edge.geometry import se3

@@ -1,4 +1,4 @@
-// EPnP (Lepetit, Moreno-Noguer, Fua: EPnP, IJCV 2009) in the variant of coop_edge/pnp/__init__.py: the parts that one
+// EPnP (Lepetit, Moreno-Noguer, Fua: EPnP, IJCV 2009) in the variant of docs/solvers.md: the parts that one
 // thread computes. `T` is the precision; see ransac.cuh for which is used where.
 //
 // `count` control points: 4, or 3 for points on a plane. Local coordinates are uncorrelated with variance 1, so that

@@ -47,7 +47,7 @@ COOP_HD void make_view(const double* R, const double* t, const double* m0, const
     view->fy = T(K.fy);
 }
 
-// f(s) and f'(s) of s = w^2 |r|^2 (coop_edge/pnp/__init__.py).
+// f(s) and f'(s) of s = w^2 |r|^2 (docs/solvers.md).
 template <typename T>
 COOP_HD T robust_cost(int loss, T scale, T s, T* slope) {
     const T d2 = scale * scale;

@@ -1,4 +1,4 @@
-// A Gaussian prior on the pose, as a term of the normal equations (coop_edge/pnp/__init__.py). FP64: there is one of it
+// A Gaussian prior on the pose, as a term of the normal equations (docs/solvers.md). FP64: there is one of it
 // per problem, and the pass's FP32 sums are added to it.
 #pragma once
 

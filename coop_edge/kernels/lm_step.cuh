@@ -113,7 +113,7 @@ COOP_HD void lm_accept(LmState* state, const double* sums, double cost) {
     state->cost = cost;
 }
 
-// Judge the trial pose by its sums, to which the prior is added, and set up the next pass (coop_edge/pnp/__init__.py,
+// Judge the trial pose by its sums, to which the prior is added, and set up the next pass (docs/solvers.md,
 // steps 1 to 3).
 COOP_HD void lm_advance(LmState* state, const LmOptions& options, double* sums) {
     if (state->prior.given) add_prior(state->prior, state->R_trial, state->t_trial, sums);

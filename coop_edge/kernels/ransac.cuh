@@ -1,4 +1,4 @@
-// RANSAC of one problem by one block (the algorithm is stated in coop_edge/pnp/__init__.py).
+// RANSAC of one problem by one block (the algorithm is stated in docs/solvers.md).
 //
 // Hypotheses are solved a thread each, 128 at a time: four rounds at once, of which those beyond the stop are never
 // looked at. That costs no time, since a minimal solver is one long dependent computation, however many lanes run it.

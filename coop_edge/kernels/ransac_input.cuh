@@ -80,7 +80,7 @@ __device__ inline void difference(const In* a, const In* b, float* out) {
     for (int k = 0; k < 3; ++k) out[k] = float(a[k] - b[k]);
 }
 
-// Whether the points coincide or lie on a line (coop_edge/pnp/__init__.py, DEGENERATE). All threads must call.
+// Whether the points coincide or lie on a line (docs/solvers.md, DEGENERATE). All threads must call.
 template <typename In>
 __device__ inline bool degenerate(const In* points, const int* index, int count, ReadShared* shared) {
     const In* origin = points + 3 * index[0];

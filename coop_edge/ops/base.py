@@ -37,7 +37,8 @@ class Operations(ABC):
 
     Work on a GPU is queued on its current stream; only ``to_host``, ``to_host_together`` and ``wait`` wait for it.
 
-    xp: the array module of the device, ``numpy`` or ``cupy``.
+    Args:
+        xp: the array module of the device, ``numpy`` or ``cupy``.
     """
 
     def __init__(self, xp: Any) -> None:
@@ -187,7 +188,11 @@ class Operations(ABC):
     def upload(self, array: Any, name: str = "array") -> Array:
         """Return ``array``, C-contiguous, on the device; what is there already is not copied unless its strides ask.
 
-        name: what an error calls it. Raises InputError: an array on a device that is not this one.
+        Args:
+            name: what an error calls it.
+
+        Raises:
+            InputError: an array on a device that is not this one.
         """
 
     @abstractmethod
@@ -225,11 +230,11 @@ class Operations(ABC):
 
     @abstractmethod
     def _depth_points(self, depth: Array, numbers: Floats, size: int) -> Array:
-        """``depth_points`` of a checked image of any strides. numbers: float64 [N,45] on the host."""
+        """Do ``depth_points`` with a checked image of any strides; numbers: float64 [N,45] on the host."""
 
     @abstractmethod
     def _surfaces(self, depth: Array, measured: Array, numbers: Floats) -> Surfaces:
-        """``surfaces`` of checked arrays of any strides. numbers: float64 [M,28] on the host."""
+        """Do ``surfaces`` with checked arrays of any strides; numbers: float64 [M,28] on the host."""
 
     def _check(
         self, name: str, array: Any, dtype: Any, shape: tuple[int | str, ...], *, contiguous: bool = False

@@ -1,4 +1,4 @@
-"""The operations on the CPU: NumPy, OpenCV for crops, Numba for outlines and depth."""
+"""Does the stages' operations on the CPU: NumPy, OpenCV for crops, Numba for outlines and depth."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class CudaOperations(Operations):
         self.xp.cuda.get_current_stream().synchronize()
 
     def _warp(self, image: Array, H: Floats, size: int, lens: Lens | None) -> Array:
-        """All crops in one launch."""
+        """Make all crops in one launch."""
         xp = self.xp
         out = xp.empty((len(H), 3, size, size), dtype=np.float32)
         if not len(H):
@@ -104,7 +104,7 @@ class CudaOperations(Operations):
     def _lift(
         self, decoded: Decoded, templates: NDArray[np.integer], maps: Sequence[Array], patch: int, least: float
     ) -> tuple[Array, Array, Array]:
-        """All queries in one launch."""
+        """Look up all queries in one launch."""
         xp = self.xp
         n, k = templates.shape
         views, count = decoded.probability.shape[1:]
@@ -123,7 +123,7 @@ class CudaOperations(Operations):
         return points, valid, probability
 
     def _inner_products(self, a: Array, b: Array) -> Array:
-        """All of them in one launch; not ``@``, for the reasons given in ``linear``."""
+        """Compute all of them in one launch; not ``@``, for the reasons given in ``linear``."""
         xp, n, m = self.xp, len(a), len(b)
         out = xp.empty((n, m), dtype=np.float32)
         if n and m:
@@ -134,12 +134,12 @@ class CudaOperations(Operations):
         return out
 
     def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
-        """All hypotheses in five launches."""
+        """Measure all hypotheses in five launches."""
         put = self.xp.ascontiguousarray
         return self._outline_kernels.measure(put(query), put(depth), self.xp.asarray(views))
 
     def _depth_points(self, depth: Array, numbers: Floats, size: int) -> Array:
-        """All crops in one launch."""
+        """Take all crops' depths in one launch."""
         xp, count = self.xp, len(numbers)
         out = xp.empty((count, size, size, 3), dtype=np.float32)
         if count:
@@ -149,7 +149,7 @@ class CudaOperations(Operations):
         return out
 
     def _surfaces(self, depth: Array, measured: Array, numbers: Floats) -> Surfaces:
-        """All hypotheses in one launch."""
+        """Measure all hypotheses in one launch."""
         xp, count, (side, step) = self.xp, len(numbers), places_per_side(depth.shape[1])
         vectors = [xp.empty((count, side * side, 3), dtype=np.float32) for _ in range(3)]
         weights = xp.empty((count, side * side), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Depth in crops and under rendered surfaces on the CPU, compiled by Numba. ``ops.depth`` says what is computed."""
+"""Measures depth in crops and under rendered surfaces on the CPU, compiled by Numba; ``ops.depth`` says what."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _points_one(depth: Array, numbers: Array, out: Array) -> None:
 
 @compiled
 def _slope(depth: Array, x: int, y: int, dx: int, dy: int, ray: Array, bent: float, out: Array) -> bool:
-    """Difference of rendered points along (dx, dy), between those neighbours that lie on the surface; False if none."""
+    """Compute the difference of rendered points along (dx, dy), between neighbours on the surface; False if none."""
     size, z = len(depth), np.float64(depth[y, x])
     ends = np.zeros((2, 3))
     found = 0
@@ -98,7 +98,7 @@ def _slope(depth: Array, x: int, y: int, dx: int, dy: int, ray: Array, bent: flo
 
 @compiled
 def _normal(depth: Array, x: int, y: int, ray: Array, bent: float, place: Array, normal: Array) -> bool:
-    """The unit normal towards the camera of the surface at a rendered place; False where it cannot be told."""
+    """Compute the unit normal towards the camera of the surface at a rendered place; False where it cannot be told."""
     along, down = np.empty(3), np.empty(3)
     if not (_slope(depth, x, y, 1, 0, ray, bent, along) and _slope(depth, x, y, 0, 1, ray, bent, down)):
         return False
@@ -118,7 +118,7 @@ def _normal(depth: Array, x: int, y: int, ray: Array, bent: float, place: Array,
 
 @compiled
 def _is_flying(measured: Array, x: int, y: int, step: int, place: Array, normal: Array, gate: float) -> bool:
-    """Whether a measured place lies beside a hole or an edge: two neighbours unknown, or one beyond the gate."""
+    """Tell whether a measured place lies beside a hole or an edge: two neighbours unknown, or one beyond the gate."""
     unknown = 0
     for side in range(4):
         i, j = x + (side == 0) * step - (side == 1) * step, y + (side == 2) * step - (side == 3) * step

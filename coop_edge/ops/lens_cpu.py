@@ -1,4 +1,4 @@
-"""Where the pixels of a crop lie in the image of a camera whose lens distorts, on the CPU: compiled by Numba."""
+"""Finds where the pixels of a crop lie in the image of a camera whose lens distorts, on the CPU: compiled by Numba."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measurement of outlines on the CPU, one hypothesis after the other: compiled by Numba. ``ops.outline`` says what."""
+"""Measures outlines on the CPU, one hypothesis after the other: compiled by Numba. ``ops.outline`` says what."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def measure(query: Array, depth: Array, views: Array) -> Outlines:
 
 
 def _signed_distance(covered: Array) -> Array:
-    """Pixels to the outline between covered and other pixels, negative inside, float32 [S,S]; ``farthest`` at most."""
+    """Compute pixels to the outline between covered and other pixels, negative inside, float32 [S,S], clipped."""
     within, without = (
         cv2.distanceTransform(side.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for side in (covered, ~covered)
     )
@@ -147,7 +147,7 @@ def _measure_one(query: Array, depth: Array, signed: Array, view: Array, tables:
 
 @compiled
 def _border(signed: Array, around: Windows) -> Array:
-    """The outline's pixels that have a normal, row by row, float64 [P,5]: x, y, unit normal, distance to the outline.
+    """Return the outline's pixels that have a normal, row by row, float64 [P,5]: x, y, unit normal, distance to it.
 
     The outline is where half of what is around is covered. A silhouette blurred by a Gaussian is the normal
     distribution of the distance to a straight edge, and that nearly a logistic one. ``signed`` itself counts from pixel
@@ -184,7 +184,7 @@ def _border(signed: Array, around: Windows) -> Array:
 
 @compiled
 def _chosen(line: int, border: int) -> int:
-    """Which of ``border`` pixels has the line: all in turn, or LINES evenly, rounded."""
+    """Return which of ``border`` pixels has the line: all in turn, or LINES evenly, rounded."""
     if border <= LINES:
         return line
     return (2 * line * (border - 1) + LINES - 1) // (2 * (LINES - 1))
@@ -192,7 +192,7 @@ def _chosen(line: int, border: int) -> int:
 
 @compiled
 def _colors(query: Array) -> Array:
-    """Bins of the colours of [3,S,S], int16 [S,S]."""
+    """Return the bins of the colours of [3,S,S], int16 [S,S]."""
     size = query.shape[1]
     color = np.zeros((size, size), np.int16)
     for channel in range(3):
@@ -218,7 +218,7 @@ def _count(color: Array, signed: Array, unit: float, histograms: Array) -> None:
 
 @compiled
 def _beliefs(histograms: Array) -> Array:
-    """2 p - 1 for p the probability of the object where a colour is seen, float32 [COLORS].
+    """Compute 2 p - 1 for p the probability of the object where a colour is seen, float32 [COLORS].
 
     Counts are smoothed by (1, 2, 1) / 4 along each channel; what would leave a histogram stays in its last bin.
     """
@@ -251,7 +251,7 @@ def _limited(bin_index: int) -> int:
 
 @compiled
 def _bilinear(belief: Array, color: Array, x: float, y: float) -> float:
-    """The belief at crop pixel (x, y), bilinear; 0 outside of the crop."""
+    """Interpolate the belief at crop pixel (x, y), bilinear; 0 outside of the crop."""
     size, left, top = len(color), math.floor(x), math.floor(y)
     total = 0.0
     for j in range(2):
@@ -264,7 +264,7 @@ def _bilinear(belief: Array, color: Array, x: float, y: float) -> float:
 
 @compiled
 def _find_edge(seen: Array, tables: Tables, edge: Array) -> None:
-    """Posterior mean and variance of the edge's place, all equally likely before, and contrasts there and here."""
+    """Compute posterior mean and variance of the edge's place (uniform prior), and contrasts there and here."""
     likelihood, total, mean, variance = np.empty(2 * SHIFT + 1), 0.0, 0.0, 0.0
     for s in range(2 * SHIFT + 1):
         product = 1.0
@@ -282,7 +282,7 @@ def _find_edge(seen: Array, tables: Tables, edge: Array) -> None:
 
 @compiled
 def _contrast(seen: Array, place: int) -> float:
-    """Mean probability within an edge at ``place`` less that beyond it; beyond the line's ends nothing is known."""
+    """Compute the mean probability within an edge at ``place`` less that beyond it; unknown beyond the line's ends."""
     total = 0.0
     for step in range(1, CONTRAST_SPAN + 1):
         if place - step >= 0:
@@ -294,7 +294,7 @@ def _contrast(seen: Array, place: int) -> float:
 
 @compiled
 def _in_image(view: Array, x: float, y: float) -> bool:
-    """Whether crop pixel (x, y) lies in the image."""
+    """Tell whether crop pixel (x, y) lies in the image."""
     u = view[12] * x + view[13] * y + view[14]
     v = view[15] * x + view[16] * y + view[17]
     w = view[18] * x + view[19] * y + view[20]
@@ -308,7 +308,7 @@ def _in_image(view: Array, x: float, y: float) -> bool:
 
 @compiled
 def _weight(edge: Array, unit: float) -> float:
-    """The inverse standard deviation of an edge's place, 1/px; 0 where the edge is faint."""
+    """Return the inverse standard deviation of an edge's place, 1/px; 0 where the edge is faint."""
     clear = min(max((float(edge[2]) - FAINT) / (CLEAR - FAINT), 0.0), 1.0)
     huber = min(1.0, LARGEST_SHIFT * unit / max(abs(float(edge[0])), 1e-9))
     return math.sqrt(clear * huber * INFORMATION / max(float(edge[1]), LEAST_VARIANCE * unit * unit))

@@ -1,4 +1,4 @@
-"""The contract of the pose solvers: two operations, one meaning each, whichever backend runs them.
+"""Defines the contract of the pose solvers: two operations, one meaning each, whichever backend runs them.
 
 Conventions
 -----------
@@ -41,7 +41,7 @@ class PnpStatus(IntEnum):
 
     @property
     def reason(self) -> str:
-        """One readable line for ``PoseEstimate.reason``."""
+        """Return one readable line for ``PoseEstimate.reason``."""
         return _REASONS[self]
 
 
@@ -80,7 +80,7 @@ class PosePrior(NamedTuple):
 
     @staticmethod
     def from_sigmas(T_anchor: Array, centre: Array, sigma: np.ndarray) -> PosePrior:
-        """The prior with independent components of standard deviations ``sigma`` [B,6], NumPy, in the units of xi.
+        """Make the prior with independent components of standard deviations ``sigma`` [B,6], NumPy, in the units of xi.
 
         Infinity leaves an axis free. Raises InputError on another shape and on what is not positive; NaN is left to
         the status of the problem.
@@ -177,19 +177,27 @@ class PnpSolver(Protocol):
         search: RansacSearchConfig = ...,
         substreams: Array | None = None,
     ) -> RansacResult:
-        """Robust poses from B independent sets of N correspondences (Co-op, stage 1).
+        """Find robust poses from B independent sets of N correspondences (Co-op, stage 1).
 
-        points_object [B,N,3] metres; points_image [B,N,2] pixels; valid bool [B,N]; K [B,3,3] or [3,3]. Invalid entries
-        may hold anything, NaN included. B = 0 and N = 0 are legal. A problem that cannot be solved comes back with its
-        status and NaN, the others untouched.
+        B = 0 and N = 0 are legal. A problem that cannot be solved comes back with its status and NaN, the others
+        untouched.
 
-        config, search: threshold and seed, and how the search goes; the defaults of their classes if not given.
+        Args:
+            points_object: [B,N,3], metres, object frame.
+            points_image: [B,N,2], pixels. Invalid entries of either may hold anything, NaN included.
+            valid: bool [B,N], which correspondences count.
+            K: [B,3,3] or [3,3], pixels.
+            config: threshold and seed; the defaults of the class if not given.
+            search: how the search goes; the defaults of the class if not given.
+            substreams: uint32 [B], which of the seed's 2^32 sequences of samples each problem draws from; by default
+                its index in the batch. Two problems may share one. With substreams that say what a problem is, and not
+                where it stands, a result depends on nothing else in the batch: the same bits alone and among others.
 
-        substreams uint32 [B]: which of the seed's 2^32 sequences of samples each problem draws from; by default its
-        index in the batch. Two problems may share one. With substreams that say what a problem is, and not where it
-        stands, a result depends on nothing else in the batch: the same bits alone and among others.
+        Returns:
+            Poses, inliers and statistics, an entry for each problem.
 
-        Raises InputError on shapes and dtypes.
+        Raises:
+            InputError: wrong shapes or dtypes.
         """
         ...
 
@@ -206,21 +214,30 @@ class PnpSolver(Protocol):
         lines: LineTargets | None = None,
         depths: DepthTargets | None = None,
     ) -> LmResult:
-        """Poses that minimise sum_p w_p^2 |pi(K (R X_p + t)) - u_p|^2 from T_init (Co-op, stage 2).
+        """Minimise sum_p w_p^2 |pi(K (R X_p + t)) - u_p|^2 over poses, from T_init (Co-op, stage 2).
 
-        points_object [B,P,3] metres; points_image [B,P,2] pixels; weights [B,P] >= 0; K [B,3,3] or [3,3]; T_init
-        [B,4,4]. Entries of weight zero may hold anything, NaN included; points behind the camera take no part. The
+        P, L or D = 0 are legal. A point counts as two residuals, a line or a depth as one, and a pose takes six. The
         covariance is (J^T W J)^-1 times the residual variance (cost / (residuals - 6)), for xi as defined above.
 
-        lines, depths: add the squares of their residuals (``LineTargets``, ``DepthTargets``); weights and participation
-        as for points. P, L or D = 0 are legal. A point counts as two residuals, a line or a depth as one, and a pose
-        takes six.
+        Args:
+            points_object: [B,P,3], metres, object frame.
+            points_image: [B,P,2], pixels.
+            weights: [B,P], 1 / pixel, >= 0. Entries of weight zero may hold anything, NaN included; points behind the
+                camera take no part.
+            K: [B,3,3] or [3,3], pixels.
+            T_init: [B,4,4], T_camera_object, metres.
+            config: steps, damping, loss; the defaults of the class if not given.
+            prior: adds xi^T information xi, which gives the weights a unit: they are inverse standard deviations in
+                pixels, and the covariance is the inverse of the information of all, not scaled. A prior of full rank
+                needs no residuals at all: without any the result is the anchor.
+            lines: add the squares of their residuals; weights and participation as for points.
+            depths: likewise.
 
-        prior: adds xi^T information xi, which gives the weights a unit: they are inverse standard deviations in pixels,
-        and the covariance is the inverse of the information of all, not scaled. A prior of full rank needs no residuals
-        at all: without any the result is the anchor.
+        Returns:
+            Poses, covariances and statistics, an entry for each problem.
 
-        Raises InputError on shapes, dtypes and, on the CPU, on matrices that cannot be meant.
+        Raises:
+            InputError: wrong shapes or dtypes and, on the CPU, matrices that cannot be meant.
         """
         ...
 

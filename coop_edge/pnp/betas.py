@@ -1,4 +1,4 @@
-"""EPnP's coefficients of the null vectors, from the distances between control points.
+"""Computes EPnP's coefficients of the null vectors from the distances between control points.
 
 The control points in the camera's frame are sum_v beta_v V_v. For each pair p of them, |sum_v beta_v d_vp|^2 must be
 the squared distance on the object: equations that are linear in the products beta_v beta_w.
@@ -20,7 +20,7 @@ GAUSS_NEWTON_STEPS = 10
 
 @compiled
 def solve_betas(null: Array, variances: Array, count: int, N: int, beta: Array) -> bool:
-    """beta [4] from the N first null vectors; False if the linear start is singular.
+    """Compute beta [4] from the N first null vectors; return False if the linear start is singular.
 
     null [count,count,3]: vector, control point, coordinates; variances [3] of the object's principal axes.
     """
@@ -57,7 +57,7 @@ def solve_betas(null: Array, variances: Array, count: int, N: int, beta: Array) 
 
 @compiled
 def _linear_start(gram: Array, goal: Array, N: int, count: int, beta: Array) -> bool:
-    """Products of betas by least squares, then the betas.
+    """Solve for the products of betas by least squares, then for the betas.
 
     With as many vectors as control points there are more products than equations; those of beta_0 alone remain then,
     since the first vector carries most of the solution.

@@ -1,4 +1,4 @@
-"""Reprojection of structure-of-arrays points: the loops over points that RANSAC and EPnP spend their time in.
+"""Reprojects structure-of-arrays points: the loops over points that RANSAC and EPnP spend their time in.
 
 Points are X [3,n] metres and u [2,n] pixels, rows contiguous; a projection is P [3,4] = K [R t]. K is upper triangular
 with last row 0 0 1, so the third row of P gives the depth.
@@ -19,7 +19,7 @@ CHUNK = 64  # points between two looks at the running score: a few vectors' wort
 
 @compiled
 def projection(K: Array, R: Array, t: Array, P: Array) -> None:
-    """P = K [R t]."""
+    """Compute P = K [R t]."""
     for j in range(4):
         if j < 3:
             a, b, c = R[0, j], R[1, j], R[2, j]
@@ -32,7 +32,7 @@ def projection(K: Array, R: Array, t: Array, P: Array) -> None:
 
 @vectorised
 def squared_errors(X: Array, u: Array, P: Array, out: Array) -> None:
-    """Squared reprojection errors [n], pixels^2; infinity for a point that is not in front."""
+    """Compute squared reprojection errors [n], pixels^2; infinity for a point that is not in front."""
     p00, p01, p02, p03 = P[0, 0], P[0, 1], P[0, 2], P[0, 3]
     p10, p11, p12, p13 = P[1, 0], P[1, 1], P[1, 2], P[1, 3]
     p20, p21, p22, p23 = P[2, 0], P[2, 1], P[2, 2], P[2, 3]
@@ -65,7 +65,7 @@ def _msac_chunk(X: Array, u: Array, P: Array, threshold2: float, start: int, sto
 
 @compiled
 def msac_score(X: Array, u: Array, P: Array, threshold2: float, bound: float) -> float:
-    """MSAC score, pixels^2; scoring stops at a partial sum that reaches ``bound``, and that sum is returned."""
+    """Return the MSAC score, pixels^2; scoring stops at a partial sum that reaches ``bound``, and returns that."""
     n = X.shape[1]
     total = 0.0
     start = 0

@@ -52,6 +52,7 @@ def check_substreams(substreams: Array, batch: int) -> None:
 
 
 def check_rows(name: str, array: Array, trailing: tuple[int, ...], batch: int) -> None:
+    """Raise InputError unless ``array`` has ``batch`` rows that end in ``trailing``."""
     check_batch(name, array, trailing, 1 + len(trailing))
     if len(array) != batch:
         wanted = ",".join(map(str, (batch, *trailing)))
@@ -59,5 +60,5 @@ def check_rows(name: str, array: Array, trailing: tuple[int, ...], batch: int) -
 
 
 def broadcast_intrinsics(K: np.ndarray, batch: int) -> np.ndarray:
-    """K [3,3] or [B,3,3] as float64 [B,3,3]."""
+    """Return K [3,3] or [B,3,3] as float64 [B,3,3]."""
     return np.ascontiguousarray(np.broadcast_to(np.asarray(K, dtype=np.float64), (batch, 3, 3)))

@@ -1,4 +1,4 @@
-"""Common points of two conics, for P3P: split a singular member of their pencil into lines, meet those with a conic.
+"""Finds common points of two conics, for P3P: splits a singular member of their pencil into lines that meet a conic.
 
 Symmetric 3x3 matrices are tuples (c00, c01, c02, c11, c12, c22); points and lines are homogeneous.
 """
@@ -29,13 +29,13 @@ def _cofactors(c: Symmetric) -> Symmetric:
 
 @compiled
 def _inner(a: Symmetric, b: Symmetric) -> float:
-    """trace(A B)."""
+    """Return trace(A B)."""
     return a[0] * b[0] + a[3] * b[3] + a[5] * b[5] + 2.0 * (a[1] * b[1] + a[2] * b[2] + a[4] * b[4])
 
 
 @compiled
 def line_pair(D1: Symmetric, D2: Symmetric) -> tuple[bool, tuple[float, float, float], Symmetric, Symmetric]:
-    """The most clearly real line pair of the pencil: found, vertex l x m, matrix, and a conic to meet it with."""
+    """Find the most clearly real line pair of the pencil: found, vertex l x m, matrix, and a conic to meet it with."""
     k1, k2 = _cofactors(D1), _cofactors(D2)
     d0 = (D1[0] * k1[0]) + (D1[1] * k1[1]) + (D1[2] * k1[2])
     d3 = (D2[0] * k2[0]) + (D2[1] * k2[1]) + (D2[2] * k2[2])
@@ -83,7 +83,7 @@ def line_pair(D1: Symmetric, D2: Symmetric) -> tuple[bool, tuple[float, float, f
 
 @compiled
 def _cubic(b: float, c: float, d: float) -> tuple[float, float, float]:
-    """Real roots of x^3 + b x^2 + c x + d, NaN where there are fewer than three."""
+    """Return the real roots of x^3 + b x^2 + c x + d, NaN where there are fewer than three."""
     shift = b / 3.0
     p = c - b * shift
     q = d + shift * (2.0 * shift * shift - c)
@@ -120,7 +120,7 @@ def _newton(x: float, b: float, c: float, d: float) -> float:
 
 @compiled
 def pair_line(C: Symmetric, p: tuple[float, float, float], side: int, line: Array) -> None:
-    """One of the two lines of the pair C with vertex p: a column or a row of the rank-one matrix C + hat(p)."""
+    """Return one of the two lines of the pair C with vertex p: a column or row of the rank-one matrix C + hat(p)."""
     n00, n01, n02 = C[0], C[1] - p[2], C[2] + p[1]
     n10, n11, n12 = C[1] + p[2], C[3], C[4] - p[0]
     n20, n21, n22 = C[2] - p[1], C[4] + p[0], C[5]
@@ -139,7 +139,7 @@ def pair_line(C: Symmetric, p: tuple[float, float, float], side: int, line: Arra
 
 @compiled
 def meet(line: Array, D: Symmetric, root: int, point: Array) -> bool:
-    """One of the two points (up to scale) where the line meets the conic; False if they are not real."""
+    """Compute one of the two points (up to scale) where the line meets the conic; False if they are not real."""
     # Two points e, f that span the line, by solving for its largest coordinate.
     if abs(line[0]) >= abs(line[1]) and abs(line[0]) >= abs(line[2]):
         if line[0] == 0.0:

@@ -1,4 +1,4 @@
-"""The pose solvers on the CPU: Numba, float64, problems shared out among threads.
+"""Solves poses on the CPU: Numba, float64, problems shared out among threads.
 
 A problem is computed by one thread from start to end, so the number of threads never changes a result.
 """
@@ -59,9 +59,8 @@ _REFINEMENT = _schedule(LmConfig())  # of RANSAC's result; part of the algorithm
 class CpuPnpSolver:
     """``PnpSolver`` in NumPy arrays.
 
-    Parameters
-    ----------
-    threads: problems solved at the same time; default: the cores this process may use.
+    Args:
+        threads: problems solved at the same time; default: the cores this process may use.
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -82,9 +81,12 @@ class CpuPnpSolver:
         search: RansacSearchConfig | None = None,
         substreams: Any = None,
     ) -> RansacResult:
-        """Robust poses from B sets of N correspondences; see ``PnpSolver.ransac_epnp``.
+        """Find robust poses from B sets of N correspondences; see ``PnpSolver.ransac_epnp``.
 
-        Computes in float64 whatever the input's floating type; ``valid`` must be bool. Raises InputError.
+        Computes in float64 whatever the input's floating type; ``valid`` must be bool.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
         """
         batch = check_correspondences(points_object, points_image, valid, "valid", K)
         if valid.dtype != np.bool_:
@@ -127,7 +129,10 @@ class CpuPnpSolver:
         ``PnpSolver.weighted_lm``.
 
         Computes in float64; float32 targets are read as they are, without a converted copy of the batch. The rotation
-        part of T_init is taken as it is: it must be one. Raises InputError.
+        part of T_init is taken as it is: it must be one.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
         """
         batch = check_lm_inputs(points_object, points_image, weights, K, T_init, prior, lines, depths)
         given = (points_object, points_image, weights, *(lines or ()), *(depths or ()))
@@ -190,14 +195,14 @@ class CpuPnpSolver:
 
 
 def _readable(array: Any, dtype: Any) -> np.ndarray:
-    """The array contiguous and marked read-only, so that the kernels are compiled for one kind of array."""
+    """Return the array contiguous and read-only, so that the kernels are compiled for one kind of array."""
     view = np.ascontiguousarray(array, dtype).view()
     view.flags.writeable = False
     return view
 
 
 def checked_intrinsics(K: Any, batch: int) -> np.ndarray:
-    """K as float64 [B,3,3]; InputError if finite entries cannot be a pinhole camera's (NaN is left to the status)."""
+    """Return K as float64 [B,3,3]. Raises InputError if finite entries are no pinhole camera's; NaN is the status'."""
     K = broadcast_intrinsics(K, batch)
     finite = np.isfinite(K).all(axis=(1, 2))
     wrong = finite & ((K[:, 0, 0] <= 0) | (K[:, 1, 1] <= 0))
@@ -210,7 +215,7 @@ def checked_intrinsics(K: Any, batch: int) -> np.ndarray:
 
 
 def _prior_arrays(prior: PosePrior | None, batch: int) -> list[np.ndarray]:
-    """The prior's arrays as ``solve_lm`` takes them, checked; arrays of rows of size 0 for None."""
+    """Return the prior's arrays as ``solve_lm`` takes them, checked; arrays of rows of size 0 for None."""
     if prior is None:
         return [_readable(np.empty((batch, *(0,) * axes)), np.float64) for axes in (2, 1, 2)]
     T_anchor, centre, information = (_readable(a, np.float64) for a in prior)
@@ -226,7 +231,7 @@ def _prior_arrays(prior: PosePrior | None, batch: int) -> list[np.ndarray]:
 
 
 def is_information(matrix: np.ndarray) -> np.ndarray:
-    """Whether matrices [B,6,6] are symmetric with a diagonal that bounds the rest, as an information is: bool [B]."""
+    """Tell whether matrices [B,6,6] are symmetric with a diagonal that bounds the rest, as informations: bool [B]."""
     diagonal = np.diagonal(matrix, axis1=1, axis2=2)
     with np.errstate(invalid="ignore"):
         bound = np.sqrt(diagonal[:, :, None] * diagonal[:, None]) * (1 + 1e-6)
@@ -235,7 +240,7 @@ def is_information(matrix: np.ndarray) -> np.ndarray:
 
 
 def _check_rotations(T: np.ndarray, name: str) -> None:
-    """InputError if a finite pose is no rigid motion; NaN is left to the status."""
+    """Raise InputError if a finite pose is no rigid motion; NaN is left to the status."""
     finite = np.isfinite(T).all(axis=(1, 2))
     # Float32 poses and a chain of products are welcome; a scale or a transposed matrix is not.
     se3.check_transform(T[finite], name, tolerance=1e-4)

@@ -1,4 +1,4 @@
-"""The pose solvers on an NVIDIA GPU, through CuPy. The algorithm is that of ``coop_edge.pnp``.
+"""Solves poses on an NVIDIA GPU, through CuPy. The algorithm is that of docs/solvers.md.
 
 Arrays go in and come out as CuPy arrays, nothing passes through the host and nothing waits for the GPU: failures are
 found on the device and come back as statuses. Work is queued on CuPy's current stream.
@@ -74,7 +74,7 @@ class CudaPnpSolver:
         substreams: Array | None = None,
         out: RansacResult | None = None,
     ) -> RansacResult:
-        """``PnpSolver.ransac_epnp``; ``out``: arrays of an earlier result of the same shapes, written and returned.
+        """Do ``PnpSolver.ransac_epnp``; ``out``: arrays of an earlier result of the same shapes, written and returned.
 
         Raises InputError on shapes, dtypes, and on arrays that are not on the device.
         """
@@ -110,7 +110,7 @@ class CudaPnpSolver:
         depths: DepthTargets | None = None,
         out: LmResult | None = None,
     ) -> LmResult:
-        """``PnpSolver.weighted_lm``; ``out``: arrays of an earlier result of the same shapes, written and returned.
+        """Do ``PnpSolver.weighted_lm``; ``out``: arrays of an earlier result of the same shapes, written and returned.
 
         FP32 cannot tell costs apart that differ by less than 1e-6: a step that promises less is taken and ends the
         iteration (LmStop.COST), whatever ``cost_tolerance``. A set of points counts as DEGENERATE from a scaled pivot

@@ -1,4 +1,4 @@
-"""Arrays of the CUDA solvers: input checks that never copy through the host, and scratch that only grows."""
+"""Holds the CUDA solvers' arrays: input checks that never copy through the host, and scratch that only grows."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Scratch:
         self._outgrown: list[Array] = []
 
     def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An uninitialised array; what it held before is left over from earlier calls."""
+        """Return an uninitialised array; what it held before is left over from earlier calls."""
         array = self._grown(name, math.prod(shape), np.dtype(dtype), self._xp.empty)
         return array[: math.prod(shape)].reshape(shape)
 
     def take_zeroed(self, name: str, count: int, dtype: Any) -> Array:
-        """An array that is zero when first handed out; whoever writes to it leaves zeros behind."""
+        """Return an array that is zero when first handed out; whoever writes to it leaves zeros behind."""
         return self._grown(name, count, np.dtype(dtype), self._xp.zeros)[:count]
 
     def _grown(self, name: str, count: int, dtype: np.dtype[Any], allocate: Any) -> Array:
@@ -62,13 +62,13 @@ def check_on_device(device: Device, **arrays: Array) -> None:
 
 
 def as_floats(device: Device, *arrays: Array) -> list[Array]:
-    """The arrays, C-contiguous and of one dtype: float32 if all are, float64 otherwise; copies only what differs."""
+    """Return the arrays C-contiguous and of one dtype: float32 if all are, else float64; copies only what differs."""
     dtype = np.float32 if all(a.dtype == np.float32 for a in arrays) else np.float64
     return [device.xp.ascontiguousarray(a, dtype=dtype) for a in arrays]
 
 
 def empty_outputs(device: Device, outputs: Outputs) -> dict[str, Array]:
-    """Uninitialised arrays by name, for shapes and dtypes by name."""
+    """Return uninitialised arrays by name, for shapes and dtypes by name."""
     return {name: device.xp.empty(shape, dtype=dtype) for name, (shape, dtype) in outputs.items()}
 
 

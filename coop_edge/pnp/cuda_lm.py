@@ -1,4 +1,4 @@
-"""Weighted Levenberg-Marquardt on the GPU: the launches of ``kernels/lm.cu``, which says how the passes work."""
+"""Launches weighted Levenberg-Marquardt on the GPU: ``kernels/lm.cu``, which says how the passes work."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ class Options(NamedTuple):
 
 
 def options_of(config: LmConfig) -> Options:
-    """The options as the kernels take them."""
+    """Return the options as the kernels take them."""
     reals = "damping", "damping_up", "damping_down", "step_tolerance", "cost_tolerance", "loss_scale_px"
     flags = np.int32(config.iterations), np.int32(ROBUST_LOSSES.index(config.loss))
     return Options(*flags, *(np.float64(getattr(config, name)) for name in reals))
 
 
 def blocks_per_problem(targets: int) -> int:
-    """A function of the number of targets alone, so that a problem's sums do not depend on its batch."""
+    """Return a number that the targets alone decide, so that a problem's sums do not depend on its batch."""
     return min(max(-(-targets // (_THREADS * _POINTS_PER_THREAD)), 1), _MAX_BLOCKS)
 
 
@@ -100,7 +100,7 @@ def _statistics(batch: int) -> Outputs:
 
 
 def empty_result(device: Device, batch: int) -> LmResult:
-    """Outputs for ``batch`` problems, uninitialised."""
+    """Return outputs for ``batch`` problems, uninitialised."""
     statistics = LmStatistics(**empty_outputs(device, _statistics(batch)))
     return LmResult(**empty_outputs(device, _arrays(batch)), statistics=statistics)
 
@@ -165,7 +165,7 @@ def _input(
     lines: LineTargets | None,
     depths: DepthTargets | None,
 ) -> tuple[_Input, str]:
-    """The caller's arrays as the kernels read them, and the suffix of the kernels for their dtype."""
+    """Return the caller's arrays as the kernels read them, and the suffix of the kernels for their dtype."""
     X, u, w, *others = as_floats(device, *given[:3], *(lines or ()), *(depths or ()))
     K, T_init, *held = (device.xp.ascontiguousarray(a, dtype=np.float64) for a in (*given[3:], *(prior or ())))
     across, measured = (others[:4], others[4:]) if lines else ([], others)
@@ -182,7 +182,7 @@ def _input(
 
 
 def _targets(arrays: list[Array], axes: int) -> _Targets:
-    """Lines or depths as the kernels read them; none for no arrays."""
+    """Return lines or depths as the kernels read them; none for no arrays."""
     if not arrays:
         return _Targets(None, None, None, None, np.int32(0), np.int32(axes))
     points, pixels, normals, weights = arrays

@@ -1,4 +1,4 @@
-"""EPnP inside RANSAC on the GPU: the launches of ``kernels/ransac.cu``; how it works: see ``kernels/ransac.cuh``."""
+"""Launches EPnP inside RANSAC on the GPU: ``kernels/ransac.cu``; how it works: see ``kernels/ransac.cuh``."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _statistics(batch: int) -> Outputs:
 
 
 def empty_result(device: Device, batch: int, count: int) -> RansacResult:
-    """Outputs for ``batch`` problems of ``count`` correspondences, uninitialised."""
+    """Return outputs for ``batch`` problems of ``count`` correspondences, uninitialised."""
     statistics = RansacStatistics(**empty_outputs(device, _statistics(batch)))
     return RansacResult(**empty_outputs(device, _arrays(batch, count)), statistics=statistics)
 
@@ -124,7 +124,7 @@ def run(
 
 
 def _options(config: RansacConfig, search: RansacSearchConfig) -> _Options:
-    """The options as the kernel takes them; LM is that of the refinement on inliers."""
+    """Return the options as the kernel takes them; LM is that of the refinement on inliers."""
     adaptive = search.confidence < 1.0
     threshold = np.float32(config.threshold_px)
     return _Options(

@@ -1,7 +1,7 @@
-"""Residuals and normal equations of measured depths, in metres, beside those of points and lines.
+"""Sums residuals and normal equations of measured depths, in metres, beside those of points and lines.
 
 Depths are the rows x, y, z, normal . place, 0, w^2 of an array [9,d], centred as points are, and their unit normal in
-camera axes. The algorithm is stated in ``coop_edge.pnp``.
+camera axes. docs/solvers.md states the algorithm.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def add_depths(S: Array, R: Array, t: Array, loss: int, scale: float, sums: Arra
 
 @compiled
 def gather_depths(points: Array, places: Array, normals: Array, weights: Array, T: Array) -> tuple[int, Array]:
-    """``gather`` for the depths of one problem: their number with a weight (-1 as there), and [9,d] in front at T."""
+    """Do ``gather`` for the depths of one problem: their number with a weight (-1 as there); [9,d] in front at T."""
     weighted = 0
     for i in range(len(weights)):
         weighted += weights[i] != 0.0  # NaN counts

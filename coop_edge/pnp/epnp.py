@@ -1,4 +1,4 @@
-"""EPnP: a pose from n >= 4 points without a start, in O(n).
+"""Solves EPnP: a pose from n >= 4 points without a start, in O(n).
 
 Lepetit, Moreno-Noguer, Fua: EPnP: an accurate O(n) solution to the PnP problem, IJCV 2009. Points are affine
 combinations of control points: the centroid and, along each principal axis, a point one standard deviation away. In the
@@ -30,7 +30,7 @@ GENERAL = 1e-2
 
 @compiled
 def epnp(X: Array, u: Array, K: Array, R: Array, t: Array) -> float:
-    """Pose of n >= 4 points that are neither coincident nor collinear.
+    """Solve the pose of n >= 4 points that are neither coincident nor collinear.
 
     X [3,n] metres, u [2,n] pixels; writes R [3,3], t [3] and returns the sum of squared reprojection errors, pixels^2;
     infinity (R, t unspecified) if no candidate has all points in front.
@@ -70,7 +70,7 @@ def _best_candidate(
     R: Array,
     t: Array,
 ) -> float:
-    """The candidates with ``count`` control points; R, t are replaced by one whose error is below ``best``."""
+    """Try the candidates with ``count`` control points; one whose error is below ``best`` replaces R, t."""
     MtM = np.zeros((3 * count, 3 * count))
     _normal_matrix(local, normalised, count, MtM)
     values = np.empty(3 * count)
@@ -101,7 +101,7 @@ def _best_candidate(
 
 @compiled
 def _principal_axes(X: Array, centre: Array, axes: Array, variances: Array) -> bool:
-    """Centroid, principal axes (rows) and variances, largest first."""
+    """Compute centroid, principal axes (rows) and variances, largest first."""
     n = X.shape[1]
     for k in range(3):
         total = 0.0
@@ -136,7 +136,7 @@ def _principal_axes(X: Array, centre: Array, axes: Array, variances: Array) -> b
 
 @vectorised
 def _normalise(u: Array, K: Array, out: Array) -> None:
-    """x, y = K^-1 u and x^2 + y^2, [3,n]."""
+    """Compute x, y = K^-1 u and x^2 + y^2, [3,n]."""
     inverse_x, inverse_y = 1.0 / K[0, 0], 1.0 / K[1, 1]
     for i in range(u.shape[1]):
         y = (u[1, i] - K[1, 2]) * inverse_y
@@ -148,7 +148,7 @@ def _normalise(u: Array, K: Array, out: Array) -> None:
 
 @vectorised
 def _local_coordinates(X: Array, centre: Array, axes: Array, variances: Array, out: Array) -> None:
-    """Rows 1..3: coordinates along the axes in standard deviations (0 along one without extent); row 0 is scratch."""
+    """Fill rows 1..3: coordinates along the axes in standard deviations (0 without extent); row 0 is scratch."""
     for a in range(3):
         scale = 1.0 / math.sqrt(variances[a]) if variances[a] > 0.0 else 0.0
         ax, ay, az = axes[a, 0] * scale, axes[a, 1] * scale, axes[a, 2] * scale
@@ -159,7 +159,7 @@ def _local_coordinates(X: Array, centre: Array, axes: Array, variances: Array, o
 
 @vectorised
 def _normal_matrix(local: Array, normalised: Array, count: int, MtM: Array) -> None:
-    """M^T M from sums of alpha_j alpha_k (1, x, y, x^2 + y^2); alpha_0 = 1 - sum of the others."""
+    """Compute M^T M from sums of alpha_j alpha_k (1, x, y, x^2 + y^2); alpha_0 = 1 - sum of the others."""
     n = local.shape[1]
     for i in range(n):
         local[0, i] = 1.0 - local[1, i] - local[2, i] - (local[3, i] if count == 4 else 0.0)
@@ -191,7 +191,7 @@ def _block(MtM: Array, row: int, column: int, s: float, sx: float, sy: float, sr
 def _pose_of_betas(
     null: Array, beta: Array, centre: Array, axes: Array, variances: Array, count: int, R: Array, t: Array
 ) -> bool:
-    """R, t from the control points sum_v beta_v null[v], with the sign that puts the centroid in front."""
+    """Compute R, t from the control points sum_v beta_v null[v], with the sign that puts the centroid in front."""
     C = np.zeros((4, 3))
     for c in range(count):
         for k in range(3):

@@ -1,4 +1,4 @@
-"""How the CPU solvers are compiled; see ``coop_edge.base.jit``."""
+"""Says how the CPU solvers are compiled; see ``coop_edge.base.jit``."""
 
 from __future__ import annotations
 

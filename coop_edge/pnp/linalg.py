@@ -1,4 +1,4 @@
-"""Small dense linear algebra for compiled code: sizes 2 to 12, where LAPACK's call costs more than the work."""
+"""Computes small dense linear algebra in compiled code: sizes 2 to 12, where LAPACK's call costs more than the work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_QL = 60  # implicit shifts converge cubically; 2 or 3 steps per eigenvalue 
 
 @compiled
 def copy_pose(R: Array, t: Array, R_out: Array, t_out: Array) -> None:
-    """R_out, t_out = R, t."""
+    """Copy a pose: R_out, t_out = R, t."""
     for i in range(3):
         for j in range(3):
             R_out[i, j] = R[i, j]
@@ -27,14 +27,14 @@ def copy_pose(R: Array, t: Array, R_out: Array, t_out: Array) -> None:
 
 @compiled
 def shifted(R: Array, c: Array, t: Array, sign: float, out: Array) -> None:
-    """out = t + sign R c; ``out`` may be t."""
+    """Compute out = t + sign R c; ``out`` may be t."""
     for i in range(3):
         out[i] = t[i] + sign * (R[i, 0] * c[0] + R[i, 1] * c[1] + R[i, 2] * c[2])
 
 
 @compiled
 def write_transform(R: Array, t: Array, T: Array) -> None:
-    """T = [R t; 0 1]."""
+    """Write T = [R t; 0 1]."""
     for i in range(3):
         for j in range(3):
             T[i, j] = R[i, j]
@@ -45,7 +45,7 @@ def write_transform(R: Array, t: Array, T: Array) -> None:
 
 @compiled
 def all_finite(A: Array) -> bool:
-    """Is no entry of A [m,n] NaN or infinite?"""
+    """Tell whether no entry of A [m,n] is NaN or infinite."""
     for i in range(A.shape[0]):
         for j in range(A.shape[1]):
             if not math.isfinite(A[i, j]):
@@ -55,7 +55,7 @@ def all_finite(A: Array) -> bool:
 
 @compiled
 def symmetric_eigen(A: Array, values: Array) -> bool:
-    """Eigenvalues and eigenvectors of the symmetric A [n,n], ascending; False for NaN or no convergence.
+    """Compute eigenvalues and eigenvectors of the symmetric A [n,n], ascending; False for NaN or no convergence.
 
     A becomes the eigenvectors, as columns; values [n]. Householder tridiagonalisation, then implicit QL with
     Wilkinson's shift (Golub, Van Loan, Matrix Computations, section 8.3).
@@ -82,7 +82,7 @@ def symmetric_eigen(A: Array, values: Array) -> bool:
 
 @compiled
 def _tridiagonal(A: Array, diagonal: Array, off: Array) -> None:
-    """A = Q T Q^T: T into ``diagonal`` and ``off`` (off[i] between i and i + 1), Q over A."""
+    """Factor A = Q T Q^T: T into ``diagonal`` and ``off`` (off[i] between i and i + 1), Q over A."""
     n = len(diagonal)
     Q = np.zeros((n, n))
     for i in range(n):
@@ -177,7 +177,7 @@ def _implicit_ql(d: Array, e: Array, V: Array) -> bool:
 
 @compiled
 def least_squares(A: Array, b: Array, rows: int, columns: int, x: Array) -> bool:
-    """x minimising |A x - b| by Householder QR; A [rows, columns] and b are overwritten; False if A is singular."""
+    """Minimise |A x - b| over x by Householder QR; A [rows, columns] and b are overwritten; False if A is singular."""
     largest = 0.0
     for k in range(columns):
         norm = 0.0
@@ -211,7 +211,7 @@ def least_squares(A: Array, b: Array, rows: int, columns: int, x: Array) -> bool
 
 @compiled
 def cholesky(A: Array, L: Array, floor: float) -> bool:
-    """Lower L with A = L L^T for symmetric A [n,n]; False at a pivot that is not above ``floor`` (or is NaN)."""
+    """Compute lower L with A = L L^T for symmetric A [n,n]; False at a pivot not above ``floor`` (or NaN)."""
     n = A.shape[0]
     for j in range(n):
         s = A[j, j]
@@ -231,7 +231,7 @@ def cholesky(A: Array, L: Array, floor: float) -> bool:
 
 @compiled
 def cholesky_solve(L: Array, b: Array, x: Array) -> None:
-    """x with L L^T x = b."""
+    """Solve L L^T x = b."""
     n = L.shape[0]
     for i in range(n):
         s = b[i]
@@ -247,7 +247,7 @@ def cholesky_solve(L: Array, b: Array, x: Array) -> None:
 
 @compiled
 def rotation_from_correlation(S: Array, R: Array) -> bool:
-    """The rotation R that maximises trace(R^T S), S = sum y x^T: absolute orientation y = R x (Horn, JOSA A 1987).
+    """Compute R that maximises trace(R^T S), S = sum y x^T: absolute orientation y = R x (Horn, JOSA A 1987).
 
     By the quaternion, so a reflection cannot come out and coplanar points need no special case.
     """
@@ -277,7 +277,7 @@ def rotation_from_correlation(S: Array, R: Array) -> bool:
 
 @compiled
 def rotate_left(phi: Array, R: Array, out: Array) -> None:
-    """out = Exp(phi) R (Rodrigues); ``out`` must not be R."""
+    """Compute out = Exp(phi) R (Rodrigues); ``out`` must not be R."""
     x, y, z = phi[0], phi[1], phi[2]
     angle2 = x * x + y * y + z * z
     if angle2 < 1e-8:

@@ -1,4 +1,4 @@
-"""Weighted Levenberg-Marquardt of one problem: points, lines, depths, prior; ``coop_edge.pnp`` states the algorithm."""
+"""Runs weighted Levenberg-Marquardt on one problem: points, lines, depths, prior; docs/solvers.md states it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Evidence(NamedTuple):
 
 @compiled
 def evaluate(evidence: Evidence, R: Array, t: Array, loss: int, scale: float, scratch: Array, sums: Array) -> None:
-    """H (upper triangle), g and the cost at a pose (R, t), into ``sums`` [28]; ``scratch`` as ``normal_sums``."""
+    """Sum H (upper triangle), g and the cost at a pose (R, t) into ``sums`` [28]; ``scratch`` as ``normal_sums``."""
     normal_sums(evidence.points, R, t, evidence.K, loss, scale, scratch, sums)
     if evidence.lines.shape[1] > 0:
         add_lines(evidence.lines, R, t, evidence.K, loss, scale, sums)
@@ -81,7 +81,7 @@ def evaluate(evidence: Evidence, R: Array, t: Array, loss: int, scale: float, sc
 
 @compiled
 def _unpack(sums: Array, damping: float, H: Array) -> None:
-    """H + damping diag(H) from the upper triangle in ``sums``."""
+    """Return H + damping diag(H) from the upper triangle in ``sums``."""
     at = 0
     for i in range(6):
         for j in range(i, 6):
@@ -93,7 +93,7 @@ def _unpack(sums: Array, damping: float, H: Array) -> None:
 
 @compiled
 def propose(sums: Array, damping: float, step: Array) -> bool:
-    """The step (rho', phi) [6] of the damped normal equations; False if they are not positive definite."""
+    """Compute the step (rho', phi) [6] of the damped normal equations; False if they are not positive definite."""
     H, L, minus_g = np.empty((6, 6)), np.zeros((6, 6)), np.empty(6)
     _unpack(sums, damping, H)
     for k in range(6):
@@ -106,7 +106,7 @@ def propose(sums: Array, damping: float, step: Array) -> bool:
 
 @compiled
 def is_short(step: Array, t: Array, tolerance: float) -> bool:
-    """Whether a step turns by less than ``tolerance`` radians and moves by less than that share of the distance."""
+    """Tell whether a step turns by less than ``tolerance`` radians and moves by less than that share of it."""
     moved = math.sqrt(step[0] * step[0] + step[1] * step[1] + step[2] * step[2])
     turned = math.sqrt(step[3] * step[3] + step[4] * step[4] + step[5] * step[5])
     distance = math.sqrt(t[0] * t[0] + t[1] * t[1] + t[2] * t[2])
@@ -115,7 +115,7 @@ def is_short(step: Array, t: Array, tolerance: float) -> bool:
 
 @compiled
 def minimise(evidence: Evidence, schedule: Schedule, R: Array, t: Array, sums: Array) -> tuple[float, int, float, int]:
-    """Levenberg-Marquardt from (R, t), which are replaced by the minimum.
+    """Run Levenberg-Marquardt from (R, t), which are replaced by the minimum.
 
     ``sums`` [28] ends as those of the minimum. Returns initial cost, iterations, damping and LmStop.
     """
@@ -152,7 +152,7 @@ def minimise(evidence: Evidence, schedule: Schedule, R: Array, t: Array, sums: A
 
 @compiled
 def covariance_at_origin(sums: Array, variance: float, arm: Array, out: Array) -> bool:
-    """``variance`` times H^-1, moved to (rho, phi) at the object's origin, [6,6]; False if H is singular.
+    """Compute ``variance`` H^-1, moved to (rho, phi) at the object's origin, [6,6]; False if H is singular.
 
     ``arm`` [3] = R c, from the object's origin to the centroid in camera axes: rho = rho' - phi x arm.
     """
@@ -192,7 +192,7 @@ def covariance_at_origin(sums: Array, variance: float, arm: Array, out: Array) -
 def read_problem(
     points: Targets, lines: Targets, depths: DepthTargets, prior: PosePrior, K: Array, T: Array
 ) -> tuple[int, Array, Array, Array]:
-    """Status of a problem, and what of its points [6,n], lines [8,m] and depths [9,d] takes part, not centred."""
+    """Return the status of a problem, and what takes part: points [6,n], lines [8,m], depths [9,d], not centred."""
     seen_points, S = gather(points, T)
     seen_lines, L = gather(lines, T)
     seen_depths, D = gather_depths(depths.points, depths.places, depths.normals, depths.weights, T)
@@ -216,7 +216,7 @@ def solve_lm(
     T: Array,
     covariance: Array,
 ) -> tuple[int, float, float, int, float, int]:
-    """One problem: status, initial and final cost, iterations, damping, LmStop; writes T, covariance if solved.
+    """Solve one problem: status, initial and final cost, iterations, damping, LmStop; writes T, covariance if solved.
 
     Without a prior its arrays are of size 0, [0,0], [0] and [0,0].
     """

@@ -1,8 +1,8 @@
-"""Residuals, Jacobians and normal equations of points and lines, summed in one pass over structure-of-arrays.
+"""Sums residuals, Jacobians and normal equations of points and lines in one pass over structure-of-arrays.
 
 Points are the rows x, y, z, u, v, w^2 of an array [6,n], centred and contiguous, so that the one loop that costs
 anything (``weighted_sums``) reads six streams and vectorises. Lines have two more rows, their unit normal: [8,m]. For
-depths see ``pnp.depths``. The algorithm is stated in ``coop_edge.pnp``.
+depths see ``pnp.depths``. docs/solvers.md states the algorithm.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Targets(NamedTuple):
 
 @vectorised
 def weighted_sums(S: Array, weights: Array, R: Array, t: Array, K: Array, sums: Array) -> None:
-    """One pass at a pose: sum w J^T J, sum w J^T r and sum w |r|^2 into ``sums`` [28], for weights w [n].
+    """Sum w J^T J, w J^T r and w |r|^2 at a pose into ``sums`` [28] in one pass, for weights w [n].
 
     J is d r / d (rho, phi) for R <- Exp(phi) R, t <- t + rho. The last sum is infinite if a point is not in front.
     """
@@ -111,7 +111,7 @@ def weighted_sums(S: Array, weights: Array, R: Array, t: Array, K: Array, sums: 
 
 @compiled
 def robust_weights(S: Array, R: Array, t: Array, K: Array, loss: int, scale: float, out: Array) -> float:
-    """w^2 f'(s) into ``out`` [n] at a pose; returns sum f(s), for Huber's or Cauchy's f with its scale."""
+    """Write w^2 f'(s) into ``out`` [n] at a pose; return sum f(s), for Huber's or Cauchy's f with its scale."""
     scale2 = scale * scale
     cost = 0.0
     for i in range(S.shape[1]):
@@ -136,7 +136,7 @@ def robust_weights(S: Array, R: Array, t: Array, K: Array, loss: int, scale: flo
 
 @compiled
 def normal_sums(S: Array, R: Array, t: Array, K: Array, loss: int, scale: float, scratch: Array, sums: Array) -> None:
-    """H = sum w^2 f' J^T J (upper triangle), g = sum w^2 f' J^T r and the cost sum f(s) of points, into ``sums`` [28].
+    """Sum H = w^2 f' J^T J (upper triangle), g = w^2 f' J^T r and the cost f(s) of points into ``sums`` [28].
 
     The cost is infinite if a point is not in front. ``scratch`` [n] is used by the robust losses alone.
     """
@@ -151,7 +151,7 @@ def normal_sums(S: Array, R: Array, t: Array, K: Array, loss: int, scale: float,
 
 @compiled
 def robust_loss(s: float, loss: int, scale: float) -> tuple[float, float]:
-    """f(s) and f'(s) of s = w^2 r^2."""
+    """Return f(s) and f'(s) of s = w^2 r^2."""
     scale2 = scale * scale
     if loss == HUBER and s > scale2:
         root = math.sqrt(s)
@@ -198,7 +198,7 @@ def add_lines(S: Array, R: Array, t: Array, K: Array, loss: int, scale: float, s
 
 @compiled
 def gather(targets: Targets, T: Array) -> tuple[int, Array]:
-    """How many targets of one problem have a weight, and those of them in front at T, not centred and contiguous.
+    """Count the targets of one problem that have a weight; gather those in front at T, not centred and contiguous.
 
     The number is -1 if one that has a weight is not finite, or a weight is negative. The array has the rows of the
     module's docstring: 6 for points, 8 for lines. Targets of weight zero are not looked at.
@@ -237,7 +237,7 @@ def gather(targets: Targets, T: Array) -> tuple[int, Array]:
 
 @compiled
 def input_status(weighted: int, seen: int, least: int) -> int:
-    """Status of a problem by its number of residuals: with a weight, of these in front, and the least it takes."""
+    """Return the status of a problem by its residuals: with a weight, of these in front, and the least it takes."""
     if weighted < least:
         return TOO_FEW_POINTS
     if seen == 0 and weighted > 0:

@@ -1,4 +1,4 @@
-"""P3P by the degenerate conic of a pencil.
+"""Solves P3P by the degenerate conic of a pencil.
 
 With unit rays y_i and unknown distances l_i, the three equations |l_i y_i - l_j y_j|^2 = a_ij are quadrics
 l^T M_ij l = a_ij. Two differences of them are homogeneous: conics D1, D2 in the projective point (l_1 : l_2 : l_3), and
@@ -27,7 +27,7 @@ _POLISH = 3  # Newton steps on the distances; quadratic, so rounding is reached
 
 @compiled
 def p3p(X: Array, rays: Array, R: Array, t: Array) -> int:
-    """Poses that put three points on three rays, in front of the camera.
+    """Compute the poses that put three points on three rays, in front of the camera.
 
     X [3,3] points as rows, metres; rays [3,3] unit vectors as rows; writes R [4,3,3], t [4,3] and returns how many.
     """
@@ -87,7 +87,7 @@ def _metric(l: Array, b12: float, b13: float, b23: float) -> bool:  # noqa: E741
 
 @compiled
 def _polish(l: Array, a12: float, a13: float, a23: float, b12: float, b13: float, b23: float) -> bool:  # noqa: E741
-    """Newton's method on the three side equations; False unless it ends at positive distances that satisfy them."""
+    """Run Newton's method on the three side equations; False unless it ends at positive distances that satisfy them."""
     x, y, z = l[0], l[1], l[2]
     for step in range(_POLISH + 1):
         r0 = x * x + y * y - 2.0 * b12 * x * y - a12
@@ -113,7 +113,7 @@ def _polish(l: Array, a12: float, a13: float, a23: float, b12: float, b13: float
 
 @compiled
 def _pose(X: Array, rays: Array, l: Array, scale: float, R: Array, t: Array) -> None:  # noqa: E741
-    """The motion that carries the triangle onto the points l_i y_i, by the two triangles' own frames."""
+    """Compute the motion that carries the triangle onto the points l_i y_i, by the two triangles' own frames."""
     size = 1.0 / math.sqrt(scale)
     Y = np.empty((3, 3))
     for i in range(3):
@@ -139,7 +139,7 @@ def _pose(X: Array, rays: Array, l: Array, scale: float, R: Array, t: Array) -> 
 
 @compiled
 def _frame(P: Array, axes: Array) -> None:
-    """Orthonormal axes (rows) of a triangle: along its first side, in its plane, along its normal."""
+    """Compute orthonormal axes (rows) of a triangle: along its first side, in its plane, along its normal."""
     ax, ay, az = P[1, 0] - P[0, 0], P[1, 1] - P[0, 1], P[1, 2] - P[0, 2]
     bx, by, bz = P[2, 0] - P[0, 0], P[2, 1] - P[0, 1], P[2, 2] - P[0, 2]
     k = 1.0 / math.sqrt(ax * ax + ay * ay + az * az)

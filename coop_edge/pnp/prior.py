@@ -1,4 +1,4 @@
-"""A Gaussian prior on the pose, as a term of the normal equations; what it means stands in ``coop_edge.pnp``."""
+"""Adds a Gaussian prior on the pose to the normal equations; docs/solvers.md says what it means."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CentredPrior(NamedTuple):
 
 @compiled
 def scaled_cholesky(H: Array, L: Array, scale: Array) -> bool:
-    """L with S H S = L L^T, S = diag(scale) making the diagonal 1; H becomes S H S. False if H is singular."""
+    """Factor S H S = L L^T, S = diag(scale) making the diagonal 1; H becomes S H S. False if H is singular."""
     n = len(scale)
     for i in range(n):
         if not (H[i, i] > 0.0 and math.isfinite(H[i, i])):
@@ -42,7 +42,7 @@ def scaled_cholesky(H: Array, L: Array, scale: Array) -> bool:
 
 @compiled
 def is_proper(information: Array) -> bool:
-    """Whether a prior of information [6,6] fixes a pose on its own; False for none at all, [0,0]."""
+    """Tell whether a prior of information [6,6] fixes a pose on its own; False for none at all, [0,0]."""
     if information.size == 0:
         return False
     return scaled_cholesky(information.copy(), np.zeros((6, 6)), np.empty(6))
@@ -50,7 +50,7 @@ def is_proper(information: Array) -> bool:
 
 @compiled
 def is_readable(prior: PosePrior) -> bool:
-    """Whether all entries are finite. The arrays may be of size 0."""
+    """Tell whether all entries are finite. The arrays may be of size 0."""
     for i in range(len(prior.centre)):
         if not math.isfinite(prior.centre[i]):
             return False
@@ -59,7 +59,7 @@ def is_readable(prior: PosePrior) -> bool:
 
 @compiled
 def about_centroid(prior: PosePrior, centroid: Array) -> CentredPrior:
-    """The prior on the pose of points that were centred on ``centroid`` [3]."""
+    """Move the prior to the pose of points that were centred on ``centroid`` [3]."""
     if prior.information.size == 0:
         return CentredPrior(np.empty((0, 0)), np.empty((0, 0)), np.empty(0), np.empty(0))
     rotation, place, arm = np.empty((3, 3)), np.empty(3), np.empty(3)
@@ -74,7 +74,7 @@ def about_centroid(prior: PosePrior, centroid: Array) -> CentredPrior:
 
 @compiled
 def rotation_vector(Q: Array, out: Array) -> None:
-    """The rotation vector of Q [3,3], of length at most pi, into ``out`` [3]; through the quaternion, whose largest
+    """Write the rotation vector of Q [3,3], at most pi long, into ``out`` [3]; through the quaternion, whose largest
     component is found first, so that no angle is ill-conditioned."""
     trace = Q[0, 0] + Q[1, 1] + Q[2, 2]
     i = 0
@@ -99,7 +99,7 @@ def rotation_vector(Q: Array, out: Array) -> None:
 
 @compiled
 def inverse_left_jacobian(v: Array, out: Array) -> None:
-    """d log(Exp(phi) Exp(v)) / d phi at phi = 0, [3,3], for a rotation vector v of length at most pi.
+    """Compute d log(Exp(phi) Exp(v)) / d phi at phi = 0, [3,3], for a rotation vector v of length at most pi.
 
     I - hat(v) / 2 + c hat(v)^2, c = (1 - (a / 2) cot(a / 2)) / a^2, a = |v| (Barfoot, State Estimation for Robotics).
     """
@@ -118,7 +118,7 @@ def inverse_left_jacobian(v: Array, out: Array) -> None:
 
 @compiled
 def _residual_and_jacobian(prior: CentredPrior, R: Array, t: Array, e: Array, J: Array) -> None:
-    """xi from the anchor to the pose (R, t) of the centred points, [6], and its derivative by the step, [6,6]."""
+    """Compute xi from the anchor to the pose (R, t) of centred points, [6], and its derivative by the step, [6,6]."""
     arm, Q, block = np.empty(3), np.empty((3, 3)), np.empty((3, 3))
     for i in range(3):
         arm[i] = R[i, 0] * prior.arm[0] + R[i, 1] * prior.arm[1] + R[i, 2] * prior.arm[2]

@@ -1,4 +1,4 @@
-"""RANSAC over minimal samples, one problem; the algorithm is stated in ``coop_edge.pnp``."""
+"""Runs RANSAC over minimal samples of one problem; docs/solvers.md states the algorithm."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Correspondences(NamedTuple):
 
 @compiled
 def compact(points_object: Array, points_image: Array, valid: Array, K: Array) -> tuple[int, Array, Array]:
-    """Valid points of one problem: status, X [3,n], u [2,n]."""
+    """Gather the valid points of one problem: status, X [3,n], u [2,n]."""
     n = 0
     for i in range(len(valid)):
         n += valid[i]
@@ -104,7 +104,7 @@ def collinear(X: Array) -> bool:
 
 @compiled
 def unit_rays(u: Array, K: Array, rays: Array) -> None:
-    """Directions K^-1 (u, v, 1) of unit length: u [2,n] -> rays [n,3]."""
+    """Compute directions K^-1 (u, v, 1) of unit length: u [2,n] -> rays [n,3]."""
     for i in range(u.shape[1]):
         y = (u[1, i] - K[1, 2]) / K[1, 1]
         x = (u[0, i] - K[0, 2] - K[0, 1] * y) / K[0, 0]
@@ -114,7 +114,7 @@ def unit_rays(u: Array, K: Array, rays: Array) -> None:
 
 @compiled
 def enough(drawn: int, k: int, n: int, m: int, confidence: float) -> bool:
-    """Has an all-inlier sample of m been drawn with this probability, if k of n are inliers?"""
+    """Tell whether an all-inlier sample of m has been drawn with this probability, if k of n are inliers."""
     if not confidence < 1.0 or k < m:
         return False
     p = 1.0
@@ -125,7 +125,7 @@ def enough(drawn: int, k: int, n: int, m: int, confidence: float) -> bool:
 
 @compiled
 def _sample_poses(given: Correspondences, rays: Array, sample: Array, use_p3p: bool, R: Array, t: Array) -> int:
-    """Poses of the minimal sample [m] of points into R [4,3,3], t [4,3]: how many."""
+    """Solve the poses of the minimal sample [m] of points into R [4,3,3], t [4,3]; return how many."""
     m = len(sample)
     if use_p3p:
         corners, directions = np.empty((3, 3)), np.empty((3, 3))
@@ -148,7 +148,7 @@ def _sample_poses(given: Correspondences, rays: Array, sample: Array, use_p3p: b
 def best_hypothesis(
     given: Correspondences, settings: Settings, substream: int, R: Array, t: Array, errors: Array, inliers: Array
 ) -> tuple[float, int]:
-    """The best-scoring hypothesis into R, t: its score (infinite if there is none) and the number drawn."""
+    """Find the best-scoring hypothesis into R, t; return its score (infinite if there is none) and the number drawn."""
     X, u, K = given
     n = X.shape[1]
     m = 3 if settings.use_p3p else min(settings.sample_size, n)
@@ -180,7 +180,7 @@ def best_hypothesis(
 
 @compiled
 def _minimum(S: Array, K: Array, lm: Schedule, R: Array, t: Array) -> None:
-    """Levenberg-Marquardt on points S [6,k], which are centred, from (R, t), which are replaced."""
+    """Run Levenberg-Marquardt on points S [6,k], which are centred, from (R, t), which are replaced."""
     centre, no_lines, no_depths = np.empty(3), np.empty((8, 0)), np.empty((9, 0))
     no_prior = CentredPrior(np.empty((0, 0)), np.empty((0, 0)), np.empty(0), np.empty(0))
     centre_on_mean(S, centre)
@@ -191,7 +191,7 @@ def _minimum(S: Array, K: Array, lm: Schedule, R: Array, t: Array) -> None:
 
 @compiled
 def refine_pose(given: Correspondences, settings: Settings, R: Array, t: Array, errors: Array, inliers: Array) -> None:
-    """EPnP, then Levenberg-Marquardt, on the points that fit; each replaces R, t only if it lowers the MSAC score.
+    """Refine by EPnP, then Levenberg-Marquardt, on the points that fit; each is kept only if it lowers the MSAC score.
 
     ``errors`` and ``inliers`` [n] are scratch.
     """
@@ -241,7 +241,7 @@ def _equal(a: Array, b: Array) -> bool:
 
 @compiled
 def _selected(X: Array, u: Array, chosen: Array, k: int) -> Array:
-    """The chosen points as rows x, y, z, u, v, 1: [6,k]."""
+    """Return the chosen points as rows x, y, z, u, v, 1: [6,k]."""
     S = np.empty((6, k))
     at = 0
     for i in range(X.shape[1]):
@@ -269,7 +269,7 @@ def solve_ransac(
     T: Array,
     inliers_out: Array,
 ) -> tuple[int, int, int, float, float]:
-    """One problem: status, inliers, hypotheses drawn, score, RMS error; writes T [4,4], inliers_out [N] if solved."""
+    """Solve one problem: status, inliers, hypotheses, score, RMS error; writes T [4,4], inliers_out [N] if solved."""
     status, X, u = compact(points_object, points_image, valid, K)
     if status != SOLVED:
         return status, 0, 0, math.inf, math.nan

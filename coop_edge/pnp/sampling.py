@@ -1,4 +1,4 @@
-"""Minimal samples from a counter-based generator: a function of (seed, substream, hypothesis), whatever the order.
+"""Draws minimal samples from a counter-based generator: a function of (seed, substream, hypothesis) in any order.
 
 Philox-4x32-10: Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3, SC 2011.
 """
@@ -22,7 +22,7 @@ _WEYL_0, _WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 def philox(
     key0: np.uint64, key1: np.uint64, c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
-    """Four random 32-bit words, held in uint64, of a 64-bit key and a 128-bit counter (32-bit parts, in uint64)."""
+    """Return four random 32-bit words, in uint64, of a 64-bit key and a 128-bit counter (32-bit parts, in uint64)."""
     for _ in range(10):
         a = c0 * _MULTIPLIER_0
         b = c2 * _MULTIPLIER_1

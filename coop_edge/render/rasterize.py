@@ -38,7 +38,7 @@ def kernel(function: F) -> F:
 
 
 def inlined(function: F) -> F:
-    """``kernel`` for a helper in an inner loop, always inlined: a call copies every array's descriptor."""
+    """Compile a helper in an inner loop as ``kernel`` does, always inlined: a call copies every array's descriptor."""
     return jit(function, _STAMP, forceinline=True)
 
 
@@ -150,7 +150,7 @@ def rasterize(faces: Array, vertices: Vertices, camera: Pinhole, buffer: Buffer)
 
 @inlined
 def _plane(i: int, j: int, k: int, xyz: Array, camera: Pinhole, plane: Array) -> bool:
-    """The triangle's inverse depth 1 / z = plane[0] u + plane[1] v + plane[2], and its range; False if edge-on.
+    """Compute 1 / z = plane[0] u + plane[1] v + plane[2] of the triangle, and its range; False if edge-on.
 
     With the normal n and n . p = d on the plane, the ray z K^-1 (u, v, 1) meets it at z = d / (n . K^-1 (u, v, 1)).
     plane[3], plane[4] are the nearest and the farthest z.
@@ -224,7 +224,7 @@ def _fill(a: Corner, b: Corner, c: Corner, face: int, plane: Array, buffer: Buff
 
 @inlined
 def _edge(ax: int, ay: int, bx: int, by: int, px: int, py: int) -> int:
-    """(b - a) x (p - a), lowered by one for edges that are neither top nor left, so that inside means >= 0."""
+    """Compute (b - a) x (p - a), lowered by one for edges that are neither top nor left, so that inside means >= 0."""
     dx, dy = bx - ax, by - ay
     bias = 0 if dy < 0 or (dy == 0 and dx > 0) else 1
     return dx * (py - ay) - dy * (px - ax) - bias
@@ -232,7 +232,7 @@ def _edge(ax: int, ay: int, bx: int, by: int, px: int, py: int) -> int:
 
 @kernel
 def _distance(plane: int, x: float, y: float, z: float, camera: Pinhole) -> float:
-    """Signed distance (any positive scale) to the near plane (0) or a guard plane (1..4); inside is >= 0."""
+    """Compute the signed distance (any positive scale) to the near plane (0) or a guard plane (1..4); inside >= 0."""
     if plane == 0:
         return z - NEAR
     if plane <= 2:

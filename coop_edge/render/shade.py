@@ -1,4 +1,4 @@
-"""Colour the visible samples from their triangle ids: pass 2 of the CPU renderer."""
+"""Colours the visible samples from their triangle ids: pass 2 of the CPU renderer."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def shade(
 
 @inlined
 def _corner_weights(xyz: Array, i: int, j: int, k: int, weights: Array) -> None:
-    """Three corners' weights and the unit normal, each as three factors of a ray (x, y, 1).
+    """Compute three corners' weights and the unit normal, each as three factors of a ray (x, y, 1).
 
     A corner's barycentric coordinate where the ray meets the triangle is its weight over the sum of the three, where
     the weight of p_i is (p_j x p_k) . ray (Olano and Greer, Triangle scan conversion using 2D homogeneous coordinates,
@@ -102,7 +102,7 @@ def _corner_weights(xyz: Array, i: int, j: int, k: int, weights: Array) -> None:
 
 @inlined
 def _barycentric(weights: Array, x: float, y: float) -> Color:
-    """Barycentric coordinates where the ray (x, y, 1) meets the triangle, limited to the triangle."""
+    """Compute barycentric coordinates where the ray (x, y, 1) meets the triangle, limited to the triangle."""
     w0 = max(weights[0] * x + weights[1] * y + weights[2], 0.0)
     w1 = max(weights[3] * x + weights[4] * y + weights[5], 0.0)
     w2 = max(weights[6] * x + weights[7] * y + weights[8], 0.0)
@@ -115,7 +115,7 @@ def _barycentric(weights: Array, x: float, y: float) -> Color:
 
 @inlined
 def _albedo(w: Color, face: int, surface: Surface) -> Color:
-    """The face's own colour (0..255) at barycentric coordinates w: from its texture, or else from its corners."""
+    """Return the face's own colour (0..255) at barycentric coordinates w: from its texture, or from its corners."""
     texture = surface.face_texture[face]
     if texture >= 0:
         uv = surface.corner_uv[face]

@@ -1,1 +1,1 @@
-"""The stages: crop, coarse, refine, outline, select. Glue over the contracts of templates, render, pnp and runtime."""
+"""Runs the method, stage by stage, over the contracts of templates, render, ops, pnp and runtime."""

@@ -1,4 +1,4 @@
-"""What is known of objects before they are looked for: a region, distances, measured depth, sizes of boxes."""
+"""Holds what is known of objects before they are looked for: a region, distances, depth, sizes of boxes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ STEP = 1.5
 class Bounds:
     """What is known beforehand of where objects are; ``allows`` applies it.
 
-    region: (x, y, width, height), pixels of the image, in which the middle of a box lies. near, far: metres, distance
-    of objects' centres along the optical axis. depth: float32 [height,width] metres, 0 = unknown, or None. focal: of
-    the image's camera, pixels.
+    Attributes:
+        region: (x, y, width, height), pixels of the image, in which the middle of a box lies.
+        near: metres, distance of objects' centres along the optical axis.
+        far: metres, distance of objects' centres along the optical axis.
+        depth: float32 [height,width] metres, 0 = unknown, or None.
+        focal: of the image's camera, pixels.
     """
 
     region: Box
@@ -71,7 +74,11 @@ class Bounds:
 def box_sides(camera: Camera, config: FindConfig, largest: float) -> Floats:
     """Return the longer sides of boxes at the levels, pixels, rising.
 
-    largest: longer side of the largest box over the image's shorter side. Raises InputError if there are no levels.
+    Args:
+        largest: longer side of the largest box over the image's shorter side.
+
+    Raises:
+        InputError: if there are no levels.
     """
     smallest = config.smallest * max(camera.size)
     largest_px = largest * min(camera.size)
@@ -85,7 +92,11 @@ def box_sides(camera: Camera, config: FindConfig, largest: float) -> Floats:
 
 
 def search_bounds(camera: Camera, region: Box, config: FindConfig, depth: NDArray[np.float32] | None = None) -> Bounds:
-    """Return what is known beforehand. Raises InputError: a region outside the image, ``far`` nearer than ``near``."""
+    """Return what is known beforehand.
+
+    Raises:
+        InputError: a region outside the image, ``far`` nearer than ``near``.
+    """
     if config.far and config.far <= config.near:
         raise InputError(
             f"find.far = {config.far:g}: wanted more than find.near = {config.near:g} m, or 0 for no bound"

@@ -1,4 +1,4 @@
-"""Boxes (x, y, width, height) in an image, and how much they overlap."""
+"""Computes with boxes (x, y, width, height) in an image, and how much they overlap."""
 
 from __future__ import annotations
 

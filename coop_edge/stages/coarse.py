@@ -1,4 +1,4 @@
-"""Stage 1: from detections to pose hypotheses by matching with the templates (Co-op, section 3.1)."""
+"""Makes pose hypotheses of detections by matching with the templates (stage 1; Co-op, section 3.1)."""
 
 from __future__ import annotations
 

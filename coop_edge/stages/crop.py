@@ -46,8 +46,13 @@ def crop_detections(
 ) -> Crops:
     """Crop the detections' boxes, S x S pixels each. N = 0 is legal.
 
-    image: uint8 [height,width,3] on the device of ``ops``. margin: side of the crop over the longer side of the box.
-    patch: pixels. Raises InputError: image, boxes or masks that do not fit the camera.
+    Args:
+        image: uint8 [height,width,3] on the device of ``ops``.
+        margin: side of the crop over the longer side of the box.
+        patch: pixels.
+
+    Raises:
+        InputError: image, boxes or masks that do not fit the camera.
     """
     camera.check_image(image)
     for i, detection in enumerate(detections):
@@ -67,8 +72,16 @@ def pose_crop(
 ) -> CropCamera:
     """Make virtual cameras that look at objects' centres.
 
-    T_camera_object [M,4,4]; centre [M,3] and diameter [M] of the objects, metres; margin: side of the crop over the
-    diameter's image. The poses must be in sight (``in_sight``). M = 0 is legal. Raises InputError.
+    The poses must be in sight (``in_sight``). M = 0 is legal.
+
+    Args:
+        T_camera_object: [M,4,4], metres.
+        centre: [M,3] of the objects, metres, object's frame.
+        diameter: [M] of the objects, metres.
+        margin: side of the crop over the diameter's image.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
     """
     T, centre, diameter = (np.asarray(a, np.float64) for a in (T_camera_object, centre, diameter))
     seen = (T[:, :3, :3] @ centre[..., None])[..., 0] + T[:, :3, 3]
@@ -98,7 +111,10 @@ def in_sight(T_camera_object: ArrayLike, centre: ArrayLike, diameter: ArrayLike)
 def patches_touched(masks: Sequence[NDArray[np.bool_] | None], camera: CropCamera, patch: int) -> NDArray[np.bool_]:
     """Tell which patches of N crops hold any of their masks, bool [N,T]; all of them where there is no mask.
 
-    masks: N, each [height,width] of the image. camera: of the crops. patch: pixels.
+    Args:
+        masks: N, each [height,width] of the image.
+        camera: of the crops.
+        patch: pixels.
     """
     size, side = camera.size, camera.size // patch
     touched = np.ones((len(masks), side * side), np.bool_)

@@ -162,7 +162,8 @@ def best_shift(gaps: NDArray[np.integer], rendered: NDArray[np.integer], diamete
 def cells_used(pairs: Pairs, silhouette: Array) -> Array:
     """Tell which of M pairs use depth, bool [M] on the device, by the refiner's cells; none without a depth image.
 
-    silhouette: bool [M,P], the cells on the rendered object.
+    Args:
+        silhouette: bool [M,P], the cells on the rendered object.
     """
     m, p = silhouette.shape
     if pairs.measured is None:

@@ -1,4 +1,4 @@
-"""Frozen image features (the bundle's ``features``): maps of crops, and how alike two maps are."""
+"""Computes frozen image features (the bundle's ``features``): maps of crops, and how alike two maps are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ BEST, COVERED = 70, 0.25
 class FeatureExtractor:
     """Maps of images, by the open runner of ``features``.
 
-    ops: of the device where it runs. micro_batch: largest number of images in one run.
+    Attributes:
+        ops: of the device where it runs.
+        micro_batch: largest number of images in one run.
     """
 
     ops: Operations
@@ -31,7 +33,7 @@ class FeatureExtractor:
 
     @property
     def size(self) -> int:
-        """S, side of the images, pixels."""
+        """Return S, the side of the images, pixels."""
         side = self.runner.inputs["image"].shape[-1]
         assert side is not None
         return side
@@ -39,7 +41,8 @@ class FeatureExtractor:
     def maps(self, images: Array, *names: str) -> list[Array]:
         """Return the maps ``names`` of N images, each float32 [N,C,h,w].
 
-        images: float32 [N,3,S,S] RGB in [0, 1] on the device.
+        Args:
+            images: float32 [N,3,S,S] RGB in [0, 1] on the device.
         """
         outputs = run_batched(self.ops, self.runner, {"image": images}, self.micro_batch)
         return [outputs[name] for name in names]
@@ -54,7 +57,9 @@ def unit_cells(maps: Array, xp: Array = np) -> Array:
 def coverage(depth: Array, cell: int, xp: Array = np) -> Array:
     """Return the share of each cell that a render covers, float32 [N,S/cell,S/cell].
 
-    depth: [N,S,S] of the render, 0 = nothing. cell: its side, pixels; a divisor of S.
+    Args:
+        depth: [N,S,S] of the render, 0 = nothing.
+        cell: its side, pixels; a divisor of S.
     """
     n, size = len(depth), depth.shape[-1] // cell
     return (depth > 0).reshape(n, size, cell, size, cell).mean(axis=(2, 4), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What the refiner says about a pair, as weighted 2D-3D correspondences, and how well a pose fits them."""
+"""Turns what the refiner says about a pair into weighted 2D-3D correspondences, and measures how a pose fits them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frozen features of a whole image, enlarged and reduced to several sizes: what all objects are looked for in.
+"""Computes frozen features of a whole image at several sizes: what all objects are looked for in.
 
 The network takes squares of S pixels, so that each size of the image is cut into squares which overlap: the outermost
 cells of a square see its black surroundings, and are left out where a neighbour shows the same place.

@@ -32,9 +32,12 @@ class FeatureJudge:
     depth that agrees with it, and the share that is clear: that does not lie before what was measured, where the sensor
     saw through it. What is hidden agrees with nothing and is clear.
 
-    score_map: from evidence to a probability, of the bundle; without one (None) the score is similarity (1 + q a) / 2,
-    which ranks hypotheses and is no probability. depth: of the depth camera. depth_score_map: the map for poses that
-    use depth; without one the score of the others is multiplied by clear (1 + agreement) / 2.
+    Attributes:
+        score_map: from evidence to a probability, of the bundle; without one (None) the score is similarity (1 + q a) /
+            2, which ranks hypotheses and is no probability.
+        depth: of the depth camera.
+        depth_score_map: the map for poses that use depth; without one the score of the others is multiplied by clear (1
+            + agreement) / 2.
     """
 
     maker: PairMaker
@@ -44,7 +47,7 @@ class FeatureJudge:
     depth_score_map: ScoreMap | None = None
 
     def rank(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
-        """See ``Judge.rank``: by similarity and depth, since after one iteration the refiner cannot tell yet."""
+        """Rank by similarity and depth, since after one iteration the refiner cannot tell yet; see ``Judge.rank``."""
         alike, said = self._look(refined, object_index)
         alike = np.clip(alike, 0.0, 1.0)
         if said is None:
@@ -53,7 +56,7 @@ class FeatureJudge:
         return np.where(said.used, measured, alike)
 
     def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
-        """See ``Judge.score``; the coarse evidence takes no part, the render says more.
+        """Score by similarity and the refiner's evidence, not by the coarse evidence: the render says more.
 
         Without refinement there is no evidence of the refiner's, and the score is the similarity alone.
         """

@@ -1,4 +1,4 @@
-"""Co-op's matching on views found by retrieval: the crop is turned upright as the template is, and matched with it."""
+"""Matches crops with views found by retrieval, as Co-op does: the crop is turned upright as the template is."""
 
 from __future__ import annotations
 

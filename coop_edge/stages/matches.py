@@ -1,4 +1,4 @@
-"""The coarse decoder's matches of queries with the templates of their objects."""
+"""Decodes matches of queries with the templates of their objects, by the coarse decoder."""
 
 from __future__ import annotations
 

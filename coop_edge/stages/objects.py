@@ -1,4 +1,4 @@
-"""ObjectModel: what the stages know of a registered object."""
+"""Holds what the stages know of a registered object: ``ObjectModel``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,11 @@ class ObjectModel:
 def centres_and_diameters(
     objects: Sequence[ObjectModel], index: NDArray[np.integer]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return centres [M,3] and diameters [M] of the objects at ``index`` [M]. Raises InputError: no such index."""
+    """Return centres [M,3] and diameters [M] of the objects at ``index`` [M].
+
+    Raises:
+        InputError: no such index.
+    """
     if index.size and not (index.min() >= 0 and index.max() < len(objects)):
         raise InputError(f"object index: wanted values in [0, {len(objects)}), got {index.min()}..{index.max()}")
     centres = np.array([model.centre for model in objects], np.float64).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Pairs for render-and-compare: a crop of the image and a render of the object, both by one virtual camera."""
+"""Makes pairs for render-and-compare: a crop of the image and a render of the object, both by one virtual camera."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ class PairMaker(Protocol):
 
     @property
     def ops(self) -> Operations:
-        """Operations of the device where the pairs are made."""
+        """Return the operations of the device where the pairs are made."""
         ...
 
     @property
     def size(self) -> int:
-        """S, side of the pairs, pixels."""
+        """Return S, the side of the pairs, pixels."""
         ...
 
     def centres_and_diameters(self, object_index: NDArray[np.integer]) -> tuple[Floats, Floats]:
@@ -93,9 +93,13 @@ class PairMaker(Protocol):
 class ImagePairMaker:
     """The ``PairMaker`` of one image.
 
-    image: uint8 [height,width,3], checked. objects: in the order of the renderer's meshes. size: S, pixels. margin:
-    side of the crops over the image of the object's diameter. ops: of the device that holds the image and renders.
-    measured: depth, float32 [height,width] metres, 0 = unknown; None: there is none.
+    Attributes:
+        image: uint8 [height,width,3], checked.
+        objects: in the order of the renderer's meshes.
+        size: S, pixels.
+        margin: side of the crops over the image of the object's diameter.
+        ops: of the device that holds the image and renders.
+        measured: depth, float32 [height,width] metres, 0 = unknown; None: there is none.
     """
 
     image: Array
@@ -108,15 +112,19 @@ class ImagePairMaker:
     measured: Array | None = None
 
     def centres_and_diameters(self, object_index: NDArray[np.integer]) -> tuple[Floats, Floats]:
-        """See ``PairMaker.centres_and_diameters``. Raises InputError: no such object."""
+        """Return centres and diameters; see ``PairMaker``.
+
+        Raises:
+            InputError: no such object.
+        """
         return centres_and_diameters(self.objects, object_index)
 
     def in_sight(self, T_camera_object: Floats, object_index: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """See ``PairMaker.in_sight``."""
+        """Tell which poses can be shown; see ``PairMaker.in_sight``."""
         return in_sight(T_camera_object, *self.centres_and_diameters(object_index))
 
     def make(self, T_camera_object: Floats, object_index: NDArray[np.integer]) -> Pairs:
-        """See ``PairMaker.make``."""
+        """Make pairs; see ``PairMaker.make``."""
         centre, diameter = self.centres_and_diameters(object_index)
         crop = pose_crop(self.camera, T_camera_object, centre, diameter, self.size, self.margin)
         T_crop = crop.to_crop(T_camera_object)

@@ -1,4 +1,4 @@
-"""Where in an image an object may be: its views correlated with the features of the whole image, at several sizes.
+"""Finds where in an image an object may be: its views correlated with the whole image's features at several sizes.
 
 First at half the resolution, in all places of all levels; then around the best places at full resolution. A view likes
 some surroundings better than others, whatever is in them, so each view's similarities are compared with what it says of

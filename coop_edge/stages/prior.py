@@ -1,4 +1,4 @@
-"""What refinement believes before it looks: the pose that it started from, give or take.
+"""Says what refinement believes before it looks: the pose that it started from, give or take.
 
 An object without texture or edges leaves depth and rotation nearly free, and iterated refinement then walks at random:
 each comparison's error is the next one's start. A Gaussian about the start of the *first* iteration, which stays where
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def pose_prior(config: AdvancedRefineConfig, T_anchor: Floats, centre: Floats, diameter: Floats) -> PosePrior | None:
-    """The prior about poses [M,4,4] of objects of centres [M,3] (object's frame) and diameters [M], metres.
+    """Make the prior about poses [M,4,4] of objects of centres [M,3] (object's frame) and diameters [M], metres.
 
     Sideways and depth are those of the camera that ``T_anchor`` is given in. None if the options leave all axes free.
     """
@@ -33,7 +33,7 @@ def pose_prior(config: AdvancedRefineConfig, T_anchor: Floats, centre: Floats, d
 
 
 def lm_weights(config: AdvancedRefineConfig, weight: Array, precision: Array) -> Array:
-    """What the pose solver weighs cells by. weight, precision: see ``Correspondences``; of any shape.
+    """Return what the pose solver weighs cells by; weight, precision: see ``Correspondences``; of any shape.
 
     Without a prior the confidence W, whose unit means nothing. With one inverse standard deviations, 1/px: certainty
     times sensitivity over the flow's scale b, less what cells share with their neighbours (``prior_information``). W

@@ -1,4 +1,4 @@
-"""Stage 1 with frozen features: from detections to pose hypotheses by the views that look most like them.
+"""Makes pose hypotheses of detections by the views that look most like them (stage 1 with frozen features).
 
 A detection's crop is compared with every view of its object (``stages.views``). A box is not exact: the crop is also
 compared at other scales, and its map moved by a cell in every direction, as if the box had been larger or smaller or

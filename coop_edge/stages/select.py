@@ -70,7 +70,7 @@ class FitJudge:
     config: AdvancedSelectConfig
 
     def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
-        """See ``Judge.score``."""
+        """Score by the equation in the module's docstring; see ``Judge.score``."""
         return inlier_scores(refined, fit, evidence, self.config)
 
     rank = score
@@ -101,7 +101,7 @@ class Selection:
         return replace(self, covariance=covariance_map.apply(self.covariance, self.T_camera_object, diameters))
 
     def estimates(self, names: Sequence[str], times: StageTimes | None = None) -> list[PoseEstimate]:
-        """As PoseEstimates, ``names`` [N] being those of the objects."""
+        """Make PoseEstimates of them, ``names`` [N] being those of the objects."""
         out = []
         for i, (name, reason) in enumerate(zip(names, self.reasons, strict=True)):
             values: dict[str, Any] = {"score": float(self.scores[i]), "n_inliers": int(self.n_inliers[i])}
@@ -131,12 +131,19 @@ def select(
 ) -> Selection:
     """Score M hypotheses, reject what disagrees, keep the best of each of ``count`` detections.
 
-    detection, object_index [M]. config: ``select`` and ``advanced.select``. evidence [M] and reasons [M] are those of
-    the coarse stage (None: there was none). T_previous [M,4,4]: the poses tracked from; failures then are ``LOST``, and
-    why. judge: scores the hypotheses; None: ``FitJudge``. least: weight (``Fit``) of a pose that is believed, where no
-    box says that the object is there; None: ``advanced.select.min_weight`` while tracking, else 0. Among the poses of a
-    symmetric object that look the same the one nearest to T_previous is returned, without it the one least turned
-    against the camera. Of equal scores the earlier hypothesis wins.
+    Among the poses of a symmetric object that look the same the one nearest to T_previous is returned, without it the
+    one least turned against the camera. Of equal scores the earlier hypothesis wins.
+
+    Args:
+        detection: integers [M].
+        object_index: integers [M].
+        config: ``select`` and ``advanced.select``.
+        evidence: [M], of the coarse stage; None: there was none.
+        reasons: [M], of the coarse stage; None: there was none.
+        T_previous: [M,4,4] the poses tracked from; failures then are ``LOST``, and why.
+        judge: scores the hypotheses; None: ``FitJudge``.
+        least: weight (``Fit``) of a pose that is believed, where no box says that the object is there; None:
+            ``advanced.select.min_weight`` while tracking, else 0.
     """
     index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
     if least is None:
@@ -194,7 +201,7 @@ def measure_fit(refined: Refined, config: AdvancedSelectConfig) -> Fit:
 
 
 def inlier_scores(refined: Refined, found: Fit, evidence: Floats | None, config: AdvancedSelectConfig) -> Floats:
-    """Scores [M] in [0, 1], by the equation in the module's docstring; 0 of what failed."""
+    """Return scores [M] in [0, 1], by the equation in the module's docstring; 0 of what failed."""
     coarse = np.ones(len(refined)) if evidence is None else np.asarray(evidence, np.float64)
     weight = 0.0 if evidence is None else config.coarse_weight
     fit = found.inlier_ratio * np.minimum(1.0, found.support / config.full_support)
@@ -203,7 +210,7 @@ def inlier_scores(refined: Refined, found: Fit, evidence: Floats | None, config:
 
 
 def _rejection(refined: Refined, found: Fit, scores: Floats, config: EstimatorConfig, i: int, *, least: float) -> str:
-    """Why hypothesis i, which has a pose, is not to be believed; "" if it is.
+    """Return why hypothesis i, which has a pose, is not to be believed; "" if it is.
 
     least: weight that it needs. Without a box little evidence is not enough, however well it agrees: nothing says that
     the object is there, and the pose starts where it would be.
@@ -216,7 +223,7 @@ def _rejection(refined: Refined, found: Fit, scores: Floats, config: EstimatorCo
 
 
 def _too_little(refined: Refined, found: Fit, config: EstimatorConfig, i: int, *, least: float) -> str:
-    """What hypothesis i, which was refined, has too little of; "" if nothing."""
+    """Return what hypothesis i, which was refined, has too little of; "" if nothing."""
     options, advanced = config.select, config.advanced.select
     size_px = refined.image_px[i] * refined.crop_size / config.advanced.refine.margin
     if size_px < advanced.min_size_px:

@@ -1,4 +1,4 @@
-"""What objects at poses cover of an image: silhouettes, boxes around them, and how much they overlap."""
+"""Computes what objects at poses cover of an image: silhouettes, boxes around them, and how much they overlap."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def silhouettes(
 ) -> NDArray[np.bool_]:
     """Render the silhouettes of objects at poses [M,4,4], reduced to ``MASK_SIDE`` pixels: bool [M,h,w] on the host.
 
-    renderer: of the objects at ``index`` [M]. camera: of the image. ops: of the renderer's device.
+    Args:
+        renderer: of the objects at ``index`` [M].
+        camera: of the image.
+        ops: of the renderer's device.
     """
     factor = min(1.0, MASK_SIDE / max(camera.size))
     width, height = (max(1, round(factor * side)) for side in camera.size)
@@ -34,7 +37,10 @@ def silhouettes(
 def pose_boxes(T_camera_object: Floats, vertices: NDArray[np.floating], centre: Floats, camera: Camera) -> Floats:
     """Return the boxes (x, y, width, height) [M,4] of an object at poses [M,4,4], as far as they are in the image.
 
-    NaN where the object reaches behind the camera or is not in the image. vertices: [V,3] metres about ``centre`` [3].
+    NaN where the object reaches behind the camera or is not in the image.
+
+    Args:
+        vertices: [V,3] metres about ``centre`` [3].
     """
     out = np.full((len(T_camera_object), 4), np.nan)
     for row, T in enumerate(T_camera_object):

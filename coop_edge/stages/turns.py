@@ -1,4 +1,4 @@
-"""The cascade from hypotheses to poses: all are refined once, a few are kept, refinement and alignment take turns."""
+"""Runs the cascade from hypotheses to poses: all are refined once, a few are kept, and take turns with alignment."""
 
 from __future__ import annotations
 

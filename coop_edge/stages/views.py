@@ -1,4 +1,4 @@
-"""Views of an object, described by frozen features: 42 viewpoints, each turned in the image plane in 16 steps."""
+"""Describes views of an object by frozen features: 42 viewpoints, each turned in the image plane in 16 steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weighted Levenberg-Marquardt of ``coop_edge.pnp`` without a prior, one problem, NumPy float64: short and slow."""
+"""Weighted Levenberg-Marquardt of docs/solvers.md without a prior, one problem, NumPy float64: short and slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RANSAC, P3P and EPnP of ``coop_edge.pnp``, one problem, NumPy float64: short, slow, straight.
+"""RANSAC, P3P and EPnP of docs/solvers.md, one problem, NumPy float64: short, slow, straight.
 
 P3P is Grunert's quartic here (Haralick et al., IJCV 1994) and not the conics of ``coop_edge.pnp.p3p``: the two share
 no step.
