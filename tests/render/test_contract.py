@@ -207,7 +207,7 @@ def test_texture_orientation(renderer, repeat):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ModuleNotFoundError("No module named 'open3d'"), r"coop-edge\[onboard\]"),
+        (ModuleNotFoundError("No module named 'open3d'"), r"pip install open3d.*--renderer cpu"),
         (ImportError("libusb-1.0.so.0: cannot open shared object file"), "libusb-1.0-0"),
         (OSError("libGL.so.1: cannot open shared object file"), "libgl1"),
     ],

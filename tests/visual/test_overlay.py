@@ -289,6 +289,7 @@ def test_arrays_of_another_device_are_fetched():
 
             class Result:
                 mask = OnDevice(result.mask)
+                depth = OnDevice(result.depth)
 
             return Result
 

@@ -114,7 +114,7 @@ def test_a_stream_draws_from_a_pack(tmp_path):
             writer.add(colored_torus(sections=16), f"torus {i}", "benchmarks", "x")
     for split in ("train", "heldout"):
         options = {"pack": path, "split": split, "keep_scenes": True}
-        with make_stream("refiner", 48, batch_size=24, workers=0, seed=0, **options) as stream:
+        with make_stream("refiner", 48, batch_size=72, workers=0, seed=0, labels=1, **options) as stream:
             _, records = next(stream)
         names = {target_of(r).mesh.name for r in records}
         drawn = {n for n in names if n.startswith("torus")}
