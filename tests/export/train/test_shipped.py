@@ -42,7 +42,15 @@ def test_the_coarse_networks_weights_are_those_of_its_graph():
 @pytest.mark.parametrize("role", ["coarse", "refiner"])
 def test_training_goes_on_from_it(role, tmp_path):
     """Two steps on real pairs move the weights a little: far less than weights drawn anew are away."""
-    few = "batch_size=2 workers=0 threads=1 evaluate_samples=0 device=cpu max_steps=2 learning_rate=1e-5".split()
+    few = [
+        "batch_size=2",
+        "workers=0",
+        "threads=1",
+        "evaluate_samples=0",
+        "device=cpu",
+        "max_steps=2",
+        "learning_rate=1e-5",
+    ]
     settings = [word for setting in few for word in ("--set", setting)]
     command = ["train", role, "--init", str(BUNDLE), "--out", str(tmp_path / "run"), *settings]
     result = CliRunner().invoke(cli.app, command)
