@@ -77,7 +77,7 @@ def measure_search(options: argparse.Namespace, method: MethodOptions) -> dict[s
         estimator.warmup()
         with progress(f"search in {dataset.name}", len(dataset.images)) as advance:
             searched, seconds = search_all(dataset, estimator, options.absent, method.seed, advance)
-        about = {"engines": estimator.bundle.name, "version": estimator.bundle.version}
+        about: dict[str, Any] = {"engines": estimator.bundle.name, "version": estimator.bundle.version}
     about |= {"config": config.to_dict(), "absent_per_image": options.absent, "seed": method.seed, "commit": commit()}
     result = figures(searched, dataset) | {"time": seconds, **about, "hardware": hardware()}
     shown = [(name, value) for name, value in result.items() if isinstance(value, float)]

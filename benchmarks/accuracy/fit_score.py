@@ -104,11 +104,11 @@ def write_score(bundle: str, fit: ScoreFit) -> Path:
 
     Raises BundleError.
     """
-    names, key = (EVIDENCE, "score_map")
-    if set(fit.weights) - set(EVIDENCE):
-        names, key = DEPTH_EVIDENCE, "depth_score_map"
-    weights = {name: fit.weights.get(name, 0.0) for name in names} | fit.weights
-    return write_manifest(replace(Bundle.load(bundle), **{key: ScoreMap(fit.intercept, weights)}))
+    of_depth = bool(set(fit.weights) - set(EVIDENCE))
+    names = DEPTH_EVIDENCE if of_depth else EVIDENCE
+    score = ScoreMap(fit.intercept, {name: fit.weights.get(name, 0.0) for name in names} | fit.weights)
+    loaded = Bundle.load(bundle)
+    return write_manifest(replace(loaded, depth_score_map=score) if of_depth else replace(loaded, score_map=score))
 
 
 def print_fit(fit: ScoreFit) -> None:

@@ -7,4 +7,4 @@ import sys
 if sys.version_info < (3, 10):  # noqa: UP036 (pip refuses it too, but not where the checkout is on the path)
     raise ImportError("coop_edge needs Python 3.10 or newer, this is " + sys.version.split()[0])
 
-__version__ = "0.1.0"
+__version__ = "0.5.0"
