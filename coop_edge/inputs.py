@@ -25,7 +25,8 @@ _SAMPLED = 40_000
 def read_image(image: Any, camera: Camera, backend: Backend, ops: Operations) -> Array:
     """Return an image uint8 [height,width,3], contiguous, on the device of ``ops``, those of ``backend``.
 
-    Raises InputError: the camera is none, or the image is not one of this camera, or lies on another device.
+    Raises:
+        InputError: the camera is none, or the image is not one of this camera, or lies on another device.
     """
     _check_place(image, camera, backend, "image")
     camera.check_image(image)
@@ -33,7 +34,11 @@ def read_image(image: Any, camera: Camera, backend: Backend, ops: Operations) ->
 
 
 def read_options(config: EstimatorConfig | Mapping[str, Any] | None) -> EstimatorConfig:
-    """Return the options that are given, the defaults for None. Raises ConfigError."""
+    """Return the options that are given, the defaults for None.
+
+    Raises:
+        ConfigError: an option with an unknown name or a value out of range.
+    """
     if config is None:
         return EstimatorConfig()
     if isinstance(config, EstimatorConfig):
@@ -44,7 +49,11 @@ def read_options(config: EstimatorConfig | Mapping[str, Any] | None) -> Estimato
 
 
 def as_sequence(values: Any, kind: type, name: str) -> list[Any]:
-    """Return a sequence as a list of ``kind``. Raises InputError that says what else is in it."""
+    """Return a sequence as a list of ``kind``.
+
+    Raises:
+        InputError: that says what else is in it.
+    """
     if isinstance(values, kind):
         raise InputError(f"{name}: wanted a sequence of {kind.__name__}, got a single one; put it into a list")
     try:

@@ -1,4 +1,4 @@
-"""The objects that an Estimator knows by name: their meshes, and what the stages need of them."""
+"""Keeps the objects that an Estimator knows by name: their meshes, and what the stages need of them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,12 @@ TemplateSource = TemplateSet | str | os.PathLike[str]
 class ObjectRegistry:
     """Holds objects in the order in which they were added; in the stages an object is its place in that order.
 
-    backend, ops: of one device. encoder: open runner of the bundle's ``coarse_encoder``, which describes templates in
-    runs of ``micro_batch``. threads: of the renderer on the CPU. features: describes views; None = the bundle has none.
+    Args:
+        backend: of one device.
+        ops: of one device.
+        encoder: open runner of the bundle's ``coarse_encoder``, which describes templates in runs of ``micro_batch``.
+        threads: of the renderer on the CPU.
+        features: describes views; None = the bundle has none.
     """
 
     def __init__(
@@ -60,15 +64,16 @@ class ObjectRegistry:
 
     @property
     def meshes(self) -> Mapping[str, Mesh]:
-        """Read-only: name -> mesh, as they are now."""
+        """Return name -> mesh, read-only, as they are now."""
         return MappingProxyType(dict(self._meshes))
 
     @property
     def models(self) -> tuple[ObjectModel, ...]:
+        """Return what the stages need of each object, in the order in which they were added."""
         return tuple(self._models.values())
 
     def renderer(self) -> Renderer:
-        """Of all meshes, in the order of ``models``; made when first asked for after a change."""
+        """Return the renderer of all meshes, in the order of ``models``; made when first asked for after a change."""
         if self._renderer is None:
             renderer = self._backend.renderer(list(self._meshes.values()), threads=self._threads)
             self._ops.wait()  # the next image may come on another stream
@@ -78,7 +83,7 @@ class ObjectRegistry:
     def add(
         self, name: str, mesh: Any, *, unit: str | None, symmetries: Symmetries | None, templates: TemplateSource | None
     ) -> None:
-        """See ``Estimator.add_object``. Either all of it happens or nothing."""
+        """Add an object, as ``Estimator.add_object`` says. Either all of it happens or nothing."""
         if not isinstance(name, str) or not name:
             raise InputError(f"name: wanted a non-empty text, got {name!r}")
         if name in self._meshes:
@@ -104,7 +109,11 @@ class ObjectRegistry:
         log.info("object %r is %s", name, loaded.summary)
 
     def remove(self, name: str) -> None:
-        """Raises InputError if there is no such object."""
+        """Forget an object.
+
+        Raises:
+            InputError: if there is none of this name.
+        """
         self.indices([name])
         del self._meshes[name], self._models[name]
         self._renderer = None
@@ -116,7 +125,11 @@ class ObjectRegistry:
         self._renderer = None
 
     def indices(self, names: Iterable[str]) -> NDArray[np.int64]:
-        """The places of the objects ``names`` [N]. Raises InputError with the names that there are."""
+        """Return the places of the objects ``names`` [N].
+
+        Raises:
+            InputError: with the names that there are.
+        """
         places = {name: place for place, name in enumerate(self._meshes)}
         for name in names:
             if name not in places:
@@ -146,7 +159,12 @@ class ObjectRegistry:
 
 
 def load_mesh(name: str, mesh: Any, unit: str | None) -> Mesh:
-    """A ``Mesh`` as it is, or one from a file or a trimesh object in ``unit``. Raises InputError, MeshError."""
+    """Return a ``Mesh`` as it is, or one from a file or a trimesh object in ``unit``.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+        MeshError: a mesh that cannot be used.
+    """
     if mesh is None:
         raise InputError(f"object {name!r}: wanted its mesh; templates alone cannot be rendered at a new pose")
     if isinstance(mesh, Mesh):
@@ -159,7 +177,12 @@ def load_mesh(name: str, mesh: Any, unit: str | None) -> Mesh:
 
 
 def load_templates(name: str, templates: Any) -> TemplateSet:
-    """A TemplateSet as it is, or one from a file. Raises InputError, BundleError."""
+    """Return a TemplateSet as it is, or one from a file.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+        BundleError: a bundle that does not hold what it says.
+    """
     if isinstance(templates, TemplateSet):
         return templates
     if not isinstance(templates, (str, os.PathLike)):

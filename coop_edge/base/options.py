@@ -40,7 +40,8 @@ class Config:
     def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
         """Build from nested plain data; what is not given keeps its default.
 
-        Raises ConfigError on an unknown name or a value out of range.
+        Raises:
+            ConfigError: an unknown name or a value out of range.
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"{cls.__name__}: wanted a mapping of options, got {type(values).__name__}")
@@ -68,7 +69,8 @@ class Config:
             settings: a nested option has a dotted name, such as ``advanced.lm.loss=huber``. The option's type says how
                 a value is read: as an integer, a number, ``true`` or ``false``, a text. Ranges are not checked here.
 
-        Raises ConfigError: no such form, an unknown name, a value of another type, an option given twice.
+        Raises:
+            ConfigError: no such form, an unknown name, a value of another type, an option given twice.
         """
         out: dict[str, Any] = {}
         for setting in settings:
@@ -103,7 +105,8 @@ class Config:
     def described(self, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
         """Yield (dotted name, value, description) of every option; the description is the text below the field.
 
-        prefix: put before each name.
+        Args:
+            prefix: put before each name.
         """
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(type(self)))).body
         texts = {}

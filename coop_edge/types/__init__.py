@@ -1,4 +1,4 @@
-"""What goes into an Estimator and what comes out: frozen, validated on construction, free of any backend.
+"""Defines what goes into an Estimator and what comes out: frozen, validated on construction, free of any backend.
 
 Pixels: the centre of the top-left pixel is (0, 0). Lengths are metres. ``T_camera_object`` maps object points to camera
 points (x right, y down, z forward).

@@ -1,4 +1,4 @@
-"""A camera: its intrinsics and the size of its images."""
+"""Defines a camera: its intrinsics and the size of its images."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ MOST_DISTORTION = 1e6
 class Camera:
     """A camera: pinhole, with or without the distortion of a lens.
 
-    K: [3,3] intrinsics in pixels, upper triangular (focal lengths positive; skew allowed where nothing distorts).
-    width, height: pixels. distortion: OpenCV's coefficients, 4, 5, 8, 12 or 14 of them (k1, k2, p1, p2, k3, ...), or
-    the 4 of ``cv2.fisheye`` with ``fisheye=True``; None without. Images are taken as they are: crops are made through
-    the distortion, and poses are those of the ideal camera. ``load`` reads calibration files.
-
     Raises InputError, also for a K that cannot be in pixels of this image; warns (UserWarning) about one that hardly
     can.
+
+    Attributes:
+        K: [3,3] intrinsics in pixels, upper triangular (focal lengths positive; skew allowed where nothing distorts).
+        width: pixels.
+        height: pixels.
+        distortion: OpenCV's coefficients, 4, 5, 8, 12 or 14 of them (k1, k2, p1, p2, k3, ...), or the 4 of
+            ``cv2.fisheye`` with ``fisheye=True``; None without. Images are taken as they are: crops are made through
+            the distortion, and poses are those of the ideal camera. ``load`` reads calibration files.
     """
 
     K: NDArray[np.float64]
@@ -148,7 +151,7 @@ class Camera:
 
     @cached_property
     def lens(self) -> Lens | None:
-        """The distortion as a mapping of pixels; None without."""
+        """Return the distortion as a mapping of pixels; None without."""
         if self.distortion is None:
             return None
         return Lens.make(self.K, self.distortion, fisheye=self.fisheye)
@@ -167,7 +170,7 @@ class Camera:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) pixels."""
+        """Return (width, height), pixels."""
         return self.width, self.height
 
     def check_image(self, image: Any) -> None:

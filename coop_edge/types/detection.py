@@ -1,4 +1,4 @@
-"""A detection: where an object may be in an image."""
+"""Defines a detection: where an object may be in an image."""
 
 from __future__ import annotations
 
@@ -25,9 +25,15 @@ LEAST_INSIDE, CORNER_INSIDE = 0.25, 0.75
 class Detection:
     """Where an object may be: a box, a mask, or both (the box is then what is cropped, the mask what is trusted).
 
-    object: name given to ``add_object``. bbox: (x, y, width, height) pixels as in BOP: column and row of the top-left
-    pixel, then how many columns and rows; fractions allowed. mask: bool [H,W], any True. score: in [0, 1].
-    Raises InputError.
+    Attributes:
+        object: name given to ``add_object``.
+        bbox: (x, y, width, height) pixels as in BOP: column and row of the top-left pixel, then how many columns and
+            rows; fractions allowed.
+        mask: bool [H,W], any True.
+        score: in [0, 1].
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
     """
 
     object: str
@@ -96,15 +102,23 @@ class Detection:
 
     @classmethod
     def from_xyxy(cls, object: str, xyxy: ArrayLike, score: float = 1.0) -> Detection:
-        """Make a detection from two corners (x0, y0, x1, y1), the second just outside. Raises InputError."""
+        """Make a detection from two corners (x0, y0, x1, y1), the second just outside.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
+        """
         return cls(object, corners_to_box(xyxy), None, score)
 
     @classmethod
     def from_ultralytics(cls, results: Any, objects: Mapping[Any, str] | None = None) -> list[Detection]:
         """Make detections of what ``model(image)`` of Ultralytics found in one image, masks included.
 
-        objects: class (its name or number) -> object; other classes are left out. None: classes are called as objects.
-        Raises InputError.
+        Args:
+            objects: class (its name or number) -> object; other classes are left out. None: classes are called as
+                objects.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
         """
         return [cls(*found) for found in from_ultralytics(results, objects)]
 
@@ -119,8 +133,13 @@ class Detection:
     ) -> list[Detection]:
         """Make detections of one image of a COCO file's content, or of a list of COCO annotations or results.
 
-        image_id: which image, where there are several. objects: as for ``from_ultralytics``, by the category's name or
-        id. Polygons and run lengths become masks where the image's size is known. Raises InputError.
+        Args:
+            image_id: which image, where there are several.
+            objects: as for ``from_ultralytics``, by the category's name or id. Polygons and run lengths become masks
+                where the image's size is known.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
         """
         return [cls(*found) for found in from_coco(content, image_id, objects)]
 

@@ -30,7 +30,11 @@ Objects = Mapping[Any, str] | None
 
 
 def corners_to_box(xyxy: Any, name: str = "xyxy") -> tuple[float, float, float, float]:
-    """Return (x, y, width, height) of (x0, y0, x1, y1). Raises InputError."""
+    """Return (x, y, width, height) of (x0, y0, x1, y1).
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+    """
     box = host(xyxy, name)
     if box.shape != (4,):
         raise InputError(f"{name}: wanted (x0, y0, x1, y1), got shape {list(box.shape)}")

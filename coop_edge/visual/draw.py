@@ -30,7 +30,8 @@ def contact_sheet(images: Any, columns: int = 7, labels: Sequence[str] | bool = 
         columns: images a row; fewer if there are fewer images.
         labels: one text per image; True numbers them from 0, False leaves them bare.
 
-    Raises InputError.
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
     """
     stack = np.asarray(images)
     if stack.ndim != 4 or stack.shape[-1] != 3 or stack.dtype != np.uint8:
@@ -86,7 +87,11 @@ def points_image(points: Any) -> Image:
 
 
 def side_by_side(result: RenderResult, index: int = 0) -> Image:
-    """Lay out one view of a render: colour, depth and object points in a row, [h, 3w + gaps, 3]. Raises InputError."""
+    """Lay out one view of a render: colour, depth and object points in a row, [h, 3w + gaps, 3].
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+    """
     host = [a if isinstance(a, np.ndarray) else a.get() for a in (result.rgb, result.depth, result.object_points())]
     n = len(host[0])
     if not -n <= index < n:
