@@ -1,4 +1,4 @@
-"""The Estimator: from images to poses. Orchestration only; the mathematics is in ``stages`` and below."""
+"""Goes from images to poses: ``Estimator``. Orchestration only; the mathematics is in ``stages`` and below."""
 
 from __future__ import annotations
 
@@ -52,8 +52,14 @@ class Estimator:
     once. Several Estimators run in several threads. It stays with the process that made it: a forked child makes its
     own.
 
-    bundle: the engines. config: the options. backend: what runs it, and why that was picked. ``__init__`` raises
-    BundleError where the networks want another number of templates than this coop_edge makes.
+    Args:
+        bundle: the engines.
+        config: the options.
+        backend: what runs it, and why that was picked.
+        threads: of the CPU; 0 = all cores.
+
+    Raises:
+        BundleError: the networks want another number of templates than this coop_edge makes.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, config: EstimatorConfig, threads: int) -> None:
@@ -97,17 +103,21 @@ class Estimator:
     ) -> Estimator:
         """Load a bundle of networks; nothing is compiled or built (``warmup`` compiles).
 
-        Parameters
-        ----------
-        engines: name of an installed bundle, or a bundle's folder.
-        device: "cpu", "cuda" or "auto". "cuda" is the GPU that is current in CuPy; it needs CuPy, and TensorRT plans of
-            the networks or ONNX Runtime's CUDA provider. "auto" takes it where all that works, else the CPU, and says
-            why in the log and in ``backend``.
-        config: an EstimatorConfig, or a mapping of its options; the defaults if None.
-        threads: of the CPU, for networks, renderer and solver alike, at most as many as cores; 0 leaves it to each of
-            them (all cores).
+        Args:
+            engines: name of an installed bundle, or a bundle's folder.
+            device: "cpu", "cuda" or "auto". "cuda" is the GPU that is current in CuPy; it needs CuPy, and TensorRT
+                plans of the networks or ONNX Runtime's CUDA provider. "auto" takes it where all that works, else the
+                CPU, and says why in the log and in ``backend``.
+            config: an EstimatorConfig, or a mapping of its options; the defaults if None.
+            threads: of the CPU, for networks, renderer and solver alike, at most as many as cores; 0 leaves it to each
+                of them (all cores).
 
-        Raises InputError, ConfigError, BundleError (with what is installed), EngineError, BackendUnavailable.
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
+            ConfigError: an option with an unknown name or a value out of range.
+            BundleError: no such bundle, with what is installed, or one that does not hold what it says.
+            EngineError: a network that cannot be loaded or run.
+            BackendUnavailable: what is needed is not here; the message says how to get it.
         """
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
             raise InputError(f"threads: wanted a number of threads, or 0 for all cores, got {threads!r}")
@@ -131,7 +141,7 @@ class Estimator:
 
     @property
     def objects(self) -> Mapping[str, Mesh]:
-        """The objects registered now: name -> mesh (metres), in the order in which they were added."""
+        """Return the objects registered now: name -> mesh (metres), in the order in which they were added."""
         return self._registry.meshes
 
     def add_object(
@@ -145,23 +155,27 @@ class Estimator:
     ) -> None:
         """Register an object: render its templates, unless they are given, and encode them once.
 
-        Parameters
-        ----------
-        name: what detections call it.
-        mesh: a mesh file or a trimesh object, with its ``unit`` ("m", "cm", "mm", "in"; no default), or a ``Mesh``
-            without. ``Mesh.load`` has further options.
-        symmetries: of the object, in its own frame; none if None. ``load_symmetries`` reads those of BOP's files.
-        templates: a file of ``coop-edge onboard``, or a TemplateSet; of this mesh, and made as the bundle wants it. It
-            carries the object's symmetries. It spares the rendering, not the mesh: poses are refined by rendering.
-
         Raises InputError (name taken, unit, arguments that exclude each other), MeshError, BundleError (templates of
         another mesh, or made another way than the engines want), EngineError. Then nothing has been registered.
+
+        Args:
+            name: what detections call it.
+            mesh: a mesh file or a trimesh object, with its ``unit`` ("m", "cm", "mm", "in"; no default), or a ``Mesh``
+                without. ``Mesh.load`` has further options.
+            symmetries: of the object, in its own frame; none if None. ``load_symmetries`` reads those of BOP's files.
+            templates: a file of ``coop-edge onboard``, or a TemplateSet; of this mesh, and made as the bundle wants it.
+                It carries the object's symmetries. It spares the rendering, not the mesh: poses are refined by
+                rendering.
         """
         with self._call("add_object"):
             self._registry.add(name, mesh, unit=unit, symmetries=symmetries, templates=templates)
 
     def remove_object(self, name: str) -> None:
-        """Forget an object. Raises InputError if there is none of this name."""
+        """Forget an object.
+
+        Raises:
+            InputError: if there is none of this name.
+        """
         with self._call("remove_object"):
             self._registry.remove(name)
 
@@ -175,21 +189,26 @@ class Estimator:
         *,
         recover: bool = False,
     ) -> list[PoseEstimate]:
-        """Poses of N detected objects, in the order of the detections; N = 0 is legal.
-
-        image: RGB uint8 [height,width,3], any strides (what OpenCV reads is BGR: pass ``image[..., ::-1]``); for an
-        Estimator on a GPU also an array on that GPU (CuPy, PyTorch, PyCUDA), which is read where it is, after what
-        CuPy's current stream has before it. camera: of the image. detections: of registered objects, several of one
-        object allowed. recover: look around a box, farther and farther, for an object that is not found in it;
-        ``PoseEstimate.recovered`` tells.
-
-        depth: [height,width] along the optical axis, registered to the image, or None: float32 metres, or uint16 with
-        ``depth_unit`` ("mm", "cm", "m", or metres per step); 0 and NaN are unknown. Where too little of an object is
-        known its pose comes from the image alone, and ``used_depth`` is False.
+        """Estimate the poses of N detected objects, in the order of the detections; N = 0 is legal.
 
         All detections run as one batch, and none bears on another's pose, but for what a network rounds differently in
-        a batch of another size. What cannot be found comes back with ``success=False`` and a reason. Raises InputError,
-        EngineError (closed, in use by another thread).
+        a batch of another size. What cannot be found comes back with ``success=False`` and a reason.
+
+        Args:
+            image: RGB uint8 [height,width,3], any strides (what OpenCV reads is BGR: pass ``image[..., ::-1]``); for an
+                Estimator on a GPU also an array on that GPU (CuPy, PyTorch, PyCUDA), which is read where it is, after
+                what CuPy's current stream has before it.
+            camera: of the image.
+            detections: of registered objects, several of one object allowed.
+            recover: look around a box, farther and farther, for an object that is not found in it;
+                ``PoseEstimate.recovered`` tells.
+            depth: [height,width] along the optical axis, registered to the image, or None: float32 metres, or uint16
+                with ``depth_unit`` ("mm", "cm", "m", or metres per step); 0 and NaN are unknown. Where too little of an
+                object is known its pose comes from the image alone, and ``used_depth`` is False.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
+            EngineError: closed, in use by another thread.
         """
         with self._call("estimate"):
             picture, measured = self._read(image, camera, depth, depth_unit)

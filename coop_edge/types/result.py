@@ -54,6 +54,7 @@ class StageTimes:
 
     @property
     def total_ms(self) -> float:
+        """Return the sum of all stages, milliseconds."""
         return self.crop_ms + self.coarse_ms + self.refine_ms + self.outline_ms + self.select_ms
 
 
@@ -147,17 +148,17 @@ class PoseEstimate:
 
     @property
     def rvec(self) -> NDArray[np.float64] | None:
-        """Rotation object -> camera as axis times angle, radians [3], as OpenCV's functions take it; None without."""
+        """Return the rotation object -> camera as axis times angle, radians [3], as in OpenCV; None without."""
         return None if self.T_camera_object is None else se3.so3_log(self.T_camera_object[:3, :3])
 
     @property
     def tvec(self) -> NDArray[np.float64] | None:
-        """Position of the object's origin in the camera's frame, metres [3]; None without a pose."""
+        """Return the position of the object's origin in the camera's frame, metres [3]; None without a pose."""
         return None if self.T_camera_object is None else self.T_camera_object[:3, 3].copy()
 
     @property
     def quaternion(self) -> NDArray[np.float64] | None:
-        """Rotation object -> camera as a unit quaternion [4], (x, y, z, w) as in ROS, w >= 0; None without a pose."""
+        """Return the rotation object -> camera as a unit quaternion [4], (x, y, z, w) as in ROS; None without."""
         if self.rvec is None:
             return None
         half = 0.5 * float(np.linalg.norm(self.rvec))
