@@ -18,6 +18,7 @@ _PUBLIC = {
         "AdvancedFindConfig",
         "AdvancedRefineConfig",
         "AdvancedSelectConfig",
+        "AdvancedTrackConfig",
         "CoarseConfig",
         "EstimatorConfig",
         "FindConfig",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from coop_edge.config import AdvancedFindConfig as AdvancedFindConfig
     from coop_edge.config import AdvancedRefineConfig as AdvancedRefineConfig
     from coop_edge.config import AdvancedSelectConfig as AdvancedSelectConfig
+    from coop_edge.config import AdvancedTrackConfig as AdvancedTrackConfig
     from coop_edge.config import CoarseConfig as CoarseConfig
     from coop_edge.config import DepthConfig as DepthConfig
     from coop_edge.config import EstimatorConfig as EstimatorConfig

@@ -372,6 +372,24 @@ class AdvancedFindConfig(Config):
 
 
 @dataclass(frozen=True)
+class AdvancedTrackConfig(Config):
+    """What tracking does about motion and loss. Look here if objects move fast, or get lost."""
+
+    predict: bool = True
+    """Expect an object that moved between the last two images to move on. False starts from where it was."""
+    search: bool = True
+    """Try a lost object also at places around the prediction, which takes the time of ten objects in that image."""
+    relocate_every: int = 5
+    """With ``track(relocate=True)``: images from one search for a lost object to the next. Fewer find it sooner, and
+    take longer."""
+
+    def __post_init__(self) -> None:
+        self._flag("predict")
+        self._flag("search")
+        self._int("relocate_every", 1, 1_000_000)
+
+
+@dataclass(frozen=True)
 class AdvancedConfig(Config):
     """Options that most users leave alone: memory, stopping rules, the prior, scales of evidence, the solvers."""
 
@@ -387,6 +405,8 @@ class AdvancedConfig(Config):
     """Scales of the score, and floors below which nothing is believed."""
     find: AdvancedFindConfig = field(default_factory=AdvancedFindConfig)
     """Poses tried in a search, and which are believed."""
+    track: AdvancedTrackConfig = field(default_factory=AdvancedTrackConfig)
+    """What tracking does about motion and loss."""
 
 
 @dataclass(frozen=True)

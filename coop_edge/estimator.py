@@ -22,6 +22,7 @@ from coop_edge.base.hardware import available_cores
 from coop_edge.config import EstimatorConfig
 from coop_edge.errors import BundleError, EngineError, InputError
 from coop_edge.finding import Finder, Progress, Wanted
+from coop_edge.following import Follower
 from coop_edge.inputs import as_sequence, read_depth, read_image, read_options
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
@@ -29,7 +30,6 @@ from coop_edge.pipeline import Frame, Pipeline
 from coop_edge.registry import ObjectRegistry, TemplateSource
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.stages.features import FeatureExtractor
-from coop_edge.stages.select import LOST
 from coop_edge.templates.viewpoints import VIEWPOINTS
 from coop_edge.types import Camera, Detection, PoseEstimate
 from coop_edge.visual.overlay import drawable
@@ -231,14 +231,17 @@ class Estimator:
         *,
         max_instances: int = 1,
         region: Sequence[float] | None = None,
+        depth: Any = None,
+        depth_unit: str | float | None = None,
         progress: Progress | None = None,
     ) -> list[PoseEstimate]:
         """Find objects in an image without boxes: their poses, object by object, best first.
 
         image, camera: as for ``estimate``. objects: names; all that are registered if None. max_instances: most results
         per object; fewer are looked for where fewer are there. region: (x, y, width, height) pixels, in which the
-        middle of an object's box is to lie; the whole image if None. progress: called with the number of objects done
-        and that of all.
+        middle of an object's box is to lie; the whole image if None. depth, depth_unit: as for ``estimate``; they rule out
+        places where an object would be larger or smaller. progress: called with the number of objects done and that of
+        all.
 
         Every object has at least one result: what is not found comes back with ``success=False`` and a reason. Results
         of one object never show the same thing in the image, nor do those of two objects in the same place. Options:
@@ -246,7 +249,7 @@ class Estimator:
         that is larger than the image can hold), BundleError (engines without ``features``), EngineError.
         """
         with self._call("find"):
-            return self._found("find", image, camera, objects, max_instances, region, progress)[0]
+            return self._found("find", image, camera, objects, max_instances, region, (depth, depth_unit), progress)[0]
 
     def find_with_boxes(
         self,
@@ -256,11 +259,14 @@ class Estimator:
         *,
         max_instances: int = 1,
         region: Sequence[float] | None = None,
+        depth: Any = None,
+        depth_unit: str | float | None = None,
         progress: Progress | None = None,
     ) -> tuple[list[PoseEstimate], list[Detection]]:
         """Do what ``find`` does, and return the boxes of all places that were tried as well, as ``detect`` has them."""
         with self._call("find_with_boxes"):
-            return self._found("find_with_boxes", image, camera, objects, max_instances, region, progress)
+            given = (depth, depth_unit)
+            return self._found("find_with_boxes", image, camera, objects, max_instances, region, given, progress)
 
     def detect(
         self,
@@ -270,6 +276,8 @@ class Estimator:
         *,
         max_instances: int = 1,
         region: Sequence[float] | None = None,
+        depth: Any = None,
+        depth_unit: str | float | None = None,
         progress: Progress | None = None,
     ) -> list[Detection]:
         """Find boxes of objects in an image, object by object, best first.
@@ -279,7 +287,9 @@ class Estimator:
         the image and a render there. Of an object that is not in the image there are boxes too, of low scores.
         """
         with self._call("detect"):
-            finder, frame, wanted = self._search("detect", image, camera, objects, max_instances, region)
+            finder, frame, wanted = self._search(
+                "detect", image, camera, objects, max_instances, region, (depth, depth_unit)
+            )
             return finder.detect(frame, wanted, progress)
 
     def track(
@@ -289,28 +299,35 @@ class Estimator:
         results: Sequence[PoseEstimate],
         depth: Any = None,
         depth_unit: str | float | None = None,
+        *,
+        relocate: bool = False,
+        budget_s: float = 1.0,
     ) -> list[PoseEstimate]:
         """The poses of ``results`` in the next image, in their order; N = 0 is legal.
 
         image, camera, depth, depth_unit: as for ``estimate``. results: of ``estimate`` or ``track``. Each pose is
-        refined for ``RefineConfig.track_iterations``, two by default.
+        refined for ``RefineConfig.track_iterations``, two by default, from where the object is if it moves on as it did
+        (``advanced.track.predict``); where that is not believed, also from places around (``advanced.track.search``).
 
         An object whose evidence drops comes back as ``success=False`` with a reason that begins with "lost". So does
-        one that had not been found before: it is not looked for again, that is what ``estimate`` is for. Raises
-        InputError, EngineError (closed, in use by another thread).
+        one that had not been found before. relocate: look for what is lost, near where it was last, and then farther
+        away, in the image in which it is lost and in every fifth after it (``advanced.track.relocate_every``);
+        ``PoseEstimate.recovered`` tells. budget_s: no search begins later than this many seconds after the first one,
+        in one call. Raises InputError, EngineError (closed, in use by another thread), BundleError (``relocate`` with
+        engines without ``features``).
         """
         with self._call("track"):
             picture, measured = self._read(image, camera, depth, depth_unit)
+            if isinstance(budget_s, bool) or not isinstance(budget_s, (int, float)) or not budget_s >= 0:
+                raise InputError(f"budget_s: wanted seconds >= 0, got {budget_s!r}")
             previous = as_sequence(results, PoseEstimate, "results")
             index = self._registry.indices([result.object for result in previous])
-            out = [_still_lost(result) for result in previous]
-            known = [i for i, result in enumerate(previous) if result.success]
-            if known:
-                names = [previous[i].object for i in known]
-                T: NDArray[np.float64] = np.array([previous[i].T_camera_object for i in known])
-                tracked = self._pipeline.track(self._frame(picture, camera, measured), names, index[known], T)
-                for i, result in zip(known, tracked, strict=True):
-                    out[i] = result
+            if not previous:
+                return []
+            follower, frame = Follower(self._pipeline), self._frame(picture, camera, measured)
+            out = follower.follow(frame, previous, index)
+            if relocate:
+                out = follower.relocate(frame, out, index, budget_s)
             return self._drawable(out, image, camera, [None] * len(out))
 
     def similar_views(
@@ -388,22 +405,30 @@ class Estimator:
         return drawable(results, camera, found, self._registry.meshes, renderer=renderer, image=shown)
 
     def _found(
-        self, what: str, image: Any, camera: Camera, objects: Any, max_instances: Any, region: Any, progress: Any
+        self,
+        what: str,
+        image: Any,
+        camera: Camera,
+        objects: Any,
+        max_instances: Any,
+        region: Any,
+        depth: Any,
+        progress: Any,
     ) -> tuple[list[PoseEstimate], list[Detection]]:
-        finder, frame, wanted = self._search(what, image, camera, objects, max_instances, region)
+        finder, frame, wanted = self._search(what, image, camera, objects, max_instances, region, depth)
         results, boxes = finder.find(frame, wanted, progress)
         return self._drawable(results, image, camera, [None] * len(results)), boxes
 
     def _search(
-        self, what: str, image: Any, camera: Camera, objects: Any, max_instances: Any, region: Any
+        self, what: str, image: Any, camera: Camera, objects: Any, max_instances: Any, region: Any, depth: Any
     ) -> tuple[Finder, Frame, Wanted]:
         """What searches an image, the image, and what is looked for in it. Raises InputError, BundleError."""
-        (picture, _), finder = self._read(image, camera, None, None), Finder(self._pipeline)
+        (picture, measured), finder = self._read(image, camera, *depth), Finder(self._pipeline)
         if not self._registry.meshes:
             raise InputError(f"{what}: no objects are registered; add_object registers one")
         names = list(self._registry.meshes) if objects is None else as_sequence(objects, str, "objects")
         index = self._registry.indices(dict.fromkeys(names))
-        return finder, self._frame(picture, camera, None), Wanted.checked(index, max_instances, region, camera)
+        return finder, self._frame(picture, camera, measured), Wanted.checked(index, max_instances, region, camera)
 
     def _read(self, image: Any, camera: Camera, depth: Any, unit: str | float | None) -> tuple[Any, Any]:
         picture = read_image(image, camera, self.backend, self._ops)
@@ -411,11 +436,3 @@ class Estimator:
 
     def _frame(self, image: Any, camera: Camera, depth: Any) -> Frame:
         return Frame(image, camera, self._registry.models, self._registry.renderer(), depth)
-
-
-def _still_lost(previous: PoseEstimate) -> PoseEstimate:
-    """What tracking says of an object that had not been found in the image before."""
-    why = previous.reason
-    return PoseEstimate(
-        False, why if why.startswith(LOST) else f"{LOST}: not found before ({why})", object=previous.object
-    )

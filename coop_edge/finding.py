@@ -50,13 +50,11 @@ class Wanted:
     """What is looked for, and where.
 
     index: [O] objects, places in ``Frame.models``. max_instances: per object. region: (x, y, width, height) pixels.
-    depth: float32 [height,width] metres, 0 = unknown, or None.
     """
 
     index: Indices
     max_instances: int
     region: Box
-    depth: NDArray[np.float32] | None = None
 
     @classmethod
     def checked(cls, index: Indices, max_instances: Any, region: Any, camera: Camera) -> Wanted:
@@ -156,7 +154,8 @@ class Finder:
         """Yield the objects with the poses tried in the image."""
         config = self.pipeline.config.find
         clock = StageClock()
-        bounds = search_bounds(frame.camera, wanted.region, config, wanted.depth)
+        depth = None if frame.depth is None else self.pipeline.ops.to_host(frame.depth)
+        bounds = search_bounds(frame.camera, wanted.region, config, depth)
         for i in wanted.index.tolist():
             check_size(frame.models[i].name, frame.models[i].diameter, bounds, frame.camera)
         with clock("coarse"):
@@ -245,7 +244,7 @@ class Finder:
                 rest,
                 judge=judge,
                 least=config.advanced.find.min_weight,
-            )
+            ).with_covariance(pipeline.bundle.covariance_map, frame.diameters(index))
             found = self._instances(frame, i, chosen, max_instances, clock)
         if found:
             return found, None

@@ -122,7 +122,11 @@ class Pipeline:
         return Hypotheses(coarse.take(left.rows), replace(left.refined, used_depth=used), judge)
 
     def track(self, frame: Frame, names: Sequence[str], index: Indices, T_previous: Floats) -> list[PoseEstimate]:
-        """Estimate the poses of N objects from those before [N,4,4], as one batch; a failure says ``LOST`` and why."""
+        """Estimate the poses of N objects from those before, as one batch; a failure says ``LOST`` and why.
+
+        T_previous: [N,4,4], or [N,K,4,4] of K poses to try for each; they go through one iteration, and the one that
+        looks most like the image goes on.
+        """
         clock = StageClock()
         chosen = self._follow(frame, index, T_previous, tracking(self.config), clock)
         return chosen.estimates(names, clock.times())
@@ -205,19 +209,23 @@ class Pipeline:
         )
 
     def _follow(self, frame: Frame, index: Indices, T: Floats, config: EstimatorConfig, clock: StageClock) -> Selection:
-        """Refine and select from poses [N,4,4], each the only hypothesis of its object."""
+        """Refine and select from poses [N,4,4], each the only hypothesis of its object, or [N,K,4,4], see ``track``."""
         maker = self.maker(frame, config)
         judge = self.judge(maker)
-        left = self.refine(maker, judge, T, index, config, clock)
+        tried = T.reshape(len(index), -1, 4, 4)
+        detection = np.repeat(np.arange(len(index)), tried.shape[1])
+        config = replace(config, refine=replace(config.refine, survivors=1))
+        T = tried.reshape(-1, 4, 4)
+        left = self.refine(maker, judge, T, index[detection], config, clock, detection=detection)
         with clock("select"):
             return select(
                 left.refined,
-                np.arange(len(index)),
+                detection[left.rows],
                 len(index),
                 frame.models,
-                index,
+                index[detection[left.rows]],
                 self.config,
-                T_previous=T,
+                T_previous=T[left.rows],
                 judge=judge,
             ).with_covariance(self.bundle.covariance_map, frame.diameters(index))
 

@@ -6,6 +6,6 @@ points (x right, y down, z forward).
 
 from coop_edge.types.camera import Camera
 from coop_edge.types.detection import Detection
-from coop_edge.types.result import PoseEstimate, StageTimes
+from coop_edge.types.result import Motion, PoseEstimate, StageTimes
 
-__all__ = ["Camera", "Detection", "PoseEstimate", "StageTimes"]
+__all__ = ["Camera", "Detection", "Motion", "PoseEstimate", "StageTimes"]

@@ -58,6 +58,18 @@ class StageTimes:
         return self.crop_ms + self.coarse_ms + self.refine_ms + self.outline_ms + self.select_ms
 
 
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """What tracking remembers of an object. T_last: its last pose. T_before: that in the image before, None if unknown.
+
+    images_lost: images since the one of ``T_last`` in which it was not found.
+    """
+
+    T_last: NDArray[np.float64]  # [4,4] T_camera_object
+    T_before: NDArray[np.float64] | None
+    images_lost: int
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class PoseEstimate:
     """The answer for one detection. A failure has a reason and no pose: never a made-up one, never an identity.
@@ -68,6 +80,7 @@ class PoseEstimate:
     metres, or None. score: in [0, 1]. n_inliers: correspondences that agree. reprojection_rms_px: over those, or None.
     covariance: float64 [6,6] of (translation m, rotation rad) in camera axes (the order of ROS's PoseWithCovariance;
     ``pnp.base`` gives the equation), or None. recovered: whether it was found where nothing had said it would be.
+    motion: what tracking remembers of the object, set by ``Estimator.track``; to_dict leaves it out.
     painter: draws it, set by the Estimator that found it; it is not kept by pickle. used_depth: whether measured depth
     bore on the pose; False without a depth image, and where it knows too little of the object. Raises InputError.
     """
@@ -82,6 +95,7 @@ class PoseEstimate:
     times: StageTimes | None = None
     object: str = ""
     recovered: bool = False
+    motion: Motion | None = field(default=None, repr=False)
     painter: Painter | None = field(default=None, repr=False)
     used_depth: bool = False
 
@@ -164,11 +178,18 @@ class PoseEstimate:
         half = 0.5 * float(np.linalg.norm(self.rvec))
         return np.array([*(0.5 * np.sinc(half / math.pi) * self.rvec), math.cos(half)])
 
+    @property
+    def pose(self) -> NDArray[np.float64]:
+        """``T_camera_object`` of a result that has one. Raises InputError."""
+        if self.T_camera_object is None:
+            raise InputError(f"PoseEstimate of {self.object!r}: has no pose ({self.reason})")
+        return self.T_camera_object
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: arrays as nested lists."""
         out: dict[str, Any] = {}
         for f in fields(self):
-            if f.name == "painter":
+            if f.name in ("painter", "motion"):
                 continue
             value = getattr(self, f.name)
             if isinstance(value, np.ndarray):
