@@ -239,9 +239,9 @@ class Estimator:
 
         image, camera: as for ``estimate``. objects: names; all that are registered if None. max_instances: most results
         per object; fewer are looked for where fewer are there. region: (x, y, width, height) pixels, in which the
-        middle of an object's box is to lie; the whole image if None. depth, depth_unit: as for ``estimate``; they rule out
-        places where an object would be larger or smaller. progress: called with the number of objects done and that of
-        all.
+        middle of an object's box is to lie; the whole image if None. depth, depth_unit: as for ``estimate``; they
+        rule out places where an object would be larger or smaller. progress: called with the number of objects done and
+        that of all.
 
         Every object has at least one result: what is not found comes back with ``success=False`` and a reason. Results
         of one object never show the same thing in the image, nor do those of two objects in the same place. Options:

@@ -100,14 +100,15 @@ def test_two_names_of_one_object_are_one_place(estimator, templates):  # noqa: F
 
 
 def test_depth_rules_out_places(tmp_path):
-    """An image of one distance at which the object would be as large as the image: no place is left."""
+    """An image of one distance, from which the object would be some pixels large: no place is left."""
     with Estimator.from_engines(tiny_bundle(tmp_path), device="cpu", threads=1) as estimator:
         estimator.add_object("cube", colored_box((0.1, 0.1, 0.1)))
         image = np.random.default_rng(0).integers(0, 255, (TINY.height, TINY.width, 3), dtype=np.uint8)
-        near, unknown = (np.full(image.shape[:2], value, np.uint16) for value in (30, 0))
+        far, unknown = (np.full(image.shape[:2], value, np.uint16) for value in (3000, 0))
+        unknown[0, 0] = 3000  # a camera that knows nothing at all is refused
         assert len(estimator.detect(image, TINY, max_instances=3, depth=unknown, depth_unit="mm")) > 0
-        assert estimator.detect(image, TINY, max_instances=3, depth=near, depth_unit="mm") == []
-        (result,) = estimator.find(image, TINY, depth=near, depth_unit="mm")
+        assert estimator.detect(image, TINY, max_instances=3, depth=far, depth_unit="mm") == []
+        (result,) = estimator.find(image, TINY, depth=far, depth_unit="mm")
         assert result.reason == "find: no place in the image where 'cube' may be"
 
 
