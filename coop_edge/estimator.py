@@ -213,6 +213,8 @@ class Estimator:
         with self._call("estimate"):
             picture, measured = self._read(image, camera, depth, depth_unit)
             found = as_sequence(detections, Detection, "detections")
+            for detection in found:
+                detection.doubt(camera)
             index = self._registry.indices([detection.object for detection in found])
             if not found:
                 return []

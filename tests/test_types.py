@@ -253,13 +253,13 @@ def test_a_k_that_fits_is_not_doubted(recwarn):
 def test_a_box_that_leaves_the_image_by_far_is_doubted(box, says):
     camera = Camera(np.array([[600, 0, 319.5], [0, 600, 239.5], [0, 0, 1]]), 640, 480)
     with pytest.warns(UserWarning, match=says):
-        Detection("cup", bbox=box).check_camera(camera)
+        Detection("cup", bbox=box).doubt(camera)
 
 
 @pytest.mark.parametrize("box", [(0, 0, 640, 480), (-50, -50, 740, 580), (600, 400, 80, 120), (200, 100, 450, 400)])
 def test_a_box_that_leaves_it_a_little_is_not(box, recwarn):
     camera = Camera(np.array([[600, 0, 319.5], [0, 600, 239.5], [0, 0, 1]]), 640, 480)
-    Detection("cup", bbox=box).check_camera(camera)
+    Detection("cup", bbox=box).doubt(camera)
     assert not recwarn.list
 
 

@@ -151,6 +151,10 @@ class Detection:
             )
         assert self.bbox is not None
         _check_overlap(self.bbox, camera.width, camera.height)
+
+    def doubt(self, camera: Camera) -> None:
+        """Warn (UserWarning) where the box leaves the camera's image by far: its last two numbers may be a corner."""
+        assert self.bbox is not None
         _doubt_box(self.bbox, camera.width, camera.height)
 
 
