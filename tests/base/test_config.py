@@ -37,7 +37,7 @@ def test_nested_values_arrive():
     [
         ({"refine": {"iteration": 3}}, "did you mean 'iterations'?"),
         ({"refin": {}}, "did you mean 'refine'?"),
-        ({"zzz": 1}, "options: advanced, coarse, effort, find, outline, ransac, refine, select"),
+        ({"zzz": 1}, "options: advanced, coarse, depth, effort, find, outline, ransac, refine, select"),
         ({"ransac": {"threshold_px": 0}}, "RansacConfig.threshold_px = 0"),
         ({"ransac": {"threshold_px": float("nan")}}, "threshold_px"),
         ({"advanced": {"ransac": {"minimal": "p4p"}}}, "one of 'p3p', 'epnp'"),
@@ -118,6 +118,9 @@ def test_a_user_is_shown_about_fifteen_options_and_the_rest_is_advanced():
         "outline.track_iterations",
         "outline.rounds",
         "outline.min_share",
+        "depth.noise",
+        "depth.floor",
+        "depth.information",
         "select.min_score",
         "select.min_inlier_ratio",
         "select.min_inliers",

@@ -61,7 +61,7 @@ class FakeContext:
 def test_without_cupy_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     for make in (CupyDevice, lambda: CudaRenderer(grey_box())):
-        with pytest.raises(BackendUnavailable, match=r"import cupy.* failed.*coop-edge\[cuda12\]"):
+        with pytest.raises(BackendUnavailable, match=r"import cupy.* failed.*pip install cupy-cuda12x"):
             make()
 
 

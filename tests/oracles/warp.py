@@ -19,7 +19,9 @@ def samples_per_side(H: np.ndarray, size: int, camera=None) -> int:
     """How many image pixels the crop's middle pixel spans along its longer side, rounded, within 1..16."""
     inverse, middle = np.linalg.inv(H), (size - 1) / 2
     places = (middle, middle), (middle + 1, middle), (middle, middle + 1)
-    here, right, below = (to_image(inverse, x, y, camera)[:2] for x, y in places)
+    ideal = [(q[0] / q[2], q[1] / q[2]) for q in (inverse @ np.array([x, y, 1.0]) for x, y in places)]
+    # Behind the camera it does not matter, as nothing is seen there; through the lens all the same.
+    here, right, below = (np.array(place if camera is None else through(camera, *place)) for place in ideal)
     span = max(np.hypot(*(right - here)), np.hypot(*(below - here)))
     return int(np.clip(np.rint(span), 1, 16)) if np.isfinite([here, right, below]).all() or camera is None else 1
 

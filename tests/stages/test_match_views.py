@@ -107,9 +107,9 @@ def test_no_match_is_a_failure_with_its_reason(two):
 
 def test_what_lies_off_the_mask_is_not_matched(two):
     none = np.zeros((480, 640), bool)
-    none[1, 1] = True
     left = none.copy()
     x, y, w, h = two.box(0)
+    none[int(y) + 1, int(x) + 1] = True
     left[int(y) : int(y + h), int(x) : int(x + 0.6 * w)] = True
     free, _ = run(two, (0, 0), count=1)
     some, _ = run(two, (0, 0), count=1, masks=[left, none])

@@ -37,9 +37,9 @@ class Listening(CpuPnpSolver):
         super().__init__(threads=1)
         self.asked = []
 
-    def weighted_lm(self, *arguments, prior=None):
+    def weighted_lm(self, *arguments, prior=None, depths=None):
         self.asked.append((arguments, prior))
-        return super().weighted_lm(*arguments, prior=prior)
+        return super().weighted_lm(*arguments, prior=prior, depths=depths)
 
 
 def listening(scene, faults=None, iterations=5, **options):

@@ -153,8 +153,7 @@ def test_a_box_drawn_nudged_refined_and_accepted_is_a_label(opened, estimator):
     assert entry["obj_id"] == opened.session.store.ids["house"]
     assert off(entry, "house", estimator) < 0.05
 
-    opened.press("Undo", lambda: not opened.session.item.accepted)
-    assert opened.saved() == []
+    opened.press("Undo", lambda: not opened.session.item.accepted and opened.saved() == [])
     opened.press("Accept", lambda: bool(opened.saved()))
     opened.press("Next", lambda: opened.session.index == 1)
     opened.wait(lambda: "again.png" in opened.tab.inner_text("body"))

@@ -12,6 +12,7 @@ from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from export.data.batch import on_host, take
 from export.data.labels import visible_in
+from export.data.pairs import StartMix
 from export.data.rerender import centres_of, records_of, rerender, target_of
 from export.data.scenes import object_crops
 from tests.export.data.cases import (
@@ -39,7 +40,7 @@ def stock():
 def drawn(stock):
     """Ten hard pairs and their records."""
     generator = generator_of(stock, SIZE, 3)
-    photographs, starts = generator.photographs(one(10), 1, 0.0)
+    photographs, starts = generator.photographs(one(10), 1, StartMix())
     batch = on_host(generator.refiner_at(photographs, starts, 5))
     return batch, records_of(generator, photographs, 1, 5)
 

@@ -302,9 +302,12 @@ def test_a_step_that_is_not_finite_keeps_its_pairs(few, tmp_path):
 
     with pytest.raises(TrainingDivergedError):
         run.start(
-            "coarse", replace(QUICK, max_steps=3), CONFIGS["coarse"].from_dict(NET["coarse"]), tmp_path / "run",
+            "coarse",
+            replace(QUICK, max_steps=3, batch_size=24),  # several photographs: one may have no match
+            CONFIGS["coarse"].from_dict(NET["coarse"]),
+            tmp_path / "run",
             streams=poisoned,
-        )  # fmt: skip
+        )
     (kept,) = (tmp_path / "run").glob("diverged_*.npz")
     with np.load(kept) as arrays:
         assert arrays["query"].dtype == np.uint8

@@ -28,4 +28,5 @@ def test_builds_for_three_sm(variant, role, precision, caplog):
             model.SerializeToString(), f"{variant}/{role}", (1, 2, 6), targets=("86", "89", "120")
         )
     assert len(built.plan) > 10_000
-    assert not caplog.records, "TensorRT had something to remark"
+    remarks = [record for record in caplog.records if record.name.startswith("coop_edge")]
+    assert not remarks, "TensorRT had something to remark"

@@ -15,10 +15,10 @@ if sys.argv[1] == "keep":
     assert keep_freed_memory()
 torch.set_num_threads(1)
 for _ in range(3):
-    torch.zeros(8_000_000) + 1  # 32 MB each, which glibc gives back by default
+    torch.zeros(16_000_000) + 1  # 64 MB each, which glibc gives back by default
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
-    torch.zeros(8_000_000) + 1
+    torch.zeros(16_000_000) + 1
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -31,4 +31,4 @@ def test_memory_that_is_taken_again_is_not_fetched_from_the_system_again():
         )
         for mode in ("keep", "default")
     }
-    assert faults["keep"] < 0.05 * faults["default"]
+    assert faults["keep"] < 0.2 * faults["default"]
