@@ -239,16 +239,24 @@ class Estimator:
     ) -> list[PoseEstimate]:
         """Find objects in an image without boxes: their poses, object by object, best first.
 
-        image, camera: as for ``estimate``. objects: names; all that are registered if None. max_instances: most results
-        per object; fewer are looked for where fewer are there. region: (x, y, width, height) pixels, in which the
-        middle of an object's box is to lie; the whole image if None. depth, depth_unit: as for ``estimate``; they
-        rule out places where an object would be larger or smaller. progress: called with the number of objects done and
-        that of all.
-
         Every object has at least one result: what is not found comes back with ``success=False`` and a reason. Results
         of one object never show the same thing in the image, nor do those of two objects in the same place. Options:
-        ``EstimatorConfig.find``. Raises InputError (no objects registered, a region outside the image, an object
-        that is larger than the image can hold), BundleError (engines without ``features``), EngineError.
+        ``EstimatorConfig.find``.
+
+        Args:
+            image, camera: as for ``estimate``.
+            objects: names; all that are registered if None.
+            max_instances: most results per object.
+            region: (x, y, width, height) pixels, in which the middle of an object's box is to lie; the whole image if
+                None.
+            depth, depth_unit: as for ``estimate``; they rule out places where an object would be larger or smaller.
+            progress: called with the number of objects done and that of all.
+
+        Raises:
+            InputError: no objects registered, a region outside the image, an object that is larger than the image can
+                hold, an argument of a wrong type, shape or range.
+            BundleError: engines without ``features``.
+            EngineError: closed, in use by another thread.
         """
         with self._call("find"):
             return self._found("find", image, camera, objects, max_instances, region, (depth, depth_unit), progress)[0]
@@ -265,7 +273,10 @@ class Estimator:
         depth_unit: str | float | None = None,
         progress: Progress | None = None,
     ) -> tuple[list[PoseEstimate], list[Detection]]:
-        """Do what ``find`` does, and return the boxes of all places that were tried as well, as ``detect`` has them."""
+        """Do what ``find`` does, and return the boxes of all places that were tried as well, as ``detect`` has them.
+
+        Arguments and errors are those of ``find``.
+        """
         with self._call("find_with_boxes"):
             given = (depth, depth_unit)
             return self._found("find_with_boxes", image, camera, objects, max_instances, region, given, progress)
@@ -287,6 +298,7 @@ class Estimator:
         As ``find``, but for the last stages: poses are refined once and none is refused. A box is that of the object at
         such a pose, hidden parts included, as far as it lies in the image; its score, in [0, 1], is the similarity of
         the image and a render there. Of an object that is not in the image there are boxes too, of low scores.
+        Arguments and errors are those of ``find``.
         """
         with self._call("detect"):
             finder, frame, wanted = self._search(
@@ -305,18 +317,24 @@ class Estimator:
         relocate: bool = False,
         budget_s: float = 1.0,
     ) -> list[PoseEstimate]:
-        """The poses of ``results`` in the next image, in their order; N = 0 is legal.
+        """Follow the poses of ``results`` into the next image, in their order; N = 0 is legal.
 
-        image, camera, depth, depth_unit: as for ``estimate``. results: of ``estimate`` or ``track``. Each pose is
-        refined for ``RefineConfig.track_iterations``, two by default, from where the object is if it moves on as it did
-        (``advanced.track.predict``); where that is not believed, also from places around (``advanced.track.search``).
+        Each pose is refined for ``RefineConfig.track_iterations``, two by default, from where the object is if it moves
+        on as it did (``advanced.track.predict``); where that is not believed, also from places around
+        (``advanced.track.search``). An object whose evidence drops comes back as ``success=False`` with a reason that
+        begins with "lost". So does one that had not been found before.
 
-        An object whose evidence drops comes back as ``success=False`` with a reason that begins with "lost". So does
-        one that had not been found before. relocate: look for what is lost, near where it was last, and then farther
-        away, in the image in which it is lost and in every fifth after it (``advanced.track.relocate_every``);
-        ``PoseEstimate.recovered`` tells. budget_s: no search begins later than this many seconds after the first one,
-        in one call. Raises InputError, EngineError (closed, in use by another thread), BundleError (``relocate`` with
-        engines without ``features``).
+        Args:
+            image, camera, depth, depth_unit: as for ``estimate``.
+            results: of ``estimate``, ``find`` or ``track``.
+            relocate: look for what is lost, near where it was last, and then farther away, in the image in which it is
+                lost and in every fifth after it (``advanced.track.relocate_every``); ``PoseEstimate.recovered`` tells.
+            budget_s: seconds after the first search of a call, later than which no other begins.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
+            BundleError: ``relocate`` with engines without ``features``.
+            EngineError: closed, in use by another thread.
         """
         with self._call("track"):
             picture, measured = self._read(image, camera, depth, depth_unit)
@@ -335,7 +353,7 @@ class Estimator:
     def similar_views(
         self, image: Any, camera: Camera, detection: Detection, count: int = 8
     ) -> list[tuple[float, NDArray[np.float64]]] | None:
-        """The views of a detected object that look most like it: similarity and T_camera_object [4,4], best first.
+        """Return the views of a detected object that look most like it: similarity, T_camera_object [4,4]; best first.
 
         What ``estimate`` begins with, for people to look at. None for engines without features. Raises InputError.
         """

@@ -25,6 +25,7 @@ from benchmarks.accuracy.measure import progress
 from benchmarks.accuracy.methods import MethodOptions, OursMethod
 from benchmarks.accuracy.reliability import RIGHT
 from benchmarks.common import print_table, write_json
+from coop_edge.base.hardware import hardware
 from coop_edge.config import EFFORTS
 from coop_edge.errors import CoopEdgeError, InputError
 from coop_edge.geometry import se3
@@ -211,7 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             method.close()
         found, content = report(bundle, errors)
         if options.json:
-            write_json(options.json, {"dataset": dataset.name, "effort": options.effort, **content})
+            said = {"dataset": dataset.name, "engines": f"{bundle.name} {bundle.version}", "effort": options.effort}
+            write_json(options.json, {**said, "hardware": hardware(), **content})
         if options.write:
             path = write_manifest(replace(bundle, covariance_map=found))
             print(f"written to {Path(path)}: {found.to_dict()}")

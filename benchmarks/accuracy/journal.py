@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from benchmarks.accuracy.records import ImageKey
 from benchmarks.accuracy.results import Failure, ImageResult, Row
+from coop_edge.base.files import lock
 from coop_edge.errors import InputError
 
 FORMAT = 1
@@ -47,7 +48,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = path.open("a+b")
         try:
-            _lock(self._file, path)
+            lock(self._file, path, "choose another --csv")
             self._read(header)
         except BaseException:
             self._file.close()
@@ -97,17 +98,6 @@ class Journal:
                 "Repeat it with the same ones to finish it, delete the file, or choose another --csv"
             )
         self.done = {result.image: result for result in found}
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not POSIX: two runs into one file are then not noticed
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{path}: another run is writing it; wait for it, or choose another --csv") from None
 
 
 def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from coop_edge.base.files import lock
 from coop_edge.errors import InputError
 
 
@@ -24,7 +25,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = path.open("a+b")
         try:
-            _lock(self._file, path)
+            lock(self._file, path, "give another folder")
             self._begin(json.loads(json.dumps(header)))
         except BaseException:
             self._file.close()
@@ -77,14 +78,3 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         next(file)
         for line in file:
             yield json.loads(line)
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not POSIX: two runs into one folder are then not noticed
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{path}: another run is writing it; wait for it, or give another folder") from None

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+from coop_edge.errors import InputError
+
 _MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 """Of a temporary file's name: a process number means something on its own machine only."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -87,6 +89,21 @@ def exchange(one: Path, other: Path) -> bool:
     if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EXDEV):
         return False
     raise OSError(code, os.strerror(code), str(one), None, str(other))
+
+
+def lock(file: BinaryIO, path: Path, advice: str) -> None:
+    """Take an open file for this process alone, until it is closed; where the system cannot do that, do nothing.
+
+    Raises InputError: another process has it. The message names ``path`` and ends with ``advice``.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not POSIX
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{path}: another run is writing it; wait for it, or {advice}") from None
 
 
 class _Pending:

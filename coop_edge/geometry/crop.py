@@ -133,7 +133,7 @@ def crop_camera(K: ArrayLike, bbox: ArrayLike, size: int, margin: float = 1.2, l
             raise InputError(f"bbox: the centre of {worst} is where the lens shows nothing, by its distortion")
         corners = lens.undistort(low[:, None] + _GRID * (high - low)[:, None])
     axis = pinhole.rays(K, centre)[:, 0]
-    R = _smallest_rotation_to_z(axis)
+    R = se3.smallest_rotation_to_z(axis)
 
     seen = pinhole.rays(K, corners) @ np.swapaxes(R, 1, 2)
     if lens is not None:  # where nothing is seen, the box's centre stands for it
@@ -148,13 +148,6 @@ def crop_camera(K: ArrayLike, bbox: ArrayLike, size: int, margin: float = 1.2, l
     K_crop[:, 2, 2] = 1.0
     H = K_crop @ R @ np.linalg.inv(K)
     return CropCamera(K_crop, R, H, int(size), lens)
-
-
-def _smallest_rotation_to_z(axis: Array) -> Array:
-    """Return the rotations about an axis in the image plane that turn ``axis`` [N,3], z > 0, to +z."""
-    d = axis / np.linalg.norm(axis, axis=-1, keepdims=True)
-    K = se3.hat(np.cross(d, (0.0, 0.0, 1.0)))
-    return np.eye(3) + K + (K @ K) / (1.0 + d[:, 2])[:, None, None]
 
 
 def _apply_homography(H: Array, pixels: ArrayLike) -> Array:

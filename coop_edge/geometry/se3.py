@@ -118,6 +118,14 @@ def turn_covariances(R: ArrayLike, covariance: ArrayLike) -> Array:
     return B @ covariance @ np.swapaxes(B, -1, -2)
 
 
+def smallest_rotation_to_z(axis: ArrayLike) -> Array:
+    """Return the rotations [N,3,3] about an axis in the image plane that turn ``axis`` [N,3], z > 0, to +z."""
+    axis = np.asarray(axis, np.float64)
+    d = axis / np.linalg.norm(axis, axis=-1, keepdims=True)
+    K = hat(np.cross(d, (0.0, 0.0, 1.0)))
+    return np.asarray(np.eye(3) + K + (K @ K) / (1.0 + d[:, 2])[:, None, None])
+
+
 def random_rotation(rng: np.random.Generator, shape: tuple[int, ...] = ()) -> Array:
     """Draw rotations uniform over SO(3) (normalised Gaussian quaternions). -> [*shape,3,3]."""
     q = rng.normal(size=(*shape, 4))

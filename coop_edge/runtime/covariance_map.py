@@ -69,14 +69,7 @@ class CovarianceMap:
 def line_of_sight_axes(t: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the rotations [N,3,3] that turn camera axes into those whose third points at positions t [N,3].
 
-    The smallest rotation that does; the identity where t is 0, NaN or lies behind the camera.
+    The smallest rotation that does; the identity where t is NaN or not in front of the camera.
     """
-    length = np.linalg.norm(t, axis=1)
-    known = np.isfinite(length) & (length > 0) & (np.nan_to_num(t[:, 2]) > 0)
-    ray = np.where(known[:, None], t / np.where(known, length, 1.0)[:, None], [0.0, 0.0, 1.0])
-    x, y, z = ray.T
-    one = np.ones_like(x)
-    # Rodrigues' formula about (y, -x, 0), which turns the ray into (0, 0, 1).
-    share = 1.0 / (1.0 + z)
-    rows = [[one - x * x * share, -x * y * share, -x], [-x * y * share, one - y * y * share, -y], [x, y, z]]
-    return np.stack([np.stack(row, axis=1) for row in rows], axis=1)
+    known = np.isfinite(t).all(axis=1) & (np.nan_to_num(t[:, 2]) > 0)
+    return se3.smallest_rotation_to_z(np.where(known[:, None], t, [0.0, 0.0, 1.0]))

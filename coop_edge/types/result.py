@@ -180,13 +180,13 @@ class PoseEstimate:
 
     @property
     def pose(self) -> NDArray[np.float64]:
-        """``T_camera_object`` of a result that has one. Raises InputError."""
+        """Return ``T_camera_object``, [4,4] metres. Raises InputError: there is no pose."""
         if self.T_camera_object is None:
             raise InputError(f"PoseEstimate of {self.object!r}: has no pose ({self.reason})")
         return self.T_camera_object
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: arrays as nested lists."""
+        """Return plain data for JSON: arrays as nested lists, metres and radians."""
         out: dict[str, Any] = {}
         for f in fields(self):
             if f.name in ("painter", "motion"):

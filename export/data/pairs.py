@@ -45,6 +45,7 @@ from export.data.photo import (
 )
 from export.data.render import Layers, StockRenderer
 from export.data.scenes import Scenes, draw_crops, draw_scenes, inside, look, object_crops
+from export.data.starts import STATED, StartMix, draw_spread, start_poses
 from export.data.stock import ObjectStock
 
 STAGES = ("objects", "scenes", "render", "augment", "labels")
@@ -59,35 +60,8 @@ ROLL = math.radians(11.25)
 """Largest angle about the line of sight between query and template: half a step of retrieval's 16 turns."""
 VIEW_JITTER = math.radians(4.0)
 """Standard deviation of a template's small random turn, radians per axis."""
-ROTATION_NOISE = math.radians(15.0)
-"""Standard deviation per Euler axis of start poses, about the mesh's centre."""
-SIDEWAYS_NOISE, DEPTH_NOISE = 0.05, 0.25
-"""Standard deviations along x, y and along z, in diameters: (1, 1, 5) cm for an object of 20 cm."""
-NEARER = (2.0, 2.0, 1.0)
-"""Exponents of the uniform shares of that noise, of rotation, sideways and depth, between iterations: drawn apart,
-because sideways is right first and depth last, and most of them small."""
-DEPTH_LIMIT = 0.05
-"""Upper bound of the depth noise's standard deviation, as a share of the distance: an object of 20 cm that is 1 m away
-takes the full 5 cm; from nearer by, a start pose that far off would be known to be wrong from its size alone."""
-SMALL = (0.2, 0.3, 0.3)
-"""Largest shares of that noise in small starts: about 5 degrees, a hundredth and a few of the diameter."""
-WIDE = (3.0, 2.0, 3.0)
-"""Largest multiples of that noise in wide starts, as a view that is not the nearest, or a box round the visible part
-alone, gives them."""
 FIELD, DENSITY = 1.6, 1.25
 """Side of the photograph over that of the first crop, and its pixels per pixel of that crop."""
-
-
-@dataclass(frozen=True)
-class StartMix:
-    """Shares of start poses that have less or more than the start noise; the rest have just that."""
-
-    halfway: float = 0.0
-    """Nearer to the truth, as poses are between iterations (``NEARER``)."""
-    small: float = 0.0
-    """Nearly right (``SMALL``)."""
-    wide: float = 0.0
-    """Farther off (``WIDE``)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +170,7 @@ class PairGenerator:
         self,
         hardness: Tensor,
         labels: int = 1,
-        mix: StartMix = StartMix(),
+        mix: StartMix = STATED,
         first: int = 0,
     ) -> RefinerBatch:
         """Draw N = len(hardness) photographs and the pairs of ``labels`` start poses each; see ``photographs``."""
@@ -214,7 +188,7 @@ class PairGenerator:
         appearance = hardness if appearance is None else appearance
         n, random = len(hardness), self.random
         scene, _ = draw_scenes(random, self.stock, self.renderer, hardness)
-        starts = start_poses(random, self.stock, scene.repeated(labels), self._spread(n, labels, mix))
+        starts = start_poses(random, self.stock, scene.repeated(labels), draw_spread(random, n, labels, mix))
         margin = random.uniform(1.05, 1.4, n)
         self.done("scenes")
         side = 2 * round(self.size * FIELD * DENSITY / 2)
@@ -271,18 +245,6 @@ class PairGenerator:
         """Which photograph each label is of, int64 [n labels]."""
         return torch.arange(n, device=self.stock.device).repeat_interleave(labels)
 
-    def _spread(self, n: int, labels: int, mix: StartMix) -> Tensor:
-        """Draw multiples of the start noise (rotation, sideways, depth) [n labels,3] of the kinds in ``mix``."""
-        number = torch.arange(labels, dtype=torch.float64, device=self.stock.device).repeat(n)
-        kind = ((number + self.random.uniform(0.0, 1.0, n * labels)) / labels)[:, None]
-        shares = self.random.uniform(0.0, 1.0, n * labels, 3).unbind(dim=1)
-        halfway = torch.stack([s**p for s, p in zip(shares, NEARER, strict=True)], dim=1)
-        small = torch.stack([s * most for s, most in zip(shares, SMALL, strict=True)], dim=1)
-        wide = torch.stack([1.0 + s * (most - 1.0) for s, most in zip(shares, WIDE, strict=True)], dim=1)
-        spread = torch.where(kind < mix.wide + mix.small + mix.halfway, halfway, 1.0)
-        spread = torch.where(kind < mix.wide + mix.small, small, spread)
-        return torch.where(kind < mix.wide, wide, spread)
-
     def _photograph(self, scene: Scenes, R: Tensor, K: Tensor, size: int, appearance: Tensor) -> Tensor:
         """Linear light float32 [N,3,size,size]."""
         views = look(self.renderer, scene.items, R, K, size)
@@ -312,27 +274,6 @@ class PairGenerator:
         device = self.stock.device
         rotations = np.ascontiguousarray(template_poses(1.0)[:, :3, :3])
         return torch.from_numpy(np.array(VIEWPOINTS)).to(device), torch.from_numpy(rotations).to(device)
-
-
-def start_poses(random: Random, stock: ObjectStock, scene: Scenes, spread: Tensor) -> Tensor:
-    """The targets' poses, off by ``spread`` [N,3] (rotation, sideways, depth) times the start noise: T_camera_object
-    [N,4,4] in the base cameras."""
-    n = len(scene)
-    angles = ROTATION_NOISE * spread[:, :1] * random.normal(n, 3)
-    eye = torch.eye(3, dtype=torch.float64, device=angles.device)
-    turns = so3_exp(angles[..., None] * eye)  # about x, y, z
-    turn = turns[:, 0] @ turns[:, 1] @ turns[:, 2]
-    sideways = SIDEWAYS_NOISE * scene.diameter
-    far = torch.minimum(DEPTH_NOISE * scene.diameter, DEPTH_LIMIT * scene.centre[:, 2])
-    shift = (
-        torch.cat([spread[:, 1:2], spread[:, 1:]], dim=1)
-        * random.normal(n, 3)
-        * torch.stack([sideways, sideways, far], dim=1)
-    )
-    z = torch.maximum(shift[:, 2], -0.3 * scene.centre[:, 2])
-    shift = torch.cat([shift[:, :2], z[:, None]], dim=1)
-    R = turn @ scene.items.T[:, 0, :3, :3]
-    return from_rt(R, scene.centre + shift - rotate(R, stock.centre[scene.items.slot[:, 0]]))
 
 
 def roll_between(R: Tensor, target: Tensor) -> Tensor:

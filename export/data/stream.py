@@ -24,11 +24,12 @@ from coop_edge.kernels.device import CupyDevice
 from export.data import textures
 from export.data.batch import PATCH, on_host, stack, take
 from export.data.objects import TrainingObject
-from export.data.pairs import PairGenerator, StartMix
+from export.data.pairs import PairGenerator
 from export.data.render import StockRenderer
 from export.data.render_cpu import HostRenderer
 from export.data.render_cuda import KernelRenderer
 from export.data.rerender import PairRecord, records_of
+from export.data.starts import STATED, StartMix
 from export.data.stock import ObjectStock
 from export.data.supply import OBJECTS_PER_BACKGROUND, SPLITS, DataOptions, LaneObjects, Layout
 from export.data.workers import Blocks, InProcess, Workers
@@ -87,7 +88,7 @@ class BlockGenerator:
             if options.role == "coarse":
                 batch: Any = generator.coarse(hardness, options.labels, first, appearance)
             else:
-                mix = TRAINING_STARTS if options.split == "train" else StartMix()
+                mix = TRAINING_STARTS if options.split == "train" else STATED
                 photographs, starts = generator.photographs(hardness, options.labels, mix, appearance)
                 fine = generator.some(0.5, len(starts))
                 batch = generator.refiner_at(photographs, starts, fine, first)

@@ -12,9 +12,9 @@ from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from export.data.batch import on_host, take
 from export.data.labels import visible_in
-from export.data.pairs import StartMix
 from export.data.rerender import centres_of, records_of, rerender, target_of
 from export.data.scenes import object_crops
+from export.data.starts import StartMix
 from tests.export.data.cases import (
     box,
     facing,

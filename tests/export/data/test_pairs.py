@@ -15,12 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from coop_edge.geometry import se3
 from export.data import pairs
 from export.data.batch import PATCH, CoarseBatch, RefinerBatch, on_host
+from export.data.geometry import Random
 from export.data.objects import MODEL_POINTS
-from export.data.pairs import SMALL, WIDE, PairGenerator, StartMix
+from export.data.pairs import PairGenerator
 from export.data.render_cuda import KernelRenderer
+from export.data.starts import SMALL, WIDE, StartMix, draw_spread
 from export.data.stream import make_stream
 from tests.cuda_host.host_device import HostDevice
-from tests.export.data.cases import generator_of, one, stock_of, things
+from tests.export.data.cases import CPU, generator_of, one, stock_of, things
 
 SIZE = 48
 T = (SIZE // PATCH) ** 2
@@ -131,10 +133,10 @@ def test_several_start_poses_of_one_photograph(stock):
 
 
 @pytest.mark.parametrize("labels", [1, 2, 3, 8])
-def test_kinds_of_starts_have_their_shares_however_many_share_a_photograph(stock, labels):
+def test_kinds_of_starts_have_their_shares_however_many_share_a_photograph(labels):
     """Each photograph has the kinds in the shares of the mix, as far as its labels go."""
     mix = StartMix(halfway=0.25, small=0.25, wide=0.25)
-    spread = generator_of(stock, SIZE, 4)._spread(800, labels, mix)
+    spread = draw_spread(Random(CPU, 4), 800, labels, mix)
     kinds = torch.stack(
         [
             (spread > 1.0).all(dim=1) & (spread <= torch.tensor(WIDE)).all(dim=1),
@@ -147,7 +149,7 @@ def test_kinds_of_starts_have_their_shares_however_many_share_a_photograph(stock
         wide, _, full = kinds.view(3, 800, 8).sum(dim=2)
         assert (wide == 2).all()
         assert (full == 2).all()
-    assert (generator_of(stock, SIZE, 4)._spread(50, labels, StartMix()) == 1.0).all(), "held-out pairs: all of it"
+    assert (draw_spread(Random(CPU, 4), 50, labels, StartMix()) == 1.0).all(), "held-out pairs: all of it"
 
 
 @pytest.mark.parametrize(("mix", "low", "high"), [

@@ -29,7 +29,6 @@ from export.data.geometry import (
     unprojected,
 )
 from export.data.labels import coarse_labels
-from export.data.pairs import start_poses
 from export.data.scenes import (
     FARTHEST,
     FOCAL,
@@ -42,6 +41,7 @@ from export.data.scenes import (
     inside_view,
     object_crops,
 )
+from export.data.starts import start_poses
 from tests.export.data.cases import CPU, draw, facing, generator_of, one, scene_of, stock_of, tensors, things
 
 SIZE = 48
