@@ -149,6 +149,17 @@ def test_morph_weights(place, tmp_path):
     assert surface.area(load(glb, tmp_path)) == pytest.approx(1.5 * AREA, rel=1e-6)
 
 
+@pytest.mark.parametrize("weights", [[0.5], [0.5, 0.0, 0.0], [0.0, 0.0, 0.5]])
+def test_morph_weights_that_are_not_one_for_each_target_are_refused(weights, tmp_path):
+    glb = Glb()
+    part = quad(glb)
+    part["targets"] = [{"POSITION": glb.accessor(np.zeros((4, 3)))} for _ in range(2)]
+    glb.mesh(part, weights=weights)
+    glb.header["nodes"] = [{"mesh": 0}]
+    with pytest.raises(MeshError, match=f"{len(weights)} weights for 2 morph targets.*export it again"):
+        load(glb, tmp_path)
+
+
 def test_skins_stand_in_their_rest_pose(tmp_path):
     """Two joints; half the quad's corners follow each; the mesh node's own place does not count."""
     glb = Glb()

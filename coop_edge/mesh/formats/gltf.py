@@ -163,7 +163,12 @@ def _attribute(
             f"glTF: {name} has {values.shape[1]} numbers per vertex; wanted {' or '.join(map(str, widths))}"
         )
     targets = file.section(entry, "targets")
-    for weight, target in zip(weights, targets, strict=False):
+    if weights.any() and len(weights) != len(targets):
+        raise MeshError(
+            f"glTF: {len(weights)} weights for {len(targets)} morph targets of a primitive; wanted one for each: apply "
+            "the shape keys and export it again"
+        )
+    for weight, target in zip(weights, targets, strict=False):  # none matters where no weight does
         if weight and isinstance(target, dict) and name in target:
             change = file.accessor(target[name]).astype(np.float64)
             if change.shape[0] != len(values) or change.shape[1] > values.shape[1]:
