@@ -27,10 +27,10 @@ from coop_edge.inputs import as_sequence, read_depth, read_image, read_options
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.pipeline import Frame, Pipeline
-from coop_edge.registry import ObjectRegistry, TemplateSource
+from coop_edge.registry import ObjectRegistry, TemplateSource, load_mesh
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.stages.features import FeatureExtractor
-from coop_edge.templates.viewpoints import VIEWPOINTS
+from coop_edge.templates import VIEWPOINTS, MakeRenderer, TemplateSet
 from coop_edge.types import Camera, Detection, PoseEstimate
 from coop_edge.visual.overlay import drawable
 
@@ -169,6 +169,38 @@ class Estimator:
         """
         with self._call("add_object"):
             self._registry.add(name, mesh, unit=unit, symmetries=symmetries, templates=templates)
+
+    def onboard(
+        self,
+        mesh: Any,
+        *,
+        unit: str | None = None,
+        symmetries: Symmetries | None = None,
+        renderer: MakeRenderer | None = None,
+        supersample: int = 3,
+    ) -> TemplateSet:
+        """Make what ``add_object`` needs of an object, to be kept in a file; nothing is registered.
+
+        ``add_object(..., templates=...)`` then needs no seconds for rendering and describing views, on any machine
+        with the same engines. Poses are the same.
+
+        Args:
+            mesh, unit, symmetries: as for ``add_object``.
+            renderer: makes what renders the templates (see ``TemplateSet.render``); the Estimator's own if None.
+            supersample: samples per pixel side of the templates: 1, 3 or 5.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
+            MeshError: a mesh that cannot be used.
+            EngineError: closed, in use by another thread.
+
+        Example:
+            >>> estimator.onboard("cup.ply", unit="mm").save("cup.npz")
+        """
+        with self._call("onboard"):
+            name = Path(mesh).stem if isinstance(mesh, (str, os.PathLike)) else "mesh"
+            loaded = load_mesh(name, mesh, unit)
+            return self._registry.onboard(loaded, symmetries, renderer=renderer, supersample=supersample)
 
     def remove_object(self, name: str) -> None:
         """Forget an object.

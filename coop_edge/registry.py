@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,10 +24,12 @@ from coop_edge.ops.base import Operations
 from coop_edge.render.base import Renderer
 from coop_edge.runtime.base import Runner
 from coop_edge.runtime.bundle import Bundle
+from coop_edge.runtime.network import FEATURES
 from coop_edge.stages.features import FeatureExtractor
 from coop_edge.stages.objects import ObjectModel
-from coop_edge.stages.views import Views
-from coop_edge.templates.template_set import TemplateSet
+from coop_edge.stages.views import MAP, MARGIN, TURNS, Views
+from coop_edge.templates.template_set import MakeRenderer, TemplateSet
+from coop_edge.templates.viewpoints import VIEWPOINTS
 from coop_edge.types.checks import real
 
 log = logging.getLogger("coop_edge")
@@ -93,20 +96,24 @@ class ObjectRegistry:
                 f"object {name!r}: templates carry the symmetries they were made with; give one of the two"
             )
         loaded = load_mesh(name, mesh, unit)
-        views = self._render(loaded, symmetries) if templates is None else load_templates(name, templates)
-        check_templates(name, views, self._bundle)
+        made = self._render(loaded, symmetries) if templates is None else load_templates(name, templates)
+        made.check_mesh(loaded)
+        check_templates(name, made, self._bundle)
         model = ObjectModel.describe(
-            name,
-            loaded,
-            views,
-            self._encoder,
-            self._ops,
-            micro_batch=self._micro_batch,
-            views=self._describe(loaded, views),
+            name, loaded, made, self._encoder, self._ops, micro_batch=self._micro_batch, views=self._views(loaded, made)
         )
         self._ops.wait()  # images may come on another stream than the current one
         self._meshes[name], self._models[name], self._renderer = loaded, model, None
         log.info("object %r is %s", name, loaded.summary)
+
+    def onboard(self, mesh: Mesh, symmetries: Symmetries | None, **rendering: Any) -> TemplateSet:
+        """Make an object's templates, and describe its views if the bundle has ``features``; nothing is added."""
+        made = self._render(mesh, symmetries, **rendering)
+        views = self._views(mesh, made)
+        if views is None:
+            return made
+        settings = {**made.settings, "view_descriptors": view_settings(self._bundle)}
+        return replace(made, settings=settings, view_descriptors=self._ops.to_host(views.descriptors))
 
     def remove(self, name: str) -> None:
         """Forget an object.
@@ -139,20 +146,39 @@ class ObjectRegistry:
                 raise InputError(f"unknown object {name!r}; {hint}registered: {known}")
         return np.array([places[name] for name in names], np.int64)
 
-    def _describe(self, mesh: Mesh, templates: TemplateSet) -> Views | None:
+    def _views(self, mesh: Mesh, templates: TemplateSet) -> Views | None:
+        """Return what retrieval needs: as the templates hold it, or else described now."""
+        stored = templates.view_descriptors
         if self._features is None:
+            if stored is not None:
+                log.info(
+                    "templates of %r describe views for retrieval, which the engines %s do not do: left out",
+                    mesh.name,
+                    self._bundle.name,
+                )
             return None
+        if stored is not None:
+            descriptors = self._ops.upload(stored)
+            return Views.described(descriptors, mesh, templates.T_camera_object, self._bundle.input_size)
         renderer = functools.partial(self._backend.renderer, threads=self._threads)
         size = self._bundle.input_size
         return Views.describe(mesh, templates.T_camera_object, size, renderer=renderer, features=self._features)
 
-    def _render(self, mesh: Mesh, symmetries: Symmetries | None) -> TemplateSet:
+    def _render(
+        self,
+        mesh: Mesh,
+        symmetries: Symmetries | None,
+        *,
+        renderer: MakeRenderer | None = None,
+        supersample: int = 3,
+    ) -> TemplateSet:
         settings = self._bundle.template
         return TemplateSet.render(
             mesh,
             self._bundle.input_size,
-            renderer=functools.partial(self._backend.renderer, threads=self._threads),
+            renderer=renderer or functools.partial(self._backend.renderer, threads=self._threads),
             symmetries=symmetries,
+            supersample=supersample,
             margin=settings.margin,
             field_of_view=settings.field_of_view,
         )
@@ -206,9 +232,36 @@ def check_templates(name: str, templates: TemplateSet, bundle: Bundle) -> None:
         for key, value in wanted.items()
         if not real(given.get(key)) or not math.isclose(given[key], value, rel_tol=1e-9)
     ]
+    if templates.view_descriptors is not None and "features" in bundle.networks:
+        wrong += _wrong_views(templates, bundle)
     if wrong:
         raise BundleError(
             f"templates of {name!r} were not made for the engines {bundle.name}: {', '.join(wrong)}; leave out "
             f"templates= to have them rendered, or make them again: coop-edge onboard MESH --unit UNIT "
             f"--engines {bundle.name} -o TEMPLATES.npz"
         )
+
+
+def view_settings(bundle: Bundle) -> dict[str, Any]:
+    """Return what descriptors of views are made by; those made by anything else cannot be compared with an image."""
+    return {"network": bundle.network("features").sha256, "map": MAP, "turns": TURNS, "margin": MARGIN}
+
+
+def _wrong_views(templates: TemplateSet, bundle: Bundle) -> list[str]:
+    """Return in what the descriptors of views are not those of the bundle's ``features``."""
+    wanted, given = view_settings(bundle), templates.settings.get("view_descriptors")
+    given = given if isinstance(given, Mapping) else {}
+    wrong = [
+        f"views described with {key} {str(given.get(key))[:12]} (wanted {str(value)[:12]})"
+        for key, value in wanted.items()
+        if given.get(key) != value
+    ]
+    channels, cell = FEATURES[MAP]
+    side = bundle.input_size // cell
+    shape = len(VIEWPOINTS) * TURNS, channels, side, side
+    assert templates.view_descriptors is not None
+    if templates.view_descriptors.shape != shape:
+        wrong.append(f"descriptors of views {list(templates.view_descriptors.shape)} (wanted {list(shape)})")
+    elif not np.isfinite(templates.view_descriptors).all():
+        wrong.append("descriptors of views that are not finite")
+    return wrong

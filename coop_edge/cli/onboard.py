@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,9 +34,9 @@ def onboard(
     contact_sheet: Annotated[Path | None, typer.Option(help="Also write a picture of the 42 templates.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Render the 42 templates of an object, once, as the engines want them, and keep them in a file."""
+    """Render the 42 templates of an object, as the engines want them, describe its views, and keep both in a file."""
     from coop_edge.backend import make_renderer
-    from coop_edge.runtime.bundle import Bundle
+    from coop_edge.estimator import Estimator
     from coop_edge.templates import TemplateSet
     from coop_edge.visual.draw import check_suffix, write_image
     from coop_edge.visual.draw import contact_sheet as draw_sheet
@@ -47,18 +47,18 @@ def onboard(
     loaded = meshes.load_mesh(mesh, unit, albedo, ignore_colors, max_faces, allow_outside)
     entries = {} if models_info is None or object_id is None else {loaded.name: (models_info, object_id)}
     found = symmetries.symmetries_of(loaded.name, entries, loaded, unit.value)
-    bundle = Bundle.load(engines, check_hashes=False)
-    start = working_time()
-    templates = TemplateSet.render(
-        loaded,
-        size or bundle.input_size,
-        margin=bundle.template.margin,
-        field_of_view=bundle.template.field_of_view,
-        renderer=functools.partial(make_renderer, renderer.value),
-        supersample=supersample,
-        symmetries=found,
-    )
-    seconds = working_time() - start
+    rendering: dict[str, Any] = {
+        "renderer": functools.partial(make_renderer, renderer.value),
+        "supersample": supersample,
+    }
+    with Estimator.from_engines(engines, device="cpu") as estimator:
+        bundle, start = estimator.bundle, working_time()
+        if size is None or size == bundle.input_size:
+            templates = estimator.onboard(loaded, symmetries=found, **rendering)
+        else:  # of other engines than these, whose networks cannot describe views for them
+            look: dict[str, Any] = {"margin": bundle.template.margin, "field_of_view": bundle.template.field_of_view}
+            templates = TemplateSet.render(loaded, size, symmetries=found, **look, **rendering)
+        seconds = working_time() - start
     templates.save(output)
     if contact_sheet is not None:
         write_image(contact_sheet, draw_sheet(templates.rgb))
@@ -68,7 +68,8 @@ def onboard(
         "views": len(templates.rgb),
         "size": templates.size,
         "renderer": renderer.value,
-        "render_seconds": round(seconds, 3),
+        "views_described": templates.view_descriptors is not None,
+        "seconds": round(seconds, 3),
         **meshes.describe(loaded),
         "hash": templates.hash,
     }

@@ -60,19 +60,22 @@ class Views:
             features: describes the crops.
         """
         ops, xp = features.ops, features.ops.xp
-        boxes = tight_boxes(mesh, T_camera_object)
-        crop = crop_camera(np.eye(3), boxes, size, MARGIN)
-        T_crop = crop.to_crop(turned(T_camera_object))
+        T_crop, K, sides = _cameras(mesh, T_camera_object, size)
         drawer, parts = renderer(mesh), []
         for first in range(0, len(T_crop), _RENDERED):
             some = slice(first, first + _RENDERED)
-            seen = drawer.render(T_crop[some], crop.K[some], size)
+            seen = drawer.render(T_crop[some], K[some], size)
             (maps,) = features.maps(ops.as_network_image(seen.rgb), MAP)
             covered = coverage(seen.depth, MAPS[MAP], xp)
             share = covered / xp.maximum(covered.sum(axis=(1, 2), keepdims=True), np.float32(1e-6))
             parts.append(unit_cells(maps, xp) * share[:, None])
-        sides = boxes[:, 2:] / boxes[:, 2:].max(axis=1, keepdims=True) * (size / MARGIN)
-        return cls(xp.concatenate(parts), T_crop, crop.K[:, 0, 0], sides, mesh.centre)
+        return cls(xp.concatenate(parts), T_crop, K[:, 0, 0], sides, mesh.centre)
+
+    @classmethod
+    def described(cls, descriptors: Array, mesh: Mesh, T_camera_object: Floats, size: int) -> Views:
+        """Make views from descriptors that ``describe`` made before, of the same mesh, poses [V,4,4] and size."""
+        T_crop, K, sides = _cameras(mesh, T_camera_object, size)
+        return cls(descriptors, T_crop, K[:, 0, 0], sides, mesh.centre)
 
     @classmethod
     def blank(cls, T_crop_object: Floats, size: int, focal: float, ops: Operations) -> Views:
@@ -114,6 +117,14 @@ class Views:
         seen[:, :2] += shift_px * (seen[:, 2] / focal)[:, None]
         T[:, :3, 3] = seen + to_origin
         return T
+
+
+def _cameras(mesh: Mesh, T_camera_object: Floats, size: int) -> tuple[Floats, Floats, Floats]:
+    """Return T_crop_object [V A,4,4], K [V A,3,3] and ``sides`` [V A,2] of the views of a mesh in crops of ``size``."""
+    boxes = tight_boxes(mesh, T_camera_object)
+    crop = crop_camera(np.eye(3), boxes, size, MARGIN)
+    sides = boxes[:, 2:] / boxes[:, 2:].max(axis=1, keepdims=True) * (size / MARGIN)
+    return crop.to_crop(turned(T_camera_object)), crop.K, sides
 
 
 def turned(T_camera_object: Floats) -> Floats:

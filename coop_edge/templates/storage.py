@@ -17,14 +17,15 @@ from coop_edge.base.files import atomic_write
 from coop_edge.errors import BundleError
 
 FORMAT = "coop_edge.TemplateSet"
-SCHEMA = 1
-"""Of the file; a reader refuses a newer one."""
+SCHEMA = 2
+"""Of the file; a reader refuses a newer one. Files of schema 1 hold no descriptors of views."""
 _ARRAYS = ("rgb", "object_points", "T_camera_object", "K", "symmetries_discrete", "symmetries_continuous")
+_OPTIONAL = ("view_descriptors",)
 AGAIN = "make it again: coop-edge onboard MESH --unit UNIT -o TEMPLATES.npz"
 
 
 def write(path: str | os.PathLike[str], manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write the arrays of ``_ARRAYS`` by name, and a manifest of plain data, whole or not at all."""
+    """Write the arrays of ``_ARRAYS`` and ``_OPTIONAL`` by name, and a manifest of plain data, whole or not at all."""
     text = np.frombuffer(json.dumps({"format": FORMAT, "schema": SCHEMA, **manifest}).encode(), np.uint8)
     with atomic_write(path) as file:
         contents: dict[str, Any] = {"manifest": text, **arrays}
@@ -51,7 +52,7 @@ def read(path: Path, max_bytes: int) -> tuple[dict[str, Any], dict[str, NDArray[
             missing = [name for name in _ARRAYS if f"{name}.npy" not in names]
             if missing:
                 raise BundleError(f"{path}: incomplete, without {', '.join(missing)}; {AGAIN}")
-            arrays = {name: file[name] for name in _ARRAYS}
+            arrays = {name: file[name] for name in (*_ARRAYS, *_OPTIONAL) if f"{name}.npy" in names}
     except BundleError:
         raise
     except Exception as error:  # a flipped bit can look like a password, a method or a shape that does not exist
@@ -68,7 +69,7 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> None:
             f"TemplateSet.load(path, max_bytes={total})"
         )
     for info in archive.infolist():
-        if info.filename.removesuffix(".npy") not in ("manifest", *_ARRAYS):
+        if info.filename.removesuffix(".npy") not in ("manifest", *_ARRAYS, *_OPTIONAL):
             continue
         with archive.open(info) as member:
             version = np.lib.format.read_magic(member)

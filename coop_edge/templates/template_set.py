@@ -35,9 +35,16 @@ DEFAULT_FIELD_OF_VIEW = 15.0
 """Of a template, degrees from side to side: with the default margin the camera is 8 radii away, as in most scenes."""
 
 
+MakeRenderer = Callable[..., Renderer]
+"""Called as ``make(mesh, shading=..., supersample=...)``: a Renderer class, or what makes one."""
+
+
 @dataclass(frozen=True, eq=False)
 class TemplateSet:
-    """The 42 templates of one object. Make it with ``render`` or ``load``.
+    """The 42 templates of one object. Make it with ``Estimator.onboard``, ``render`` or ``load``.
+
+    ``onboard`` also describes the object's views for retrieval (``view_descriptors``; ``settings["view_descriptors"]``
+    says by which network and how); without them ``add_object`` does so, which takes seconds.
 
     Raises:
         InputError: if the fields do not fit together.
@@ -52,23 +59,10 @@ class TemplateSet:
     settings: Mapping[str, Any]  # how it was rendered; plain data
     symmetries: Symmetries = field(default_factory=Symmetries)
     name: str = ""
+    view_descriptors: NDArray[np.float32] | None = None  # [W,C,h,w] of the 42 views in all their turns
 
     def __post_init__(self) -> None:
-        n = len(VIEWPOINTS)
-        size = self.rgb.shape[1] if isinstance(self.rgb, np.ndarray) and self.rgb.ndim == 4 else 0
-        for name, shape, dtype in (
-            ("rgb", (n, size, size, 3), np.uint8),
-            ("object_points", (n, size, size, 3), np.float32),
-            ("T_camera_object", (n, 4, 4), np.float64),
-            ("K", (3, 3), np.float64),
-        ):
-            array = getattr(self, name)
-            if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype or not array.size:
-                given = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-                wanted = f"{np.dtype(dtype).name} {list(shape)}".replace("0, 0, 3", "S, S, 3")
-                raise InputError(f"TemplateSet.{name}: wanted {wanted}, got {given}")
-            object.__setattr__(self, name, np.ascontiguousarray(array))
-            getattr(self, name).setflags(write=False)
+        self._check_arrays()
         se3.check_transform(self.T_camera_object)
         self._check_types()
         if not (np.isfinite(self.K).all() and math.isfinite(self.diameter) and self.diameter > 0):
@@ -87,7 +81,7 @@ class TemplateSet:
         mesh: Mesh,
         size: int = DEFAULT_SIZE,
         *,
-        renderer: Callable[..., Renderer] | None = None,
+        renderer: MakeRenderer | None = None,
         symmetries: Symmetries | None = None,
         supersample: int = 3,
         shading: Shading | None = None,
@@ -154,6 +148,30 @@ class TemplateSet:
             symmetries=symmetries or Symmetries(),
             name=mesh.name,
         )
+
+    def _check_arrays(self) -> None:
+        """Raise InputError unless the arrays are of their shapes and types; from then on they are read-only."""
+        n = len(VIEWPOINTS)
+        size = self.rgb.shape[1] if isinstance(self.rgb, np.ndarray) and self.rgb.ndim == 4 else 0
+        wanted: list[tuple[str, tuple[int, ...], Any]] = [
+            ("rgb", (n, size, size, 3), np.uint8),
+            ("object_points", (n, size, size, 3), np.float32),
+            ("T_camera_object", (n, 4, 4), np.float64),
+            ("K", (3, 3), np.float64),
+        ]
+        if self.view_descriptors is not None:
+            given = np.shape(self.view_descriptors)
+            whole = len(given) == 4 and given[0] and not given[0] % n
+            wanted.append(("view_descriptors", given if whole else (n, 0, 0, 0), np.float32))
+        for name, shape, dtype in wanted:
+            array = getattr(self, name)
+            if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype or not array.size:
+                got = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+                text = f"{np.dtype(dtype).name} {list(shape)}".replace("0, 0, 3", "S, S, 3")
+                text = text.replace("42, 0, 0, 0", "a multiple of 42, C, h, w")
+                raise InputError(f"TemplateSet.{name}: wanted {text}, got {got}")
+            object.__setattr__(self, name, np.ascontiguousarray(array))
+            getattr(self, name).setflags(write=False)
 
     def _check_types(self) -> None:
         """Raise InputError unless the plain fields are of their types."""
@@ -247,7 +265,7 @@ class TemplateSet:
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         discrete, continuous = self.symmetries.discrete, self.symmetries.continuous
-        return {
+        arrays: dict[str, NDArray[Any]] = {
             "rgb": self.rgb,
             "object_points": self.object_points,
             "T_camera_object": self.T_camera_object,
@@ -255,6 +273,9 @@ class TemplateSet:
             "symmetries_discrete": np.array(discrete, np.float64).reshape(-1, 4, 4),
             "symmetries_continuous": np.array(continuous, np.float64).reshape(-1, 2, 3),
         }
+        if self.view_descriptors is not None:
+            arrays["view_descriptors"] = self.view_descriptors
+        return arrays
 
 
 def template_camera(

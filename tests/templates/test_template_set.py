@@ -170,6 +170,15 @@ def test_save_and_load(templates, symmetries, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.npz"]  # no temporary file is left
 
 
+def test_descriptors_of_views_are_checked(templates):
+    shapes = [(42, 8, 8), (43, 2, 8, 8), (0, 2, 8, 8)]
+    for wrong in [*(np.zeros(shape, np.float32) for shape in shapes), np.zeros((84, 2, 8, 8)), "views"]:
+        with pytest.raises(InputError, match="view_descriptors: wanted float32"):
+            dataclasses.replace(templates, view_descriptors=wrong)
+    given = dataclasses.replace(templates, view_descriptors=np.ones((84, 2, 8, 8), np.float32))
+    assert not given.view_descriptors.flags.writeable
+
+
 def test_a_failed_save_leaves_the_old_file(templates, tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
     templates.save(path)
@@ -243,7 +252,7 @@ def _rewritten(saved, tmp_path, change=None, **arrays):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema 2 is newer .* upgrade coop_edge"),
+        ({"schema": 3}, "schema 3 is newer .* upgrade coop_edge"),
         ({"schema": 0}, "schema 0 is unknown"),
         ({"schema": "1"}, "schema '1' is unknown"),
         ({"format": "other"}, "not of templates"),
