@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from coop_edge import Detection, PoseEstimate
+from tests.realsense import intrinsics, package
 from tests.stages.scene import at
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
@@ -36,42 +37,11 @@ class Recorder:
             items
         )
 
-    def estimate(self, *given):
-        return self._answer("estimate", *given)
+    def estimate(self, image, camera, items, depth, depth_unit):
+        return self._answer("estimate", image, camera, items, depth, depth_unit)
 
-    def track(self, *given):
-        return self._answer("track", *given)
-
-
-def realsense():
-    """pyrealsense2 as far as the recipe goes."""
-    stopped = mock.Mock()
-    intrinsics = SimpleNamespace(fx=600.0, fy=601.0, ppx=320.5, ppy=200.5, width=WIDTH, height=HEIGHT)
-    stream = SimpleNamespace(as_video_stream_profile=lambda: SimpleNamespace(get_intrinsics=lambda: intrinsics))
-    sensor = SimpleNamespace(get_depth_scale=lambda: 0.001)
-    profile = SimpleNamespace(
-        get_stream=lambda which: {"color": stream}[which],
-        get_device=lambda: SimpleNamespace(first_depth_sensor=lambda: sensor),
-    )
-    frames = iter(RECORDED)
-
-    def processed(given):
-        color, depth = given
-        return SimpleNamespace(
-            get_color_frame=lambda: SimpleNamespace(get_data=lambda: memoryview(color)),
-            get_depth_frame=lambda: SimpleNamespace(get_data=lambda: memoryview(depth)),
-        )
-
-    package = SimpleNamespace(
-        stream=SimpleNamespace(color="color", depth="depth"),
-        format=SimpleNamespace(rgb8="rgb8", z16="z16"),
-        config=mock.Mock,
-        pipeline=lambda: SimpleNamespace(
-            start=lambda config: profile, wait_for_frames=lambda: next(frames), stop=stopped
-        ),
-        align=lambda to: SimpleNamespace(process=processed),
-    )
-    return package, stopped
+    def track(self, image, camera, items, depth, depth_unit):
+        return self._answer("track", image, camera, items, depth, depth_unit)
 
 
 def depthai():
@@ -121,32 +91,34 @@ def depthai():
     return SimpleNamespace(CameraBoardSocket=sockets, node=mock.Mock(), Pipeline=Pipeline), links
 
 
-def followed(example, stream, count=3):
-    estimator, frames = Recorder(), stream
-    follow = example["follow"](estimator, frames, Detection("cup", (10, 10, 50, 50)))
+def followed(follow, count=3):
     found = [next(follow) for _ in range(count)]
     assert all(result.success for result in found)
-    return estimator.calls, frames
 
 
-def test_realsense_follows_what_was_recorded():
-    example, (package, stopped) = runpy.run_path(str(EXAMPLES / "realsense.py")), realsense()
-    calls, frames = followed(example, example["stream"](package))
+def test_realsense_follows_what_was_recorded(monkeypatch):
+    recorded = package(RECORDED, intrinsics(WIDTH, HEIGHT))
+    monkeypatch.setitem(sys.modules, "pyrealsense2", recorded)
+    example = runpy.run_path(str(EXAMPLES / "realsense.py"))
+    estimator, box = Recorder(), Detection("cup", (10, 10, 50, 50))
+    with example["RealSense"]() as device:
+        followed(example["follow"](estimator, device.camera, device, box))
     size = (WIDTH, HEIGHT)
-    assert calls == [
+    assert estimator.calls == [
         ("track", 10, size, 700.0, 0.001),
         ("estimate", 10, size, 700.0, 0.001),
         ("track", 11, size, 701.0, 0.001),
         ("track", 12, size, 702.0, 0.001),
         ("estimate", 12, size, 702.0, 0.001),
     ]
-    frames.close()
-    stopped.assert_called_once()
+    assert recorded.said[-1] == "stopped"
 
 
 def test_oak_d_follows_what_was_recorded():
-    example, (package, links) = runpy.run_path(str(EXAMPLES / "oak_d.py")), depthai()
-    calls, frames = followed(example, example["stream"](package))
+    example, (module, links) = runpy.run_path(str(EXAMPLES / "oak_d.py")), depthai()
+    estimator, frames = Recorder(), example["stream"](module)
+    followed(example["follow"](estimator, frames, Detection("cup", (10, 10, 50, 50))))
+    calls = estimator.calls
     assert [call[:2] for call in calls] == [
         ("track", 10),
         ("estimate", 10),
@@ -159,9 +131,8 @@ def test_oak_d_follows_what_was_recorded():
     assert links == ["left", "right", "inputAlignTo", "sync color", "sync depth", "started", "closed"]
 
 
-@pytest.mark.parametrize(("name", "package"), [("realsense", "pyrealsense2"), ("oak_d", "depthai")])
-def test_the_package_is_asked_for_when_frames_are(name, package, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    example = runpy.run_path(str(EXAMPLES / f"{name}.py"))
-    with pytest.raises(SystemExit, match=f"{package} is missing: pip install {package}"):
+def test_depthai_is_asked_for_when_frames_are(monkeypatch):
+    monkeypatch.setitem(sys.modules, "depthai", None)
+    example = runpy.run_path(str(EXAMPLES / "oak_d.py"))
+    with pytest.raises(SystemExit, match="depthai is missing: pip install depthai"):
         next(example["stream"]())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -186,9 +187,29 @@ def test_pose_estimate_to_json():
     data = json.loads(json.dumps(estimate.to_dict()))
     np.testing.assert_array_equal(data["T_camera_object"], POSE)
     assert data["times"]["total_ms"] == 15
+    again = PoseEstimate.from_dict(data)
+    assert again.to_dict() == estimate.to_dict()
+    np.testing.assert_array_equal(again.T_camera_object, POSE)
+    np.testing.assert_array_equal(again.covariance, covariance)
+    assert again.times == StageTimes(1, 2, 3, 4, 5)
     failed = PoseEstimate(False, reason="too few inliers")
     assert failed.T_camera_object is None
     assert failed.score == 0.0
+    assert PoseEstimate.from_dict(failed.to_dict()).to_dict() == failed.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"success": True, "pose": POSE}, "unknown value 'pose'"),
+        ({"reason": "none"}, "wanted a value for 'success'"),
+        ({"success": True, "T_camera_object": [[1, 2], [3, 4]]}, "wanted"),
+        ({"success": False, "reason": "none", "times": {"crop_ms": -1}}, "StageTimes.crop_ms"),
+    ],
+)
+def test_pose_estimate_of_other_values_is_refused(values, says):
+    with pytest.raises(InputError, match=re.escape(says)):
+        PoseEstimate.from_dict(values)
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "1"])

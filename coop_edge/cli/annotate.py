@@ -31,6 +31,7 @@ def annotate(
         str | None, typer.Option(help="Run on Ray: `local`, or the address of a cluster such as `auto`.")
     ] = None,
     no_masks: Annotated[bool, typer.Option("--no-masks", help="Render no masks and boxes: no COCO labels.")] = False,
+    rerun: options.Rerun = None,
     templates: options.Templates = None,
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,
@@ -48,6 +49,7 @@ def annotate(
     from coop_edge.annotate.journal import Journal
     from coop_edge.annotate.local import run_local
     from coop_edge.annotate.on_ray import run_on_ray
+    from coop_edge.annotate.recording import write_recording
     from coop_edge.annotate.worker import Setup
     from coop_edge.cli import inputs
     from coop_edge.labels.store import object_ids
@@ -76,6 +78,8 @@ def annotate(
             lines = run_local(left, setup, min(workers or os.cpu_count() or 1, max(1, len(left))))
         _record(journal, lines, len(items))
     summary = write_files(record, output, ids)
+    if rerun is not None:
+        write_recording(rerun, record, items, {each.name: (each.mesh, each.unit) for each in objects})
     print_line(f"{summary.images} images: {summary.found} poses found, {summary.missed} not; {output / 'index.html'}")
     for name, error in summary.failed[:20]:
         print_line(f"failed: {name}: {error}")

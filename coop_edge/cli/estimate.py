@@ -11,7 +11,6 @@ import typer
 from coop_edge.cli import options, symmetries
 from coop_edge.cli.output import draw_poses, print_poses, what_ran
 from coop_edge.cli.search import MaxInstances, Region, search_limits, searching
-from coop_edge.errors import InputError
 
 if TYPE_CHECKING:
     from coop_edge.types import Detection
@@ -35,6 +34,7 @@ def estimate(
     max_instances: MaxInstances = None,
     region: Region = None,
     overlay: Annotated[Path | None, typer.Option(help="Picture to write: the poses drawn over the image.")] = None,
+    rerun: options.Rerun = None,
     templates: options.Templates = None,
     models_info: symmetries.ModelsInfo = None,
     object_id: symmetries.ObjectIds = None,
@@ -59,9 +59,11 @@ def estimate(
     from coop_edge.cli.depth import depth_unit as unit_of
     from coop_edge.estimator import Estimator
     from coop_edge.visual.draw import check_suffix
+    from coop_edge.visual.rerun_log import import_rerun, recording
 
     if overlay is not None:
         check_suffix(overlay)
+    import_rerun(rerun)
     boxed = detections is not None or bool(boxes)
     limits = search_limits(max_instances, region, recover=recover, boxed=boxed)
     flags = {
@@ -77,22 +79,24 @@ def estimate(
     pixels = inputs.read_image(Path(source))
     intrinsics = inputs.read_camera(camera, pixels)
     wanted = inputs.wanted_detections(detections, boxes, objects) if boxed else None
-    more: dict[str, Any] = {"recover": True} if recover else {}
     unit = unit_of(depth_unit, camera, depth)
+    more: dict[str, Any] = {"recover": True} if recover else {}
+    measured: dict[str, Any] = {}
     if depth is not None:
-        if wanted is None:
-            raise InputError("--depth: wanted with boxes (--box, --detections); the search of a whole image takes none")
-        more |= {"depth": depth_of_image(depth, Path(source)), "depth_unit": unit}
+        measured = {"depth": depth_of_image(depth, Path(source)), "depth_unit": unit}
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
         known = inputs.add_objects(estimator, objects, entries)
         estimator.warmup()  # else the times were those of a first call
         if wanted is None:
             with searching() as progress:
-                results = estimator.find(pixels, intrinsics, progress=progress, **limits)
+                results = estimator.find(pixels, intrinsics, progress=progress, **limits, **measured)
         else:
-            results = estimator.estimate(pixels, intrinsics, wanted, **more)
+            results = estimator.estimate(pixels, intrinsics, wanted, **more, **measured)
+        shown: list[Detection | None] = [None] * len(results) if wanted is None else [*wanted]
+        with recording(rerun, estimator.objects) as log:
+            if log is not None:
+                log.frame(0, pixels, intrinsics, results, shown)
         if overlay is not None:
-            shown: list[Detection | None] = [None] * len(results) if wanted is None else [*wanted]
             renderer = estimator.backend.renderer
             draw_poses(overlay, pixels, intrinsics, estimator, results, shown, renderer=renderer)
         report = {

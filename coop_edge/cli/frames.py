@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,15 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 Frame = tuple[str, NDArray[np.uint8]]
 """Name, and RGB uint8 [h,w,3]."""
+
+
+class Shot(NamedTuple):
+    """One frame of a camera: its name, RGB uint8 [h,w,3], and ``depth`` and ``depth_unit`` as ``Estimator.track`` takes
+    them, where there is depth."""
+
+    name: str
+    image: NDArray[np.uint8]
+    measured: Mapping[str, Any] = {}
 
 
 def open_frames(source: str | Path) -> Iterator[Frame]:

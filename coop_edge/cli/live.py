@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coop_edge.cli import options
-from coop_edge.cli.output import print_line, with_poses
+from coop_edge.cli.output import print_address, print_line, with_poses
+from coop_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from coop_edge.cli.frames import Shot
+    from coop_edge.types import Camera
 
 
 def live(
-    camera: options.Camera,
     object_: options.Objects,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Camera's number, stream or video.")] = "0",
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Camera's number, stream, video, `realsense` or realsense:SERIAL.")
+    ] = "0",
+    camera: Annotated[str | None, typer.Option(help="As for `estimate`; a RealSense brings its own.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Look for what is lost in every so many frames.")] = 10,
-    rerun: Annotated[Path | None, typer.Option(help="Recording for the Rerun viewer to write (.rrd).")] = None,
+    rerun: options.Rerun = None,
     host: Annotated[str, typer.Option(help="Address to listen at; others than 127.0.0.1 let others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     templates: options.Templates = None,
@@ -29,40 +36,64 @@ def live(
     effort: options.Effort = None,
     settings: options.Settings = None,
 ) -> None:
-    """Find objects in a camera's images, follow them, find them again when lost, on a local page. Ctrl-C ends it."""
+    """Find objects in a camera's images, follow them, find them again when lost, on a local page. Ctrl-C ends it.
+
+    A RealSense gives colour, depth aligned to it, and its own intrinsics; its depth goes into the poses.
+    """
     from coop_edge.cli import inputs
-    from coop_edge.cli.frames import open_frames
     from coop_edge.estimator import Estimator
     from coop_edge.view.live import LiveDisplay, watch
     from coop_edge.view.page import make_server
-    from coop_edge.visual.rerun_log import RerunLog
+    from coop_edge.visual.rerun_log import import_rerun, recording
 
+    import_rerun(rerun)
     config = options.configured(settings, {"effort": effort})
     objects = inputs.parse_objects(object_, templates or [])
-    frames = open_frames(source)
-    first = next(frames)
-    intrinsics = inputs.read_camera(camera, first[1])
     with ExitStack() as stack:
+        intrinsics, shots = _open(source, camera, stack)
         estimator = stack.enter_context(
             Estimator.from_engines(engines, device=device.value, config=config, threads=threads)
         )
         inputs.add_objects(estimator, objects)
         estimator.warmup()
-        log = None if rerun is None else stack.enter_context(RerunLog(rerun, estimator.objects))
+        log = stack.enter_context(recording(rerun, estimator.objects))
         server = make_server(host, port)
         stack.callback(server.stop)
         display = LiveDisplay(server)
-        print_line(f"open http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{server.get_port()}")
+        print_address(host, server.get_port(), "see the page")
         renderer = functools.cache(functools.partial(estimator.backend.renderer, threads=threads))
 
         try:
-            for number, frame in enumerate(watch(estimator, intrinsics, itertools.chain([first], frames), every)):
-                nothing = [None] * len(frame.results)
-                drawn = with_poses(frame.image, intrinsics, estimator, frame.results, nothing, renderer=renderer)
+            for number, frame in enumerate(watch(estimator, intrinsics, shots, every)):
+                image, nothing = frame.shot.image, [None] * len(frame.results)
+                drawn = with_poses(image, intrinsics, estimator, frame.results, nothing, renderer=renderer)
                 display.show(drawn, frame.results, frame.ms)
                 if log is not None:
-                    log.frame(number, frame.image, intrinsics, frame.results, nothing)
+                    log.frame(number, image, intrinsics, frame.results, nothing)
                 texts = [f"{r.object} {r.score:.2f} {r.reason or 'found'}" for r in frame.results]
-                print_line(f"{frame.name}  {'; '.join(texts)}  {frame.ms:.0f} ms")
+                print_line(f"{frame.shot.name}  {'; '.join(texts)}  {frame.ms:.0f} ms")
         except KeyboardInterrupt:
             return
+
+
+def _open(source: str, camera: str | None, stack: ExitStack) -> tuple[Camera, Iterator[Shot]]:
+    """Return the camera of a source and its frames, the first of which has been read. Raises InputError."""
+    from coop_edge.cli import inputs
+    from coop_edge.cli.frames import Shot, open_frames
+    from coop_edge.cli.realsense import RealSense, is_realsense
+
+    intrinsics: Camera | None = None
+    if is_realsense(source):
+        device = stack.enter_context(RealSense(source))
+        intrinsics, shots = device.camera, iter(device)
+    elif camera is None:
+        raise InputError("--camera is missing: FX,FY,CX,CY or a calibration file; only a RealSense brings its own")
+    else:
+        shots = (Shot(*frame) for frame in open_frames(source))
+    first = next(shots, None)
+    if first is None:
+        raise InputError(f"{source}: gives no picture; is it connected, and free of other programs?")
+    if camera is not None:
+        intrinsics = inputs.read_camera(camera, first.image)
+    assert intrinsics is not None
+    return intrinsics, itertools.chain([first], shots)

@@ -73,6 +73,10 @@ DepthUnit = Annotated[
     ),
 ]
 
+Rerun = Annotated[
+    Path | None, typer.Option(metavar="FILE.rrd", help="Recording to write for the Rerun viewer (extra rerun).")
+]
+
 # These stand for an option of EstimatorConfig, which has their range and default: see ``configured``.
 Effort = Annotated[
     EffortName | None,

@@ -42,6 +42,13 @@ def print_line(text: str) -> None:
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def print_address(host: str, port: int, may: str) -> None:
+    """Print where a page is served, and who else may do what there (``may``) if others reach it."""
+    print_line(f"open http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{port}")
+    if host not in ("127.0.0.1", "localhost"):
+        print_line(f"listening at {host}: whoever reaches this address can {may}")
+
+
 def what_ran(estimator: Estimator) -> dict[str, Any]:
     """Return the engines and the backend of an Estimator as plain data."""
     backend = {"name": estimator.backend.name, "reason": estimator.backend.reason}

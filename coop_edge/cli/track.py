@@ -54,6 +54,7 @@ def track(
     overlay: Annotated[
         Path | None, typer.Option(help="Folder, or video such as out.mp4, for the frames with the poses drawn.")
     ] = None,
+    rerun: options.Rerun = None,
     reregister: Annotated[
         bool,
         typer.Option(
@@ -86,7 +87,9 @@ def track(
     from coop_edge.cli.depth import open_depths
     from coop_edge.cli.frames import frame_rate, is_live, open_frames
     from coop_edge.estimator import Estimator
+    from coop_edge.visual.rerun_log import import_rerun, recording
 
+    import_rerun(rerun)
     source, meshes = inputs.source_and_objects(None, what, object_, "SOURCE")
     if overlay is not None and overlay.resolve() == Path(source).resolve():
         raise InputError(f"--overlay: {overlay} is the folder of the frames themselves; give another one")
@@ -111,11 +114,17 @@ def track(
         inputs.add_objects(estimator, objects, entries)
         estimator.warmup()
         renderer = functools.cache(functools.partial(estimator.backend.renderer, threads=threads))
-        with _drawing(overlay, frame_rate(source)) as put, _until_interrupted(is_live(source)):
+        with (
+            _drawing(overlay, frame_rate(source)) as put,
+            recording(rerun, estimator.objects) as log,
+            _until_interrupted(is_live(source)),
+        ):
             given = estimator, intrinsics, (name, picture), frames, wanted
-            for frame in follow(*given, reregister=reregister, depths=depths):
+            for number, frame in enumerate(follow(*given, reregister=reregister, depths=depths)):
                 _print(frame, as_json)
                 found = all(result.success for result in frame.results)
+                if log is not None:
+                    log.frame(number, frame.image, intrinsics, frame.results, frame.detections)
                 if put is not None:
                     looked = (estimator, frame.results, frame.detections)
                     put(frame.name, with_poses(frame.image, intrinsics, *looked, renderer=renderer))

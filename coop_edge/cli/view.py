@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from coop_edge.cli import options
-from coop_edge.cli.output import print_line, what_ran
+from coop_edge.cli.output import print_address, print_line, what_ran
 
 
 def view(
@@ -56,9 +56,7 @@ def view(
             Page(server, session)
             ran = what_ran(estimator)
             print_line(f"{ran['engines']} {ran['version']} on {ran['backend']['name']}; labels go to {labels}")
-            print_line(f"open http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{server.get_port()}")
-            if host != "127.0.0.1":
-                print_line(f"listening at {host}: whoever reaches this address can use the page and write labels")
+            print_address(host, server.get_port(), "use the page and write labels")
             while True:
                 time.sleep(3600.0)
         except KeyboardInterrupt:

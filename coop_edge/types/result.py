@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -198,6 +199,32 @@ class PoseEstimate:
                 value = {g.name: getattr(value, g.name) for g in fields(value)} | {"total_ms": value.total_ms}
             out[f.name] = value
         return out
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PoseEstimate:
+        """Make a result of what ``to_dict`` returned, or the JSON file that ``save`` wrote.
+
+        Args:
+            values: by the names of the attributes; "success" at least.
+
+        Returns:
+            The result, without ``motion`` and ``painter``.
+
+        Raises:
+            InputError: an unknown name, or a value that a result cannot have.
+        """
+        known = {f.name for f in fields(cls)} - {"painter", "motion"}
+        given = dict(values)
+        if unknown := sorted(set(given) - known):
+            raise InputError(f"PoseEstimate: unknown value {unknown[0]!r} (known: {', '.join(sorted(known))})")
+        for name in ("T_camera_object", "covariance"):
+            if given.get(name) is not None:
+                given[name] = floats(given[name], name)
+        if isinstance(times := given.get("times"), Mapping):
+            given["times"] = StageTimes(**{f.name: times[f.name] for f in fields(StageTimes) if f.name in times})
+        if "success" not in given:
+            raise InputError("PoseEstimate: wanted a value for 'success'")
+        return cls(**given)
 
     def to_bop_csv(self, scene_id: int, image_id: int, object_id: int) -> str:
         """Return the line of BOP's results file for this pose: scene_id,im_id,obj_id,score,R,t,time.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.base.compile_time import working_time
+from coop_edge.cli.frames import Shot
 from coop_edge.errors import InputError
 from coop_edge.estimator import Estimator
 from coop_edge.types import Camera, PoseEstimate
@@ -18,39 +19,41 @@ from coop_edge.types import Camera, PoseEstimate
 class LiveFrame(NamedTuple):
     """One frame: a result per object, in the order in which they were registered. ms: of this frame's poses."""
 
-    name: str
-    image: NDArray[np.uint8]
+    shot: Shot
     results: list[PoseEstimate]
     ms: float
 
 
-def watch(
-    estimator: Estimator, camera: Camera, frames: Iterable[tuple[str, NDArray[np.uint8]]], every: int
-) -> Iterator[LiveFrame]:
+def watch(estimator: Estimator, camera: Camera, frames: Iterable[Shot], every: int) -> Iterator[LiveFrame]:
     """Yield what is known of each frame.
 
     An object that has a pose is tracked. One that has none is looked for in the whole image, in the first frame and in
-    every ``every``-th one after it was lost. Raises InputError that names the frame, BundleError (no features to find
-    objects by), EngineError.
+    every ``every``-th one after it was lost. Both use a frame's depth where it has one.
+
+    Raises:
+        InputError: that names the frame.
+        BundleError: no features to find objects by.
+        EngineError: the Estimator is closed.
     """
     names = list(estimator.objects)
     results = {name: PoseEstimate(False, "not looked for yet", object=name) for name in names}
     waited = dict.fromkeys(names, every)
-    for frame, image in frames:
+    for shot in frames:
         start = working_time()
         try:
             known = [results[name] for name in names if results[name].success]
-            for result in estimator.track(image, camera, known):
+            for result in estimator.track(shot.image, camera, known, **shot.measured):
                 results[result.object] = result
             lost = [name for name in names if not results[name].success]
             sought = [name for name in lost if waited[name] >= every]
-            for result in estimator.find(image, camera, sought) if sought else ():
-                results[result.object] = result
+            if sought:
+                for result in estimator.find(shot.image, camera, sought, **shot.measured):
+                    results[result.object] = result
         except InputError as error:
-            raise InputError(f"frame {frame}: {error}") from None
+            raise InputError(f"frame {shot.name}: {error}") from None
         for name in names:
             waited[name] = 1 if name in sought or results[name].success else waited[name] + 1
-        yield LiveFrame(frame, image, [results[name] for name in names], 1e3 * (working_time() - start))
+        yield LiveFrame(shot, [results[name] for name in names], 1e3 * (working_time() - start))
 
 
 class LiveDisplay:

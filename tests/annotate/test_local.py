@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from coop_edge.cli.main import app
 from coop_edge.errors import InputError
 from coop_edge.geometry.masks import decode_rle
 from tests.annotate.runs import CAMERA, IDS, items_of, pictures, setup_of
+from tests.recordings import read_recording
 
 COUNT, CORRUPT = 24, (5,)
 
@@ -245,6 +247,35 @@ def test_the_command_and_its_second_run(small, tmp_path):
     other = CliRunner().invoke(app, [*options, "--no-masks"])
     assert other.exit_code == 2
     assert "differs in masks" in other.output
+
+
+def test_a_recording_has_all_images_of_a_resumed_run(small, tmp_path):
+    pytest.importorskip("rerun", reason="rerun-sdk is not installed (extra rerun)")
+    items, setup, lines = small
+    mesh = setup.objects[0][1]
+    folder = mesh.rpartition("/")[0]
+    options = ["annotate", f"{folder}/images", "--camera", CAMERA, "--object", f"cube={mesh}:m", "--workers", "1"]
+    options += ["--detections", f"{folder}/boxes.json", "-o", str(tmp_path / "out"), "--engines", setup.engines]
+    options += [part for each in setup.config for part in ("--set", each)] + ["--device", "cpu"]
+    header = {"images": COUNT, **setup.plain(), "sources": [str(Path(folder, "images").resolve())], "camera": CAMERA}
+    header["detections"] = str(Path(folder, "boxes.json").resolve())
+    with Journal(tmp_path / "out/annotations.jsonl", header) as journal:
+        for line in lines[:-2]:
+            journal.append(line)
+    result = CliRunner().invoke(app, [*options, "--rerun", str(tmp_path / "run.rrd")])
+    assert f"{COUNT - 2} of {COUNT} images are there already" in result.output, result.output
+    held = read_recording(tmp_path / "run.rrd")
+    assert set(held["/world/camera/image"]["EncodedImage:blob"]) == {i for i in range(COUNT) if i not in CORRUPT}
+    assert list(held["/failures"]["TextLog:text"]) == list(CORRUPT)
+    boxes = held["/world/camera/image/boxes"]["Boxes2D:centers"]
+    assert boxes[3] == [[20.0 + 3 + 10, 20.0]]
+    shown = held["/world/objects/cube/0"]["Transform3D:translation"]
+    for item, text in zip(items, lines, strict=True):
+        results = json.loads(text).get("results", [])
+        assert (item.index in shown) == any(result["success"] for result in results)
+        if item.index in shown:
+            T = np.array(results[0]["T_camera_object"])
+            np.testing.assert_allclose(shown[item.index], [T[:3, 3]], rtol=1e-5)
 
 
 def test_setups_are_plain():

@@ -44,6 +44,19 @@ def test_estimate_reads_a_picture_in_the_unit_that_is_said(command, picture, ask
     assert asked[0][1] == "mm"
 
 
+def test_without_boxes_depth_goes_into_the_search(command, picture, asked, monkeypatch):  # noqa: F811
+    def find(self, image, camera, *, depth=None, depth_unit=None, progress=None):
+        asked.append((np.array(depth), depth_unit))
+        return [PoseEstimate(True, T_camera_object=T_MUG, score=0.8, object="mug")]
+
+    monkeypatch.setattr(Estimator, "find", find)
+    i = command.index("--detections")
+    result = invoke(*command[:i], *command[i + 2 :], "--depth", picture, "--depth-unit", "mm", "--json")
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(asked[0][0], DEPTH)
+    assert asked[0][1] == "mm"
+
+
 def test_estimate_without_depth_is_as_it_was(command, asked):  # noqa: F811
     result = invoke(*command, "--json")
     assert json.loads(result.stdout)["results"][0]["used_depth"] is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from coop_edge.cli.inputs import read_camera, read_detections, read_image
 from coop_edge.cli.main import app
 from coop_edge.demo import load_scene
 from coop_edge.mesh import Mesh
+from tests.recordings import read_recording
 from tests.runtime.networks import tiny_bundle
 from tests.stages.scene import at
 
@@ -101,6 +103,25 @@ class TestEstimate:
         assert "tiny 0.0.1 on cpu (asked for)" in result.stdout
         assert result.stdout.count("found") == sum(each.success for each in results)
         assert result.stdout.count("coarse: nothing there") == sum(not each.success for each in results)
+
+    def test_a_recording(self, command, files, answer):
+        pytest.importorskip("rerun", reason="rerun-sdk is not installed (extra rerun)")
+        answer(FOUND)
+        assert invoke(*command, "--rerun", files / "out" / "run.rrd").exit_code == 0
+        held = read_recording(files / "out" / "run.rrd")
+        np.testing.assert_allclose(
+            held["/world/objects/mug/0"]["Transform3D:translation"][0], [T_MUG[:3, 3]], atol=1e-6
+        )
+        assert held["/world/camera/image/boxes"]["Boxes2D:half_sizes"] == {0: [[10.0, 10.0]]}
+        assert held["/scores/mug/0"]["Scalars:scalars"] == {0: [0.8]}
+
+    def test_a_recording_without_rerun_is_refused_before_anything_is_done(self, command, files, answer, monkeypatch):
+        monkeypatch.setitem(sys.modules, "rerun", None)
+        asked = answer(FOUND)
+        result = invoke(*command, "--rerun", files / "run.rrd")
+        assert result.exit_code == 2
+        assert "install coop_edge with its extra rerun" in " ".join(result.output.split())
+        assert not asked
 
     def test_files_and_options_arrive(self, command, files, answer, templates):
         asked = answer(FOUND)

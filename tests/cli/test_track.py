@@ -17,6 +17,7 @@ from coop_edge.cli.main import app
 from coop_edge.cli.track import _place, follow
 from coop_edge.mesh import Mesh
 from tests.estimators import AS_REFINED, SMALL, error_px, knowing, show
+from tests.recordings import read_recording
 from tests.runtime.networks import tiny_bundle
 from tests.stages.scene import Placed, Scene, at, colored_box
 
@@ -314,6 +315,20 @@ class TestCommand:
             assert drawn.shape == picture.shape
             assert (drawn != picture).any()
             np.testing.assert_array_equal(cv2.imread(str(frames / f"{i}.png"))[..., ::-1], picture)
+
+    def test_a_recording(self, options, tmp_path, answer):
+        pytest.importorskip("rerun", reason="rerun-sdk is not installed (extra rerun)")
+        answer([FOUND], [FOUND], [LOST])
+        frames, out = write_folder(tmp_path / "frames", 3), tmp_path / "out" / "run.rrd"
+        assert invoke("track", frames, *options, "--rerun", out).exit_code == 1
+        held = read_recording(out)
+        assert set(held["/world/objects/mug/0"]["Transform3D:translation"]) == {0, 1}
+        assert held["/reasons/mug/0"]["TextLog:text"] == {2: ["mug/0: lost: it went away"]}
+        assert held["/world/camera/image/boxes"]["Boxes2D:labels"] == {0: ["mug"], 1: [], 2: []}
+        images = held["/world/camera/image"]["EncodedImage:blob"]
+        for i, picture in enumerate(pictures(3)):
+            decoded = cv2.imdecode(np.array(images[i][0], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            np.testing.assert_allclose(decoded.astype(int), picture, atol=4)  # JPEG
 
     @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
     def test_a_video_for_the_drawn_frames(self, options, tmp_path, answer, suffix):

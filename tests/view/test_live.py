@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from coop_edge import Estimator, PoseEstimate
+from coop_edge.cli.frames import Shot
 from coop_edge.errors import InputError
 from coop_edge.view.live import LiveDisplay, watch
-from coop_edge.visual.rerun_log import RerunLog
 from tests.estimators import AS_REFINED, SMALL, knowing, show
 from tests.stages.scene import Placed, Scene, at, colored_box
 
@@ -44,7 +44,7 @@ def test_found_followed_lost_and_found_again(seen):
     def frames():
         for i, each in enumerate(order):
             show(oracle, each)
-            yield f"{i:06d}", each.image
+            yield Shot(f"{i:06d}", each.image)
 
     states = [(frame.results[0].success, len(asked)) for frame in watch(estimator, SMALL, frames(), every=3)]
     assert [success for success, _ in states][:3] == [True, True, False]
@@ -55,7 +55,7 @@ def test_found_followed_lost_and_found_again(seen):
 
 def test_a_frame_of_another_size_is_named(seen):
     estimator, _, here, _ = seen
-    frames = [("000000", here.image), ("000001", here.image[:-1])]
+    frames = [Shot("000000", here.image), Shot("000001", here.image[:-1])]
     with pytest.raises(InputError, match="frame 000001: image: wanted RGB"):
         list(watch(estimator, SMALL, frames, every=1))
 
@@ -74,18 +74,3 @@ def test_the_display_shows_a_picture_and_a_line_for_each_object(seen):
         assert "lost: &lt;gone&gt;" in display._said.content
     finally:
         server.stop()
-
-
-def test_a_rerun_recording_is_written(seen, tmp_path):
-    pytest.importorskip("rerun", reason="rerun-sdk is not installed (extra rerun)")
-    estimator, _, here, _ = seen
-    path = tmp_path / "out/run.rrd"
-    results = estimator.estimate(here.image, SMALL, here.detections())
-    with RerunLog(path, estimator.objects) as log:
-        log.frame(0, here.image, SMALL, results, here.detections())
-        log.frame(1, here.image, SMALL, [PoseEstimate(False, "gone", object="cube")], [None])
-        log.frame(2, here.image, SMALL, [], [])
-    content = path.read_bytes()
-    for name in (b"world/camera/image", b"objects/cube/0", b"scores/cube/0", b"reasons/cube/0"):
-        assert name in content or name.split(b"/")[-2] in content
-    assert len(content) > 2000
