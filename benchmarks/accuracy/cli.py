@@ -101,7 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = f"; what is done is in {journal_path(each.csv)}: the same command goes on" if options.csv else ""
+        results = options.json if options.detect else options.csv and each.csv
+        kept = f"; what is done is in {journal_path(results)}: the same command goes on" if results else ""
         print(f"interrupted{kept}", file=sys.stderr)
         return 130
     return 0

@@ -1,56 +1,30 @@
-"""Finding without boxes, measured: recall and AP of boxes, AP of poses, absent objects accepted, and time."""
+"""Finding without boxes, measured: the objects of each image, and others, looked for in it; see ``searched``."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.accuracy import metrics
-from benchmarks.accuracy.average_precision import Answers, mean_average_precision
 from benchmarks.accuracy.checkout import commit
 from benchmarks.accuracy.dataset import BopDataset
+from benchmarks.accuracy.journal import ImageJournal, journal_path
 from benchmarks.accuracy.measure import progress
 from benchmarks.accuracy.methods import MethodOptions, object_name
 from benchmarks.accuracy.records import ImageKey, Truth
+from benchmarks.accuracy.searched import Searched, SearchedImage, figures, times
 from benchmarks.common import print_table, write_json
 from coop_edge import Camera, Detection, Estimator, EstimatorConfig, PoseEstimate
 from coop_edge.base.hardware import hardware
 from coop_edge.errors import InputError
-from coop_edge.stages.boxes import overlaps
-
-AMONG = (1, 5, 10)
-"""Numbers of boxes per object among which a right one is sought."""
-VISIBLE = 0.6
-"""Share of an object that is visible in what counts for the recall of boxes."""
-IOU = 0.5
-IOUS = np.arange(0.5, 1.0, 0.05)
-"""Intersections over union from which on a box is right: for recall; for AP, as COCO has them."""
-FOUND = 0.1
-"""Largest MSSD of a pose that counts as found, diameters."""
-
-
-@dataclass(frozen=True, eq=False)
-class Searched:
-    """One object looked for in one image."""
-
-    image: ImageKey
-    obj_id: int
-    truth: tuple[Truth, ...]  # its instances that are sought; none: it is absent
-    boxes: np.ndarray  # [B,4], best first
-    box_scores: np.ndarray  # [B]
-    accepted: bool
-    score: float
-    mssd: float  # of the accepted pose, diameters; infinite without one or without an instance
-    mspd: float  # pixels of an image 640 wide
-    oracle_mssd: float  # the same of estimate() in the box of the truth; infinite for absent objects
-    oracle_mspd: float
 
 
 def measure_search(options: argparse.Namespace, method: MethodOptions) -> dict[str, Any]:
@@ -75,70 +49,41 @@ def measure_search(options: argparse.Namespace, method: MethodOptions) -> dict[s
             model = dataset.models[obj_id]
             estimator.add_object(object_name(obj_id), model.load_mesh(), symmetries=model.symmetries)
         estimator.warmup()
-        with progress(f"search in {dataset.name}", len(dataset.images)) as advance:
-            searched, seconds = search_all(dataset, estimator, options.absent, method.seed, advance)
         about: dict[str, Any] = {"engines": estimator.bundle.name, "version": estimator.bundle.version}
-    about |= {"config": config.to_dict(), "absent_per_image": options.absent, "seed": method.seed, "commit": commit()}
-    result = figures(searched, dataset) | {"time": seconds, **about, "hardware": hardware()}
+        about |= {"config": config.to_dict(), "absent_per_image": options.absent, "seed": method.seed}
+        searched = _search_all(dataset, estimator, options, method.seed, about)
+    result = figures([each for image in searched for each in image.objects], dataset)
+    result |= {"time": times(searched), **about, "commit": commit(), "hardware": hardware()}
     shown = [(name, value) for name, value in result.items() if isinstance(value, float)]
-    print_table(f"Search in {dataset.name}", [*shown, *result["counts"].items(), *seconds.items()])
+    print_table(f"Search in {dataset.name}", [*shown, *result["counts"].items(), *result["time"].items()])
     if options.json:
         write_into(options.json, options.name or dataset.name, result)
+        journal_path(options.json).unlink(missing_ok=True)
     return result
 
 
-def search_all(
-    dataset: BopDataset, estimator: Estimator, absent: int | None, seed: int, advance: Callable[[], object]
-) -> tuple[list[Searched], dict[str, float]]:
-    """Look for objects in all images: those that are there, and ``absent`` others, drawn by ``seed`` (None: all).
-
-    Returns what was found, and seconds of the processor per image and per object.
-    """
-    rng, out, cpu, looked = np.random.default_rng(seed), [], 0.0, 0
-    for image in dataset.images:
-        sought = {t.obj_id: tuple(dataset.sought(t)) for t in dataset.targets_of(*image)}
-        there = {truth.obj_id for truth in dataset.truth(*image)}  # hidden ones are neither sought nor absent
-        others = [obj_id for obj_id in dataset.object_ids if obj_id not in there]
-        if absent is not None:
-            others = sorted(rng.permutation(others)[:absent].tolist())
-        picture, camera = dataset.image(*image), dataset.camera(*image)
-        wanted = [*sought, *others]
-        start = time.process_time()
-        results, boxes = estimator.find_with_boxes(picture, camera, [object_name(obj_id) for obj_id in wanted])
-        cpu, looked = cpu + time.process_time() - start, looked + len(wanted)
-        oracle = _with_boxes(estimator, picture, camera, sought)
-        for obj_id in wanted:
-            name = object_name(obj_id)
-            result = next(each for each in results if each.object == name)
-            own = [each for each in boxes if each.object == name]
-            out.append(_searched(dataset, image, obj_id, sought.get(obj_id, ()), result, own, oracle.get(obj_id)))
-        advance()
-    count = max(len(dataset.images), 1)
-    return out, {"cpu_s_per_image": cpu / count, "cpu_s_per_object": cpu / max(looked, 1)}
-
-
-def figures(searched: Sequence[Searched], dataset: BopDataset) -> dict[str, Any]:
-    """Sum up: everything that goes into the JSON file."""
-    present, gone = ([each for each in searched if bool(each.truth) == wanted] for wanted in (True, False))
-    clear = [each for each in present if (each.truth[0].visib_fract or 0.0) >= VISIBLE]
-    ranks = np.array([_rank(each) for each in clear])
-    ar, oracle = (
-        _mean([_ar(getattr(each, f"{whose}mssd"), getattr(each, f"{whose}mspd")) for each in present])
-        for whose in ("", "oracle_")
-    )
-    return {
-        **{f"recall_{k}": _mean(ranks < k) for k in AMONG},
-        "absent_accepted": _mean([each.accepted for each in gone]),
-        "ap_boxes": _ap_boxes(searched, dataset),
-        **_ap_poses(searched, dataset),
-        "ar": ar,
-        "oracle_boxes_ar": oracle,
-        "of_oracle_boxes": ar / oracle if oracle else 0.0,
-        "found": _mean([each.mssd < FOUND for each in present]),
-        "oracle_boxes_found": _mean([each.oracle_mssd < FOUND for each in present]),
-        "accepted": _mean([each.accepted for each in present]),
-        "counts": {"images": len(dataset.images), "targets": len(present), "visible": len(clear), "absent": len(gone)},
-    }
+def search_image(
+    dataset: BopDataset, estimator: Estimator, image: ImageKey, absent: int | None, seed: int
+) -> SearchedImage:
+    """Look for objects in an image: those that are there, and ``absent`` others, drawn by ``seed`` (None: all)."""
+    sought = {t.obj_id: tuple(dataset.sought(t)) for t in dataset.targets_of(*image)}
+    there = {truth.obj_id for truth in dataset.truth(*image)}  # hidden ones are neither sought nor absent
+    others = [obj_id for obj_id in dataset.object_ids if obj_id not in there]
+    if absent is not None:
+        others = sorted(np.random.default_rng([seed, *image]).permutation(others)[:absent].tolist())
+    picture, camera = dataset.image(*image), dataset.camera(*image)
+    wanted = [*sought, *others]
+    start = time.process_time()
+    results, boxes = estimator.find_with_boxes(picture, camera, [object_name(obj_id) for obj_id in wanted])
+    cpu = time.process_time() - start
+    oracle = _with_boxes(estimator, picture, camera, sought)
+    objects = []
+    for obj_id in wanted:
+        name = object_name(obj_id)
+        result = next(each for each in results if each.object == name)
+        own = [each for each in boxes if each.object == name]
+        objects.append(_searched(dataset, image, obj_id, sought.get(obj_id, ()), result, own, oracle.get(obj_id)))
+    return SearchedImage(image, cpu, tuple(objects))
 
 
 def write_into(path: str | Path, name: str, content: dict[str, Any]) -> None:
@@ -146,6 +91,37 @@ def write_into(path: str | Path, name: str, content: dict[str, Any]) -> None:
     path = Path(path)
     earlier = json.loads(path.read_text()) if path.is_file() else {}
     write_json(path, earlier | {name: content})
+
+
+def _search_all(
+    dataset: BopDataset, estimator: Estimator, options: argparse.Namespace, seed: int, about: dict[str, Any]
+) -> list[SearchedImage]:
+    """Search each image, with a record beside ``options.json`` by which a run that was stopped goes on."""
+    done: dict[ImageKey, SearchedImage] = {}
+    with contextlib.ExitStack() as stack:
+        journal = None
+        if options.json:
+            targets = hashlib.sha256(dataset.targets_file.read_bytes()).hexdigest()
+            identity = {"dataset": dataset.name, "targets_sha256": targets, "limit": dataset.limit, **about}
+            journal = stack.enter_context(
+                ImageJournal(
+                    journal_path(options.json),
+                    identity,
+                    to_plain=SearchedImage.to_plain,
+                    from_plain=lambda plain: SearchedImage.from_plain(plain, dataset),
+                )
+            )
+            done = journal.done
+        advance = stack.enter_context(progress(f"search in {dataset.name}", len(dataset.images), len(done)))
+        for image in dataset.images:
+            if image not in done:
+                found = search_image(dataset, estimator, image, options.absent, seed)
+                if journal is None:
+                    done[image] = found
+                else:
+                    journal.append(found)
+                advance()
+    return [done[image] for image in dataset.images]
 
 
 def _with_boxes(
@@ -180,6 +156,7 @@ def _searched(
         mspd,
         oracle_mssd,
         oracle_mspd,
+        result.reason,
     )
 
 
@@ -195,42 +172,3 @@ def _errors(
     mssd = metrics.mssd(T, true, model.T_symmetries, model.vertices).min() / model.diameter
     mspd = metrics.mspd(T, true, camera.K, model.T_symmetries, model.vertices).min()
     return float(mssd), float(mspd * metrics.REFERENCE_WIDTH / camera.width)
-
-
-def _mean(values: Sequence[float] | np.ndarray) -> float:
-    return float(np.mean(values)) if len(values) else 0.0
-
-
-def _rank(each: Searched) -> int:
-    """Place of the first right box, from 0; a large number if there is none."""
-    truth = np.array([t.bbox_obj for t in each.truth if t.bbox_obj is not None], np.float64).reshape(-1, 4)
-    right = (overlaps(each.boxes, truth) >= IOU).any(axis=1)
-    return int(right.argmax()) if right.any() else 1 << 30
-
-
-def _ar(mssd: float, mspd: float) -> float:
-    return float((np.mean(mssd < metrics.SHARES) + np.mean(mspd < metrics.PIXELS)) / 2)
-
-
-def _ap_boxes(searched: Sequence[Searched], dataset: BopDataset) -> float:
-    def answers(each: Searched) -> Answers:
-        truth = np.array([t.bbox_obj for t in each.truth if t.bbox_obj is not None], np.float64).reshape(-1, 4)
-        return Answers(each.box_scores, 1.0 - overlaps(each.boxes, truth))
-
-    objects = [[answers(each) for each in searched if each.obj_id == obj_id] for obj_id in dataset.object_ids]
-    return mean_average_precision(objects, [1.0 - IOUS + 1e-9] * len(objects))
-
-
-def _ap_poses(searched: Sequence[Searched], dataset: BopDataset) -> dict[str, float]:
-    """AP of accepted poses as BOP has it for 6D detection: over the thresholds of MSSD and of MSPD, and their mean."""
-
-    def of(name: str) -> float:
-        def answers(each: Searched) -> Answers:
-            error = np.full((1, len(each.truth)), getattr(each, name))
-            return Answers(np.array([each.score])[: each.accepted], error[: each.accepted])
-
-        objects = [[answers(each) for each in searched if each.obj_id == obj_id] for obj_id in dataset.object_ids]
-        return mean_average_precision(objects, [metrics.SHARES if name == "mssd" else metrics.PIXELS] * len(objects))
-
-    mssd, mspd = of("mssd"), of("mspd")
-    return {"ap": (mssd + mspd) / 2, "ap_mssd": mssd, "ap_mspd": mspd}

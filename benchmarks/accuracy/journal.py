@@ -1,4 +1,4 @@
-"""The record of a run in progress, beside its CSV: what is in it is done, so a run that was killed goes on from there.
+"""The record of a run in progress, beside its results: what is in it is done, so a killed run goes on from there.
 
 One JSON object a line: first the options that decide the results, then one line per image, written and flushed to the
 disk when the image is finished. An image is done if its line is there in full; half a line, which a kill leaves at the
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
 from benchmarks.accuracy.records import ImageKey
 from benchmarks.accuracy.results import Failure, ImageResult, Row
@@ -22,9 +22,9 @@ from coop_edge.errors import InputError
 FORMAT = 1
 
 
-def journal_path(csv: str | os.PathLike[str]) -> Path:
-    """Of the run that is to end in ``csv``."""
-    path = Path(csv)
+def journal_path(results: str | os.PathLike[str]) -> Path:
+    """Return the path of the record of a run that is to end in the file ``results``."""
+    path = Path(results)
     return path.with_name(f"{path.name}.part")
 
 
@@ -34,29 +34,57 @@ def named_path(path: str | os.PathLike[str], name: object) -> Path:
     return path.with_name(f"{path.stem}.{name}{path.suffix}")
 
 
-class Journal:
-    """Opened with the options of this run; those of the earlier one must be the same. A context manager.
+class OfImage(Protocol):
+    """What a record of one image has."""
 
-    done: the results that are there, by image. Raises InputError: other options (it says which), a file that is not of
-    this kind, or one that another process is writing; OSError.
+    @property
+    def image(self) -> ImageKey: ...
+
+
+Result = TypeVar("Result", bound=OfImage)
+Self = TypeVar("Self")
+
+
+class ImageJournal(Generic[Result]):
+    """The record of a run over images. A context manager.
+
+    Args:
+        path: of the file.
+        options: of this run; those of the earlier one must be the same.
+        to_plain, from_plain: turn the result of an image into what JSON can hold, and back.
+
+    Attributes:
+        done: the results that are there, by image.
+
+    Raises:
+        InputError: other options (it says which), a file that is not of this kind, or one that another process is
+            writing.
+        OSError.
     """
 
-    def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
-        self.path = path
-        self.done: dict[ImageKey, ImageResult] = {}
+    def __init__(
+        self,
+        path: Path,
+        options: Mapping[str, Any],
+        *,
+        to_plain: Callable[[Result], Mapping[str, Any]],
+        from_plain: Callable[[Mapping[str, Any]], Result],
+    ) -> None:
+        self.path, self._to_plain, self._from_plain = path, to_plain, from_plain
+        self.done: dict[ImageKey, Result] = {}
         header = json.loads(json.dumps({"format": FORMAT, **options}))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = path.open("a+b")
         try:
-            lock(self._file, path, "choose another --csv")
+            lock(self._file, path, "name other results")
             self._read(header)
         except BaseException:
             self._file.close()
             raise
 
-    def append(self, result: ImageResult) -> None:
+    def append(self, result: Result) -> None:
         """Record an image as done. Raises OSError."""
-        self._write(_plain(result))
+        self._write(self._to_plain(result))
         self.done[result.image] = result
 
     def remove(self) -> None:
@@ -66,7 +94,7 @@ class Journal:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -87,17 +115,24 @@ class Journal:
             return
         try:
             earlier, *images = [json.loads(line) for line in lines]
-            found = [_result(image) for image in images]
+            found = [self._from_plain(image) for image in images]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{self.path}: not the record of an earlier run ({error}); delete it or choose another --csv"
+                f"{self.path}: not the record of an earlier run ({error}); delete it or name other results"
             ) from None
         if differences := _differences(earlier, header):
             raise InputError(
                 f"{self.path}: the earlier run, which was not finished, had other options: {'; '.join(differences)}. "
-                "Repeat it with the same ones to finish it, delete the file, or choose another --csv"
+                "Repeat it with the same ones to finish it, delete the file, or name other results"
             )
         self.done = {result.image: result for result in found}
+
+
+class Journal(ImageJournal[ImageResult]):
+    """The record of a method's poses, beside their CSV; see ``ImageJournal``."""
+
+    def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
+        super().__init__(path, options, to_plain=_plain, from_plain=_result)
 
 
 def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:

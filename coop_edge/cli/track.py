@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -61,6 +61,19 @@ def track(
             "--reregister", help="Look again, in every frame, for what is lost, where it was last seen for sure."
         ),
     ] = False,
+    relocate: Annotated[
+        bool,
+        typer.Option(
+            "--relocate", help="Look for what is lost, without boxes: near where it was, then in the whole image."
+        ),
+    ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="With --relocate: no search begins later than this after the first one of a frame. Default 1.",
+        ),
+    ] = None,
     templates: options.Templates = None,
     models_info: symmetries.ModelsInfo = None,
     object_id: symmetries.ObjectIds = None,
@@ -101,6 +114,7 @@ def track(
         "select.min_score": min_score,
     }
     config = options.configured(settings, flags)
+    search = _search_options(relocate, budget, reregister)
     objects = inputs.parse_objects(meshes, templates or [])
     entries = symmetries.read_object_ids(models_info, object_id, [each.name for each in objects])
     wanted = inputs.wanted_detections(detections, boxes, objects)
@@ -120,7 +134,7 @@ def track(
             _until_interrupted(is_live(source)),
         ):
             given = estimator, intrinsics, (name, picture), frames, wanted
-            for number, frame in enumerate(follow(*given, reregister=reregister, depths=depths)):
+            for number, frame in enumerate(follow(*given, reregister=reregister, depths=depths, **search)):
                 _print(frame, as_json)
                 found = all(result.success for result in frame.results)
                 if log is not None:
@@ -140,13 +154,14 @@ def follow(
     *,
     reregister: bool = False,
     depths: Depths | None = None,
+    **search: Any,
 ) -> Iterator[Tracked]:
     """Estimate the detections in the ``first`` frame, and track them through the others, in order.
 
     reregister: estimate what is lost anew in each frame, in the box around its last trusted pose; without one, where it
     was detected in the first frame. Poses below ``advanced.select.trusted_score`` are not trusted: such a pose says
-    nothing about where to look, and nothing is found again by one. depths: of the frames. Raises InputError that names
-    the frame, EngineError.
+    nothing about where to look, and nothing is found again by one. depths: of the frames. search: options of
+    ``Estimator.track`` by which it looks for what is lost. Raises InputError that names the frame, EngineError.
     """
     trusted_score = estimator.config.advanced.select.trusted_score
     name, image = first
@@ -163,7 +178,7 @@ def follow(
                     places[i] = _place(estimator, camera, result, places[i])
         measured = depths.of(name) if depths else {}
         try:
-            results = estimator.track(image, camera, results, **measured)
+            results = estimator.track(image, camera, results, **measured, **search)
         except InputError as error:
             raise InputError(f"frame {name}: {error}") from None
         lost = [i for i, result in enumerate(results) if reregister and not result.success]
@@ -174,6 +189,19 @@ def follow(
                     results[i] = result
         looked = [places[i] if i in lost else None for i in range(len(results))]
         yield Tracked(name, image, results, looked, _since(start))
+
+
+def _search_options(relocate: bool, budget: float | None, reregister: bool) -> dict[str, Any]:
+    """Return the options of ``Estimator.track`` by which it looks for what is lost. Raises InputError."""
+    if not relocate:
+        if budget is not None:
+            raise InputError(f"--budget {budget:g}: only with --relocate, which searches the image for what is lost")
+        return {}
+    if reregister:
+        raise InputError("--relocate and --reregister both look for what is lost; leave one of the two out")
+    if budget is not None and not budget >= 0:
+        raise InputError(f"--budget: wanted seconds >= 0, got {budget:g}")
+    return {"relocate": True} if budget is None else {"relocate": True, "budget_s": budget}
 
 
 def _place(estimator: Estimator, camera: Camera, result: PoseEstimate, before: Detection) -> Detection:
@@ -223,8 +251,12 @@ def _print(frame: Tracked, as_json: bool) -> None:
         results = [result.to_dict() for result in frame.results]
         typer.echo(json.dumps({"frame": frame.name, "ms": round(frame.ms, 3), "results": results}))
         return
-    texts = [f"{each.object} {each.score:.3f} {each.reason or 'found'}" for each in frame.results]
+    texts = [f"{each.object} {each.score:.3f} {each.reason or _found(each)}" for each in frame.results]
     print_line(f"{frame.name}  {'; '.join(texts) or 'no detections'}  {frame.ms:.1f} ms")
+
+
+def _found(result: PoseEstimate) -> str:
+    return "found again" if result.recovered else "found"
 
 
 def _since(start: float) -> float:

@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.accuracy import find
 from benchmarks.accuracy.average_precision import Answers, average_precision, mean_average_precision
 from benchmarks.accuracy.cli import main, parse, search_options
 from benchmarks.accuracy.dataset import BopDataset
-from benchmarks.accuracy.find import Searched, figures, write_into
+from benchmarks.accuracy.find import write_into
+from benchmarks.accuracy.searched import Searched, SearchedImage, figures, times
 from coop_edge.errors import InputError
 from tests.benchmarks.bop import scene_of, write_dataset
 from tests.runtime.networks import tiny_bundle
@@ -88,7 +90,8 @@ def test_figures_of_made_up_answers(root):
     assert (found["found"], found["oracle_boxes_found"], found["accepted"]) == pytest.approx((1 / 3, 1, 2 / 3))
     late_ar = (0.8 + 0.8) / 2  # 0.15 and 15 pixels are the third thresholds of ten
     assert found["ar"] == pytest.approx((1 + late_ar) / 3)
-    assert found["of_oracle_boxes"] == pytest.approx(found["ar"] / found["oracle_boxes_ar"])
+    assert found["ar_of_oracle_boxes"] == pytest.approx(found["ar"] / found["oracle_boxes_ar"])
+    assert found["found_of_oracle_boxes"] == pytest.approx(1 / 3)
     # Object 1: both instances at 8 of 10 thresholds, else one of two (both answers have one score). Object 2: none.
     one_of_two = 51 / 101
     assert found["ap_mssd"] == pytest.approx((0.8 * 1 + 0.2 * one_of_two) / 2)
@@ -114,6 +117,43 @@ def test_files_keep_the_figures_of_other_data_sets(tmp_path):
     write_into(path, "other", {"recall_1": 0.1})
     write_into(path, "synthetic", {"recall_1": 0.6})
     assert json.loads(path.read_text()) == {"synthetic": {"recall_1": 0.6}, "other": {"recall_1": 0.1}}
+
+
+def test_an_image_is_the_same_after_its_journal(root):
+    dataset = BopDataset(root)
+    objects = (searched(dataset, (1, 0), 1, mssd=INF), searched(dataset, (1, 0), 2, there=False, accepted=False))
+    image = SearchedImage((1, 0), 2.5, objects)
+    read = SearchedImage.from_plain(json.loads(json.dumps(image.to_plain())), dataset)
+    assert read.to_plain() == image.to_plain()
+    assert figures(read.objects, dataset) == figures(objects, dataset)
+    assert [t.bbox_obj for t in read.objects[0].truth] == [t.bbox_obj for t in objects[0].truth]
+    assert times([image, read]) == {"cpu_s_per_image": 2.5, "cpu_s_per_object": 1.25}
+    assert times([]) == {"cpu_s_per_image": 0, "cpu_s_per_object": 0}
+
+
+def test_a_stopped_search_goes_on(root, tmp_path, monkeypatch, capsys):
+    tiny, out = str(tiny_bundle(tmp_path / "tiny", input_size=64)), tmp_path / "find.json"
+    command = [str(root), "--detect", "--engines", tiny, "--set", "find.places=2", "--absent", "1", "--json", str(out)]
+    looked = []
+
+    def stop(dataset, estimator, image, *options):
+        if len(looked) == 1 and looked[0] != image:
+            raise KeyboardInterrupt
+        looked.append(image)
+        return find.search_image_(dataset, estimator, image, *options)
+
+    monkeypatch.setattr(find, "search_image_", find.search_image, raising=False)
+    monkeypatch.setattr(find, "search_image", stop)
+    assert main(command) == 130
+    assert "find.json.part" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*command, "--seed", "1"]) == 2  # another run than the one that was stopped
+    assert "seed was 0, now 1" in capsys.readouterr().err
+    monkeypatch.setattr(find, "search_image", lambda *given: looked.append(given[2]) or find.search_image_(*given))
+    assert main(command) == 0
+    assert looked == [(1, 0), (1, 3)]  # the first one once
+    assert not (tmp_path / "find.json.part").exists()
+    assert next(iter(json.loads(out.read_text()).values()))["counts"]["images"] == 2
 
 
 def test_the_command_searches_and_writes(root, tmp_path, capsys):

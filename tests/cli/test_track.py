@@ -195,6 +195,26 @@ class TestFollow:
                 assert cube.success, (k, cube.reason)
                 assert error_px(cube, scenes[k], 0) < 0.3
 
+    def test_the_search_without_boxes_is_what_finds_it_again(self, scenes, tmp_path, monkeypatch):
+        """It is followed from the frame in which the search finds it; each frame has the budget given."""
+        budgets = []
+
+        def relocate(self, frame, results, index, budget_s):
+            budgets.append(budget_s)
+            T, out = scenes[len(budgets)].placed[0].T, list(results)
+            if not out[0].success and len(budgets) > HIDDEN[-1]:
+                out[0] = PoseEstimate(True, T_camera_object=T, score=0.9, object="cube", recovered=True)
+            return out
+
+        monkeypatch.setattr("coop_edge.following.Follower.relocate", relocate)
+        tracked = self.run(scenes, tmp_path, relocate=True, budget_s=3.0)
+        assert budgets == [3.0] * 7
+        cubes = [frame.results[0] for frame in tracked]
+        assert [cube.success for cube in cubes] == [k not in HIDDEN for k in range(8)]
+        assert [cube.recovered for cube in cubes] == [k == HIDDEN[-1] + 1 for k in range(8)]
+        assert all(error_px(cubes[k], scenes[k], 0) < 0.3 for k in range(8) if k not in HIDDEN)
+        assert all(frame.detections == [None, None] for frame in tracked[1:])
+
     def test_it_is_looked_for_where_it_was_last_seen(self, scenes, tmp_path):
         scene = scenes[2]
         before = Detection("cube", (1.0, 2.0, 3.0, 4.0))
@@ -398,8 +418,35 @@ class TestCommand:
         assert result.exit_code == 0, result.output
 
     @pytest.mark.parametrize(
+        ("more", "given"),
+        [
+            ([], {}),
+            (["--relocate"], {"relocate": True}),
+            (["--relocate", "--budget", "0.5"], {"relocate": True, "budget_s": 0.5}),
+        ],
+    )
+    def test_what_is_lost_is_looked_for_without_boxes(self, options, tmp_path, answer, monkeypatch, more, given):
+        answer([FOUND])
+        again = dataclasses.replace(FOUND, recovered=True)
+        asked, answers = [], [[LOST], [again]]
+
+        def track(self, image, camera, results, **search):
+            asked.append(search)
+            return answers.pop(0)
+
+        monkeypatch.setattr(Estimator, "track", track)
+        result = invoke("track", write_video(tmp_path / "video.avi", 3), *options, *more)
+        assert result.exit_code == 0, result.output
+        assert asked == [given, given]
+        assert ["found again" in line for line in result.stdout.splitlines()] == [False, False, True]
+
+    @pytest.mark.parametrize(
         ("more", "says"),
         [
+            (["--budget", "2"], "--budget 2: only with --relocate"),
+            (["--relocate", "--budget", "-1"], "--budget: wanted seconds >= 0, got -1"),
+            (["--relocate", "--budget", "nan"], "--budget: wanted seconds >= 0, got nan"),
+            (["--relocate", "--reregister"], "leave one of the two out"),
             (["--min-score", "2"], "SelectConfig.min_score = 2.0: wanted a number in [0, 1]"),
             (["--camera", "60,60,31.5"], "--camera: wanted FX,FY,CX,CY or a calibration file"),
             (["--object", "mug"], "--object: wanted NAME=MESH:UNIT"),
