@@ -1,0 +1,129 @@
+"""Boxes without their object: they are what they say, and the figures of made-up answers are right."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy import absent
+from benchmarks.accuracy.absent import KINDS, PRESENT, Tried, TriedImage, boxes_of, figures, main, try_image
+from benchmarks.accuracy.dataset import BopDataset
+from coop_edge import PoseEstimate
+from tests.benchmarks.bop import scene_of, write_dataset
+from tests.runtime.networks import tiny_bundle
+from tests.stages.scene import colored_box
+
+BOX = (1.0, 2.0, 3.0, 4.0)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    first, second = scene_of(0)
+    images = {(1, 0): [first], (1, 3): [second], (1, 4): scene_of(1)}
+    return write_dataset(tmp_path_factory.mktemp("bop") / "boxes", images)
+
+
+def test_boxes_without_the_object_are_without_it(root):
+    dataset = BopDataset(root)
+    seen = set()
+    for image in dataset.images:
+        truths = {truth.obj_id: truth for truth in dataset.truth(*image)}
+        for kind, sought in boxes_of(dataset, image):
+            obj_id, (x, y, width, height) = sought.box.obj_id, sought.box.bbox
+            seen.add(kind)
+            if kind == PRESENT:
+                assert sought.box.bbox == truths[obj_id].bbox_visib
+                np.testing.assert_array_equal(sought.T_camera_object, truths[obj_id].T_camera_object)
+                continue
+            assert sought.T_camera_object is None
+            assert 0 <= x <= x + width <= 64
+            assert 0 <= y <= y + height <= 48
+            if kind == "elsewhere":
+                u, v, w, h = truths[obj_id].bbox_obj
+                assert x >= u + w or u >= x + width or y >= v + h or v >= y + height
+            else:
+                assert obj_id not in truths
+            if kind == "other":
+                assert sought.box.bbox in [truth.bbox_visib for truth in truths.values()]
+    assert seen == {PRESENT, *KINDS}
+    again = [[(kind, sought.box) for kind, sought in boxes_of(dataset, image)] for image in dataset.images]
+    assert again == [[(kind, sought.box) for kind, sought in boxes_of(dataset, image)] for image in dataset.images]
+
+
+def test_an_estimator_that_believes_everything_invents_every_pose(root):
+    dataset, image = BopDataset(root), (1, 0)
+    (truth,) = dataset.truth(*image)
+
+    class Believer:
+        def estimate(self, picture, camera, detections):
+            T = truth.T_camera_object
+            return [PoseEstimate(True, T_camera_object=T, score=0.7, object=each.object) for each in detections]
+
+    tried = try_image(dataset, Believer(), image)
+    assert [each.right for each in tried.boxes] == [each.kind == PRESENT for each in tried.boxes]
+    assert figures(tried.boxes, 0.3)["absent_accepted"] == 1
+    assert figures(tried.boxes, 0.3)["right_kept"] == 1
+    assert figures(tried.boxes, 0.8)["absent_accepted"] == 0
+    assert TriedImage.from_plain(json.loads(json.dumps(tried.to_plain()))) == tried
+
+
+def test_figures_of_made_up_answers():
+    def tried(kind, score, *, found=True, right=False):
+        return Tried(kind, 1, BOX, found, score, right)
+
+    boxes = [
+        *(tried(PRESENT, score, right=True) for score in (0.9, 0.5, 0.3, 0.2)),
+        tried(PRESENT, 0.8),  # wrong: neither kept nor invented
+        tried("other", 0.5),
+        tried("other", 0.7, found=False),  # refused for another reason
+        tried("random", 0.29),
+        tried("elsewhere", 0.3),
+    ]
+    found = figures(boxes, 0.3)
+    assert (found["absent_accepted"], found["right_kept"]) == (0.5, 0.75)
+    assert found["accepted"] == {"other": 0.5, "random": 0, "elsewhere": 1}
+    assert found["counts"] == {"present": 5, "right": 4, "other": 2, "random": 1, "elsewhere": 1}
+    assert found["thresholds"][3] == [0.4, 0.25, 0.5]
+    assert figures([], 0.3)["absent_accepted"] == 0
+
+
+def test_a_mesh_without_colours_is_the_same_in_grey():
+    mesh = colored_box((0.1, 0.1, 0.1))
+    grey = absent.without_colours(mesh)
+    np.testing.assert_array_equal(grey.vertices, mesh.vertices)
+    assert np.ptp(grey.corner_colors) == 0
+    assert (grey.face_texture == -1).all()
+    assert np.ptp(mesh.corner_colors) > 0
+
+
+def test_the_command_goes_on_where_it_was_and_writes(root, tmp_path, monkeypatch, capsys):
+    tiny, out = str(tiny_bundle(tmp_path / "tiny", input_size=64)), tmp_path / "absent.json"
+    command = [str(root), "--engines", tiny, "--effort", "fast", "--limit", "2", "--json", str(out)]
+    real, looked = absent.try_image, []
+
+    def stop(dataset, estimator, image):
+        if looked:
+            raise KeyboardInterrupt
+        looked.append(image)
+        return real(dataset, estimator, image)
+
+    monkeypatch.setattr(absent, "try_image", stop)
+    assert main(command) == 130
+    assert "absent.json.part" in capsys.readouterr().err
+    monkeypatch.setattr(absent, "try_image", lambda *given: looked.append(given[2]) or real(*given))
+    assert main([*command, "--untextured"]) == 2
+    assert "untextured was false, now true" in capsys.readouterr().err
+    assert main(command) == 0
+    assert looked == [(1, 0), (1, 3)]
+    result = json.loads(out.read_text())
+    assert result["counts"]["present"] == 2
+    assert result["min_score"] == result["config"]["select"]["min_score"] == 0.3
+    assert not (tmp_path / "absent.json.part").exists()
+    assert "absent objects accepted" in " ".join(capsys.readouterr().out.split())
+
+
+def test_wrong_use_is_one_line(root, tmp_path, capsys):
+    assert main([str(root), "--limit", "0", "--json", str(tmp_path / "a.json")]) == 2
+    assert "--limit: wanted at least 1, got 0" in capsys.readouterr().err
