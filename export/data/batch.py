@@ -38,7 +38,7 @@ class CoarseBatch:
     on_target: Any  # bool [N,T], True wherever match_index < T
     template_points: Any  # float32 [N,S,S,3] metres, object's frame, NaN off the object
     K_query: Any  # float64 [N,3,3] of the query crop
-    T_query: Any  # float64 [N,4,4] T_camera_object in the query crop's camera: the truth
+    T_query: Any  # float64 [N,4,4] T_camera_object in the query crop's camera: the truth, that nearest the template
     diameter: Any  # float64 [N] metres
     query_index: Any  # int64 [N], number of the photograph in its stream: rows of equal number have the same query
 
@@ -59,7 +59,8 @@ class RefinerBatch:
     visible: Any  # bool [N,S,S]
     K: Any  # float64 [N,3,3]
     T_init: Any  # float64 [N,4,4] pose of the render
-    T_true: Any  # float64 [N,4,4]
+    T_true: Any  # float64 [N,4,4]: that nearest T_init, of an object with a symmetry
+    R_crop: Any  # float64 [N,3,3] the scene's base camera -> this crop's camera
     model_points: Any  # float32 [N,P,3] points on the surface, metres, object's frame
     diameter: Any  # float64 [N] metres
     query_index: Any  # int64 [N], number of the photograph in its stream: rows of equal number are crops of one

@@ -29,6 +29,7 @@ from export.data.geometry import (
 from export.data.render import Layers, StockRenderer
 from export.data.scenes import Scenes, depths_at, inside, look
 from export.data.stock import ObjectStock
+from export.data.symmetry import nearest_pose
 
 TOLERANCE = 0.01
 """Tolerance of depth comparisons, as a share of the diameter."""
@@ -94,24 +95,29 @@ def coarse_labels(
     """match_index int64 [L,T], offset float32 [L,T,2], on_target bool [L,T] of L = N times labels templates.
 
     The templates of query i are rows i L / N .. (i + 1) L / N - 1 of T_template, K_template and template_depth
-    [L,size,size].
+    [L,size,size]. An object with a symmetry is labelled at its pose nearest to the template's.
     """
     n, side, count = len(scene), size // PATCH, len(T_template)
     times = max(1, count // max(n, 1))
     tolerance = (TOLERANCE * scene.diameter).repeat_interleave(times)
     views = look(renderer, scene.items, R, patch_camera(K), side, colors=False)  # exactly at the patch centres
     at = selected_pixels(views.seen.item == 0)
-    T = scene.items.T[:, 0]
-    points = unprojected(turned(R, T), views.K, at, depths_at(views, scene.items, 0, at))
-    normals = face_normals(stock, scene.items.slot[:, 0].index_select(0, at.row), at.of(views.seen.triangle))
-    front = sides_seen(normals, points, T, at.row)
+    slot, T, z = scene.items.slot[:, 0], turned(R, scene.items.T[:, 0]), depths_at(views, scene.items, 0, at)
+    normals = face_normals(stock, slot.index_select(0, at.row), at.of(views.seen.triangle))
+    front = sides_seen(normals, unprojected(T, views.K, at, z), T, at.row)
+    alike = nearest_pose(stock, slot.repeat_interleave(times), T.repeat_interleave(times, dim=0), T_template).unflatten(
+        0, (n, times)
+    )
     shown_target = (at.of(views.seen.item) == 0) & inside(scene.edge, R, views.K, at.row, at.u, at.v)
     parts = []
     on_target = at.spread(shown_target).flatten(1)
     for label in range(times):
         row = at.row * times + label
+        points = unprojected(alike[:, label], views.K, at, z)
+        turn = per_pixel(alike[:, label, :3, :3].mT @ T[:, :3, :3], at.row)
+        moved = (turn * normals).sum(dim=1)
         uv, shown = visible_in(points, row, T_template, K_template, template_depth, tolerance)
-        shown &= front == sides_seen(normals, points, T_template, row)
+        shown &= front == sides_seen(moved, points, T_template, row)
         pixels = at.spread(uv).flatten(2).permute(1, 2, 0)
         matched = at.spread(shown & shown_target).flatten(1)
         parts.append((*match_labels(pixels, matched, size), on_target))

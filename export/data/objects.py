@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,8 +10,10 @@ import numpy as np
 
 from coop_edge.geometry import se3
 from coop_edge.mesh.mesh import Mesh
+from coop_edge.mesh.symmetry import Symmetries
 from export.data import primitives, textures
 from export.data.primitives import Surface
+from export.data.revolution import symmetries_of
 
 Array = np.ndarray[Any, Any]
 Rng = np.random.Generator
@@ -22,6 +24,8 @@ SMALLEST, LARGEST = 0.03, 1.0
 MODEL_POINTS = 256
 CREASE_DEGREES = 40.0
 """Faces that meet at a larger angle than this are shaded as an edge, others as a smooth surface."""
+THIN = (2.0, 6.0)
+"""Range of the factor by which thin objects are drawn out along one axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,8 @@ class TrainingObject:
     mesh: Mesh
     model_points: Array  # float32 [MODEL_POINTS,3] on the surface, metres, object's frame
     diameter: float  # metres
+    symmetries: Symmetries = field(default_factory=Symmetries)
+    """Continuous symmetry, colours included, in the object's frame: an axis, two of a ball, or none."""
 
     @cached_property
     def grey(self) -> Mesh:
@@ -84,15 +90,36 @@ def finish(
     centre = rng.normal(0.0, 0.25, 3) * diameter * (rng.random() < 0.7)
     mesh = replace(mesh, vertices=(vertices * scale).astype(np.float32), centre=centre)
     points = sample_surface(mesh, MODEL_POINTS, rng)
-    return TrainingObject(mesh, points, diameter)
+    return TrainingObject(mesh, points, diameter, symmetries_of(mesh))
 
 
-def procedural(rng: Rng, split: str, photos: str | None = None, *, name: str = "procedural") -> TrainingObject:
-    """One to six primitives, put together and painted."""
+def procedural(
+    rng: Rng, split: str, photos: str | None = None, *, name: str = "procedural", thin: bool = False
+) -> TrainingObject:
+    """Put one to six primitives together and paint them. thin: draw them out along one axis, as pens and tools are."""
     parts = _compose(rng)
     surface = primitives.join(parts)
     colors, index, images = _paint(rng, parts, split, photos)
-    return finish(surface, colors, index, images, rng, name=name, stretch=np.exp(rng.normal(0, 0.2, 3)))
+    stretch = np.exp(rng.normal(0, 0.2, 3))
+    if thin:
+        low, high = THIN
+        stretch[int(rng.integers(3))] *= low * (high / low) ** rng.random()
+    return finish(surface, colors, index, images, rng, name=name, stretch=stretch)
+
+
+def turned(rng: Rng, *, name: str = "turned") -> TrainingObject:
+    """Put one to four parts of round cross-section on one axis, each of one colour: a surface of revolution."""
+    parts: list[Surface] = []
+    for _ in range(int(rng.integers(1, 5))):
+        make = primitives.TURNED[int(rng.integers(len(primitives.TURNED)))]
+        part = make(rng).moved(np.diag(rng.uniform(0.3, 1.0, 2)[[0, 0, 1]]), np.zeros(3))
+        top = max((p.vertices[:, 2].max() for p in parts), default=0.0)
+        parts.append(part.moved(np.eye(3), np.array([0.0, 0.0, top - part.vertices[:, 2].min() - 0.02])))
+    linear = _turn(rng) @ np.diag([1.0, 1.0, np.exp(rng.normal(0.0, 0.5))])
+    colors = [np.broadcast_to(textures.random_color(rng).astype(np.uint8), (len(p.faces), 3, 3)) for p in parts]
+    surface = primitives.join(parts).moved(linear, np.zeros(3))
+    none = np.full(len(surface.faces), -1)
+    return finish(surface, np.concatenate(colors), none, (), rng, name=name)
 
 
 def sample_surface(mesh: Mesh, count: int, rng: Rng) -> Array:

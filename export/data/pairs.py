@@ -47,6 +47,7 @@ from export.data.render import Layers, StockRenderer
 from export.data.scenes import Scenes, draw_crops, draw_scenes, inside, look, object_crops
 from export.data.starts import STATED, StartMix, draw_spread, start_poses
 from export.data.stock import ObjectStock
+from export.data.symmetry import nearest_pose, roll_towards
 
 STAGES = ("objects", "scenes", "render", "augment", "labels")
 """What the time of drawing goes into, in this order; the first is exchanging objects."""
@@ -96,15 +97,20 @@ class PairGenerator:
         self.counts = np.random.default_rng(int(words[1]))
 
     def coarse(
-        self, hardness: Tensor, labels: int = 1, first: int = 0, appearance: Tensor | None = None
+        self,
+        hardness: Tensor,
+        labels: int = 1,
+        first: int = 0,
+        appearance: Tensor | None = None,
+        loose: float = 0.0,
     ) -> CoarseBatch:
         """Draw ``labels`` templates for each of N = len(hardness) queries.
 
         hardness, appearance: float64 [N], 0 to 1, see ``stream.make_stream``; the appearance is the hardness where it
-        is not given. first: number of the first query.
+        is not given. first: number of the first query. loose: share of boxes that are off by far.
         """
         appearance = hardness if appearance is None else appearance
-        scene, R, K, query = self.queries(hardness, appearance)
+        scene, R, K, query = self.queries(hardness, appearance, loose)
         seen_by = scene.repeated(labels)
         slot = seen_by.items.slot[:, 0]
         T_template, K_template = self.template_views(seen_by, hardness.repeat_interleave(labels), labels)
@@ -115,8 +121,9 @@ class PairGenerator:
             self.renderer, self.stock, scene, R, K, self.size, T_template, K_template, seen.depth
         )
         points = point_map(seen, T_template, K_template)
-        self.done("labels")
         which = self._rows(len(scene), labels)
+        T_query = nearest_pose(self.stock, slot, turned(R, scene.items.T[:, 0])[which], T_template)
+        self.done("labels")
         return CoarseBatch(
             query=query[which],
             template=template,
@@ -125,16 +132,18 @@ class PairGenerator:
             on_target=on_target,
             template_points=points,
             K_query=K[which],
-            T_query=turned(R, scene.items.T[:, 0])[which],
+            T_query=T_query,
             diameter=seen_by.diameter,
             query_index=which + first,
         )
 
-    def queries(self, hardness: Tensor, appearance: Tensor) -> tuple[Scenes, Tensor, Tensor, Tensor]:
+    def queries(
+        self, hardness: Tensor, appearance: Tensor, loose: float = 0.0
+    ) -> tuple[Scenes, Tensor, Tensor, Tensor]:
         """Draw N = len(hardness) crops as a detector and a camera give them: scenes, R [N,3,3] and K [N,3,3] of the
         crops' cameras, images uint8 [N,size,size,3]."""
         scene, probe = draw_scenes(self.random, self.stock, self.renderer, hardness)
-        R, K = draw_crops(self.random, scene, probe, self.stock, self.size)
+        R, K = draw_crops(self.random, scene, probe, self.stock, self.size, loose)
         self.done("scenes")
         return scene, R, K, self.query_images(scene, R, K, appearance)
 
@@ -159,7 +168,7 @@ class PairGenerator:
         near = random.chance(1.0 - hardness * (1.0 - NEAR_SHARE), n)
         view = torch.where(near, nearest.gather(1, rank[:, None])[:, 0], random.integers(len(VIEWPOINTS), n))
         R = rotations[view] @ so3_exp(VIEW_JITTER * random.normal(n, 3))
-        R = about_z(roll_between(R, target) + random.uniform(-ROLL, ROLL, n)) @ R
+        R = about_z(roll_towards(stock, slot, R, target) + random.uniform(-ROLL, ROLL, n)) @ R
         half = math.tan(math.radians(TEMPLATE.field_of_view) / 2.0)
         distance = stock.radius[slot] / math.sin(math.atan(half / TEMPLATE.margin))
         t = torch.stack([torch.zeros_like(distance), torch.zeros_like(distance), distance], dim=1)
@@ -203,7 +212,8 @@ class PairGenerator:
         stock, size, labels = self.stock, self.size, len(T_init) // max(1, len(photographs.scene))
         which = self._rows(len(photographs.scene), labels)
         scene = photographs.scene.repeated(labels)
-        slot, T_true = scene.items.slot[:, 0], scene.items.T[:, 0]
+        slot = scene.items.slot[:, 0]
+        T_true = nearest_pose(stock, slot, scene.items.T[:, 0], T_init)
         R, K = object_crops(stock, scene, T_init, size, photographs.margin[which])
         R_wide, K_wide = photographs.R[which], photographs.K[which]
         query = warped(photographs.picture, which, K_wide @ R_wide @ R.mT @ inverse_camera(K), size)
@@ -232,6 +242,7 @@ class PairGenerator:
             K=K,
             T_init=init,
             T_true=true,
+            R_crop=R,
             model_points=stock.model_points[slot],
             diameter=scene.diameter,
             query_index=which + first,
@@ -274,12 +285,6 @@ class PairGenerator:
         device = self.stock.device
         rotations = np.ascontiguousarray(template_poses(1.0)[:, :3, :3])
         return torch.from_numpy(np.array(VIEWPOINTS)).to(device), torch.from_numpy(rotations).to(device)
-
-
-def roll_between(R: Tensor, target: Tensor) -> Tensor:
-    """Return the angles [N], radians, about the line of sight that bring rotations R [N,3,3] nearest to ``target``."""
-    M = target @ R.mT
-    return torch.atan2(M[:, 1, 0] - M[:, 0, 1], M[:, 0, 0] + M[:, 1, 1])
 
 
 def about_z(angle: Tensor) -> Tensor:

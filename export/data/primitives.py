@@ -207,6 +207,8 @@ MAKERS: tuple[Callable[[Rng], Surface], ...] = (
     box, box, cylinder, cylinder, capsule, torus, lathe, lathe, extrusion, extrusion, blob, superquadric,
 )  # fmt: skip
 """What a part is drawn from; what is listed twice comes twice as often."""
+TURNED: tuple[Callable[[Rng], Surface], ...] = (cylinder, capsule, lathe)
+"""What is drawn about the z axis."""
 
 
 def _sphere(rows: int, columns: int) -> Array:

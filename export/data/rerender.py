@@ -92,7 +92,7 @@ def rerender(batch: RefinerBatch, records: Sequence[PairRecord], T_camera_object
     if n == 0:
         return batch
     T = np.where(in_sight(batch, records, T)[:, None, None], T, batch.T_init)
-    poses = _base_poses(batch, records, _orthonormal(T))
+    poses = _base_poses(batch, _orthonormal(T))
     order = np.argsort([not record.fine for record in records], kind="stable")  # supersampled ones first
     made = _view_at([records[i] for i in order], poses[order], batch.query_index[order])
     return take(made, np.argsort(order))
@@ -134,14 +134,13 @@ def in_sight(batch: RefinerBatch, records: Sequence[PairRecord], T_camera_object
     """
     T = np.asarray(T_camera_object, np.float64)
     off = np.abs(T[:, :3, :3] @ np.swapaxes(T[:, :3, :3], 1, 2) - np.eye(3)).max(axis=(1, 2))
-    seen = crop.in_sight(_base_poses(batch, records, T), centres_of(records), batch.diameter)
+    seen = crop.in_sight(_base_poses(batch, T), centres_of(records), batch.diameter)
     return np.asarray(seen & (off < 1e-3))
 
 
-def _base_poses(batch: RefinerBatch, records: Sequence[PairRecord], T: Array) -> Array:
+def _base_poses(batch: RefinerBatch, T: Array) -> Array:
     """Poses [N,4,4] in the cameras of ``batch`` -> in the scenes' base cameras."""
-    true = np.array([record.T_true[:3, :3] for record in records], np.float64).reshape(-1, 3, 3)
-    return se3.compose(se3.from_rt(true @ np.swapaxes(batch.T_true[:, :3, :3], 1, 2), np.zeros(3)), T)
+    return se3.compose(se3.from_rt(np.swapaxes(batch.R_crop, 1, 2), np.zeros(3)), T)
 
 
 def _orthonormal(T: Array) -> Array:

@@ -33,6 +33,8 @@ LEAST_VISIBLE, MOST_VISIBLE = 0.25, 0.97
 """Shares of the target's silhouette between which an occluder must leave it uncovered."""
 CUT_SHARE = 0.07
 """Share of scenes where the edge of the photograph cuts through the target, at hardness 1."""
+BOX_SHIFT, BOX_SIZES = 0.3, (0.7, 1.4)
+"""Largest shift of a loose box, in its width and height, and the range of factors of its width and height."""
 FOCAL = 1000.0
 """Of the base camera, whose principal point is (0, 0): any pixel unit does, boxes only pass through it."""
 PROBE = 64
@@ -191,9 +193,11 @@ def amodal_box(target: Items, stock: ObjectStock) -> Tensor:
     return torch.cat([low + 0.5, high - low], dim=1)
 
 
-def draw_crops(random: Random, scene: Scenes, probe: Probe, stock: ObjectStock, size: int) -> tuple[Tensor, Tensor]:
+def draw_crops(
+    random: Random, scene: Scenes, probe: Probe, stock: ObjectStock, size: int, loose: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """R [N,3,3] and K [N,3,3] of crops as a detector's boxes give them: round what is visible or round all of the
-    target, not quite right."""
+    target, not quite right; a share ``loose`` of them by far (``BOX_SHIFT``, ``BOX_SIZES``)."""
     n = len(scene)
     rows, columns = probe.visible.any(dim=2), probe.visible.any(dim=1)
     modal = random.chance(0.6, n) & rows.any(dim=1)
@@ -201,6 +205,12 @@ def draw_crops(random: Random, scene: Scenes, probe: Probe, stock: ObjectStock, 
     corner, extent = box[:, :2], box[:, 2:]
     corner = corner + 0.06 * random.normal(n, 2) * extent.amax(dim=1, keepdim=True)
     growth = torch.exp(0.1 * random.normal(n, 2))
+    if loose:
+        far = random.chance(loose, n)[:, None]
+        shift = random.uniform(-BOX_SHIFT, BOX_SHIFT, n, 2) * extent
+        corner = torch.where(far, box[:, :2] + shift, corner)
+        low, high = BOX_SIZES
+        growth = torch.where(far, low * (high / low) ** random.uniform(0.0, 1.0, n, 2), growth)
     corner = corner - 0.5 * (growth - 1.0) * extent
     return crop_camera(FOCAL, torch.cat([corner, growth * extent], dim=1), size, random.uniform(1.05, 1.35, n))
 

@@ -49,6 +49,10 @@ class ObjectStock:
         self.face_count = zeros(n, dtype=torch.int64)
         self.model_points = zeros(n, MODEL_POINTS, 3)
         self.centre = zeros(n, 3, dtype=torch.float64)
+        self.axis = zeros(n, 3, dtype=torch.float64)
+        """Unit vectors, object's frame, of objects that look the same from all around it; 0 for others."""
+        self.pivot = zeros(n, 3, dtype=torch.float64)  # a point of the axis; the middle of a ball
+        self.ball = zeros(n, dtype=torch.bool)  # which look the same from everywhere
         self.diameter = torch.ones(n, dtype=torch.float64, device=device)
         self.radius = torch.ones(n, dtype=torch.float64, device=device)
         self._backgrounds = zeros(backgrounds, 3, BACKGROUND, BACKGROUND)
@@ -79,10 +83,20 @@ class ObjectStock:
         self.face_count[slot].fill_(f)
         self.diameter[slot].fill_(thing.diameter)
         self.radius[slot].fill_(mesh.radius)
+        self._put_symmetry(slot, thing)
         self.things[slot] = thing
         self.count = max(self.count, slot + 1)
         if self._surfaces is not None:
             self._surfaces.put(slot, thing)
+
+    def _put_symmetry(self, slot: int, thing: TrainingObject) -> None:
+        axes = thing.symmetries.continuous
+        ball = len(axes) > 1
+        none = np.zeros(3)
+        axis, pivot = axes[0] if axes else (none, none)
+        copy_to(self.axis[slot], none if ball else axis)
+        copy_to(self.pivot[slot], pivot)
+        self.ball[slot].fill_(ball)
 
     @property
     def surfaces(self) -> SurfaceBuffers:

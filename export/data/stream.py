@@ -40,6 +40,8 @@ MakeObject = Callable[[int], tuple[TrainingObject, Array | None]]
 ROLES = ("coarse", "refiner")
 TRAINING_STARTS = StartMix(halfway=0.4, small=0.25, wide=0.15)
 """Kinds of start poses of refiner pairs in training; held-out pairs have the start noise as it is."""
+TRAINING_LOOSE_BOXES = 0.3
+"""Share of the boxes of coarse queries that are off by far in training; held-out pairs have none."""
 LABELS = {"coarse": 6, "refiner": 4}
 """Labels per photograph in training: templates, or start poses; held-out pairs have a photograph each."""
 
@@ -80,15 +82,17 @@ class BlockGenerator:
         generator.done("objects")
         generator.seed(*options.seed_words(0, block))
         records: list[PairRecord] = []
+        training = options.split == "train"
         with torch.no_grad():
             hardness = _hardness(options, first, count, self._device)
             appearance = hardness
             if options.appearance is not None:
                 appearance = torch.full_like(hardness, options.appearance)
             if options.role == "coarse":
-                batch: Any = generator.coarse(hardness, options.labels, first, appearance)
+                loose = TRAINING_LOOSE_BOXES if training else 0.0
+                batch: Any = generator.coarse(hardness, options.labels, first, appearance, loose)
             else:
-                mix = TRAINING_STARTS if options.split == "train" else STATED
+                mix = TRAINING_STARTS if training else STATED
                 photographs, starts = generator.photographs(hardness, options.labels, mix, appearance)
                 fine = generator.some(0.5, len(starts))
                 batch = generator.refiner_at(photographs, starts, fine, first)

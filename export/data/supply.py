@@ -19,6 +19,9 @@ SPLITS = ("train", "heldout")
 PACK_SHARE = 0.9
 """Share of objects that come from the asset pack, where there is one, at appearance 1; none at 0: procedural objects
 have more to be told apart by."""
+TURNED_SHARE, THIN_SHARE = 0.15, 0.15
+"""Shares of procedural objects in training that are turned on a lathe and plain, so that how far about their axis
+cannot be seen, and that are long and thin; of held-out ones it is as it comes."""
 OBJECTS_PER_BACKGROUND = 2
 """Objects made per new background."""
 BACKGROUND = 256
@@ -74,7 +77,7 @@ class Limits:
             images = tuple(_halved(image) for image in images)
         if images is thing.mesh.textures:
             return thing
-        return TrainingObject(replace(thing.mesh, textures=images), thing.model_points, thing.diameter)
+        return replace(thing, mesh=replace(thing.mesh, textures=images))
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,12 @@ class ObjectSupply:
     def _draw(self, rng: np.random.Generator, packed: bool, number: int) -> TrainingObject:
         if packed and self._pack is not None:
             return self._pack.draw(rng)
-        name = f"procedural/{self._lane}/{number}"
-        return objects.procedural(rng, self._options.split, self._options.photos, name=name)
+        name, split = f"procedural/{self._lane}/{number}", self._options.split
+        kind = rng.random() if split == "train" else 1.0
+        if kind < TURNED_SHARE:
+            return objects.turned(rng, name=name)
+        thin = kind < TURNED_SHARE + THIN_SHARE
+        return objects.procedural(rng, split, self._options.photos, name=name, thin=thin)
 
 
 class LaneObjects:

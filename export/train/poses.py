@@ -108,7 +108,7 @@ class RerenderedPairs:
         """See ``PairMaker.make``."""
         before, records = self._at(object_index)
         seen = rerender(before, records, T_camera_object)
-        turn = seen.T_true[:, :3, :3] @ np.swapaxes(before.T_true[:, :3, :3], 1, 2)  # the truth is known in both
+        turn = seen.R_crop @ np.swapaxes(before.R_crop, 1, 2)
         return pairs_of(seen, self._centre[object_index], turn)
 
     def _at(self, index: Array) -> tuple[RefinerBatch, list[PairRecord]]:

@@ -62,6 +62,7 @@ def refiner_batch(rng, n, size):
         K=np.broadcast_to(K, (n, 3, 3)).copy(),
         T_init=np.broadcast_to(T_init, (n, 4, 4)).copy(),
         T_true=T_true,
+        R_crop=np.broadcast_to(np.eye(3), (n, 3, 3)).copy(),
         model_points=np.broadcast_to(points.reshape(-1, 3)[::37], (n, *points.reshape(-1, 3)[::37].shape)).astype(
             np.float32
         ),

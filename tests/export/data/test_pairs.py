@@ -91,7 +91,8 @@ def test_a_refiner_batch_is_what_was_agreed(stock):
         "query": (torch.uint8, (7, SIZE, SIZE, 3)), "render": (torch.uint8, (7, SIZE, SIZE, 3)),
         "object_points": (torch.float32, (7, SIZE, SIZE, 3)), "flow": (torch.float32, (7, 2, SIZE, SIZE)),
         "visible": (torch.bool, (7, SIZE, SIZE)), "K": (torch.float64, (7, 3, 3)), "T_init": (torch.float64, (7, 4, 4)),
-        "T_true": (torch.float64, (7, 4, 4)), "model_points": (torch.float32, (7, MODEL_POINTS, 3)),
+        "T_true": (torch.float64, (7, 4, 4)), "R_crop": (torch.float64, (7, 3, 3)),
+        "model_points": (torch.float32, (7, MODEL_POINTS, 3)),
         "diameter": (torch.float64, (7,)), "query_index": (torch.int64, (7,)),
     }  # fmt: skip
     batch = on_host(batch)

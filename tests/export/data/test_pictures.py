@@ -38,6 +38,7 @@ def refiner(n: int) -> RefinerBatch:
     visible[:, 20:30, 20:40] = True
     return RefinerBatch(
         query, render, points, flow, visible, np.zeros((n, 3, 3)), np.zeros((n, 4, 4)), np.zeros((n, 4, 4)),
+        np.zeros((n, 3, 3)),
         np.zeros((n, 4, 3), np.float32), np.ones(n), np.arange(n),
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from coop_edge.stages.crop import pose_crop
 from coop_edge.templates.template_set import template_camera
 from coop_edge.templates.viewpoints import VIEWPOINTS
 from coop_edge.types import Camera
+from export.data import scenes
 from export.data.batch import PATCH
 from export.data.geometry import (
     Random,
@@ -30,6 +31,8 @@ from export.data.geometry import (
 )
 from export.data.labels import coarse_labels
 from export.data.scenes import (
+    BOX_SHIFT,
+    BOX_SIZES,
     FARTHEST,
     FOCAL,
     LEAST_VISIBLE,
@@ -280,3 +283,38 @@ def test_integers_are_uniform(high):
     assert len(share) == high
     assert (share - 1 / high).abs().max() < 4 * math.sqrt(0.25 / 3000)
     assert Random(CPU, 0).integers(high, 0).shape == (0,)
+
+
+def test_loose_boxes_are_shifted_and_sized_as_stated(stock):
+    """Off the box of the other draws by at most a shift of 0.3 and a half of the change of size; only their share."""
+    scene, probe = draw(stock, 4, 400, hardness=0.0)
+    box = amodal_box(scene.items, stock)
+    tight, given = [], []
+    for loose, found in ((0.0, tight), (1.0, given)):
+        boxes = caught_boxes(lambda share=loose: draw_crops(Random(CPU, 0), scene, probe, stock, 32, share))
+        found.append(((boxes[:, :2] + boxes[:, 2:] / 2 - box[:, :2] - box[:, 2:] / 2) / box[:, 2:]).numpy())
+        found.append((boxes[:, 2:] / box[:, 2:]).numpy())
+    assert np.abs(given[0]).max() <= BOX_SHIFT + 0.02  # visible pixels give boxes to a pixel of the probe
+    assert np.abs(given[0]).max() > 0.9 * BOX_SHIFT
+    assert given[0].std() == pytest.approx(BOX_SHIFT / np.sqrt(3), rel=0.1)
+    low, high = BOX_SIZES
+    assert low * 0.95 < given[1].min() < low * 1.05
+    assert high * 0.95 < given[1].max() < high * 1.05
+    assert np.std(tight[0]) < 0.5 * given[0].std()
+    some = caught_boxes(lambda: draw_crops(Random(CPU, 0), scene, probe, stock, 32, 0.25))
+    none = caught_boxes(lambda: draw_crops(Random(CPU, 0), scene, probe, stock, 32))
+    assert (some != none).any(dim=1).double().mean().item() == pytest.approx(0.25, abs=0.06)
+
+
+def caught_boxes(make):
+    """The boxes that cameras are made from while ``make`` runs."""
+    boxes = []
+
+    def caught(focal, box, *rest):
+        boxes.append(box)
+        return crop_camera(focal, box, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenes, "crop_camera", caught)
+        make()
+    return boxes[0]
