@@ -44,6 +44,8 @@ VARIANTS = {
         Variant("classification", "coarse", "classification: class alone", ("network.head=classification",)),
         Variant("regression", "coarse", "regression: position alone", ("network.head=regression",)),
         Variant("object_only", "coarse", "labels on the object alone", ("no_match=false",)),
+        Variant("unranked", "coarse", "class and offset, no ranking loss", ("ranking=0",)),
+        Variant("as_rendered", "coarse", "appearance of the renderer", ("appearance=0",)),
         Variant("laplace", "refiner", "Laplace flow, pose loss", (PAPER,)),
         Variant("deterministic", "refiner", "deterministic flow, pose loss", (PAPER, "network.flow=deterministic")),
         Variant("no_pose_loss", "refiner", "Laplace flow, no pose loss", (PAPER, "network.sensitivity=false")),
@@ -54,6 +56,8 @@ VARIANTS = {
 QUESTIONS = (
     Question("head", "Head of the coarse network", ("hybrid", "classification", "regression"), "within_5px"),
     Question("no_match", "Background labelled *no match*, or not", ("hybrid", "object_only"), "template_auroc"),
+    Question("ranking", "Loss that ranks templates, or none", ("hybrid", "unranked"), "template_auroc"),
+    Question("appearance", "Pairs that look like photographs, or as rendered", ("hybrid", "as_rendered"), "within_5px"),
     Question("flow", "Flow of the refiner", ("laplace", "deterministic"), "free_error_after_5"),
     Question("pose_loss", "Pose loss of the refiner", ("laplace", "no_pose_loss"), "free_error_after_5"),
     Question("fine", "Fine matching in the refiner", ("laplace", "fine"), "free_error_after_5"),

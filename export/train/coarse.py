@@ -11,6 +11,7 @@ from export.data.batch import CoarseBatch
 from export.networks import CoarseNet, Net
 from export.train.evaluate_coarse import evaluate_coarse
 from export.train.losses import coarse_loss
+from export.train.ranking import evidence, ranking_loss
 from export.train.task import Task
 
 BATCH = 32
@@ -18,7 +19,7 @@ BATCH = 32
 
 
 class CoarseTask(Task):
-    """Cross-entropy over the template's patches and *no match*, L1 on the offset (Co-op, stage 1).
+    """Cross-entropy over the template's patches and *no match*, L1 on the offset (Co-op, stage 1), and ranking.
 
     Figures named ``easy_...`` are those of pairs of hardness 0: whole objects, colours as modelled, nearest template.
     """
@@ -30,7 +31,11 @@ class CoarseTask(Task):
         first, which = _photographs(batch["query_index"])
         out = model(batch["query"][first], batch["template"], batch["match_index"], which)
         labelled = None if self.options.no_match else batch["on_target"]
-        return coarse_loss(out, batch["match_index"], batch["offset"], labelled)
+        parts = coarse_loss(out, batch["match_index"], batch["offset"], labelled)
+        if self.options.ranking:
+            ranked = ranking_loss(evidence(out), batch["match_index"], batch["on_target"], which)
+            parts["ranking"] = self.options.ranking * ranked
+        return parts
 
     def evaluate(self, net: Net, device: torch.device) -> dict[str, float]:
         assert isinstance(net, CoarseNet)

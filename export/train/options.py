@@ -47,6 +47,8 @@ class TrainOptions(Config):
     """Decay of the exponential moving average of the weights."""
     no_match: bool = True
     """Coarse: teach patches that do not show the target to be *no match*; false = they teach nothing."""
+    ranking: float = 0.25
+    """Coarse: weight of the loss that ranks the templates of one query by their scores; 0 = none."""
 
     pack: str = ""
     """Asset pack (a file); without one all objects are procedural."""
@@ -85,6 +87,7 @@ class TrainOptions(Config):
         self._number("clip", 1e-6, 1e6)
         self._number("ema_decay", 0.0, 1.0)
         self._flag("no_match")
+        self._number("ranking", 0.0, 100.0)
         self._number("hardness", 0.0, 1.0)
         self._number("appearance", 0.0, 1.0)
         self._int("ramp", 0, 1 << 40)
