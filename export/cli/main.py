@@ -23,6 +23,7 @@ for _command in (
     training.options,
     training.evaluate,
     training.profile,
+    training.throughput,
     data.assets,
     data.pairs,
     bundles.onnx,

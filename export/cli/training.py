@@ -1,9 +1,10 @@
-"""Defines the commands `train`, `options`, `evaluate` and `profile`."""
+"""Defines the commands `train`, `options`, `evaluate`, `profile` and `throughput`."""
 
 from __future__ import annotations
 
 import json
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -66,13 +67,14 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=1, help="Held-out pairs, rounded up to whole batches.")] = 256,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     pack: Pack = None,
+    photos: Annotated[Path | None, typer.Option(help="Folder of photographs for backgrounds.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Print figures of a network on held-out objects, as training does at its end."""
     from export.train.run import evaluate_checkpoint
 
     with wrong_use_said():
-        figures = evaluate_checkpoint(checkpoint, samples, device, pack)
+        figures = evaluate_checkpoint(checkpoint, samples, device, pack, photos)
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
         return
@@ -94,3 +96,24 @@ def profile(
     with wrong_use_said():
         options, config = options_from(role.value, settings_of(setting, size=size, pack=pack))
         typer.echo(measure(role.value, options, config, seconds).table())
+
+
+def throughput(
+    role: Annotated[Role, typer.Argument(help="Which network.")],
+    size: Size = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="CPU time to measure of each, after warming up.")] = 60.0,
+    pack: Pack = None,
+    setting: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Print the labels per second of CPU time, drawn and learnt: one to a photograph, and several, as training does."""
+    from export.train.run import options_from
+    from export.train.throughput import compare, cost_table
+
+    with wrong_use_said():
+        options, config = options_from(role.value, settings_of(setting, size=size, pack=pack))
+        costs = compare(role.value, options, config, seconds)
+    if as_json:
+        typer.echo(json.dumps([{**asdict(c), "labels_per_cpu_second": c.per_second} for c in costs], indent=2))
+        return
+    typer.echo(cost_table(costs))

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from coop_edge.errors import InputError
+
 Array = np.ndarray[Any, Any]
 Rng = np.random.Generator
 
@@ -112,12 +114,12 @@ def photographs(split: str, folder: str | None = None) -> tuple[Path, ...]:
     """Return the files of a split's photographs; none where there are none.
 
     From ``folder`` (any JPEG or PNG below it), else from scikit-image's sample data where that is installed. Raises
-    ValueError if the folder is none.
+    InputError if the folder is none.
     """
     if folder is not None:
         root = Path(folder)
         if not root.is_dir():
-            raise ValueError(f"photos: {folder!r} is not a folder; wanted one that holds JPEG or PNG files")
+            raise InputError(f"photos: {folder!r} is not a folder; wanted one that holds JPEG or PNG files")
         files = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     else:
         try:

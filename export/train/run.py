@@ -109,13 +109,18 @@ def resume(role: str, folder: Path, settings: Sequence[str] = (), streams: Strea
     return _run(role, options, config, folder, None, streams, resume=True)
 
 
-def evaluate_checkpoint(path: Path, samples: int, device: str = "auto", pack: Path | None = None) -> dict[str, float]:
+def evaluate_checkpoint(
+    path: Path, samples: int, device: str = "auto", pack: Path | None = None, photos: Path | None = None
+) -> dict[str, float]:
     """Return the figures of a network file on ``samples`` held-out pairs, as training has them.
+
+    Those of hard pairs, and with ``easy_`` those of easy ones. photos: folder of photographs for backgrounds.
 
     Raises InputError, ConfigError, BackendUnavailable.
     """
     net, info = load_network(path)
-    options = TrainOptions(evaluate_samples=samples, device=device, pack=str(pack or ""))  # type: ignore[arg-type]
+    options = TrainOptions().updated([f"evaluate_samples={samples}", f"device={device}"])
+    options = replace(options, pack=str(pack or ""), photos=str(photos or ""))
     where = pick_device(device)
     with torch.no_grad():
         return TASKS[info.role](info.config, options).evaluate(net.to(where), where)

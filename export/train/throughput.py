@@ -1,15 +1,19 @@
-"""Measures where the time of training goes: pairs per second of each stage, on the machine at hand."""
+"""Measures where the time of training goes: pairs per second of each stage, on the machine at hand; and what a label
+costs in CPU time, drawn and learnt, with one to a photograph and with several."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 
+from export.data.batch import stack, take
 from export.data.pairs import STAGES
-from export.data.stream import make_stream
+from export.data.stream import LABELS, BlockGenerator, make_stream
+from export.data.supply import DataOptions
 from export.networks import NetConfig, build
 from export.train.distributed import Group, pick_device
 from export.train.learner import Learner
@@ -112,3 +116,70 @@ def measure(role: str, options: TrainOptions, config: NetConfig, seconds: float)
         wall = time.perf_counter() - began
     order = [*STAGES, "waiting", "forward", "backward", "update"]
     return Throughput(steps * options.batch_size, wall, {name: spent[name] for name in order if name in spent})
+
+
+@dataclass(frozen=True)
+class LabelCost:
+    """CPU time of ``labels`` labels of one way to draw them, all threads together."""
+
+    name: str
+    labels: int
+    drawing: float  # seconds
+    step: float  # seconds
+
+    @property
+    def per_second(self) -> float:
+        """Return the labels drawn and learnt in a second of CPU time."""
+        return self.labels / max(self.drawing + self.step, 1e-12)
+
+
+def compare(role: str, options: TrainOptions, config: NetConfig, seconds: float) -> list[LabelCost]:
+    """Measure the CPU time of a label with one to a photograph in batches of 16, as it was, and as training is now.
+
+    seconds: of CPU time for each, after warming up. Pairs are drawn in this process, without waiting: what workers do
+    beside a step costs the same. Raises as ``run.start`` does.
+    """
+    keep_freed_memory()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    now = LABELS[role]
+    ways = (("one label a photograph", 1, 16), (f"{now} labels a photograph", now, options.batch_size))
+    return [_label_cost(name, role, options, config, seconds, *numbers) for name, *numbers in ways]
+
+
+def _label_cost(
+    name: str, role: str, options: TrainOptions, config: NetConfig, seconds: float, labels: int, batch_size: int
+) -> LabelCost:
+    device = torch.device("cpu")
+    learner = Learner(TASKS[role](config, options), build(config), options, Group(0, 1, device))
+    data = DataOptions(
+        role, config.trunk.image_size, options.seed, "train", options.pack or None, options.photos or None,
+        options.hardness, 0, labels, options.appearance,
+    )  # fmt: skip
+    draw, block, rest = BlockGenerator(data), 0, None
+    drawing = step = 0.0
+    count = -1  # the first batch warms up
+    while count <= 0 or drawing + step < seconds:
+        began = time.process_time()
+        while rest is None or len(rest.query) < batch_size:
+            made: Any = draw(block)[0]
+            rest = made if rest is None else stack([rest, made])
+            block += draw.layout.lanes  # always the first lane: its stock is made once
+        batch, rest = take(rest, slice(0, batch_size)), take(rest, slice(batch_size, None))
+        drawn = time.process_time()
+        learner.step(batch, 1.0, 0.0)
+        if count < 0:
+            count = 0
+            continue
+        drawing, step, count = drawing + drawn - began, step + time.process_time() - drawn, count + batch_size
+    return LabelCost(name, count, drawing, step)
+
+
+def cost_table(costs: list[LabelCost]) -> str:
+    """Return a line for each way, and how many times as many labels the last gives as the first."""
+    lines = [f"{'':<26} {'labels per CPU second':>22} {'drawing, ms':>12} {'step, ms':>9}"]
+    for cost in costs:
+        each = 1e3 / max(cost.labels, 1)
+        lines.append(f"{cost.name:<26} {cost.per_second:>22.2f} {each * cost.drawing:>12.2f} {each * cost.step:>9.2f}")
+    ratio = costs[-1].per_second / costs[0].per_second
+    return "\n".join([*lines, f"{ratio:.2f} times as many labels per CPU second"])

@@ -7,12 +7,15 @@ import os
 import signal
 
 import pytest
+import torch
+from PIL import Image
 
 from export.networks import CONFIGS, build, preset
 from export.train.checkpoint import load_state, save_network
 from export.train.learner import Learner
 from export.train.options import TrainOptions
 from export.train.provenance import Provenance
+from export.train.throughput import LabelCost, cost_table
 from tests.export.cli.command import run
 from tests.export.small_nets import NET, TRUNK
 
@@ -99,6 +102,23 @@ def test_a_run_that_a_signal_ended_is_not_a_success(number, code, tmp_path, monk
     assert run("train", "coarse", "--resume", tmp_path, "--set", "max_steps=1").exit_code == 0
 
 
+def test_figures_are_those_of_both_hardnesses_and_of_the_photographs_given(tmp_path):
+    """Of both roles; a folder of other backgrounds is drawn from, one that is not there is refused."""
+    Image.new("RGB", (300, 300), (255, 0, 255)).save(tmp_path / "retina.jpg")  # a name of the held-out split
+    for role, figure in (("coarse", "class_accuracy"), ("refiner", "flow_epe")):
+        torch.manual_seed(0)
+        save_network(tmp_path / "n.safetensors", build(CONFIGS[role].from_dict(NET[role])), Provenance())
+        few = [tmp_path / "n.safetensors", "--samples", 1, "--device", "cpu", "--json"]
+        plain, other = (run("evaluate", *few, *more) for more in ([], ["--photos", tmp_path]))
+        assert plain.exit_code == other.exit_code == 0, plain.output + other.output
+        plain, other = json.loads(plain.output), json.loads(other.output)
+        assert {figure, f"easy_{figure}"} <= set(plain) & set(other)
+        assert plain != other
+    refused = run("evaluate", *few, "--photos", tmp_path / "nowhere")
+    assert refused.exit_code == 2
+    assert "nowhere" in refused.output
+
+
 def test_figures_are_printed_a_line_each(tmp_path):
     net = build(CONFIGS["coarse"].from_dict(NET["coarse"]))
     save_network(tmp_path / "c.safetensors", net, Provenance())
@@ -115,6 +135,26 @@ def test_every_option_is_listed_with_its_default():
     wanted = [*TrainOptions(size="s").described(), *preset("refiner", "s").described("network.")]
     assert lines[::2] == [f"{name}={value}" for name, value, _ in wanted]
     assert all(line.strip().endswith(".") for line in lines[1::2])
+
+
+def test_labels_per_cpu_second_are_compared():
+    few = settings("batch_size=3", "workers=0", "threads=1", "device=cpu", *TINY)
+    result = run("throughput", "coarse", "--seconds", 0, "--json", *few)
+    assert result.exit_code == 0, result.output
+    before, after = json.loads(result.output)
+    assert (before["name"], after["name"]) == ("one label a photograph", "6 labels a photograph")
+    assert (before["labels"], after["labels"]) == (16, 3)
+    for cost in (before, after):
+        assert cost["drawing"] > 0
+        assert cost["step"] > 0
+        whole = cost["drawing"] + cost["step"]
+        assert cost["labels_per_cpu_second"] == pytest.approx(cost["labels"] / whole)
+    table = cost_table([LabelCost("a", 10, 1.0, 1.0), LabelCost("b", 40, 1.0, 1.0)])
+    assert table.splitlines()[-1] == "4.00 times as many labels per CPU second"
+    assert [line.split() for line in table.splitlines()[1:3]] == [
+        ["a", "5.00", "100.00", "100.00"],
+        ["b", "20.00", "25.00", "25.00"],
+    ]
 
 
 def test_stages_are_timed():
