@@ -138,7 +138,7 @@ def flow_errors(pairs: Iterable[FlowPairs], runner: Runner, stride: int) -> dict
             continue
         first = stride // 2
         right = each.flow[:, :, first::stride, first::stride]
-        found = runner.infer({"query": each.query, "render": each.render})["flow"]
+        found = runner.run({"query": each.query, "render": each.render})["flow"]
         for i in range(len(right)):
             on = np.isfinite(right[i, 0])
             if on.any():

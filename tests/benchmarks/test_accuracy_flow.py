@@ -30,7 +30,7 @@ class Says:
     def __init__(self, pairs, answer):
         self._right, self._answer = iter(pairs), answer
 
-    def infer(self, feed):
+    def run(self, feed):
         right = next(p for p in self._right if len(p.query))
         assert feed["query"].shape == feed["render"].shape == (len(right.flow), 3, SIZE, SIZE)
         return {"flow": self._answer(np.nan_to_num(right.flow[:, :, 2::4, 2::4]))}
