@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "visual": FOUNDATION | {"mesh", "render"},
     "labels": FOUNDATION | {"mesh", "render", "visual"},
     "annotate": FOUNDATION | {"cli", "estimator", "labels", "mesh", "render", "visual"},
-    "view": FOUNDATION | {"cli", "estimator", "labels", "mesh", "render", "stages", "templates", "visual"},
+    "view": FOUNDATION | {"cli", "estimator", "inputs", "labels", "mesh", "render", "stages", "templates", "visual"},
     "serving": {"*"},
     "demo": FOUNDATION,
     "backend": FOUNDATION | {"mesh", "ops", "render", "pnp", "kernels", "runtime"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,49 @@ def open_depths(source: Path, unit: str | float | None) -> Depths:
 
     Raises InputError at once where there is nothing to read.
     """
-    if not source.is_dir():
-        array = read_depth_file(source)
-        return Depths(iter(array[None] if array.ndim == 2 else array), unit)
-    paths = [path for path in source.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    if source.is_dir():
+        return Depths(map(read_depth_file, _in_order(source)), unit)
+    return Depths(iter(_stack(source)), unit)
+
+
+def depths_by_number(
+    depth: Path, unit: str | float | None, source: Path, names: Sequence[str]
+) -> Callable[[int], dict[str, Any]]:
+    """Return what gives the arguments of ``Estimator.estimate`` for the images of a picture, a folder or a video.
+
+    Args:
+        depth: of ``--depth``. A file: of the one picture, or [N,h,w] in the order of the images. A folder: for pictures
+            the files of their names, for a video its files in the order of their names.
+        unit: of ``depth_unit``.
+        source: the picture, folder or video.
+        names: of the images, in their order.
+
+    Raises:
+        InputError: nothing to read, or fewer depth images than images.
+    """
+    if depth.is_dir() and (source.is_dir() or len(names) == 1):
+        return lambda i: {"depth": depth_of_image(depth, Path(names[i])), "depth_unit": unit}
+    images: Sequence[Any] = _in_order(depth) if depth.is_dir() else list(_stack(depth))
+    if len(images) < len(names):
+        raise InputError(f"{depth}: depth images: {len(images)}, images in {source}: {len(names)}; wanted one for each")
+    return lambda i: {
+        "depth": read_depth_file(images[i]) if isinstance(images[i], Path) else images[i],
+        "depth_unit": unit,
+    }
+
+
+def _in_order(folder: Path) -> list[Path]:
+    """Return the depth images of a folder in the order of their names. Raises InputError where there are none."""
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
     if not paths:
-        raise InputError(f"{source}: no depth images in this folder (wanted {', '.join(SUFFIXES)})")
-    return Depths((read_depth_file(path) for path in sorted(paths, key=lambda path: natural(path.name))), unit)
+        raise InputError(f"{folder}: no depth images in this folder (wanted {', '.join(SUFFIXES)})")
+    return sorted(paths, key=lambda path: natural(path.name))
+
+
+def _stack(path: Path) -> NDArray[Any]:
+    """Return the depth images of a file, [N,h,w]."""
+    array = read_depth_file(path)
+    return array[None] if array.ndim == 2 else array
 
 
 def depth_of_image(source: Path, image: Path) -> NDArray[Any]:

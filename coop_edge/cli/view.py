@@ -16,6 +16,8 @@ def view(
     source: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER|VIDEO", help="What to look at.")],
     camera: options.Camera,
     object_: options.Objects,
+    depth: options.Depth = None,
+    depth_unit: options.DepthUnit = None,
     labels: Annotated[Path, typer.Option("--labels", "-o", help="Folder of what is accepted.")] = Path("labels"),
     host: Annotated[str, typer.Option(help="Address to listen at; others than 127.0.0.1 let others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
@@ -32,6 +34,8 @@ def view(
     the folder at once; the page begins at the first image without any.
     """
     from coop_edge.cli import inputs
+    from coop_edge.cli.depth import depth_unit as unit_of
+    from coop_edge.cli.depth import depths_by_number
     from coop_edge.cli.image_list import list_pictures
     from coop_edge.estimator import Estimator
     from coop_edge.labels.store import LabelStore
@@ -41,6 +45,8 @@ def view(
     config = options.configured(settings, {"effort": effort})
     objects = inputs.parse_objects(object_, templates or [])
     pictures = list_pictures(source)
+    unit = unit_of(depth_unit, camera, depth)
+    depths = None if depth is None else depths_by_number(depth, unit, source, [name for name, _ in pictures])
     inputs.read_camera(camera, pictures[0][1]())  # wrong input ends here, before anything is loaded
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
         inputs.add_objects(estimator, objects)
@@ -50,7 +56,7 @@ def view(
             return estimator.backend.renderer(estimator.objects[name])
 
         store = LabelStore(labels, [each.name for each in objects], renderer=renderer)
-        session = Session(estimator, pictures, lambda image: inputs.read_camera(camera, image), store)
+        session = Session(estimator, pictures, lambda image: inputs.read_camera(camera, image), store, depths)
         server = make_server(host, port)
         try:
             Page(server, session)

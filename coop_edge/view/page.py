@@ -218,6 +218,10 @@ class Page:
         lines = [f"**{_safe(item.name)}**, score {result.score:.2f}", f"x, y, z: {x}, {y}, {z} mm"]
         if result.reprojection_rms_px is not None:
             lines.append(f"{result.n_inliers} inliers, {result.reprojection_rms_px:.2f} px rms")
+        if self.session.depth_m is not None and not item.accepted:
+            lines.append(
+                "with depth" if result.used_depth else "from the colour image: too little depth is known there"
+            )
         if (times := result.times) is not None:
             lines.append(f"{times.total_ms:.0f} ms (coarse {times.coarse_ms:.0f}, refine {times.refine_ms:.0f})")
         return "  \n".join(lines)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from coop_edge.geometry import se3
 from coop_edge.mesh import Mesh
 from coop_edge.types import Camera
+from coop_edge.view.cloud import cloud
 from coop_edge.view.session import Session
 from coop_edge.visual.overlay import COLORS
 
@@ -67,13 +68,22 @@ class PoseScene:
                     self._keep(
                         f"covariance {i}", self._ellipsoid(f"/covariance/{i}", item.T, mesh, item.result.covariance)
                     )
+        if session.depth_m is not None:
+            points, colors = cloud(session.image, session.depth_m, camera, self.distance)
+            self._keep(
+                "cloud",
+                scene.add_point_cloud(
+                    "/depth", points, colors, point_size=1.5 * d / camera.K[0, 0], point_shape="square",
+                    point_shading="flat", precision="float32", visible=self.meshes_shown,
+                ),
+            )  # fmt: skip
         self._add_controls()
 
     def show_meshes(self, shown: bool) -> None:
         """Show or hide what is in front of the image."""
         self.meshes_shown = shown
         for name, handle in self._handles.items():
-            if name.startswith(("mesh", "covariance", "camera")):
+            if name.startswith(("mesh", "covariance", "camera", "cloud")):
                 handle.visible = shown
 
     def look_from_camera(self, client: Any) -> None:
@@ -112,13 +122,17 @@ class PoseScene:
         self._handles[name] = handle
 
     def _plane_distance(self) -> float:
-        """Return how far from the camera the image stands, metres: behind every object, 1 without any."""
+        """Return how far from the camera the image stands, metres: behind every object; without any behind what depth
+        knows, and 1 without that."""
         session, reach = self._session, [0.5]
         for item in session.items:
             if item.T is not None:
                 mesh = session.estimator.objects[item.name]
                 reach.append(float(se3.transform(item.T, mesh.centre[None])[0, 2]) + 0.6 * mesh.diameter)
-        return 1.3 * max(reach) if len(reach) > 1 else 1.0
+        if len(reach) > 1:
+            return 1.3 * max(reach)
+        known = session.depth_m[session.depth_m > 0] if session.depth_m is not None else np.empty(0)
+        return float(np.quantile(known, 0.95)) if known.size else 1.0
 
     def _wxyz(self, R: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(self._turns.SO3.from_matrix(R).wxyz)

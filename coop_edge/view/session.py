@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +14,15 @@ from coop_edge.estimator import Estimator
 from coop_edge.geometry import se3
 from coop_edge.labels.store import LabelStore
 from coop_edge.types import Camera, Detection, PoseEstimate
+from coop_edge.view.cloud import in_metres
 from coop_edge.visual.overlay import OverlayItem, draw_overlay
 
 Image = NDArray[np.uint8]
 Pose = NDArray[np.float64]
 Picture = tuple[str, Callable[[], Image]]
 """Name of an image, and what reads it."""
+Depths = Callable[[int], Mapping[str, Any]]
+"""Gives ``depth`` and ``depth_unit`` of an image, by its number, as ``Estimator.estimate`` takes them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +62,17 @@ class _State:
 class Session:
     """A series of images, what was found in the current one, and the labels accepted so far.
 
-    estimator: with its objects. pictures: at least one. camera_of: makes the camera of an image. store: where labels
-    go. It begins at the first image without labels.
+    It begins at the first image without labels.
+
+    Args:
+        estimator: with its objects.
+        pictures: at least one.
+        camera_of: makes the camera of an image.
+        store: where labels go.
+        depths: of the images; poses use them. None: there are none.
+
+    Raises:
+        InputError: no pictures, or one that cannot be read, or whose depth is of another size or of no unit.
     """
 
     def __init__(
@@ -69,11 +81,12 @@ class Session:
         pictures: Sequence[Picture],
         camera_of: Callable[[Image], Camera],
         store: LabelStore,
+        depths: Depths | None = None,
     ) -> None:
         if not pictures:
             raise InputError("view: wanted at least one image")
         self.estimator, self.pictures, self.store = estimator, pictures, store
-        self._camera_of = camera_of
+        self._camera_of, self._depths = camera_of, depths
         self._before: list[_State] = []
         labelled = store.labelled()
         self.go(next((i for i in range(len(pictures)) if i not in labelled), 0))
@@ -94,7 +107,11 @@ class Session:
             raise InputError(f"there is no image {index} (there are {len(self.pictures)}, from 0)")
         image = self.pictures[index][1]()
         camera = self._camera_of(image)
-        self.index, self.image, self.camera = index, image, camera
+        measured = {} if self._depths is None else dict(self._depths(index))
+        self.depth_m = in_metres(measured["depth"], measured["depth_unit"], camera) if measured else None
+        if self.depth_m is not None and not self.depth_m.any():
+            measured = {}  # nothing is known: the Estimator would refuse it
+        self.index, self.image, self.camera, self._measured = index, image, camera, measured
         self.items: tuple[Item, ...] = tuple(
             Item(PoseEstimate(True, T_camera_object=T, score=1.0, object=name), accepted=True)
             for name, T in self.store.labels(index)
@@ -106,12 +123,12 @@ class Session:
         low = np.clip(bbox[:2], 0.0, np.array(self.camera.size) - 1.0)
         high = np.clip(np.add(bbox[:2], bbox[2:]), low + 1.0, self.camera.size)
         detection = Detection(name, (*low.tolist(), *(high - low).tolist()))
-        (result,) = self.estimator.estimate(self.image, self.camera, [detection])
+        (result,) = self.estimator.estimate(self.image, self.camera, [detection], **self._measured)
         return self._add(Item(result, detection))
 
     def find(self, name: str | None = None) -> list[Item]:
         """Look for one object, or all of them, without a box."""
-        results = self.estimator.find(self.image, self.camera, None if name is None else [name])
+        results = self.estimator.find(self.image, self.camera, None if name is None else [name], **self._measured)
         known = [item for item in self.items if item.accepted]
         return [self._add(Item(result)) for result in results if not any(_same(result, item) for item in known)]
 
@@ -119,7 +136,7 @@ class Session:
         """Refine the current item's pose from where it is. What loses it leaves it where it is, with the reason."""
         item = self._with_pose()
         start = PoseEstimate(True, T_camera_object=item.T, score=item.result.score, object=item.name)
-        (result,) = self.estimator.track(self.image, self.camera, [start])
+        (result,) = self.estimator.track(self.image, self.camera, [start], **self._measured)
         if not result.success:
             raise InputError(f"{item.name}: {result.reason}; it stays where it was")
         return self._change(replace(item, result=result, moved=False, accepted=False))
@@ -191,7 +208,7 @@ class Session:
         self.go(self.index + 1)
         if self.items or not found:
             return  # it has labels already: nothing takes their place
-        for result in self.estimator.track(self.image, self.camera, found):
+        for result in self.estimator.track(self.image, self.camera, found, **self._measured):
             self._add(Item(result))
 
     def overlay(self) -> Image:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from coop_edge import Estimator, InputError, PoseEstimate
-from coop_edge.cli.depth import depth_of_image, depth_unit, open_depths, read_depth_file
+from coop_edge.cli.depth import depth_of_image, depth_unit, depths_by_number, open_depths, read_depth_file
 from tests.cli.test_estimate import T_MUG, command, files, folder, invoke, templates  # noqa: F401
 
 DEPTH = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) + 500
@@ -129,3 +129,25 @@ def test_files_that_are_no_depth(tmp_path):
 def test_units():
     assert depth_unit("0.0001", "1,1,0,0", Path("d.png")) == 1e-4
     assert depth_unit("cm", "1,1,0,0", Path("d.png")) == "cm"
+
+
+def test_depths_of_a_page_by_name_and_by_number(tmp_path):
+    pictures, depths = tmp_path / "pictures", tmp_path / "depths"
+    pictures.mkdir()
+    depths.mkdir()
+    for i in (2, 10):
+        cv2.imwrite(str(depths / f"{i}.png"), np.full((4, 6), 100 * i, np.uint16))
+    by_name = depths_by_number(depths, "mm", pictures, ["10.png", "2.png"])
+    assert [int(by_name(i)["depth"][0, 0]) for i in (1, 0, 1)] == [200, 1000, 200]
+    assert by_name(0)["depth_unit"] == "mm"
+    in_order = depths_by_number(depths, None, tmp_path / "video.avi", ["000000", "000001"])
+    assert [int(in_order(i)["depth"][0, 0]) for i in (0, 1, 0)] == [200, 1000, 200]
+    np.save(tmp_path / "stack.npy", np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+    stack = depths_by_number(tmp_path / "stack.npy", None, tmp_path / "video.avi", ["000000", "000001"])
+    assert stack(1)["depth"][0, 0] == 12
+    one = depths_by_number(depths / "2.png", "mm", pictures / "a.png", ["a.png"])
+    assert one(0)["depth"][0, 0] == 200
+    for depth, source in ((depths / "2.png", pictures), (depths, tmp_path / "video.avi")):
+        names = ["0", "1", "2"]
+        with pytest.raises(InputError, match=rf"depth images: {1 if depth.suffix else 2}, images in .*: 3; wanted one"):
+            depths_by_number(depth, "mm", source, names)

@@ -44,14 +44,14 @@ def browser():
 class Opened:
     """A page that a person has open."""
 
-    def __init__(self, browser, estimator, folder: Path) -> None:
+    def __init__(self, browser, estimator, folder: Path, depths=None) -> None:
         from coop_edge.view.page import Page, make_server
 
         self.folder = folder
         renderer = estimator.backend.renderer
         store = LabelStore(folder, list(SCENE.meshes), renderer=lambda name: renderer(estimator.objects[name]))
         pictures = [("scene.png", lambda: SCENE.image), ("again.png", lambda: SCENE.image)]
-        self.session = Session(estimator, pictures, lambda image: SCENE.camera, store)
+        self.session = Session(estimator, pictures, lambda image: SCENE.camera, store, depths)
         self.server = make_server("127.0.0.1", 8117)
         self.page = Page(self.server, self.session)
         self.tab = browser.new_page(viewport={"width": 1400, "height": 900})
@@ -116,6 +116,23 @@ class Opened:
 def opened(browser, estimator, tmp_path):
     page = Opened(browser, estimator, tmp_path / "labels")
     yield page
+    page.close()
+
+
+@pytest.fixture
+def measured(browser, estimator, tmp_path, monkeypatch):
+    """A page with depth, in mm: the objects where they are, and a wall behind them. Fewer points than usual, as the
+    browser draws them without a GPU."""
+    monkeypatch.setattr("coop_edge.view.cloud.MOST", 20_000)
+    width, height = SCENE.camera.size
+    depth = np.full((height, width), 1.1)
+    for name, T in SCENE.truth.items():
+        renderer = estimator.backend.renderer(estimator.objects[name])
+        seen = renderer.render(T[None], SCENE.camera.K, (height, width)).depth[0]
+        depth = np.where(seen > 0, np.minimum(seen, depth), depth)
+    steps = np.rint(1000 * depth).astype(np.uint16)
+    page = Opened(browser, estimator, tmp_path / "labels", lambda i: {"depth": steps, "depth_unit": "mm"})
+    yield page, depth
     page.close()
 
 
@@ -193,3 +210,45 @@ def test_boxes_beside_the_image_and_wrong_steps_are_said(opened):
     opened.press("Previous", lambda: "there is no image -1" in opened.page._said.content)
     opened.press("Undo", lambda: "nothing to undo" in opened.page._said.content)
     opened.wait(lambda: "nothing to undo" in opened.tab.inner_text("body"))
+
+
+def test_depth_goes_into_the_pose_and_is_seen_as_coloured_points(measured):
+    """From aside, the browser's picture has the points' colours where its own camera sees them."""
+    opened, depth = measured
+    mug = next(d for d in SCENE.detections if d.object == "mug")
+    opened.session.estimate("mug", mug.bbox)
+    opened.page.refresh()
+    assert opened.session.item.result.used_depth
+    opened.wait(lambda: "with depth" in opened.tab.inner_text("body"))
+
+    opened.tab.get_by_text("View", exact=True).scroll_into_view_if_needed()
+    opened.press("From aside", lambda: opened.page.scene.meshes_shown)
+    (client,) = opened.server.get_clients().values()
+    opened.wait(lambda: client.camera.position[0] < -0.1)
+    width, height = 400, 300
+    rows, columns = np.nonzero((np.ptp(SCENE.image.astype(int), axis=2) > 60) & (depth < 1.0))  # colours of the objects
+    points = SCENE.camera.rays(np.stack([columns, rows], axis=1).astype(float)) * depth[rows, columns][:, None]
+    seen = (points - client.camera.position) @ viser_matrix(client.camera.wxyz)
+    tangent = np.tan(client.camera.fov / 2)
+    share = 0.5 + 0.5 * seen[:, :2] / seen[:, 2:] / (tangent * np.array([width / height, 1.0]))
+    x, y = (share * (width, height)).astype(int).T
+
+    def alike() -> float:
+        """Share of the objects' pixels whose points the browser shows in their colour; some hide others."""
+        shot = np.asarray(client.get_render(height, width, transport_format="png", timeout=200))[..., :3].astype(int)
+        return float((np.abs(shot[y, x] - SCENE.image[rows, columns]).max(axis=1) < 40).mean())
+
+    with_points = alike()
+    opened.page.scene._handles["cloud"].visible = False
+    assert with_points > max(0.4, 2.0 * alike())
+
+
+def viser_matrix(wxyz) -> np.ndarray:
+    w, x, y, z = wxyz
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )

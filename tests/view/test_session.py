@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.labels.store import LabelStore
 from coop_edge.types import Camera
+from coop_edge.view.cloud import cloud
 from coop_edge.view.scene import screen_to_pixels
 from coop_edge.view.session import Session
 from tests.estimators import AS_REFINED, SMALL, knowing
@@ -30,11 +32,11 @@ def exact(table, tmp_path_factory):
 
 @pytest.fixture
 def begin(exact, table, tmp_path):
-    def session(count=3) -> Session:
+    def session(count=3, depths=None) -> Session:
         renderer = exact.backend.renderer
         store = LabelStore(tmp_path / "labels", ["cube", "bar"], renderer=lambda name: renderer(exact.objects[name]))
         pictures = [(f"{i}.png", lambda: table.image) for i in range(count)]
-        return Session(exact, pictures, lambda image: table.camera, store)
+        return Session(exact, pictures, lambda image: table.camera, store, depths)
 
     return session
 
@@ -145,6 +147,72 @@ def test_the_overlay_shows_every_item(begin, table):
     session.estimate("cube", table.box(0))
     x, y, w, h = (int(v) for v in table.box(0))
     assert (session.overlay() != table.image)[y : y + h, x : x + w].any()
+
+
+def true_depth(table) -> np.ndarray:
+    """What a sensor would measure of the scene, uint16 in tenths of a millimetre; 0 beside the objects."""
+    width, height = table.camera.size
+    return np.rint(1e4 * table.depths(np.eye(3), table.camera.K, (height, width))[0]).astype(np.uint16)
+
+
+def test_depth_goes_into_every_pose(begin, exact, table, monkeypatch):
+    depth = true_depth(table)
+    given = []
+    for name in ("estimate", "find", "track"):
+        real = getattr(type(exact), name)
+
+        def call(self, *arguments, name=name, real=real, **measured):
+            given.append((name, measured["depth_unit"], np.array_equal(measured["depth"], depth)))
+            return [] if name == "find" else real(self, *arguments, **measured)
+
+        monkeypatch.setattr(type(exact), name, call)
+    session = begin(depths=lambda i: {"depth": depth, "depth_unit": 1e-4})
+    np.testing.assert_allclose(session.depth_m, depth * 1e-4, rtol=1e-6)
+    item = session.estimate("cube", table.box(0))
+    assert item.result.used_depth
+    np.testing.assert_allclose(item.T, table.placed[0].T, atol=1e-3)
+    session.refine()
+    session.find("bar")
+    session.follow()
+    assert given == [(name, 1e-4, True) for name in ("estimate", "track", "find", "track")]
+
+
+def test_depth_that_knows_nothing_and_depth_of_another_size(begin, table):
+    size = table.image.shape[:2]
+    session = begin(depths=lambda i: {"depth": np.zeros(size, np.uint16), "depth_unit": "mm"})
+    assert not session.estimate("cube", table.box(0)).result.used_depth
+    with pytest.raises(InputError, match="must be registered to the colour image"):
+        begin(depths=lambda i: {"depth": np.ones((4, 4), np.float32), "depth_unit": None})
+    with pytest.raises(InputError, match="depth_unit: wanted for depth of dtype uint16"):
+        begin(depths=lambda i: {"depth": np.ones(size, np.uint16), "depth_unit": None})
+
+
+def _grid(shape, step):
+    grid = np.zeros(shape, bool)
+    grid[::step, ::step] = True
+    return grid
+
+
+@pytest.mark.parametrize("distortion", [None, (-0.2, 0.05, 0.001, -0.002)])
+def test_points_are_those_that_the_pixels_show(distortion):
+    """By cv2.projectPoints: every point lies at its pixel, as far as depth says, and has its colour."""
+    camera = Camera([[300.0, 0.0, 150.0], [0.0, 310.0, 119.5], [0.0, 0.0, 1.0]], 320, 240, distortion)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (240, 320, 3), np.uint8)
+    metres = rng.uniform(0.3, 1.2, (240, 320)).astype(np.float32)
+    metres[rng.random(metres.shape) < 0.2] = 0
+    points, colors = cloud(image, metres, camera, 1.0)
+    step = 2  # 76,800 pixels are more than are shown
+    assert len(points) == np.count_nonzero((metres > 0) & (metres < 1.0) & _grid(metres.shape, step))
+    lens = np.zeros(4) if distortion is None else np.array(distortion)
+    pixels = cv2.projectPoints(points.astype(float), np.zeros(3), np.zeros(3), camera.K, lens)[0][:, 0]
+    x, y = np.rint(pixels).astype(int).T
+    assert np.abs(pixels - np.stack([x, y], axis=1)).max() < 0.05
+    np.testing.assert_allclose(points[:, 2], metres[y, x], rtol=1e-6)
+    np.testing.assert_array_equal(colors, image[y, x])
+    assert points[:, 2].max() < 1.0
+    assert len(np.unique(y * 320 + x)) == len(points)
+    assert [each.shape for each in cloud(image, 0 * metres, camera, 1.0)] == [(0, 3), (0, 3)]
 
 
 @pytest.mark.parametrize("aspect", [0.7, 1.0, 2.2])
