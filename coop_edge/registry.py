@@ -258,7 +258,7 @@ def _wrong_views(templates: TemplateSet, bundle: Bundle) -> list[str]:
     ]
     channels, cell = FEATURES[MAP]
     side = bundle.input_size // cell
-    shape = len(VIEWPOINTS) * TURNS, channels, side, side
+    shape = len(VIEWPOINTS) * TURNS, side, side, channels
     assert templates.view_descriptors is not None
     if templates.view_descriptors.shape != shape:
         wrong.append(f"descriptors of views {list(templates.view_descriptors.shape)} (wanted {list(shape)})")

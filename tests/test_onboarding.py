@@ -56,7 +56,7 @@ def test_a_file_gives_the_same_poses_and_describes_nothing_again(estimator, made
 
 def test_what_is_kept(made, estimator, tmp_path):
     assert made.view_descriptors is not None
-    assert made.view_descriptors.shape == (42 * 16, 112, 8, 8)
+    assert made.view_descriptors.shape == (42 * 16, 8, 8, 112)
     assert made.settings["view_descriptors"] == view_settings(estimator.bundle)
     assert made.view_descriptors.nbytes < 25e6
     assert not estimator.objects  # nothing was registered
@@ -83,7 +83,7 @@ def test_descriptors_that_do_not_fit_are_refused(estimator, made, mesh):
     with pytest.raises(BundleError, match="views described with network None"):
         estimator.add_object(NAME, mesh, templates=nameless)
     fewer = replace(made, view_descriptors=made.view_descriptors[: 42 * 8])
-    with pytest.raises(BundleError, match=r"descriptors of views \[336, 112, 8, 8\] \(wanted \[672, 112, 8, 8\]\)"):
+    with pytest.raises(BundleError, match=r"descriptors of views \[336, 8, 8, 112\] \(wanted \[672, 8, 8, 112\]\)"):
         estimator.add_object(NAME, mesh, templates=fewer)
     broken = made.view_descriptors.copy()
     broken[3, 5] = np.nan

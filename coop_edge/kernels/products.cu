@@ -1,4 +1,5 @@
-// Inner products of every row of one matrix with every row of another: coop_edge/ops/cuda.py holds the launch.
+// Inner products of every row of one matrix with every row of another, group by group: coop_edge/ops/cuda.py holds the
+// launch.
 //
 // A block works out kRows x kColumns of them, a thread each, from pieces of kPiece numbers that all its threads share.
 // A product's sum goes over its own numbers in one order, so it does not depend on what else is worked out.
@@ -7,17 +8,18 @@ static constexpr int kRows = 32, kColumns = 8, kPiece = 64;
 static constexpr int kBlock = kRows * kColumns;
 static constexpr int kStride = kPiece + 1;  // so that threads of a warp, each in a row of its own, read other banks
 
-// Copies the piece from `first` on of `rows` rows from row `begin` on; 0 where the matrix [count,length] has none.
+// Copies the piece from `first` on of this block's group, of `rows` rows from row `begin` on; 0 where the matrix
+// [count,groups,length] has none.
 __device__ __forceinline__ void load_piece(const float* __restrict__ matrix, int count, int length, int begin, int rows,
                                            int first, float* piece) {
   for (int i = threadIdx.x; i < rows * kPiece; i += kBlock) {
     const int row = begin + i / kPiece, at = first + i % kPiece;
     const bool inside = row < count && at < length;
-    piece[i / kPiece * kStride + i % kPiece] = inside ? matrix[(long long)row * length + at] : 0.0f;
+    piece[i / kPiece * kStride + i % kPiece] = inside ? matrix[((long long)row * gridDim.z + blockIdx.z) * length + at] : 0.0f;
   }
 }
 
-// a [n,length]; b [m,length]; out [n,m]. Grid: rows of a over kRows, rows of b over kColumns.
+// a [n,groups,length]; b [m,groups,length]; out [groups,n,m]. Grid: rows of a over kRows, rows of b over kColumns, groups.
 extern "C" __global__ void __launch_bounds__(kBlock)
     inner_products(const float* __restrict__ a, const float* __restrict__ b, int n, int m, int length,
                    float* __restrict__ out) {
@@ -34,5 +36,7 @@ extern "C" __global__ void __launch_bounds__(kBlock)
     sum += part;
     __syncthreads();
   }
-  if (begin + row < n && column_begin + column < m) out[(long long)(begin + row) * m + column_begin + column] = sum;
+  if (begin + row < n && column_begin + column < m) {
+    out[((long long)blockIdx.z * n + begin + row) * m + column_begin + column] = sum;
+  }
 }

@@ -171,17 +171,17 @@ class Operations(ABC):
         """Multiply matrices [M,j,k] with vectors [M,P,k] or [P,k]: [M,P,j]."""
 
     def inner_products(self, a: Array, b: Array) -> Array:
-        """Return the inner products of all rows of ``a`` with all rows of ``b``, float32 [P,V].
+        """Return the inner products of all rows of ``a`` with all rows of ``b``, group by group, float32 [G,P,V].
 
         Args:
-            a: float32 [P,K] on the device.
-            b: float32 [V,K] on the device.
+            a: float32 [P,G,K] on the device: P rows, each of G groups of K numbers.
+            b: float32 [V,G,K] on the device.
 
         Raises:
             InputError: they are not such arrays.
         """
-        self._check("a", a, np.float32, ("P", "K"))
-        self._check("b", b, np.float32, ("V", a.shape[1]))
+        self._check("a", a, np.float32, ("P", "G", "K"))
+        self._check("b", b, np.float32, ("V", *a.shape[1:]))
         return self._inner_products(a, b)
 
     @abstractmethod

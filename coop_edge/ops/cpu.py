@@ -74,7 +74,7 @@ class CpuOperations(Operations):
         return points, valid, np.where(valid, probability, np.float32(0.0))
 
     def _inner_products(self, a: Array, b: Array) -> Array:
-        return a @ b.T
+        return np.matmul(a.transpose(1, 0, 2), b.transpose(1, 2, 0))
 
     def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
         return outline_cpu.measure(np.ascontiguousarray(query), np.ascontiguousarray(depth), views)

@@ -124,11 +124,11 @@ class CudaOperations(Operations):
 
     def _inner_products(self, a: Array, b: Array) -> Array:
         """Compute all of them in one launch; not ``@``, for the reasons given in ``linear``."""
-        xp, n, m = self.xp, len(a), len(b)
-        out = xp.empty((n, m), dtype=np.float32)
-        if n and m:
-            read, numbers = map(xp.ascontiguousarray, (a, b)), map(np.int32, (n, m, a.shape[1]))
-            grid = -(-n // _PRODUCT_ROWS), -(-m // _PRODUCT_COLUMNS)
+        xp, n, m, groups = self.xp, len(a), len(b), a.shape[1]
+        out = xp.empty((groups, n, m), dtype=np.float32)
+        if out.size:
+            read, numbers = map(xp.ascontiguousarray, (a, b)), map(np.int32, (n, m, a.shape[2]))
+            grid = -(-n // _PRODUCT_ROWS), -(-m // _PRODUCT_COLUMNS), groups
             kernel = self._device.kernel("products.cu", "inner_products")
             kernel(grid, (_PRODUCT_ROWS * _PRODUCT_COLUMNS,), (*read, *numbers, out))
         return out

@@ -63,7 +63,7 @@ class _Search:
 
     def __init__(self, levels: Sequence[Level], views: Views, diameter: float, bounds: Bounds, ops: Operations) -> None:
         self.views, self.diameter, self.bounds, self.ops = views, diameter, bounds, ops
-        self.side = views.descriptors.shape[-1]  # of a window, cells
+        self.side = views.descriptors.shape[1]  # of a window, cells
         self.pool = 2 if self.side % 2 == 0 else 1
         self.reach = self.side // 2 // self.pool * self.pool  # cells around the image where a window may begin
         self.levels = levels
@@ -74,11 +74,12 @@ class _Search:
     def everywhere(self) -> Indices:
         """Return the best places [M,3] of all, at reduced resolution."""
         xp, side = self.ops.xp, self.side // self.pool
-        templates = _reduced(self.views.descriptors, self.pool).reshape(len(self.views.descriptors), -1)
+        templates = xp.moveaxis(_reduced(xp.moveaxis(self.views.descriptors, -1, 1), self.pool), 1, -1)
+        templates = xp.ascontiguousarray(templates).reshape(len(templates), 1, -1)
         scores, places = [], []
         for i, maps in enumerate(self.padded):
             windows, shape = _windows(_reduced(maps, self.pool), side, xp)
-            scores.append(self.ops.inner_products(windows, templates))
+            scores.append(self.ops.inner_products(windows[:, None], templates)[0])
             row, column = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
             place = np.stack([row, column], axis=1) * self.pool - self.reach
             places.append(np.concatenate([np.full((len(place), 1), i), place], axis=1))
@@ -88,12 +89,12 @@ class _Search:
 
     def again(self, places: Indices, count: int) -> Places:
         """Return the best places around those given, at full resolution."""
-        xp, full = self.ops.xp, self.views.descriptors.reshape(len(self.views.descriptors), -1)
+        xp, full = self.ops.xp, self.views.descriptors.reshape(len(self.views.descriptors), 1, -1)
         around = (places[:, None] + np.insert(np.array(NEARBY), 0, 0, axis=1)).reshape(-1, 3)
         around = np.unique(around[self._exists(around)], axis=0)
         spread = self.all[:: max(1, len(self.all) // SAMPLE)]
         spread = spread[self._exists(spread)]
-        everything = self.ops.inner_products(self._at(np.concatenate([around, spread])), full)
+        (everything,) = self.ops.inner_products(self._at(np.concatenate([around, spread]))[:, None], full)
         scores = _normalised(everything[: len(around)], everything[len(around) :], xp)
         score, view = self._best(scores, around)
         kept = self._peaks(around, view, score, count, step=1)
@@ -156,7 +157,7 @@ class _Search:
         return np.asarray(((places[:, 1:] >= -self.reach) & (places[:, 1:] <= last)).all(axis=1))
 
     def _at(self, places: Indices) -> Array:
-        """Return the windows at places, float32 [M,C side side]."""
+        """Return the windows at places, float32 [M,side side C]."""
         xp, step = self.ops.xp, np.arange(self.side)
         out = xp.empty((len(places), self.padded[0].shape[0] * self.side**2), np.float32)
         for i, maps in enumerate(self.padded):
@@ -165,7 +166,7 @@ class _Search:
                 continue
             y, x = places[rows, 1:].T + self.reach
             cut = maps[:, xp.asarray(y[:, None, None] + step[:, None]), xp.asarray(x[:, None, None] + step)]
-            out[xp.asarray(rows)] = xp.moveaxis(cut, 0, 1).reshape(len(rows), -1)
+            out[xp.asarray(rows)] = xp.moveaxis(cut, 0, -1).reshape(len(rows), -1)
         return out
 
 
@@ -176,12 +177,12 @@ def _reduced(maps: Array, pool: int) -> Array:
 
 
 def _windows(maps: Array, side: int, xp: Array) -> tuple[Array, tuple[int, int]]:
-    """Return all windows of side x side cells in maps [C,h,w], float32 [P,C side side], and their rows and columns."""
+    """Return all windows of side x side cells in maps [C,h,w], float32 [P,side side C], and their rows and columns."""
     rows, columns = maps.shape[1] - side + 1, maps.shape[2] - side + 1
     if rows < 1 or columns < 1:
         return xp.zeros((0, maps.shape[0] * side**2), np.float32), (0, 0)
     moved = [maps[:, y : y + rows, x : x + columns] for y in range(side) for x in range(side)]
-    windows = xp.stack(moved, axis=1).reshape(-1, rows * columns)  # [C side side,P]
+    windows = xp.stack(moved).reshape(-1, rows * columns)  # [side side C,P]
     return xp.ascontiguousarray(windows.T), (rows, columns)
 
 

@@ -30,7 +30,7 @@ SCALES = (1.0, 0.75, 1.35)
 """Sizes of the crop about a box, over that of the box's own; the first is the box as given."""
 SHIFTS = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Moves (x, y) of a crop's map, cells."""
-OTHER_SCALE, MOVED = 0.05, 0.02
+OTHER_SCALE, MOVED = 0.045, 0.018
 """Similarity taken off for another scale, and for a move: a box is more often right than not."""
 
 

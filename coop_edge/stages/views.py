@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -26,6 +27,10 @@ MAP = "s16"
 """The map by which views are compared: alone it finds as many right views as together with the finer ones."""
 MARGIN = 1.2
 """Side of a view's crop over the longer side of the object's tight box: as boxes of detections are cropped."""
+CHANCE = 0.3
+"""Cosine of cells that have nothing to do with each other: what is below says nothing of how unlike they are. With it,
+12 views hold a right one (within 30 degrees) for 90 % of the synthetic set's targets, without it for 85 %; where an
+object is mostly hidden for 57 % in place of 42 %."""
 _RENDERED = 84
 """Views rendered at a time, which bounds the memory."""
 
@@ -34,7 +39,7 @@ _RENDERED = 84
 class Views:
     """V A views of one object as virtual cameras see them that look at its tight box; view v A + a is turn a of v."""
 
-    descriptors: Array  # float32 [V A,C,h,w] on the device: unit cells times the share of the render's surface in each
+    descriptors: Array  # float32 [V A,h,w,C] on the device: unit cells times the share of the render's surface in each
     T_crop_object: Floats  # [V A,4,4] metres
     focal: Floats  # [V A] pixels of the crop
     sides: Floats  # [V A,2] width and height of the tight box, which is in the middle of the crop, pixels of the crop
@@ -68,7 +73,7 @@ class Views:
             (maps,) = features.maps(ops.as_network_image(seen.rgb), MAP)
             covered = coverage(seen.depth, MAPS[MAP], xp)
             share = covered / xp.maximum(covered.sum(axis=(1, 2), keepdims=True), np.float32(1e-6))
-            parts.append(unit_cells(maps, xp) * share[:, None])
+            parts.append(xp.ascontiguousarray(xp.moveaxis(unit_cells(maps, xp) * share[:, None], 1, -1)))
         return cls(xp.concatenate(parts), T_crop, K[:, 0, 0], sides, mesh.centre)
 
     @classmethod
@@ -84,7 +89,7 @@ class Views:
         The object's centre is the origin of its frame.
         """
         count = len(VIEWPOINTS) * TURNS
-        shape = count, FEATURES[MAP][0], size // MAPS[MAP], size // MAPS[MAP]
+        shape = count, size // MAPS[MAP], size // MAPS[MAP], FEATURES[MAP][0]
         nothing = ops.upload(np.zeros(shape, np.float32))
         sides = np.full((count, 2), size / MARGIN)
         return cls(nothing, np.repeat(T_crop_object, count, axis=0), np.full(count, focal), sides, np.zeros(3))
@@ -95,9 +100,22 @@ class Views:
         return np.asarray(seen[:, 2] / self.focal)
 
     def similarities(self, maps: Array, ops: Operations) -> Array:
-        """Return the mean cosines of maps [N,C,h,w] of unit cells with every view over its surface, float32 [N,V A]."""
-        flat = self.descriptors.reshape(len(self.descriptors), -1)
-        return ops.inner_products(maps.reshape(len(maps), flat.shape[1]), flat)
+        """Return how much of every view's surface maps [N,C,h,w] of unit cells look like, float32 [N,V A] in [0, 1].
+
+        It is the mean over the surface of how far a cell's cosine exceeds ``CHANCE``, as a share of the most it can. A
+        cell that shows something else, as where the object is hidden, counts as nothing and not against the view.
+        """
+        xp, cells = ops.xp, self.descriptors.reshape(len(self.descriptors), -1, self.descriptors.shape[-1])
+        seen = xp.ascontiguousarray(xp.moveaxis(maps.reshape(len(maps), *cells.shape[:0:-1]), 1, -1))
+        more = ops.inner_products(seen, cells)  # [h w,N,V A], times the cells' shares
+        more -= self._chance[:, None]
+        return xp.maximum(more, np.float32(0.0), out=more).sum(axis=0) / np.float32(1.0 - CHANCE)
+
+    @cached_property
+    def _chance(self) -> Array:
+        """Return ``CHANCE`` times the share of each cell, float32 [h w,V A]."""
+        share = (self.descriptors**2).sum(axis=-1) ** np.float32(0.5)
+        return share.reshape(len(share), -1).T * np.float32(CHANCE)
 
     def poses(self, view: NDArray[np.integer], focal: Floats, shift_px: Floats) -> Floats:
         """Return poses T_crop_object [M,4,4] that make the object look like the views in other crops.

@@ -59,7 +59,7 @@ class TemplateSet:
     settings: Mapping[str, Any]  # how it was rendered; plain data
     symmetries: Symmetries = field(default_factory=Symmetries)
     name: str = ""
-    view_descriptors: NDArray[np.float32] | None = None  # [W,C,h,w] of the 42 views in all their turns
+    view_descriptors: NDArray[np.float32] | None = None  # [W,h,w,C] of the 42 views in all their turns
 
     def __post_init__(self) -> None:
         self._check_arrays()
@@ -168,7 +168,7 @@ class TemplateSet:
             if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype or not array.size:
                 got = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
                 text = f"{np.dtype(dtype).name} {list(shape)}".replace("0, 0, 3", "S, S, 3")
-                text = text.replace("42, 0, 0, 0", "a multiple of 42, C, h, w")
+                text = text.replace("42, 0, 0, 0", "a multiple of 42, h, w, C")
                 raise InputError(f"TemplateSet.{name}: wanted {text}, got {got}")
             object.__setattr__(self, name, np.ascontiguousarray(array))
             getattr(self, name).setflags(write=False)

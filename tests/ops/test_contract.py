@@ -166,30 +166,35 @@ def test_network_images_are_shares_of_255_channel_by_channel(ops):
     np.testing.assert_array_equal(ops.to_host(found), rgb.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255))
 
 
-@pytest.mark.parametrize("shape", [(27, 21, 130), (33, 8, 64), (1, 1, 1), (0, 9, 5), (5, 0, 7), (2, 3, 0)])
+@pytest.mark.parametrize(
+    "shape", [(27, 21, 1, 130), (33, 8, 3, 64), (1, 1, 1, 1), (0, 9, 2, 5), (5, 0, 2, 7), (2, 3, 2, 0), (2, 3, 0, 4)]
+)
 def test_inner_products_are_those_of_plain_loops(ops, shape):
-    p, v, length = shape
+    p, v, groups, length = shape
     rng = np.random.default_rng(0)
-    a, b = (rng.normal(size=(rows, length)).astype(np.float32) for rows in (p, v))
-    wanted = [[sum(float(x) * float(y) for x, y in zip(one, other, strict=True)) for other in b] for one in a]
+    a, b = (rng.normal(size=(rows, groups, length)).astype(np.float32) for rows in (p, v))
+    wanted = [
+        [[sum(float(x) * float(y) for x, y in zip(one[g], other[g], strict=True)) for other in b] for one in a]
+        for g in range(groups)
+    ]
     found = ops.to_host(ops.inner_products(ops.upload(a), ops.upload(b)))
-    assert (found.shape, found.dtype) == ((p, v), np.float32)
-    np.testing.assert_allclose(found, np.reshape(wanted, (p, v)), atol=3e-5)
+    assert (found.shape, found.dtype) == ((groups, p, v), np.float32)
+    np.testing.assert_allclose(found, np.reshape(wanted, (groups, p, v)), atol=3e-5)
 
 
 def test_an_inner_product_on_a_gpu_does_not_depend_on_the_others():
     ops, rng = CudaOperations(HostDevice()), np.random.default_rng(0)
-    a, b = (rng.normal(size=(40, 200)).astype(np.float32) for _ in range(2))
+    a, b = (rng.normal(size=(40, 2, 200)).astype(np.float32) for _ in range(2))
     whole = ops.inner_products(a, b)
-    np.testing.assert_array_equal(ops.inner_products(a[35:], b[3:4]), whole[35:, 3:4])
+    np.testing.assert_array_equal(ops.inner_products(a[35:], b[3:4]), whole[:, 35:, 3:4])
 
 
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [
-        (np.zeros((2, 3)), np.zeros((4, 3), np.float32), r"a: wanted a .* float32 \[P,K\], got a .* float64"),
+        (np.zeros((2, 1, 3)), np.zeros((4, 1, 3), np.float32), r"a: wanted .* float32 \[P,G,K\], got a .* float64"),
         (np.zeros(3, np.float32), np.zeros((4, 3), np.float32), r"a: .* got a .* float32 \[3\]"),
-        (np.zeros((2, 3), np.float32), np.zeros((4, 5), np.float32), r"b: wanted a .*\[V,3\], got a .*\[4, 5\]"),
+        (np.zeros((2, 1, 3), np.float32), np.zeros((4, 1, 5), np.float32), r"b: wanted a .*\[V,1,3\].*\[4, 1, 5\]"),
     ],
 )
 def test_refuses_rows_that_have_no_inner_product(numpys, a, b, says):

@@ -94,7 +94,8 @@ def made_up(rng, channels=4, count=5, side=8):
     T = np.repeat(np.eye(4)[None], count, axis=0)
     T[:, 2, 3] = np.linspace(0.4, 0.6, count)
     sides = rng.uniform(60, SIZE / MARGIN, (count, 2))
-    return Views(cells * share / share.sum(axis=(2, 3), keepdims=True), T, np.full(count, 500.0), sides, np.zeros(3))
+    descriptors = np.moveaxis(cells * share / share.sum(axis=(2, 3), keepdims=True), 1, -1)
+    return Views(descriptors, T, np.full(count, 500.0), sides, np.zeros(3))
 
 
 class Levels:
@@ -105,7 +106,7 @@ class Levels:
         self.views, self.view, self.place = made_up(rng), view, place
         maps = [unit_cells(rng.standard_normal((1, 4, h, w)).astype(np.float32))[0] for h, w in ((15, 20), (22, 30))]
         level, y, x = place
-        maps[level][:, y : y + 8, x : x + 8] = unit_cells(self.views.descriptors[view][None])[0]
+        maps[level][:, y : y + 8, x : x + 8] = unit_cells(np.moveaxis(self.views.descriptors[view], -1, 0)[None])[0]
         self.levels = [Level(s, 0.0, 0.0, m) for s, m in zip((1.0, 1.5), maps, strict=True)]
 
     def box(self):
@@ -134,13 +135,11 @@ def test_scores_are_standard_deviations_of_the_cosines():
     level, y, x = made.place
     template = made.views.descriptors[made.view].astype(np.float64)
     cosine = sum(
-        template[:, r, c] @ made.levels[level].maps[:, y + r, x + c].astype(np.float64)
-        for r in range(8)
-        for c in range(8)
+        template[r, c] @ made.levels[level].maps[:, y + r, x + c].astype(np.float64) for r in range(8) for c in range(8)
     )
     assert cosine == pytest.approx(1.0, abs=1e-5)
     # Of windows of random cells with 4 channels: the spread of each cell's cosine is 1/2, and cells are independent.
-    weight = np.linalg.norm(template, axis=0)
+    weight = np.linalg.norm(template, axis=-1)
     spread = np.sqrt((weight**2).sum() / 4)
     assert found.score[0] == pytest.approx(cosine / spread, rel=0.25)
 

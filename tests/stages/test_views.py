@@ -127,7 +127,7 @@ def test_poses_leave_the_views_as_they_are(views):
 
 
 def test_a_view_is_most_like_itself(views, drawer, frozen):
-    """Similarity is the mean cosine over the cells, weighted with what the view covers of each."""
+    """Similarity is the mean over the cells of what their cosines exceed 0.3 by, weighted with what the view covers."""
     index = [7, 333]
     K = np.array([camera_of(views.focal[i]) for i in index])
     seen = drawer.render(views.T_crop_object[index], K, SIZE)
@@ -138,9 +138,21 @@ def test_a_view_is_most_like_itself(views, drawer, frozen):
     np.testing.assert_allclose(found[[0, 1], index], 1.0, atol=1e-5)
     a, b = unit
     covered = (seen.depth[1] > 0).reshape(8, 16, 8, 16).mean(axis=(1, 3))
-    wanted = sum(covered[y, x] / covered.sum() * float(a[:, y, x] @ b[:, y, x]) for y in range(8) for x in range(8))
+    cosine = (a * b).sum(axis=0)
+    wanted = (covered / covered.sum() * np.maximum(cosine - 0.3, 0.0)).sum() / 0.7
     np.testing.assert_allclose(found[0, index[1]], wanted, atol=1e-5)
     assert views.similarities(unit[:0], OPS).shape == (0, len(views.focal))
+
+
+def test_what_hides_a_view_counts_as_nothing_not_against_it(views, drawer, frozen):
+    """Half of the cells look like nothing of the view, or like its very opposite: the same."""
+    cells = np.moveaxis(views.descriptors[7], -1, 0)[None]
+    unit = cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-6)
+    hidden, opposite = unit.copy(), unit.copy()
+    hidden[..., :4], opposite[..., :4] = 0.0, -unit[..., :4]
+    share = np.linalg.norm(cells[0], axis=0)
+    for seen in (hidden, opposite):
+        np.testing.assert_allclose(views.similarities(seen, OPS)[0, 7], share[:, 4:].sum(), atol=1e-5)
 
 
 def test_blank_views_are_as_many_and_like_nothing(views):
@@ -148,5 +160,7 @@ def test_blank_views_are_as_many_and_like_nothing(views):
     T[0, 2, 3] = 0.5
     blank = Views.blank(T, SIZE, 256.0, OPS)
     assert blank.descriptors.shape == views.descriptors.shape
-    assert (blank.similarities(np.ones((1, *views.descriptors.shape[1:]), np.float32), OPS) == 0).all()
+    assert (
+        blank.similarities(np.ones((1, *np.moveaxis(views.descriptors, -1, 1).shape[1:]), np.float32), OPS) == 0
+    ).all()
     np.testing.assert_allclose(blank.poses(np.array([5]), np.array([512.0]), np.zeros((1, 2)))[0, :3, 3], [0, 0, 1.0])
