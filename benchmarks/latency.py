@@ -3,6 +3,7 @@
 On the scene of the demo (640 x 480): a process' first call, then percentiles per stage and in all for one object and
 for eight with each effort, and for tracking; the share of the networks, and the peak memory.
 Every refinement does all its iterations. "networks" is the floor: what is left if everything else were free.
+With --depth every case is also timed with a depth image, call by call in turn.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.common import print_table, versions, write_json
@@ -17,7 +20,10 @@ from coop_edge.base.hardware import hardware
 from coop_edge.cli.bench import table
 from coop_edge.cli.latency import measure
 from coop_edge.config import EFFORTS
+from coop_edge.demo import DemoScene, load_scene
 from coop_edge.errors import CoopEdgeError
+from coop_edge.mesh import Mesh
+from coop_edge.render import CpuRenderer
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -35,8 +41,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any option of EstimatorConfig; repeatable"
     )
+    parser.add_argument("--depth", action="store_true", help="time every case with a depth image as well")
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
     return parser.parse_args(arguments)
+
+
+def scene_depth(scene: DemoScene) -> NDArray[np.float32]:
+    """Return what a perfect sensor would measure of the demo's objects, metres, before a wall behind the farthest."""
+    width, height = scene.camera.size
+    names = list(scene.meshes)
+    renderer = CpuRenderer([Mesh.load(path, unit) for path, unit in scene.meshes.values()], threads=1)
+    T = np.stack([scene.truth[name] for name in names])
+    seen = renderer.render(T, scene.camera.K, (height, width), mesh_index=np.arange(len(names))).depth
+    nearest = np.where(seen > 0, seen, np.inf).min(axis=0)
+    wall = 1.5 * T[:, 2, 3].max()
+    return np.where(np.isfinite(nearest), nearest, wall).astype(np.float32)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,12 +72,17 @@ def main(arguments: list[str] | None = None) -> int:
             seconds=options.seconds,
             efforts=options.effort or tuple(EFFORTS),
             settings=[*given, *options.set],
+            depth=scene_depth(load_scene()) if options.depth else None,
         )
     except CoopEdgeError as error:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     machine = hardware()
     Console().print(table(result))
+    if options.depth:
+        with_depth = {name: case["depth"] for name, case in result["cases"].items()}
+        rows = [(name, f"{d['ms']['p50']:.1f}", f"{d['ratio']:.3f}") for name, d in with_depth.items()]
+        print_table("With depth", rows, ("case", "ms (p50)", "ratio to without"))
     rows = [*result["cold"].items(), *result["memory"].items()]
     print_table(f"{machine['cpu']}, {machine['cores']} cores; {result['engines']} on {result['backend']['name']}", rows)
     if options.json:

@@ -21,6 +21,7 @@ from coop_edge.stages.bounds import box_sides, check_size, search_bounds
 from coop_edge.stages.boxes import distinct
 from coop_edge.stages.clock import StageClock
 from coop_edge.stages.crop import crop_detections
+from coop_edge.stages.depth import approach
 from coop_edge.stages.features import FeatureExtractor
 from coop_edge.stages.image_maps import Level, image_levels
 from coop_edge.stages.places import find_places
@@ -211,10 +212,13 @@ class Finder:
     def _refine(
         self, frame: Frame, T: Floats, i: int, config: EstimatorConfig, clock: StageClock
     ) -> tuple[Refined, Floats]:
-        """Refine poses [M,4,4] of object i, each for itself, and rank them."""
+        """Refine poses [M,4,4] of object i, each for itself, and rank them; measured depth places them first."""
         maker = self.pipeline.maker(frame, config)
         judge = self.pipeline.judge(maker)
         index = np.full(len(T), i, np.int64)
+        if frame.depth is not None:
+            with clock("coarse"):
+                T, _ = approach(maker, T, index, config.depth)
         refined = self.pipeline.refine(maker, judge, T, index, config, clock).refined
         with clock("select"):
             rank = judge.rank(refined, index, measure_fit(refined, config.advanced.select), None)

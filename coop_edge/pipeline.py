@@ -156,6 +156,7 @@ class Pipeline:
             "decoder": self.runners["coarse_decoder"],
         }
         options: dict[str, Any] = {"ops": self.ops, "solver": self.solver, "config": self.config, "patch": patch}
+        options["depth"] = frame.depth
         with clock("coarse"):
             if self.features is None:
                 return estimate_coarse(crops, frame.models, index, **networks, **options)

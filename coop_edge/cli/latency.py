@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coop_edge.backend import Backend, probe_networks
 from coop_edge.base.compile_time import compile_seconds, working_time
@@ -120,6 +121,7 @@ def measure(
     seconds: float = 120.0,
     efforts: Sequence[Effort] = tuple(EFFORTS),
     settings: Sequence[str] = (),
+    depth: NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
     """Measure one bundle. Returns figures as plain data: milliseconds, MiB.
 
@@ -134,6 +136,9 @@ def measure(
         efforts: which of ``EFFORTS`` are measured, each once.
         settings: options of the Estimator, as ``Config.updated`` takes them; not those that are fixed here, the effort
             and when refinement stops. The report's "schedules" are the numbers of each effort (``config.Schedule``).
+        depth: of the demo's scene, metres [height,width]. Each case is then timed with it too, call by call in turn
+            with those without; "depth" of a case has the milliseconds, "ratio" (the median of the pairs' ratios) and
+            stages.
 
     Raises InputError, and what ``Estimator.from_engines`` raises.
     """
@@ -159,7 +164,7 @@ def measure(
             estimator.warmup()
             for case in cases:
                 if case.effort == effort:
-                    figures[case.name] = _case(estimator, scene, case, clock, repeats, seconds)
+                    figures[case.name] = _case(estimator, scene, case, clock, repeats, seconds, depth)
     names = ("iterations", "track_iterations", "stop_px", "stop_diameter")
     options = config.refine.to_dict() | config.advanced.refine.to_dict()
     refine = {name: options[name] for name in names}
@@ -201,36 +206,51 @@ def _cold(estimator: Estimator, scene: DemoScene, load_s: float) -> dict[str, fl
 
 
 def _case(
-    estimator: Estimator, scene: DemoScene, case: Case, clock: NetworkClock, repeats: int, seconds: float
+    estimator: Estimator,
+    scene: DemoScene,
+    case: Case,
+    clock: NetworkClock,
+    repeats: int,
+    seconds: float,
+    depth: NDArray[np.float32] | None,
 ) -> dict[str, Any]:
-    call = _call(estimator, scene, case)
-    call()  # buffers of this batch size
-    totals: list[float] = []
-    stages: list[StageTimes] = []
-    results: list[PoseEstimate] = []
+    calls = [_call(estimator, scene, case, given) for given in ([None] if depth is None else [None, depth])]
+    for call in calls:
+        call()  # buffers of this batch size
+    runs: list[list[tuple[float, list[PoseEstimate]]]] = [[] for _ in calls]
     start = working_time()
-    while len(totals) < repeats and (len(totals) < FEWEST or working_time() - start < seconds):
-        ms, results = _time_ms(call)
-        totals.append(ms)
-        stages.append(next((result.times for result in results if result.times is not None), StageTimes()))
+    while len(runs[0]) < repeats and (len(runs[0]) < FEWEST or working_time() - start < seconds):
+        for call, run in zip(calls, runs, strict=True):
+            run.append(_time_ms(call))
+    results = runs[0][-1][1]
+    out = {"n": len(runs[0]), "found": sum(result.success for result in results), "of": len(results)}
+    out |= _times(runs[0])
+    out["network"] = _network(calls[0], clock, max(FEWEST, len(runs[0]) // 5))
+    for run in runs[1:]:
+        ratio = np.median([with_depth[0] / without[0] for without, with_depth in zip(runs[0], run, strict=True)])
+        used = sum(result.used_depth for result in run[-1][1])
+        out["depth"] = {"ratio": float(ratio), "used_depth": used, **_times(run)}
+    return out
+
+
+def _times(run: Sequence[tuple[float, list[PoseEstimate]]]) -> dict[str, Any]:
+    """Return percentiles of calls, in all and by stage."""
+    stages = [next((r.times for r in results if r.times is not None), StageTimes()) for _, results in run]
     names = [f.name for f in fields(StageTimes)]
-    return {
-        "n": len(totals),
-        "found": sum(result.success for result in results),
-        "of": len(results),
-        "ms": percentiles(totals),
-        "stages": {name.removesuffix("_ms"): percentiles([getattr(t, name) for t in stages]) for name in names},
-        "network": _network(call, clock, max(FEWEST, len(totals) // 5)),
-    }
+    each = {name.removesuffix("_ms"): percentiles([getattr(t, name) for t in stages]) for name in names}
+    return {"ms": percentiles([ms for ms, _ in run]), "stages": each}
 
 
-def _call(estimator: Estimator, scene: DemoScene, case: Case) -> Callable[[], list[PoseEstimate]]:
+def _call(
+    estimator: Estimator, scene: DemoScene, case: Case, depth: NDArray[np.float32] | None
+) -> Callable[[], list[PoseEstimate]]:
     """Detections of the scene in turn; for tracking, its true poses."""
     wanted: list[Detection] = [scene.detections[i % len(scene.detections)] for i in range(case.detections)]
+    more = () if depth is None else (depth,)
     if not case.track:
-        return lambda: estimator.estimate(scene.image, scene.camera, wanted)
+        return lambda: estimator.estimate(scene.image, scene.camera, wanted, *more)
     known = [PoseEstimate(True, T_camera_object=scene.truth[d.object], object=d.object) for d in wanted]
-    return lambda: estimator.track(scene.image, scene.camera, known)
+    return lambda: estimator.track(scene.image, scene.camera, known, *more)
 
 
 def _network(call: Callable[[], object], clock: NetworkClock, repeats: int) -> dict[str, Any]:

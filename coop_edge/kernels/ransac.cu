@@ -8,24 +8,31 @@ using namespace coop;
 
 static_assert(sizeof(RansacProblem) == 72, "coop_edge/pnp/cuda_ransac.py allocates the problems");
 
-// Scratch of B problems, in the order of valid points: FP32 planes [5][size] and place in the caller's arrays; flags are
-// [2][size]. `substreams` [B] of the samples, null for the problem's index.
+// Scratch of B problems, in the order of valid points: FP32 planes [planes][size] and place in the caller's arrays;
+// flags are [2][size]. With measured depth there are 7 planes, else 5, and `motions` [RANSAC_THREADS][12], else null.
+// `substreams` [B] of the samples, null for the problem's index.
 struct RansacWork {
-    int size;
+    int size, planes;
     RansacProblem* problems;
-    float* points;
+    float *points, *motions;
     int* index;
     unsigned char* flags;
     const unsigned* substreams;
 };
 
 template <typename In>
-__device__ inline void ransac_read_block(const RansacInput<In>& in, const RansacWork& work, ReadShared* shared) {
+__device__ inline void ransac_read_block(RansacInput<In> in, const RansacWork& work, ReadShared* shared) {
     const int b = blockIdx.x;
     const long long first = (long long)b * work.size;
-    ransac_read(in.points_object + 3 * first, in.points_image + 2 * first, in.valid + first,
-                in.K + (long long)b * in.K_stride, work.size, work.problems + b, work.points + 5 * first,
-                work.index + first, shared);
+    in.points_object += 3 * first;
+    in.points_image += 2 * first;
+    in.valid += first;
+    if (in.depth) {
+        in.depth += first;
+        in.weights += first;
+    }
+    in.K += (long long)b * in.K_stride;
+    ransac_read(in, work.size, work.problems + b, work.points + work.planes * first, work.index + first, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(RANSAC_THREADS) ransac_read_f32(RansacInput<float> in, RansacWork work) {
@@ -46,7 +53,10 @@ ransac_solve(RansacOptions options, RansacWork work, RansacOutputs out) {
     const long long first = (long long)b * size;
     const RansacProblem& problem = work.problems[b];
     const unsigned substream = work.substreams ? work.substreams[b] : unsigned(b);
-    const RansacView view = {&problem, work.points + 5 * first, substream, problem.count, size,
+    float* points = work.points + work.planes * first;
+    const RansacView view = {&problem, points, work.motions ? points + 5 * size : nullptr,
+                             work.motions ? work.motions + 12 * RANSAC_THREADS * (long long)b : nullptr,
+                             substream, problem.count, size,
                              {float(problem.K.fx), float(problem.K.skew), float(problem.K.fy)}};
     unsigned char* flags = work.flags + 2 * first;
     int outcome = problem.status, tried = 0;

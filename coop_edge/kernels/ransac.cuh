@@ -12,7 +12,7 @@
 #pragma once
 
 #include "epnp_block.cuh"
-#include "p3p.cuh"
+#include "kabsch.cuh"
 #include "ransac_input.cuh"
 #include "rng.cuh"
 
@@ -33,8 +33,9 @@ struct RansacOptions {
 };
 
 struct RansacShared {
-    float poses[RANSAC_THREADS][MAX_ROOTS][12], scores[ROUND][MAX_ROOTS];
+    float poses[RANSAC_THREADS][MAX_ROOTS][12], scores[ROUND][MAX_ROOTS + 1];
     int roots[RANSAC_THREADS];
+    bool moved[RANSAC_THREADS];  // whether there is a motion of the sample's measured places
     float best_score, best_pose[12];
     int drawn, stop;
     float scratch[RANSAC_THREADS];
@@ -49,6 +50,8 @@ struct RansacShared {
 struct RansacView {
     const RansacProblem* problem;
     const float* points;  // planes [5][stride]
+    const float* depths;  // planes [2][stride], measured depth and its weight, 0 = unknown; null: there is none
+    float* motions;       // [RANSAC_THREADS][12], Kabsch's poses of the samples; null without measured depth
     unsigned substream;    // of the samples
     int count, stride;
     PixelScale<float> scale;
@@ -57,6 +60,20 @@ struct RansacView {
 COOP_HD int points_per_sample(const RansacOptions& options, int n) {
     if (options.minimal == MINIMAL_P3P) return 3;
     return options.sample_size < n ? options.sample_size : n;
+}
+
+// The pose of three points, of which all have measured depth, as a motion in space; false if there is none.
+__device__ inline bool solve_motion(const RansacView& view, const int* sample, const float* X, const float* u,
+                                    float* pose) {
+    float Y[9];
+    for (int i = 0; i < 3; ++i) {
+        if (!(view.depths[view.stride + sample[i]] > 0.0f)) return false;
+        const float depth = view.depths[sample[i]];
+        Y[3 * i] = depth * u[2 * i];
+        Y[3 * i + 1] = depth * u[2 * i + 1];
+        Y[3 * i + 2] = depth;
+    }
+    return kabsch(X, Y, pose);
 }
 
 __device__ inline void solve_sample(const RansacView& view, const RansacOptions& options, int hypothesis,
@@ -70,10 +87,34 @@ __device__ inline void solve_sample(const RansacView& view, const RansacOptions&
         for (int k = 0; k < 2; ++k) u[2 * i + k] = view.points[(3 + k) * view.stride + sample[i]];
     }
     float(*poses)[12] = shared->poses[threadIdx.x];
-    if (options.minimal == MINIMAL_P3P)
+    shared->moved[threadIdx.x] = false;
+    if (options.minimal == MINIMAL_P3P) {
         shared->roots[threadIdx.x] = p3p(X, u, poses[0]);
-    else
+        if (view.depths) shared->moved[threadIdx.x] = solve_motion(view, sample, X, u, view.motions + 12 * threadIdx.x);
+    } else {
         shared->roots[threadIdx.x] = epnp_sample(X, u, m, view.scale, float(MIN_DEPTH), poses[0]);
+    }
+}
+
+// The pose of a hypothesis' root; the one after the last is the motion of its measured places.
+__device__ inline const float* pose_of(const RansacView& view, const RansacShared* shared, int hypothesis, int root) {
+    return root < MAX_ROOTS ? shared->poses[hypothesis][root] : view.motions + 12 * hypothesis;
+}
+
+__device__ inline bool is_there(const RansacShared* shared, int hypothesis, int root) {
+    return root < MAX_ROOTS ? root < shared->roots[hypothesis] : shared->moved[hypothesis];
+}
+
+// Squared error of point i under a pose, that of its measured depth included; negative if it is not in front.
+// `reprojection` gets that of the reprojection alone.
+__device__ inline float point_error(const RansacView& view, const float* pose, int i, float* reprojection) {
+    const float X[3] = {view.points[i], view.points[view.stride + i], view.points[2 * view.stride + i]};
+    const float error = squared_error(pose, view.scale, X, view.points[3 * view.stride + i],
+                                      view.points[4 * view.stride + i], float(MIN_DEPTH));
+    *reprojection = error;
+    if (!view.depths || error < 0.0f) return error;
+    const float off = view.depths[view.stride + i] * ((dot3(pose + 6, X) + pose[11]) - view.depths[i]);
+    return error + off * off;
 }
 
 // MSAC score of a pose by one warp; a sum that has reached `bound` is returned as it is. All lanes get it.
@@ -86,10 +127,8 @@ __device__ inline float warp_score(const RansacView& view, const float* pose, fl
         for (int group = 0; group < SCORE_GROUP; ++group) {
             const int i = base + 32 * group + lane;
             if (i >= view.count) continue;
-            const float X[3] = {view.points[i], view.points[view.stride + i], view.points[2 * view.stride + i]};
-            const float error = squared_error(pose, view.scale, X, view.points[3 * view.stride + i],
-                                              view.points[4 * view.stride + i], float(MIN_DEPTH));
-            sum += msac_share(error, threshold2);
+            float reprojection;
+            sum += msac_share(point_error(view, pose, i, &reprojection), threshold2);
         }
         score += warp_sum(sum);
     }
@@ -102,20 +141,21 @@ __device__ inline void score_round(const RansacView& view, float threshold2, int
                                    RansacShared* shared) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const float bound = shared->best_score;  // of lower hypotheses only, so stopping early changes nothing
-    for (int item = warp; item < size * MAX_ROOTS; item += RANSAC_WARPS) {
-        const int hypothesis = item / MAX_ROOTS, root = item % MAX_ROOTS;
-        if (root >= shared->roots[first + hypothesis]) continue;
-        const float score = warp_score(view, shared->poses[first + hypothesis][root], threshold2, bound);
+    const int roots = view.depths ? MAX_ROOTS + 1 : MAX_ROOTS;
+    for (int item = warp; item < size * roots; item += RANSAC_WARPS) {
+        const int hypothesis = item / roots, root = item % roots;
+        if (!is_there(shared, first + hypothesis, root)) continue;
+        const float score = warp_score(view, pose_of(view, shared, first + hypothesis, root), threshold2, bound);
         if (lane == 0) shared->scores[hypothesis][root] = score;
     }
     __syncthreads();
     if (warp == 0) {
         float score = float(infinity());
-        int place = lane * MAX_ROOTS;
-        for (int root = 0; lane < size && root < shared->roots[first + lane]; ++root)
-            if (shared->scores[lane][root] < score) {
+        int place = lane * roots;
+        for (int root = 0; lane < size && root < roots; ++root)
+            if (is_there(shared, first + lane, root) && shared->scores[lane][root] < score) {
                 score = shared->scores[lane][root];
-                place = lane * MAX_ROOTS + root;
+                place = lane * roots + root;
             }
         for (int offset = 16; offset > 0; offset >>= 1) {
             const float other = __shfl_xor_sync(FULL_WARP, score, offset);
@@ -126,7 +166,7 @@ __device__ inline void score_round(const RansacView& view, float threshold2, int
             }
         }
         if (score < bound) {
-            if (lane < 12) shared->best_pose[lane] = shared->poses[first + place / MAX_ROOTS][place % MAX_ROOTS][lane];
+            if (lane < 12) shared->best_pose[lane] = pose_of(view, shared, first + place / roots, place % roots)[lane];
             if (lane == 0) shared->best_score = score;
         }
     }
@@ -135,7 +175,7 @@ __device__ inline void score_round(const RansacView& view, float threshold2, int
 
 struct PoseScore {
     double score;
-    float inliers, changed, squares;  // changed: inliers that differ from `previous`; squares: over the inliers
+    float inliers, changed, squares;  // changed: inliers that differ from `previous`; squares: reprojection errors'
 };
 
 // Score a pose, write its inliers. All threads must call and get the answer.
@@ -146,20 +186,20 @@ __device__ __noinline__ PoseScore block_score(const RansacView& view, const floa
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[i] = 0.0f;
     for (int i = threadIdx.x; i < view.count; i += RANSAC_THREADS) {
-        const float X[3] = {view.points[i], view.points[view.stride + i], view.points[2 * view.stride + i]};
-        const float error = squared_error(pose, view.scale, X, view.points[3 * view.stride + i],
-                                          view.points[4 * view.stride + i], float(MIN_DEPTH));
+        float reprojection;
+        const float error = point_error(view, pose, i, &reprojection);
         const bool inside = error >= 0.0f && error < threshold2;
         sums[0] += inside ? error : 0.0f;
         sums[1] += inside ? 1.0f : 0.0f;
         sums[2] += previous && inside != (previous[i] != 0) ? 1.0f : 0.0f;
+        sums[3] += inside ? reprojection : 0.0f;
         inliers[i] = inside;
     }
     block_sums<4>(sums, shared->scratch, shared->total);
     const double* total = shared->total;
     // Outliers are counted, not summed: FP32 would lose small errors beside many squared thresholds.
     const double score = total[0] + double(threshold2) * (double(view.count) - total[1]);
-    const PoseScore result = {score, float(total[1]), float(total[2]), float(total[0])};
+    const PoseScore result = {score, float(total[1]), float(total[2]), float(total[3])};
     __syncthreads();
     return result;
 }

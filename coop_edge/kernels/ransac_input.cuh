@@ -11,11 +11,13 @@ namespace coop {
 constexpr int RANSAC_THREADS = 128;
 constexpr int RANSAC_WARPS = RANSAC_THREADS / 32;
 
-// The caller's arrays, [B][size]. K_stride: 0 if all problems share one K, else 9.
+// The caller's arrays, [B][size]. K_stride: 0 if all problems share one K, else 9. depth and its weights are null where
+// none is measured.
 template <typename In>
 struct RansacInput {
     const In *points_object, *points_image;
     const bool* valid;
+    const In *depth, *weights;
     const double* K;
     int K_stride;
 };
@@ -108,17 +110,26 @@ __device__ inline bool degenerate(const In* points, const int* index, int count,
     return height <= 1e-5f * sqrt(far) + 1e-6f * sqrt(dot3(start, start));
 }
 
-// Fill `problem`, the planes `points` [5][size] (X, Y, Z, x, y) and `index` (place in the caller's arrays), all in the
-// order of valid points.
+// Whether a measured depth cannot be meant: its weight is negative or not finite, or it is not finite and weighs.
 template <typename In>
-__device__ inline void ransac_read(const In* points_object, const In* points_image, const bool* valid, const double* K,
-                                   int size, RansacProblem* problem, float* points, int* index, ReadShared* shared) {
-    const int count = compact(valid, size, index, shared);
+COOP_HD bool is_bad_depth(In depth, In weight) {
+    return weight != In(0) && !(weight > In(0) && finite(weight) && finite(depth));
+}
+
+// Fill `problem`, the planes `points` [5][size] (X, Y, Z, x, y), 7 with measured depth (depth, weight), and `index`
+// (place in the caller's arrays), all in the order of valid points. `in` starts at this problem.
+template <typename In>
+__device__ inline void ransac_read(const RansacInput<In>& in, int size, RansacProblem* problem, float* points,
+                                   int* index, ReadShared* shared) {
+    const In *points_object = in.points_object, *points_image = in.points_image;
+    const double* K = in.K;
+    const int count = compact(in.valid, size, index, shared);
     int bad = !is_camera(K);
     for (int i = threadIdx.x; i < count; i += RANSAC_THREADS) {
         const In* X = points_object + 3 * index[i];
         const In* u = points_image + 2 * index[i];
         bad |= !(finite(X[0]) && finite(X[1]) && finite(X[2]) && finite(u[0]) && finite(u[1]));
+        if (in.depth) bad |= is_bad_depth(in.depth[index[i]], in.weights[index[i]]);
     }
     bad = __syncthreads_or(bad);
     int status = bad ? NON_FINITE : count < 4 ? TOO_FEW_POINTS : SOLVED;
@@ -137,6 +148,10 @@ __device__ inline void ransac_read(const In* points_object, const In* points_ima
         normalise(camera, 0.0, 0.0, points_image + 2 * index[i], m, 1);
         for (int k = 0; k < 3; ++k) points[k * size + i] = d[k];
         for (int k = 0; k < 2; ++k) points[(3 + k) * size + i] = m[k];
+        if (!in.depth) continue;
+        const float weight = float(in.weights[index[i]]);
+        points[5 * size + i] = weight > 0.0f ? float(in.depth[index[i]]) : 0.0f;
+        points[6 * size + i] = weight;
     }
 }
 

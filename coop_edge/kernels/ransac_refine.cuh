@@ -31,6 +31,9 @@ __device__ inline void inlier_sums(const RansacView& view, const unsigned char* 
         for (int k = 0; k < 3; ++k) X[k] = view.points[k * view.stride + i] - centre[k];
         for (int k = 0; k < 2; ++k) m[k] = view.points[(3 + k) * view.stride + i] - pose.m0[k];
         accumulate(pose, X, m, 1.0f, LOSS_NONE, 1.0f, sums);
+        if (!view.depths || !(view.depths[view.stride + i] > 0.0f)) continue;
+        const float along[3] = {0.0f, 0.0f, 1.0f};
+        accumulate_depth(pose, X, along, view.depths[i], view.depths[view.stride + i], LOSS_NONE, 1.0f, sums);
     }
     block_sums<32>(sums, shared->scratch, shared->total);
 }

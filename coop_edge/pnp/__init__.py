@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from coop_edge.pnp.base import DepthTargets, LineTargets, LmResult, LmStop, PnpStatus, PosePrior, RansacResult
+from coop_edge.pnp.base import (
+    DepthTargets,
+    LineTargets,
+    LmResult,
+    LmStop,
+    MeasuredDepths,
+    PnpStatus,
+    PosePrior,
+    RansacResult,
+)
 
 if TYPE_CHECKING:
     from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
@@ -19,6 +28,7 @@ __all__ = [
     "LineTargets",
     "LmResult",
     "LmStop",
+    "MeasuredDepths",
     "PnpStatus",
     "PosePrior",
     "RansacResult",
@@ -47,9 +57,12 @@ def ransac_epnp(
     *,
     search: RansacSearchConfig | None = None,
     substreams: Any = None,
+    measured: MeasuredDepths | None = None,
 ) -> RansacResult:
     """Do ``PnpSolver.ransac_epnp`` on the CPU, NumPy arrays, all cores; see ``pnp.base.PnpSolver``."""
-    return _solver().ransac_epnp(points_object, points_image, valid, K, config, search=search, substreams=substreams)
+    return _solver().ransac_epnp(
+        points_object, points_image, valid, K, config, search=search, substreams=substreams, measured=measured
+    )
 
 
 def weighted_lm(

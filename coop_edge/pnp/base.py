@@ -23,7 +23,7 @@ import numpy as np
 
 from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.errors import InputError
-from coop_edge.pnp.checks import check_batch, check_correspondences, check_rows
+from coop_edge.pnp.checks import check_batch
 
 Array = Any  # np.ndarray on the CPU backend, cupy.ndarray on the CUDA backend
 
@@ -33,7 +33,7 @@ class PnpStatus(IntEnum):
 
     SOLVED = 0
     TOO_FEW_POINTS = 1  # RANSAC: fewer than 4 valid; LM: fewer than 6 weighted residuals, 2 a point, 1 a line or depth
-    NON_FINITE = 2  # NaN or infinity in a valid point, an intrinsic or the start pose
+    NON_FINITE = 2  # NaN or infinity in a valid point, an intrinsic or the start pose; a weight below 0
     DEGENERATE = 3  # all valid points coincide or lie on one line, or the normal equations are singular
     NO_HYPOTHESIS = 4  # no sample gave a pose with its points in front of the camera
     TOO_FEW_INLIERS = 5  # the best hypothesis has fewer than min_inliers inliers
@@ -122,6 +122,16 @@ class DepthTargets(NamedTuple):
     weights: Array  # [B,D] 1 / metre, >= 0
 
 
+class MeasuredDepths(NamedTuple):
+    """Depths measured at the image points of B problems, by which RANSAC scores poses as well.
+
+    An object point at depth z counts as off by weight * (z - depth) pixels, beside its reprojection error.
+    """
+
+    depth: Array  # [B,N] metres along the optical axis
+    weights: Array  # [B,N] pixels / metre, >= 0; where 0 the depth is unknown and may hold anything
+
+
 @dataclass(frozen=True)
 class RansacStatistics:
     """Per problem, arrays of length B."""
@@ -176,6 +186,7 @@ class PnpSolver(Protocol):
         *,
         search: RansacSearchConfig = ...,
         substreams: Array | None = None,
+        measured: MeasuredDepths | None = None,
     ) -> RansacResult:
         """Find robust poses from B independent sets of N correspondences (Co-op, stage 1).
 
@@ -192,6 +203,9 @@ class PnpSolver(Protocol):
             substreams: uint32 [B], which of the seed's 2^32 sequences of samples each problem draws from; by default
                 its index in the batch. Two problems may share one. With substreams that say what a problem is, and not
                 where it stands, a result depends on nothing else in the batch: the same bits alone and among others.
+            measured: depths at the points; a point then is an inlier if reprojection and depth agree together, and
+                three points of known depth give a pose as a motion in space (Kabsch), beside those of P3P. The RMS
+                error stays that of reprojection.
 
         Returns:
             Poses, inliers and statistics, an entry for each problem.
@@ -244,44 +258,3 @@ class PnpSolver(Protocol):
     def close(self) -> None:
         """Give back threads and memory that are kept between calls; a later call takes them anew. May be repeated."""
         ...
-
-
-def check_lm_inputs(
-    points_object: Array,
-    points_image: Array,
-    weights: Array,
-    K: Array,
-    T_init: Array,
-    prior: PosePrior | None,
-    lines: LineTargets | None,
-    depths: DepthTargets | None = None,
-) -> int:
-    """Check shapes and dtypes of what ``weighted_lm`` is given and return B; contents are not looked at."""
-    batch = check_correspondences(points_object, points_image, weights, "weights", K)
-    check_batch("weights", weights, (), 2)
-    check_rows("T_init", T_init, (4, 4), batch)
-    if prior is not None:
-        if not isinstance(prior, PosePrior):
-            raise InputError(f"prior: wanted a PosePrior or None, got {type(prior).__name__}")
-        for name, trailing in (("T_anchor", (4, 4)), ("centre", (3,)), ("information", (6, 6))):
-            check_rows(f"prior.{name}", getattr(prior, name), trailing, batch)
-    _check_targets("lines", lines, LineTargets, {"pixels": 2, "normals": 2}, batch)
-    _check_targets("depths", depths, DepthTargets, {"places": 3, "normals": 3}, batch)
-    return batch
-
-
-def _check_targets(what: str, targets: Any, kind: type[Any], vectors: dict[str, int], batch: int) -> None:
-    """Raise InputError unless lines or depths have their shapes and real numbers; contents are not looked at."""
-    if targets is None:
-        return
-    if not isinstance(targets, kind):
-        raise InputError(f"{what}: wanted {kind.__name__} or None, got {type(targets).__name__}")
-    check_batch(f"{what}.points", targets.points, (3,), 3)
-    count = targets.points.shape[1]
-    trailing: list[tuple[str, tuple[int, ...]]] = [
-        ("points", (3,)),
-        *((name, (n,)) for name, n in vectors.items()),
-        ("weights", ()),
-    ]
-    for name, axes in trailing:
-        check_rows(f"{what}.{name}", getattr(targets, name), (count, *axes), batch)

@@ -21,13 +21,14 @@ from coop_edge.pnp.base import (
     LmResult,
     LmStatistics,
     LmStop,
+    MeasuredDepths,
     PnpStatus,
     PosePrior,
     RansacResult,
     RansacStatistics,
-    check_lm_inputs,
 )
 from coop_edge.pnp.checks import broadcast_intrinsics, check_correspondences, check_substreams
+from coop_edge.pnp.checks_targets import check_lm_inputs, check_measured
 from coop_edge.pnp.lm import Schedule, solve_lm
 from coop_edge.pnp.normal_equations import LOSSES, Targets
 from coop_edge.pnp.ransac import Settings, solve_ransac
@@ -80,6 +81,7 @@ class CpuPnpSolver:
         *,
         search: RansacSearchConfig | None = None,
         substreams: Any = None,
+        measured: MeasuredDepths | None = None,
     ) -> RansacResult:
         """Find robust poses from B sets of N correspondences; see ``PnpSolver.ransac_epnp``.
 
@@ -94,6 +96,9 @@ class CpuPnpSolver:
         if substreams is None:
             substreams = np.arange(batch, dtype=np.uint32)
         check_substreams(substreams, batch)
+        check_measured(measured, batch, points_object.shape[1])
+        nothing = np.empty((batch, 0))
+        depths = MeasuredDepths(*(_readable(a, np.float64) for a in measured or (nothing, nothing)))
         X, u = _readable(points_object, np.float64), _readable(points_image, np.float64)
         valid = _readable(valid, np.bool_)
         intrinsics = _readable(checked_intrinsics(K, batch), np.float64)
@@ -104,7 +109,7 @@ class CpuPnpSolver:
         settings = _settings(config or RansacConfig(), search or RansacSearchConfig())
 
         def solve(i: int) -> None:
-            given = X[i], u[i], valid[i], intrinsics[i]
+            given = X[i], u[i], valid[i], MeasuredDepths(depths.depth[i], depths.weights[i]), intrinsics[i]
             counts[0, i], counts[1, i], counts[2, i], figures[0, i], figures[1, i] = solve_ransac(
                 *given, settings, int(substreams[i]), T[i], inliers[i]
             )

@@ -41,11 +41,12 @@ from coop_edge.pnp.base import (
     DepthTargets,
     LineTargets,
     LmResult,
+    MeasuredDepths,
     PosePrior,
     RansacResult,
-    check_lm_inputs,
 )
 from coop_edge.pnp.checks import check_correspondences, check_substreams
+from coop_edge.pnp.checks_targets import check_lm_inputs, check_measured
 from coop_edge.pnp.cuda_arrays import Scratch, check_on_device
 
 Array = Any
@@ -72,6 +73,7 @@ class CudaPnpSolver:
         *,
         search: RansacSearchConfig | None = None,
         substreams: Array | None = None,
+        measured: MeasuredDepths | None = None,
         out: RansacResult | None = None,
     ) -> RansacResult:
         """Do ``PnpSolver.ransac_epnp``; ``out``: arrays of an earlier result of the same shapes, written and returned.
@@ -86,6 +88,9 @@ class CudaPnpSolver:
             check_on_device(self.device, substreams=substreams)
             check_substreams(substreams, batch)
         count = int(points_object.shape[1])
+        if isinstance(measured, MeasuredDepths):
+            check_on_device(self.device, **{f"measured.{name}": a for name, a in measured._asdict().items()})
+        check_measured(measured, batch, count)
         if out is None:
             out = cuda_ransac.empty_result(self.device, batch, count)
         else:
@@ -93,7 +98,7 @@ class CudaPnpSolver:
         if batch:
             given = points_object, points_image, valid, K
             options = config or RansacConfig(), search or RansacSearchConfig()
-            cuda_ransac.run(self.device, self._scratch, *given, *options, out, substreams=substreams)
+            cuda_ransac.run(self.device, self._scratch, *given, *options, out, substreams=substreams, measured=measured)
         return out
 
     def weighted_lm(

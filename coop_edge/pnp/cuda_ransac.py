@@ -9,7 +9,7 @@ import numpy as np
 
 from coop_edge.config import MINIMAL_SOLVERS, LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.kernels.device import Device
-from coop_edge.pnp.base import RansacResult, RansacStatistics
+from coop_edge.pnp.base import MeasuredDepths, RansacResult, RansacStatistics
 from coop_edge.pnp.cuda_arrays import Outputs, Scratch, as_floats, check_count, check_outputs, empty_outputs
 from coop_edge.pnp.cuda_lm import Options as LmOptions
 from coop_edge.pnp.cuda_lm import options_of as lm_options_of
@@ -25,14 +25,18 @@ class _Input(NamedTuple):  # RansacInput
     points_object: Array
     points_image: Array
     valid: Array
+    depth: Array | None
+    weights: Array | None
     K: Array
     K_stride: np.int32
 
 
 class _Work(NamedTuple):  # RansacWork
     size: np.int32
+    planes: np.int32
     problems: Array
     points: Array
+    motions: Array | None
     index: Array
     flags: Array
     substreams: Array | None
@@ -94,20 +98,25 @@ def run(
     out: RansacResult,
     *,
     substreams: Array | None = None,
+    measured: MeasuredDepths | None = None,
 ) -> None:
     """Launch both kernels on the current stream; shapes are checked, B >= 1."""
     batch, count = points_object.shape[:2]
     check_count(count)
-    X, u = as_floats(device, points_object, points_image)
+    X, u, *depths = as_floats(device, points_object, points_image, *(measured or ()))
     K = device.xp.ascontiguousarray(K, dtype=np.float64)
     if substreams is not None:
         substreams = device.xp.ascontiguousarray(substreams)
-    source = _Input(X, u, device.xp.ascontiguousarray(valid), K, np.int32(0 if K.ndim == 2 else 9))
+    depth, weights = depths or (None, None)
+    source = _Input(X, u, device.xp.ascontiguousarray(valid), depth, weights, K, np.int32(0 if K.ndim == 2 else 9))
+    planes = 7 if depths else 5
     work = device.pack(
         _Work(
             np.int32(count),
+            np.int32(planes),
             scratch.take("ransac_problems", (batch, _PROBLEM_BYTES), np.uint8),
-            scratch.take("ransac_points", (batch, 5, count), np.float32),
+            scratch.take("ransac_points", (batch, planes, count), np.float32),
+            scratch.take("ransac_motions", (batch, _THREADS, 12), np.float32) if depths else None,
             scratch.take("ransac_index", (batch, count), np.int32),
             scratch.take("ransac_flags", (batch, 2, count), np.uint8),
             substreams,

@@ -121,8 +121,8 @@ def _pose(X: Array, rays: Array, l: Array, scale: float, R: Array, t: Array) -> 
             Y[i, j] = size * l[i] * rays[i, j]
     object_frame = np.empty((3, 3))
     camera_frame = np.empty((3, 3))
-    _frame(X, object_frame)
-    _frame(Y, camera_frame)
+    triangle_frame(X, object_frame)
+    triangle_frame(Y, camera_frame)
     for i in range(3):
         for j in range(3):
             R[i, j] = (
@@ -138,7 +138,7 @@ def _pose(X: Array, rays: Array, l: Array, scale: float, R: Array, t: Array) -> 
 
 
 @compiled
-def _frame(P: Array, axes: Array) -> None:
+def triangle_frame(P: Array, axes: Array) -> None:
     """Compute orthonormal axes (rows) of a triangle: along its first side, in its plane, along its normal."""
     ax, ay, az = P[1, 0] - P[0, 0], P[1, 1] - P[0, 1], P[1, 2] - P[0, 2]
     bx, by, bz = P[2, 0] - P[0, 0], P[2, 1] - P[0, 1], P[2, 2] - P[0, 2]

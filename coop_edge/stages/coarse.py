@@ -14,10 +14,11 @@ from coop_edge.geometry import se3
 from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.geometry.patches import patch_centres
 from coop_edge.ops.base import Array, Operations
-from coop_edge.pnp.base import PnpSolver, PnpStatus
+from coop_edge.pnp.base import MeasuredDepths, PnpSolver, PnpStatus
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.batches import run_batched
 from coop_edge.stages.crop import Crops
+from coop_edge.stages.depth import depths_of_matches, patch_depths
 from coop_edge.stages.matches import decode
 from coop_edge.stages.objects import ObjectModel
 
@@ -95,6 +96,7 @@ def estimate_coarse(
     solver: PnpSolver,
     config: EstimatorConfig,
     patch: int,
+    depth: Array | None = None,
 ) -> CoarseHypotheses:
     """Make hypotheses for N crops. A detection's are the same, whatever else is in the batch; N = 0 is legal.
 
@@ -112,8 +114,9 @@ def estimate_coarse(
         ops: of the device where crops are and networks run.
         encoder, decoder: runners of ``coarse_encoder`` and ``coarse_decoder``, open.
         solver: of that device.
-        config: ``schedule``, ``ransac`` and what is under ``advanced`` for them.
+        config: ``schedule``, ``ransac``, ``depth`` and what is under ``advanced`` for them.
         patch: pixels, of the bundle.
+        depth: of the image, float32 [height,width] metres on the device, 0 = unknown; None: there is none.
     """
     object_index = np.asarray(object_index, np.int64).reshape(-1)
     kept, advanced = config.schedule.hypotheses, config.advanced.coarse
@@ -131,6 +134,7 @@ def estimate_coarse(
         config=config,
         size=crops.camera.size,
         patch=patch,
+        depths=patch_depths(depth, crops.camera, patch, ops),
     )
     full = advanced.full_evidence * decoded.probability.shape[2]
     return _hypotheses(crops, object_index, best, scores, found, full).best(best.shape[1], kept)
@@ -147,6 +151,7 @@ def coarse_poses(
     config: EstimatorConfig,
     size: int,
     patch: int,
+    depths: Array | None = None,
 ) -> CoarsePoses:
     """Solve for the pose that the matches of N crops with each of k templates agree on: N k problems in one call.
 
@@ -157,20 +162,27 @@ def coarse_poses(
         points, valid, probability: of ``Operations.lift``, [N,k,T,3], [N,k,T] and [N,k,T], on the device of ``ops``.
         K: float64 [N,3,3] of the crops, on the host.
         ops, solver: of one device.
-        config: ``ransac``, ``advanced.ransac`` and ``advanced.coarse.min_inliers``.
+        config: ``ransac``, ``depth``, ``advanced.ransac`` and ``advanced.coarse.min_inliers``.
         size, patch: sides of a crop and of its patches, pixels.
+        depths: measured at the patches' middles, float32 [N,T] metres, NaN = unknown, on that device; None: no image.
     """
     xp, ransac = ops.xp, config.ransac
     n, k, count = valid.shape
+    threshold_px = ransac.threshold_px * size / REFERENCE_SIZE
+    measured = None
+    if depths is not None:
+        each = depths_of_matches(depths, K[:, 0, 0], threshold_px, config.depth, xp)
+        measured = MeasuredDepths(*(xp.repeat(a, k, axis=0) for a in each))
     solved = solver.ransac_epnp(
         points.reshape(n * k, count, 3),
         xp.broadcast_to(xp.asarray(patch_centres(size, patch).astype(np.float32)), (n * k, count, 2)),
         valid.reshape(n * k, count),
         xp.asarray(np.repeat(K, k, axis=0)),
-        replace(ransac, threshold_px=ransac.threshold_px * size / REFERENCE_SIZE),
+        replace(ransac, threshold_px=threshold_px),
         search=config.advanced.ransac,
         # A problem draws its samples by its place among those of its own crop.
         substreams=xp.asarray(np.tile(np.arange(k, dtype=np.uint32), n)),
+        measured=measured,
     )
     support = (probability.astype(np.float64) * solved.inliers.reshape(valid.shape)).sum(axis=2).reshape(-1)
     given = valid.sum(axis=2).reshape(-1)

@@ -1,4 +1,4 @@
-"""Measured depth in refinement and alignment: distances to start from, residuals, and what a pose has to show for it.
+"""Measured depth in all stages: of matches, distances to start from, residuals, and what a pose has to show for it.
 
 A hypothesis uses depth where enough of its rendered surface has any (``LEAST_KNOWN``); elsewhere it goes the way of
 colour alone. A sensor's standard deviation grows with the square of the distance, as triangulation makes it
@@ -8,15 +8,16 @@ colour alone. A sensor's standard deviation grows with the square of the distanc
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.config import DepthConfig
-from coop_edge.ops.base import Array
+from coop_edge.geometry.crop import CropCamera
+from coop_edge.ops.base import Array, Operations
 from coop_edge.ops.depth import BINS, BINS_PER_DIAMETER, SIDE, SurfaceLimits, Surfaces
-from coop_edge.pnp.base import DepthTargets
+from coop_edge.pnp.base import DepthTargets, MeasuredDepths
 from coop_edge.stages.flow import Correspondences
 from coop_edge.stages.pairs import PairMaker, Pairs
 
@@ -31,6 +32,8 @@ TOLERANCE = 0.04
 """Distance from the rendered surface within which measured depth agrees with it, in diameters."""
 MATCH_GATE = 0.3
 """Difference of depth within which a match of the refiner may be of the object, in diameters."""
+MATCH_SIGMAS = 3.0
+"""Standard deviations of the sensor by which the depth of a right match is off at most."""
 GATES = 0.2, 0.05
 """Gates of the first and the last iteration of an alignment, in diameters."""
 SIZE_SIGMA = 0.2
@@ -157,6 +160,43 @@ def best_shift(gaps: NDArray[np.integer], rendered: NDArray[np.integer], diamete
     total = (counts * near).sum(axis=1)
     mean = (counts * near * offset).sum(axis=1) / np.maximum(total, 1.0)
     return np.where(total > 0, mean, 0.0)
+
+
+def patch_depths(depth: Array | None, crop: CropCamera, patch: int, ops: Operations) -> Array | None:
+    """Return the depth measured at the middles of the patches of N crops, float32 [N,T] metres along the crops' axes,
+    NaN = unknown; None without a depth image.
+
+    Args:
+        depth: float32 [height,width] metres on the device, 0 = unknown; or None.
+        crop: the N cameras.
+        patch: pixels.
+        ops: of the device.
+    """
+    if depth is None:
+        return None
+    middle = slice(patch // 2, None, patch)
+    return ops.depth_points(depth, crop)[:, middle, middle, 2].reshape(len(crop), (crop.size // patch) ** 2)
+
+
+def depths_of_matches(z: Array, focal: Floats, threshold_px: float, config: DepthConfig, xp: Any) -> MeasuredDepths:
+    """Return measured depths as RANSAC scores them.
+
+    A match is off by the threshold if its depth is off by ``MATCH_SIGMAS`` of the sensor's standard deviations, and by
+    as far along the line of sight as the threshold reaches across it, together.
+
+    Args:
+        z: float32 [N,T] metres, NaN = unknown.
+        focal: [N] of the crops, pixels.
+        threshold_px: of reprojection errors.
+        config: of the sensor.
+        xp: the array module.
+    """
+    known = xp.isfinite(z)
+    z = xp.where(known, z, np.float32(0.0)).astype(np.float64)
+    across = z * (threshold_px / xp.asarray(focal)[:, None])
+    sensor2 = config.floor**2 + (config.noise * z * z) ** 2
+    weights = threshold_px / xp.sqrt(MATCH_SIGMAS**2 * sensor2 + across**2)
+    return MeasuredDepths(z.astype(np.float32), xp.where(known, weights, 0.0).astype(np.float32))
 
 
 def cells_used(pairs: Pairs, silhouette: Array) -> Array:

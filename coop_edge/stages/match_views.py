@@ -14,6 +14,7 @@ from coop_edge.runtime.base import Runner
 from coop_edge.stages.batches import run_batched
 from coop_edge.stages.coarse import CoarseHypotheses, coarse_poses
 from coop_edge.stages.crop import Crops, patches_touched
+from coop_edge.stages.depth import patch_depths
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.retrieve import Retrieved
 from coop_edge.stages.views import TURNS
@@ -33,6 +34,7 @@ def match_views(
     config: EstimatorConfig,
     patch: int,
     count: int,
+    depth: Array | None = None,
 ) -> CoarseHypotheses:
     """Make ``count`` hypotheses for each of N crops by matching with the best views; N = 0 is legal.
 
@@ -47,9 +49,10 @@ def match_views(
         ops: of the device where networks run.
         encoder, decoder: runners of ``coarse_encoder`` and ``coarse_decoder``, open.
         solver: of that device.
-        config: ``ransac``, ``advanced.ransac`` and ``advanced.coarse``.
+        config: ``ransac``, ``depth``, ``advanced.ransac`` and ``advanced.coarse``.
         patch: pixels, of the bundle.
         count: views matched, those of the highest similarity.
+        depth: of the image, float32 [height,width] metres on the device, 0 = unknown; None: there is none.
     """
     xp, advanced = ops.xp, config.advanced.coarse
     index = np.repeat(np.asarray(object_index, np.int64), count)
@@ -69,8 +72,8 @@ def match_views(
     scores = ops.to_host(decoded.probability.sum(axis=-1)).astype(np.float64)[:, 0]
     maps = [model.object_points[v : v + 1] for model, v in each]
     matches = ops.lift(decoded, np.zeros((len(index), 1), np.int64), maps, patch, advanced.min_probability)
-    sizes = {"size": camera.size, "patch": patch}
-    poses = coarse_poses(*matches, camera.K, ops=ops, solver=solver, config=config, **sizes)
+    given = {"size": camera.size, "patch": patch, "depths": patch_depths(depth, camera, patch, ops)}
+    poses = coarse_poses(*matches, camera.K, ops=ops, solver=solver, config=config, **given)
     full = advanced.full_evidence * trusted.shape[1]
     return CoarseHypotheses(
         detection=detection,

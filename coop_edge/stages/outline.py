@@ -35,8 +35,9 @@ radians: networks place an object well across the line of sight, and leave to th
 PRIOR_REFINED = 0.02
 """Share of what refinement says of its pose (the inverse of its covariance) that counts beside these. It is small
 because cells of a crop are wrong together, which the covariance does not know."""
-BESIDE_DEPTH = 0.1
-"""Factor on the weights of lines beside measured depth."""
+BESIDE_DEPTH = 0.02
+"""Factor on the weights of lines beside measured depth: edges are wrong together by pixels, and surfaces are not. The
+lines then decide only what depth leaves free, such as a flat face's place in its plane."""
 SOLVER = LmConfig(iterations=1, damping=3e-4)
 """One step between two renders: the lines belong to the render, and where they are wrong further steps follow them."""
 

@@ -15,6 +15,7 @@ from coop_edge import ConfigError, EngineError, Estimator, InputError
 from coop_edge.cli.latency import FEWEST, NetworkClock, TimedRunner, cases_of, measure, memory, percentiles
 from coop_edge.cli.main import app
 from coop_edge.config import EFFORTS
+from coop_edge.demo import load_scene
 from coop_edge.runtime.base import Runner, TensorSpec
 from tests.runtime.networks import tiny_bundle
 
@@ -107,6 +108,30 @@ def test_a_case_stops_when_its_time_is_over(folder):
     assert {name: case["n"] for name, case in report["cases"].items()} == dict.fromkeys(
         ("1 object, fast", "8 objects, fast", "track 1 object"), FEWEST
     )
+
+
+def test_with_depth_each_case_is_timed_with_it_and_without_in_turn(folder, monkeypatch):
+    scene, given = load_scene(), []
+    depth = benchmark.scene_depth(scene)
+    width, height = scene.camera.size
+    assert depth.shape == (height, width)
+    for name, T in scene.truth.items():  # where an object's middle is, its surface lies before it
+        column, row, z = scene.camera.K @ T[:3, 3]
+        assert 0.7 * z < depth[round(row / z), round(column / z)] < z, name
+    estimate = Estimator.estimate
+
+    def spy(self, *args):
+        given.append(len(args) == 4 and args[3] is depth)
+        return estimate(self, *args)
+
+    monkeypatch.setattr(Estimator, "estimate", spy)
+    report = measure(folder, **{**QUICK, "efforts": ["fast"]}, depth=depth)
+    case = report["cases"]["1 object, fast"]
+    assert given[1:11] == 5 * [False, True]  # after the cold one: one each for buffers, then those timed
+    assert set(case["depth"]) == {"ratio", "used_depth", "ms", "stages"}
+    assert case["depth"]["ratio"] > 0
+    assert case["depth"]["stages"].keys() == case["stages"].keys()
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
 def test_numbers_of_hypotheses_may_be_set_and_are_told(folder):

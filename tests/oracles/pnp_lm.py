@@ -45,8 +45,9 @@ def robust(s, loss, scale):
     return s, np.ones_like(s)
 
 
-def normal_equations(T, points, lines, K, config):
-    """cost, H, g at T of points (X, u, w) and lines (X, u, n, w); an infinite cost if one is not in front."""
+def normal_equations(T, points, lines, K, config, depths=None):
+    """cost, H, g at T of points (X, u, w), lines (X, u, n, w) and depths (X, z, w), z along the optical axis; an
+    infinite cost if one is not in front."""
     X, u, w = points
     Y, v, n, q = lines
     r, z = residuals(T, X, u, K)
@@ -62,7 +63,13 @@ def normal_equations(T, points, lines, K, config):
     pull = q**2 * steep
     H = np.einsum("n,nia,nib->ab", weight, J, J) + np.einsum("l,la,lb->ab", pull, D, D)
     g = np.einsum("n,nia,ni->a", weight, J, r) + np.einsum("l,la,l->a", pull, D, d)
-    return f.sum() + e.sum(), H, g
+    cost = f.sum() + e.sum()
+    for Z, z, k in zip(*depths, strict=True) if depths else ():
+        along = np.array([0, 0, 1.0])
+        row = np.concatenate([along, np.cross(T[:3, :3] @ Z, along)])
+        off = (T[:3, :3] @ Z + T[:3, 3])[2] - z
+        cost, H, g = cost + (k * off) ** 2, H + k**2 * np.outer(row, row), g + k**2 * off * row
+    return cost, H, g
 
 
 def in_front(T, X, *rest, K):
@@ -75,15 +82,19 @@ def in_front(T, X, *rest, K):
 NO_LINES = tuple(np.zeros((0, *k)) for k in ((3,), (2,), (2,), ()))
 
 
-def weighted_lm(X, u, w, K, T_init, config: LmConfig = LmConfig(), lines=NO_LINES):  # noqa: B008 (frozen)
-    """One problem: (T, covariance, initial cost, final cost, iterations, damping, stop)."""
+def weighted_lm(X, u, w, K, T_init, config: LmConfig = LmConfig(), lines=NO_LINES, depths=None):  # noqa: B008 (frozen)
+    """One problem: (T, covariance, initial cost, final cost, iterations, damping, stop).
+
+    depths: (X, z, w) as in ``normal_equations``, without robust loss, in front, and uncounted in the variance.
+    """
     X, u, w = in_front(T_init, X, u, w, K=K)
     Y, *across = in_front(T_init, *lines, K=K)
     c = (w**2 @ X) / (w**2).sum() if len(X) else (across[-1] ** 2 @ Y) / (across[-1] ** 2).sum()
     given = (X - c, u, w), (Y - c, *across)
+    depths = None if depths is None else (depths[0] - c, *depths[1:])
     T = se3.from_rt(T_init[:3, :3], T_init[:3, :3] @ c + T_init[:3, 3])
     damping, stop, iterations = config.damping, LmStop.ITERATIONS, 0
-    cost, H, g = normal_equations(T, *given, K, config)
+    cost, H, g = normal_equations(T, *given, K, config, depths)
     initial = cost
     while iterations < config.iterations:
         iterations += 1
@@ -91,7 +102,7 @@ def weighted_lm(X, u, w, K, T_init, config: LmConfig = LmConfig(), lines=NO_LINE
         if max(np.linalg.norm(xi[3:]), np.linalg.norm(xi[:3]) / np.linalg.norm(T[:3, 3])) < config.step_tolerance:
             stop = LmStop.STEP
             break
-        trial = normal_equations(step(T, xi), *given, K, config)
+        trial = normal_equations(step(T, xi), *given, K, config, depths)
         if trial[0] < cost:
             T, previous = step(T, xi), cost
             cost, H, g = trial

@@ -125,15 +125,18 @@ def _start(gram, goal, N, first_only):
     return beta
 
 
-def msac(R, t, X, u, K, threshold):
-    """Score and inliers of a pose."""
+def msac(R, t, X, u, K, threshold, measured=None):
+    """Score and inliers of a pose; measured: depths and their weights, pixels / metre, [n] each."""
     r, z = pnp_lm.residuals(se3.from_rt(R, t), X, u, K)
     e2 = np.where(z > MIN_DEPTH, (r**2).sum(1), np.inf)
+    if measured is not None:
+        depth, weight = measured
+        e2 = e2 + np.where(weight > 0, weight * (z - depth), 0) ** 2
     return np.minimum(e2, threshold**2).sum(), e2 < threshold**2
 
 
-def ransac(X, u, K, config: RansacConfig, search: RansacSearchConfig, problem=0):
-    """One problem, valid points only: (R, t, inliers, hypotheses drawn, score), or None."""
+def ransac(X, u, K, config: RansacConfig, search: RansacSearchConfig, problem=0, measured=None):
+    """One problem, valid points only: (R, t, inliers, hypotheses drawn, score), or None; measured: see ``msac``."""
     n = len(X)
     m = 3 if search.minimal == "p3p" else min(search.sample_size, n)
     rays = np.column_stack([u, np.ones(n)]) @ np.linalg.inv(K).T
@@ -141,21 +144,26 @@ def ransac(X, u, K, config: RansacConfig, search: RansacSearchConfig, problem=0)
     while drawn < search.hypotheses:
         for h in range(drawn, min(drawn + ROUND, search.hypotheses)):
             s = sample(config.seed, problem, h, n, m)
-            for R, t in _minimal(X[s], u[s], rays[s], K, search):
-                score, _ = msac(R, t, X, u, K, config.threshold_px)
+            poses = _minimal(X[s], u[s], rays[s], K, search)
+            if measured is not None and search.minimal == "p3p" and (measured[1][s] > 0).all():
+                places = measured[0][s, None] * rays[s]  # of depth 1 each
+                if not (_flat(X[s]) or _flat(places)):
+                    poses = [*poses, absolute_orientation(X[s], places)]
+            for R, t in poses:
+                score, _ = msac(R, t, X, u, K, config.threshold_px, measured)
                 if score < best_score:
                     best, best_score = (R, t), score
         drawn = min(drawn + ROUND, search.hypotheses)
         if best is not None and search.confidence < 1:
-            k = msac(*best, X, u, K, config.threshold_px)[1].sum()
+            k = msac(*best, X, u, K, config.threshold_px, measured)[1].sum()
             p = np.prod([(k - i) / (n - i) for i in range(m)])
             if k >= m and (p == 1 or drawn * np.log1p(-p) <= np.log1p(-search.confidence)):
                 break
     if best is None:
         return None
     if search.refine:
-        best = refine(*best, X, u, K, config)
-    score, inliers = msac(*best, X, u, K, config.threshold_px)
+        best = refine(*best, X, u, K, config, measured)
+    score, inliers = msac(*best, X, u, K, config.threshold_px, measured)
     return *best, inliers, drawn, score
 
 
@@ -163,28 +171,34 @@ def _minimal(X, u, rays, K, search):
     if search.minimal == "epnp":
         pose = epnp(X, u, K)
         return [] if pose is None else [pose]
+    return [] if _flat(X) else p3p(X, rays)
+
+
+def _flat(X):
     ab, ac = X[1] - X[0], X[2] - X[0]
-    if (np.cross(ab, ac) ** 2).sum() <= 1e-10 * (ab @ ab) * (ac @ ac):
-        return []
-    return p3p(X, rays)
+    return (np.cross(ab, ac) ** 2).sum() <= 1e-10 * (ab @ ab) * (ac @ ac)
 
 
-def refine(R, t, X, u, K, config):
+def refine(R, t, X, u, K, config, measured=None):
     """EPnP, then up to three times LM, on the points that fit; each kept only if its score is smaller."""
     threshold, near = config.threshold_px, 1.5 * config.threshold_px
-    score, _ = msac(R, t, X, u, K, threshold)
-    used = msac(R, t, X, u, K, near)[1]
+    score, _ = msac(R, t, X, u, K, threshold, measured)
+    used = msac(R, t, X, u, K, near, measured)[1]
     if used.sum() >= 4:
         pose = epnp(X[used], u[used], K)
-        if pose is not None and msac(*pose, X, u, K, threshold)[0] < score:
+        if pose is not None and msac(*pose, X, u, K, threshold, measured)[0] < score:
             R, t = pose
-            score = msac(R, t, X, u, K, threshold)[0]
+            score = msac(R, t, X, u, K, threshold, measured)[0]
     for attempt in range(3):
-        used = msac(R, t, X, u, K, threshold if attempt else near)[1]
+        used = msac(R, t, X, u, K, threshold if attempt else near, measured)[1]
         if used.sum() < 3:
             break
-        T = pnp_lm.weighted_lm(X, u, used.astype(float), K, se3.from_rt(R, t))[0]
-        new_score, inliers = msac(T[:3, :3], T[:3, 3], X, u, K, threshold)
+        deep = None
+        if measured is not None:
+            some = used & (measured[1] > 0)
+            deep = X[some], measured[0][some], measured[1][some]
+        T = pnp_lm.weighted_lm(X, u, used.astype(float), K, se3.from_rt(R, t), depths=deep)[0]
+        new_score, inliers = msac(T[:3, :3], T[:3, 3], X, u, K, threshold, measured)
         if new_score < score:
             R, t, score = T[:3, :3], T[:3, 3], new_score
             if (inliers == used).all():

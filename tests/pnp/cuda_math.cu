@@ -1,7 +1,7 @@
 // Test entry points into the solvers' .cuh files: one thread per item unless said otherwise.
 #include "../../coop_edge/kernels/epnp_block.cuh"
 #include "../../coop_edge/kernels/lm_prior.cuh"
-#include "../../coop_edge/kernels/p3p.cuh"
+#include "../../coop_edge/kernels/kabsch.cuh"
 #include "../../coop_edge/kernels/rng.cuh"
 
 using namespace coop;
@@ -23,6 +23,20 @@ extern "C" __global__ void p3p_f32(const float* X, const float* m, int count, fl
 
 extern "C" __global__ void p3p_f64(const double* X, const double* m, int count, double* poses, int* roots) {
     p3p_item(X, m, count, poses, roots);
+}
+
+template <typename T>
+__device__ inline void kabsch_item(const T* X, const T* Y, int count, T* poses, int* found) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) found[i] = kabsch(X + 9 * i, Y + 9 * i, poses + 12 * i);
+}
+
+extern "C" __global__ void kabsch_f32(const float* X, const float* Y, int count, float* poses, int* found) {
+    kabsch_item(X, Y, count, poses, found);
+}
+
+extern "C" __global__ void kabsch_f64(const double* X, const double* Y, int count, double* poses, int* found) {
+    kabsch_item(X, Y, count, poses, found);
 }
 
 template <typename T>

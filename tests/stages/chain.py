@@ -79,7 +79,7 @@ class Chain:
         scene, margin = self.scene, self.config.advanced.refine.margin
         return ImagePairMaker(scene.image, scene.camera, self.models, self.renderer, self.oracle.size, margin, OPS)
 
-    def coarse(self, detections, index) -> CoarseHypotheses:
+    def coarse(self, detections, index, depth=None) -> CoarseHypotheses:
         c = self.config
         with watching(self.oracle) as oracle:
             image, camera, options = self.scene.image, self.scene.camera, {"ops": OPS, "margin": c.coarse.margin}
@@ -94,6 +94,7 @@ class Chain:
                 solver=self.solver,
                 config=c,
                 patch=PATCH,
+                depth=depth,
             )
 
     def refine(self, T, index, T_anchor=None) -> Refined:

@@ -225,3 +225,35 @@ def test_the_threshold_grows_with_the_crop(two, size):
     chain.solver = Watched(CpuPnpSolver(threads=1))
     chain.coarse(two.detections()[:1], [0])
     assert [config.threshold_px for _, config in chain.solver.calls] == [3.0 * size / 128]
+
+
+def measured(scene):
+    """What a perfect sensor measures of the objects, before a wall."""
+    width, height = scene.camera.size
+    seen, who, _ = scene.depths(np.eye(3), scene.camera.K, (height, width))
+    return np.where(who >= 0, seen, 2.0).astype(np.float32)
+
+
+def test_measured_depth_makes_the_distance_right(two):
+    """Of matches off by a sixth of a patch; a detection alone has the same pose, and what is unknown says nothing."""
+    faults, depth = Faults(match_noise=0.15), measured(two)
+    chain = Chain.of(two, faults=faults, config=with_coarse(hypotheses=5))
+    blind, seeing = chain.coarse(two.detections(), [0, 1]), chain.coarse(two.detections(), [0, 1], depth)
+    assert seeing.solved.all()
+    off = [
+        [abs((T - two.placed[d].T)[2, 3]) for T, d in zip(c.T_camera_object, c.detection, strict=True)]
+        for c in (blind, seeing)
+    ]
+    assert np.median(off[1]) < 0.5 * np.median(off[0])
+    alone = chain.coarse(two.detections()[1:], [1], depth)
+    np.testing.assert_array_equal(alone.T_camera_object, seeing.T_camera_object[5:])
+    unknown = chain.coarse(two.detections(), [0, 1], np.zeros_like(depth))
+    for field in dataclasses.fields(blind):
+        np.testing.assert_array_equal(getattr(unknown, field.name), getattr(blind, field.name), err_msg=field.name)
+
+
+def test_matches_at_another_depth_are_no_inliers(two):
+    """A sensor that is a metre off, or an occluder there: the matches of the image alone do not carry a pose."""
+    depth = measured(two)
+    far = np.where(depth > 0, depth + 1.0, 0.0).astype(np.float32)
+    assert not Chain.of(two).coarse(two.detections(), [0, 1], far).solved.any()

@@ -7,11 +7,23 @@ import pytest
 
 from coop_edge.config import DepthConfig
 from coop_edge.geometry import se3
+from coop_edge.geometry.crop import crop_camera
+from coop_edge.geometry.patches import patch_centres
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.ops.cpu import CpuOperations
 from coop_edge.ops.depth import BINS, BINS_PER_DIAMETER
 from coop_edge.render import CpuRenderer
-from coop_edge.stages.depth import GATES, approach, best_shift, compare, evidence, gate_of, is_used
+from coop_edge.stages.depth import (
+    GATES,
+    approach,
+    best_shift,
+    compare,
+    depths_of_matches,
+    evidence,
+    gate_of,
+    is_used,
+    patch_depths,
+)
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import ImagePairMaker
 from coop_edge.types import Camera
@@ -122,3 +134,36 @@ def test_gates_close():
     assert gate_of(0, 1) == pytest.approx(GATES[0])
     steps = [gate_of(i, 6) for i in range(7)]
     assert steps == sorted(steps, reverse=True)
+
+
+def test_the_depth_of_a_patch_is_that_of_its_middle_along_the_crops_axis():
+    """Of a crop beside the optical axis the axes differ: each value is the measured point's, worked out anew."""
+    depth = scene_depth(holes=0.2)
+    crop = crop_camera(CAMERA.K, np.array([[150.0, 70.0, 90.0, 80.0], [-40.0, 20.0, 80.0, 80.0]]), 64, 1.2)
+    found = patch_depths(depth, crop, 16, CpuOperations())
+    assert found.shape == (2, 16)
+    known = 0
+    for i in range(2):
+        for t, (u, v) in enumerate(np.round(patch_centres(64, 16) + 0.5)):  # of the four middle pixels one
+            place = np.linalg.inv(crop.H[i]) @ [u, v, 1.0]
+            x, y = np.rint(place[:2] / place[2]).astype(int)
+            inside = 0 <= x < CAMERA.width and 0 <= y < CAMERA.height and depth[y, x] > 0
+            assert inside == np.isfinite(found[i, t])
+            if inside:
+                point = depth[y, x] * np.linalg.inv(CAMERA.K) @ [x, y, 1.0]
+                np.testing.assert_allclose(found[i, t], (crop.R_crop_camera[i] @ point)[2], rtol=1e-5)
+                known += 1
+    assert 10 < known < 30  # holes, and what lies beyond the image
+    assert patch_depths(None, crop, 16, CpuOperations()) is None
+    assert patch_depths(depth, crop.take(np.zeros(0, int)), 16, CpuOperations()).shape == (0, 16)
+
+
+def test_a_depth_that_is_off_by_its_tolerance_is_an_error_of_the_threshold():
+    z = np.array([[0.5, np.nan, 2.0]], np.float32)
+    config = DepthConfig(noise=0.003, floor=0.001)
+    depth, weights = depths_of_matches(z, np.array([200.0]), 8.0, config, np)
+    np.testing.assert_allclose(depth, [[0.5, 0.0, 2.0]])
+    for i in (0, 2):
+        sensor = np.hypot(0.001, 0.003 * z[0, i] ** 2)
+        assert weights[0, i] * np.hypot(3.0 * sensor, 8.0 * z[0, i] / 200.0) == pytest.approx(8.0, rel=1e-6)
+    assert weights[0, 1] == 0.0
