@@ -50,7 +50,7 @@ def scene_depth(scene: DemoScene) -> NDArray[np.float32]:
     """Return what a perfect sensor would measure of the demo's objects, metres, before a wall behind the farthest."""
     width, height = scene.camera.size
     names = list(scene.meshes)
-    renderer = CpuRenderer([Mesh.load(path, unit) for path, unit in scene.meshes.values()], threads=1)
+    renderer = CpuRenderer([Mesh.load(path, unit=unit) for path, unit in scene.meshes.values()], threads=1)
     T = np.stack([scene.truth[name] for name in names])
     seen = renderer.render(T, scene.camera.K, (height, width), mesh_index=np.arange(len(names))).depth
     nearest = np.where(seen > 0, seen, np.inf).min(axis=0)

@@ -223,7 +223,7 @@ def _case(
         for call, run in zip(calls, runs, strict=True):
             run.append(_time_ms(call))
     results = runs[0][-1][1]
-    out = {"n": len(runs[0]), "found": sum(result.success for result in results), "of": len(results)}
+    out: dict[str, Any] = {"n": len(runs[0]), "found": sum(result.success for result in results), "of": len(results)}
     out |= _times(runs[0])
     out["network"] = _network(calls[0], clock, max(FEWEST, len(runs[0]) // 5))
     for run in runs[1:]:

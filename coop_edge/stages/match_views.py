@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def match_views(
     scores = ops.to_host(decoded.probability.sum(axis=-1)).astype(np.float64)[:, 0]
     maps = [model.object_points[v : v + 1] for model, v in each]
     matches = ops.lift(decoded, np.zeros((len(index), 1), np.int64), maps, patch, advanced.min_probability)
-    given = {"size": camera.size, "patch": patch, "depths": patch_depths(depth, camera, patch, ops)}
+    given: dict[str, Any] = {"size": camera.size, "patch": patch, "depths": patch_depths(depth, camera, patch, ops)}
     poses = coarse_poses(*matches, camera.K, ops=ops, solver=solver, config=config, **given)
     full = advanced.full_evidence * trusted.shape[1]
     return CoarseHypotheses(

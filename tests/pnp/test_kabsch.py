@@ -67,8 +67,3 @@ def test_flat_triangles_have_none(solve):
     point = np.zeros((3, 3))
     found, _, _ = run(np.stack([line, good, point, good]), np.stack([good, line, good, good]) + [0, 0, 1])
     assert found.tolist() == [False, False, False, True]
-
-
-def test_none_is_legal(solve):
-    run, _ = solve
-    assert len(run(np.zeros((0, 3, 3)), np.zeros((0, 3, 3)))[0]) == 0
