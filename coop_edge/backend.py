@@ -101,7 +101,14 @@ class Backend:
         supersample: int = 1,
         threads: int = 0,
     ) -> Renderer:
-        """Make the renderer of this device for ``meshes``; ``threads`` of the CPU's, 0 = all cores."""
+        """Make the renderer of this device.
+
+        Args:
+            meshes: one, or several that ``mesh_index`` tells apart.
+            shading: light and background; the renderer's own if None.
+            supersample: samples per pixel and axis.
+            threads: of the CPU's renderer, 0 = all cores.
+        """
         place, options = RENDERERS[self.name], self._options(threads)
         renderer: Renderer = _load(place)(meshes, shading=shading, supersample=supersample, **options)
         return renderer
@@ -195,8 +202,11 @@ def probe_networks(bundle: Bundle) -> str | None:
 def sound_plan(network: Network) -> LoadedPlan:
     """Read the TensorRT plan of ``network`` for this device: found, whole, and built for just this.
 
-    TensorRT is asked first, then TensorRT for RTX. Raises BackendUnavailable (neither is here, or no GPU), EngineError
-    (no plan, or none that fits), with what to do.
+    TensorRT is asked first, then TensorRT for RTX.
+
+    Raises:
+        BackendUnavailable: neither is here, or no GPU.
+        EngineError: no plan, or none that fits; the message says what to do.
     """
     from coop_edge.runtime.plan_lookup import read_plan
 

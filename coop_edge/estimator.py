@@ -155,8 +155,7 @@ class Estimator:
     ) -> None:
         """Register an object: render its templates, unless they are given, and encode them once.
 
-        Raises InputError (name taken, unit, arguments that exclude each other), MeshError, BundleError (templates of
-        another mesh, or made another way than the engines want), EngineError. Then nothing has been registered.
+        After an error nothing has been registered.
 
         Args:
             name: what detections call it.
@@ -166,6 +165,12 @@ class Estimator:
             templates: a file of ``coop-edge onboard``, or a TemplateSet; of this mesh, and made as the bundle wants it.
                 It carries the object's symmetries. It spares the rendering, not the mesh: poses are refined by
                 rendering.
+
+        Raises:
+            InputError: name taken, unit, arguments that exclude each other.
+            MeshError: damaged, or it holds what is not read.
+            BundleError: templates of another mesh, or made another way than the engines want.
+            EngineError: closed, or in use by another thread.
         """
         with self._call("add_object"):
             self._registry.add(name, mesh, unit=unit, symmetries=symmetries, templates=templates)
@@ -387,7 +392,10 @@ class Estimator:
     ) -> list[tuple[float, NDArray[np.float64]]] | None:
         """Return the views of a detected object that look most like it: similarity, T_camera_object [4,4]; best first.
 
-        What ``estimate`` begins with, for people to look at. None for engines without features. Raises InputError.
+        What ``estimate`` begins with, for people to look at. None for engines without features.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
         """
         with self._call("similar_views"):
             picture, _ = self._read(image, camera, None, None)
@@ -415,7 +423,8 @@ class Estimator:
     def close(self) -> None:
         """Release networks, threads and objects; may be called more than once. A closed Estimator stays closed.
 
-        Raises EngineError while another thread is using it.
+        Raises:
+            EngineError: another thread is using it.
         """
         with self._call("close", needs_open=False):
             self._open = False

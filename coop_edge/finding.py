@@ -50,7 +50,10 @@ SAME_PLACE = 0.8
 class Wanted:
     """What is looked for, and where.
 
-    index: [O] objects, places in ``Frame.models``. max_instances: per object. region: (x, y, width, height) pixels.
+    Attributes:
+        index: [O] objects, places in ``Frame.models``.
+        max_instances: per object.
+        region: (x, y, width, height) pixels.
     """
 
     index: Indices
@@ -59,7 +62,11 @@ class Wanted:
 
     @classmethod
     def checked(cls, index: Indices, max_instances: Any, region: Any, camera: Camera) -> Wanted:
-        """Make it of what a user gives; a region of None is the whole image. Raises InputError."""
+        """Make it of what a user gives; a region of None is the whole image.
+
+        Raises:
+            InputError: an argument of a wrong type, shape or range.
+        """
         if isinstance(max_instances, bool) or not isinstance(max_instances, int) or max_instances < 1:
             raise InputError(f"max_instances: wanted an integer >= 1, got {max_instances!r}")
         if region is None:
@@ -89,7 +96,11 @@ class _Tried(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Finder:
-    """Runs the search over the parts of a ``Pipeline``. Raises BundleError: its engines have no ``features``."""
+    """Runs the search over the parts of a ``Pipeline``.
+
+    Raises:
+        BundleError: its engines have no ``features``.
+    """
 
     pipeline: Pipeline
 
@@ -111,8 +122,10 @@ class Finder:
     ) -> tuple[list[PoseEstimate], list[Detection]]:
         """Find the poses of objects, at least one result per object: a failure with the reason where nothing was found.
 
-        Returns the results, and the boxes of all places that were tried, as ``detect`` has them. Raises InputError: an
-        object that cannot be in the image as it is wanted.
+        Returns the results, and the boxes of all places that were tried, as ``detect`` has them.
+
+        Raises:
+            InputError: an object that cannot be in the image as it is wanted.
         """
         found: list[_Instance] = []
         boxes: list[Detection] = []
@@ -128,7 +141,10 @@ class Finder:
     def detect(self, frame: Frame, wanted: Wanted, progress: Progress | None = None) -> list[Detection]:
         """Return boxes of objects by falling score, at most ``wanted.max_instances`` per object, object by object.
 
-        The score is the similarity of the image and a render in the box. Raises InputError as ``find`` does.
+        The score is the similarity of the image and a render in the box.
+
+        Raises:
+            InputError: as ``find`` does.
         """
         out: list[Detection] = []
         for i, _, tried in self._each(frame, wanted, progress):

@@ -44,7 +44,8 @@ class Follower:
     def follow(self, frame: Frame, previous: Sequence[PoseEstimate], index: Indices) -> list[PoseEstimate]:
         """Return the poses of N objects, of which ``previous`` has those in the image before; see ``Estimator.track``.
 
-        index: [N] places in ``frame.models``.
+        Args:
+            index: [N] places in ``frame.models``.
         """
         out = [_still_lost(result) for result in previous]
         known = [i for i, result in enumerate(previous) if result.success]

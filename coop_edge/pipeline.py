@@ -62,11 +62,14 @@ class Hypotheses(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """Runs the stages over the parts of one backend. runners: open, by role, of the bundle's networks.
+    """Runs the stages over the parts of one backend.
 
     On a GPU all work is queued on CuPy's current stream and arrays stay on the device. The host waits where it decides:
     in coarse for the templates' scores and for what RANSAC found; in refine and outline, see there. What one stage
     queues and the next one waits for counts into the next one's time, as crops do into that of coarse.
+
+    Attributes:
+        runners: open, by role, of the bundle's networks.
     """
 
     bundle: Bundle
@@ -124,8 +127,9 @@ class Pipeline:
     def track(self, frame: Frame, names: Sequence[str], index: Indices, T_previous: Floats) -> list[PoseEstimate]:
         """Estimate the poses of N objects from those before, as one batch; a failure says ``LOST`` and why.
 
-        T_previous: [N,4,4], or [N,K,4,4] of K poses to try for each; they go through one iteration, and the one that
-        looks most like the image goes on.
+        Args:
+            T_previous: [N,4,4], or [N,K,4,4] of K poses to try for each; they go through one iteration, and the one
+                that looks most like the image goes on.
         """
         clock = StageClock()
         chosen = self._follow(frame, index, T_previous, tracking(self.config), clock)
@@ -134,7 +138,8 @@ class Pipeline:
     def warmup(self, renderer: Callable[[Mesh], Renderer]) -> StageTimes:
         """Run every stage once on a black image and an object of its own, so that all is compiled and loaded.
 
-        renderer: the backend's.
+        Args:
+            renderer: the backend's.
         """
         clock, index = StageClock(), np.zeros(1, np.int64)
         frame, T = stand_in(self.bundle, renderer, self.ops, with_views=self.features is not None)
@@ -236,7 +241,8 @@ def stand_in(
 ) -> tuple[Frame, Floats]:
     """Make a black image S x S, a grey cube of 0.1 m as its only object, and a pose [1,4,4] in front of the camera.
 
-    with_views: whether the object has views, all alike, of which nothing is known.
+    Args:
+        with_views: whether the object has views, all alike, of which nothing is known.
     """
     size, views = bundle.input_size, bundle.template.views
     mesh, middle = _cube(0.1), 0.5 * (size - 1)

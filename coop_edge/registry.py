@@ -86,7 +86,11 @@ class ObjectRegistry:
     def add(
         self, name: str, mesh: Any, *, unit: str | None, symmetries: Symmetries | None, templates: TemplateSource | None
     ) -> None:
-        """Add an object, as ``Estimator.add_object`` says. Either all of it happens or nothing."""
+        """Add an object, as ``Estimator.add_object`` says. Either all of it happens or nothing.
+
+        Raises:
+            CoopEdgeError: what ``Estimator.add_object`` raises.
+        """
         if not isinstance(name, str) or not name:
             raise InputError(f"name: wanted a non-empty text, got {name!r}")
         if name in self._meshes:

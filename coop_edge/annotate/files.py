@@ -20,7 +20,11 @@ BINS = 20
 
 
 class Summary(NamedTuple):
-    """What a run came to. failed: name and reason of the images that could not be annotated."""
+    """What a run came to.
+
+    Attributes:
+        failed: name and reason of the images that could not be annotated.
+    """
 
     images: int
     found: int

@@ -25,9 +25,14 @@ Image = NDArray[np.uint8]
 class Item:
     """One image, as plain data that goes to another process or machine.
 
-    index: in the run, from 0. scene, image: its ids in BOP's files. name: for people. path: the picture or video, as
-    every worker must be able to open it. frame: of a video, None for a picture. camera: what ``--camera`` said, or K,
-    distortion and fisheye. detections: object, bbox and score of each; None: look for all objects without boxes.
+    Attributes:
+        index: in the run, from 0.
+        scene, image: its ids in BOP's files.
+        name: for people.
+        path: the picture or video, as every worker must be able to open it.
+        frame: of a video, None for a picture.
+        camera: what ``--camera`` said, or K, distortion and fisheye.
+        detections: object, bbox and score of each; None: look for all objects without boxes.
     """
 
     index: int
@@ -49,18 +54,30 @@ class Item:
         return cls(**json.loads(text))
 
     def read(self) -> Image:
-        """Read the image, RGB uint8 [h,w,3]. Raises InputError."""
+        """Read the image, RGB uint8 [h,w,3].
+
+        Raises:
+            InputError: what was given is missing, or cannot be read or meant.
+        """
         return read_image(Path(self.path)) if self.frame is None else _video(self.path).read(self.frame)
 
     def camera_of(self, image: Image) -> Camera:
-        """Make the camera of the image. Raises InputError."""
+        """Make the camera of the image.
+
+        Raises:
+            InputError: what was given is missing, or cannot be read or meant.
+        """
         if isinstance(self.camera, str):
             return read_camera(self.camera, image)
         values = self.camera
         return Camera(values["K"], image.shape[1], image.shape[0], values["distortion"], values["fisheye"])
 
     def found(self) -> list[Detection] | None:
-        """Return the detections; None where there are none to be had. Raises InputError."""
+        """Return the detections; None where there are none to be had.
+
+        Raises:
+            InputError: what was given is missing, or cannot be read or meant.
+        """
         if self.detections is None:
             return None
         return [Detection(d["object"], tuple(d["bbox"]), None, d.get("score", 1.0)) for d in self.detections]

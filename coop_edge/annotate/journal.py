@@ -13,11 +13,17 @@ from coop_edge.errors import InputError
 
 
 class Journal:
-    """Lines of a run in ``path``; a context manager.
+    """Lines of a run in ``path``; a context manager. Half a line, which a kill leaves at the end, is cut off.
 
-    header: what decides the results; that of an earlier run must be the same. done: images that are there. Half a line,
-    which a kill leaves at the end, is cut off. Raises InputError: other options, another kind of file, or one that
-    another process is writing; OSError.
+    Args:
+        header: what decides the results; that of an earlier run must be the same.
+
+    Attributes:
+        done: images that are there.
+
+    Raises:
+        InputError: other options, another kind of file, or one that another process is writing.
+        OSError: it cannot be read or written.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:

@@ -24,8 +24,11 @@ log = logging.getLogger("coop_edge")
 class Setup:
     """What every worker is made of, as plain data.
 
-    objects: name, mesh, unit and templates (or None) of each. config: settings as ``--set`` takes them. threads: of one
-    worker. masks: whether masks and boxes are rendered.
+    Attributes:
+        objects: name, mesh, unit and templates (or None) of each.
+        config: settings as ``--set`` takes them.
+        threads: of one worker.
+        masks: whether masks and boxes are rendered.
     """
 
     engines: str

@@ -34,7 +34,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     symbolic link what it points to is replaced; mode and owner of a file that was there stay. What processes left that
     were killed while writing ``path`` is removed.
 
-    Raises OSError that names ``path``: it cannot be written, or is a folder, device, pipe or socket.
+    Raises:
+        OSError: the message names ``path``: it cannot be written, or is a folder, device, pipe or socket.
     """
     with _Pending(Path(path)) as pending:
         yield pending.file
@@ -44,7 +45,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def write_together(contents: Mapping[Path, bytes]) -> None:
     """Write several files as ``atomic_write`` does; all are on the disk before the first gets its name, in this order.
 
-    Raises OSError as ``atomic_write`` does; then none has been replaced, or, if a rename failed, those before it.
+    Raises:
+        OSError: as ``atomic_write`` does; then none has been replaced, or, if a rename failed, those before it.
     """
     with contextlib.ExitStack() as stack:
         every = [stack.enter_context(_Pending(path)) for path in contents]
@@ -77,7 +79,11 @@ def temporary_beside(path: Path, suffix: str = "") -> Path:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two files or folders swap their names, in one step. Returns False where the system cannot do that."""
+    """Let two files or folders swap their names, in one step. Returns False where the system cannot do that.
+
+    Raises:
+        OSError: one of them is missing, or may not be renamed.
+    """
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):  # not Linux, or a C library before 2018
@@ -94,7 +100,8 @@ def exchange(one: Path, other: Path) -> bool:
 def lock(file: BinaryIO, path: Path, advice: str) -> None:
     """Take an open file for this process alone, until it is closed; where the system cannot do that, do nothing.
 
-    Raises InputError: another process has it. The message names ``path`` and ends with ``advice``.
+    Raises:
+        InputError: another process has it. The message names ``path`` and ends with ``advice``.
     """
     try:
         import fcntl

@@ -57,7 +57,8 @@ class Config:
         Args:
             settings: texts such as ``refine.iterations=3``; see ``parse``.
 
-        Raises ConfigError as ``parse`` does, or on a value out of range.
+        Raises:
+            ConfigError: as ``parse`` does, or on a value out of range.
         """
         return self._merged(self.parse(settings))
 

@@ -12,7 +12,11 @@ from coop_edge.errors import InputError
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON. Raises ValueError that says what is wrong with it, nesting without end included."""
+    """Parse JSON.
+
+    Raises:
+        ValueError: the message says what is wrong with it, nesting without end included.
+    """
     try:
         return json.loads(text)
     except RecursionError:
@@ -22,7 +26,8 @@ def parse_json(text: str | bytes) -> Any:
 def floats(value: Any, name: str, wanted: str = "numbers") -> NDArray[np.float64]:
     """Return real numbers as a new float64 array.
 
-    Raises InputError: no numbers, complex ones (their imaginary part would be lost), or integers beyond float64.
+    Raises:
+        InputError: no numbers, complex ones (their imaginary part would be lost), or integers beyond float64.
     """
     try:
         if np.iscomplexobj(value):

@@ -24,7 +24,15 @@ def is_realsense(data: Mapping[str, Any]) -> bool:
 
 
 def read_realsense(data: Mapping[str, Any], *, name: str | None) -> Calibration:
-    """Read intrinsics; name: of the stream ("color"), where there are several."""
+    """Read intrinsics.
+
+    Args:
+        data: what the file holds.
+        name: of the stream ("color"), where there are several.
+
+    Raises:
+        InputError: a value that cannot be meant, or a model of distortion that is not known.
+    """
     if not _is_stream(data):
         data = one_of({key: value for key, value in data.items() if _is_stream(value)}, name, "stream")
     width, height = (positive(data.get(key), key) for key in ("width", "height"))

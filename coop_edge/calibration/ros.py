@@ -21,7 +21,15 @@ def is_ros(data: Mapping[str, Any]) -> bool:
 
 
 def read_ros(data: Mapping[str, Any], *, rectified: bool) -> Calibration:
-    """Read a camera_info; rectified: of the rectified image, by P. Binning and the region of interest are applied."""
+    """Read a camera_info. Binning and the region of interest are applied.
+
+    Args:
+        data: what the file holds.
+        rectified: whether to read the rectified image's camera, by P.
+
+    Raises:
+        InputError: a value that cannot be meant, or that does not fit the others.
+    """
     width = positive(data.get("image_width", data.get("width")), "image_width")
     height = positive(data.get("image_height", data.get("height")), "image_height")
     if rectified:

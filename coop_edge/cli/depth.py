@@ -20,7 +20,11 @@ BOP_SCALE = "depth_scale"
 
 
 def read_depth_file(path: Path) -> NDArray[Any]:
-    """Read a depth image as it is, uint16 or floating point [h,w] (a .npy file: also [N,h,w]). Raises InputError."""
+    """Read a depth image as it is, uint16 or floating point [h,w] (a .npy file: also [N,h,w]).
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such depth image")
     if path.suffix.lower() == ".npy":
@@ -51,7 +55,11 @@ class Depths:
         self._images, self._unit = images, unit
 
     def of(self, frame: str) -> dict[str, Any]:
-        """Return the arguments of ``Estimator.estimate`` for the next frame. Raises InputError: there are no more."""
+        """Return the arguments of ``Estimator.estimate`` for the next frame.
+
+        Raises:
+            InputError: there are no more.
+        """
         depth = next(self._images, None)
         if depth is None:
             raise InputError(
@@ -64,7 +72,8 @@ def open_depths(source: Path, unit: str | float | None) -> Depths:
     """Open the depth images of a sequence: of a folder in the order of their names (2.png before 10.png), those of a
     .npy file [N,h,w], or the one picture that is given.
 
-    Raises InputError at once where there is nothing to read.
+    Raises:
+        InputError: at once where there is nothing to read.
     """
     if source.is_dir():
         return Depths(map(read_depth_file, _in_order(source)), unit)
@@ -112,7 +121,11 @@ def _stack(path: Path) -> NDArray[Any]:
 
 
 def depth_of_image(source: Path, image: Path) -> NDArray[Any]:
-    """Return the depth of one image: a file, or in a folder the file of the image's name. Raises InputError."""
+    """Return the depth of one image: a file, or in a folder the file of the image's name.
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
+    """
     if not source.is_dir():
         depth = read_depth_file(source)
         if depth.ndim != 2:
@@ -132,7 +145,8 @@ def depth_unit(text: str | None, camera: str, depth: Path | None) -> str | float
         camera: of ``--camera``.
         depth: of ``--depth``.
 
-    Raises InputError: a unit without depth.
+    Raises:
+        InputError: a unit without depth.
     """
     if depth is None:
         if text is not None:

@@ -27,8 +27,11 @@ Put = Callable[[str, NDArray[np.uint8]], None]
 def open_output(path: Path, frames_per_second: float) -> Iterator[Put]:
     """Give what takes the frames: into a video if ``path`` has a video's suffix, else into a folder, a picture each.
 
-    A video is there when the block ends, with the frames until then, also if it ends by an error or Ctrl-C. Raises
-    InputError where no such video can be written, and OSError.
+    A video is there when the block ends, with the frames until then, also if it ends by an error or Ctrl-C.
+
+    Raises:
+        InputError: no such video can be written.
+        OSError: it cannot be read or written.
     """
     if path.suffix.lower() not in CODECS:
         yield lambda name, image: write_image(path / _picture_name(name), image)

@@ -36,8 +36,10 @@ def open_frames(source: str | Path) -> Iterator[Frame]:
     """Open a video, a camera or a stream (frames named by their numbers, from 000000 on), or a folder (by its files).
 
     A number is a camera of this machine, unless there is such a file; an address such as rtsp://HOST/PATH a stream. In
-    a folder 2.png comes before 10.png. As the sensor saw them: orientation tags would not fit the intrinsics. Raises
-    InputError at once where there is nothing to read, and later where a picture cannot be read.
+    a folder 2.png comes before 10.png. As the sensor saw them: orientation tags would not fit the intrinsics.
+
+    Raises:
+        InputError: at once where there is nothing to read, and later where a picture cannot be read.
     """
     if is_live(source):
         return _first_at_once(_video(source), source)

@@ -17,7 +17,10 @@ from coop_edge.errors import InputError
 def list_pictures(source: Path) -> list[tuple[str, Callable[[], NDArray[np.uint8]]]]:
     """List the images of a picture, a folder or a video: the name of each, and what reads it, in any order.
 
-    Named and ordered as ``open_frames`` does it. Raises InputError where there is nothing to read.
+    Named and ordered as ``open_frames`` does it.
+
+    Raises:
+        InputError: there is nothing to read.
     """
     if source.is_file() and source.suffix.lower() in SUFFIXES:
         return [(source.name, partial(read_image, source))]
@@ -33,10 +36,13 @@ def list_pictures(source: Path) -> list[tuple[str, Callable[[], NDArray[np.uint8
 
 
 class VideoReader:
-    """Reads the frames of a video by number. Raises InputError: OpenCV does not read it.
+    """Reads the frames of a video by number.
 
     One after the other it reads on; elsewhere it goes back to the start and counts, as seeking is not exact in every
     format.
+
+    Raises:
+        InputError: OpenCV does not read it.
     """
 
     def __init__(self, source: Path) -> None:
@@ -53,7 +59,11 @@ class VideoReader:
         self._reopen()
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Return frame ``index``, RGB uint8 [h,w,3]. Raises InputError: there is no such frame."""
+        """Return frame ``index``, RGB uint8 [h,w,3].
+
+        Raises:
+            InputError: there is no such frame.
+        """
         if index < self._next:
             self._reopen()
         while self._next < index and self._capture.grab():

@@ -30,7 +30,11 @@ class ObjectArgument(NamedTuple):
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as RGB uint8 [h,w,3], as ``pictures.decode`` does. Raises InputError."""
+    """Read a picture as RGB uint8 [h,w,3], as ``pictures.decode`` does.
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
+    """
     from coop_edge.cli.pictures import decode
 
     if not path.is_file():
@@ -45,7 +49,10 @@ def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:
     """Read a camera from ``FX,FY,CX,CY`` or from a calibration file; its size is the image's where the file lacks it.
 
     The file is any that ``Camera.load`` knows; ``FILE#NAME`` is one of several cameras in it, ``FILE#rectified`` the
-    rectified one of a ROS camera_info. Raises InputError.
+    rectified one of a ROS camera_info.
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
     """
     size = image.shape[1], image.shape[0]
     parts = text.split(",")
@@ -69,7 +76,11 @@ def source_and_objects(
 ) -> tuple[str, list[str]]:
     """Return what is looked at, ``given`` or else the first of ``arguments``, and the objects, which are all others.
 
-    kind: what is looked at, for errors. Raises InputError where either is missing.
+    Args:
+        kind: what is looked at, for errors.
+
+    Raises:
+        InputError: either is missing.
     """
     first, *more = [*([str(given)] if given is not None else []), *(arguments or []), *(objects or [])] or [""]
     if not first or not more:
@@ -81,9 +92,12 @@ def source_and_objects(
 def parse_objects(arguments: Sequence[str], templates: Sequence[str] = ()) -> list[ObjectArgument]:
     """Read arguments of the form ``[NAME=]MESH:UNIT``, and the ``NAME=TEMPLATES.npz`` of some of them.
 
-    Without a name an object is called as its file. Raises InputError.
+    Without a name an object is called as its file.
 
     Meshes and templates are not opened yet.
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
     """
     objects: dict[str, ObjectArgument] = {}
     for text in arguments:
@@ -113,7 +127,11 @@ def add_objects(
 ) -> list[dict[str, Any]]:
     """Register the objects, and say on stderr what each of them is; return the same as plain data.
 
-    entries: file and entry of ``--models-info``, by name. Raises what ``Mesh.load`` and ``Estimator.add_object`` raise.
+    Args:
+        entries: file and entry of ``--models-info``, by name.
+
+    Raises:
+        CoopEdgeError: what ``Mesh.load`` and ``Estimator.add_object`` raise.
     """
     from coop_edge.cli.meshes import describe
     from coop_edge.cli.symmetries import symmetries_of
@@ -132,7 +150,11 @@ def add_objects(
 def wanted_detections(
     path: Path | None, boxes: Sequence[str] | None, objects: Sequence[ObjectArgument]
 ) -> list[Detection]:
-    """Read where objects are, from a file of ``--detections``, from ``--box``, or both. Raises InputError."""
+    """Read where objects are, from a file of ``--detections``, from ``--box``, or both.
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
+    """
     if path is None and not boxes:
         raise InputError("wanted where to look: --box X,Y,W,H, or --detections FILE")
     found = [] if path is None else read_detections(path)
@@ -140,7 +162,11 @@ def wanted_detections(
 
 
 def parse_box(text: str, names: Sequence[str]) -> Detection:
-    """Read ``[NAME=]X,Y,W,H``; without a name it is of the only object of ``names``. Raises InputError."""
+    """Read ``[NAME=]X,Y,W,H``; without a name it is of the only object of ``names``.
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
+    """
     name, equals, rest = text.rpartition("=")
     if not equals and len(names) != 1:
         known = f"NAME one of {', '.join(names)}" if names else "an object beside it"
@@ -157,9 +183,12 @@ def parse_box(text: str, names: Sequence[str]) -> Detection:
 
 
 def read_detections(path: Path) -> list[Detection]:
-    """Read a JSON list of {"object", "bbox" and/or "mask", "score"}. Raises InputError that says which entry is wrong.
+    """Read a JSON list of {"object", "bbox" and/or "mask", "score"}.
 
     A mask is a picture, its path relative to the file's folder; what is not black in it is the object.
+
+    Raises:
+        InputError: the message says which entry is wrong.
     """
     entries = _read_json(path, "--detections: wanted a JSON file")
     if not isinstance(entries, list):

@@ -140,7 +140,9 @@ def measure(
             with those without; "depth" of a case has the milliseconds, "ratio" (the median of the pairs' ratios) and
             stages.
 
-    Raises InputError, and what ``Estimator.from_engines`` raises.
+    Raises:
+        InputError: fewer than one repeat, or no effort.
+        CoopEdgeError: what ``Estimator.from_engines`` raises.
     """
     efforts = list(dict.fromkeys(efforts))
     if not efforts or repeats < 1:

@@ -48,7 +48,12 @@ AllowOutside = Annotated[
 def load_mesh(
     mesh: Path, unit: Unit, albedo: str | None, ignore_colors: bool, max_faces: int, allow_outside: bool
 ) -> Mesh:
-    """Load a mesh as the options say. Raises InputError, MeshError."""
+    """Load a mesh as the options say.
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
+        MeshError: damaged, or it holds what is not read.
+    """
     from coop_edge.mesh import Mesh
 
     color = None

@@ -112,7 +112,8 @@ def configured(settings: list[str] | None, flags: Mapping[str, object] | None = 
         settings: the values of ``--set``.
         flags: values of flags that stand for an option, by its dotted name; None where a flag was not given.
 
-    Raises ConfigError: no such option or value, or one that is given by a flag and by ``--set``.
+    Raises:
+        ConfigError: no such option or value, or one that is given by a flag and by ``--set``.
     """
     from coop_edge.config import EstimatorConfig
 

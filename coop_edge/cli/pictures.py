@@ -23,7 +23,7 @@ _DEPTHS = (8, 10, 12, 14)
 
 
 def decode(path: Path, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Decode a picture's file as RGB uint8 [h,w,3]. Raises InputError.
+    """Decode a picture's file as RGB uint8 [h,w,3].
 
     An orientation tag is not applied, since the intrinsics are of the image as the sensor saw it; a picture that has
     one is named in the log. Of 16 bits the upper 8 are taken, or of as few bits as the picture uses, if it is a
@@ -32,6 +32,9 @@ def decode(path: Path, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Args:
         path: of the file, for errors and the log.
         data: its content.
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
     """
     try:
         image = cv2.imdecode(_upright(data), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)

@@ -21,7 +21,11 @@ Region = Annotated[
 
 
 def search_options(max_instances: int | None, region: str | None) -> dict[str, Any]:
-    """Return what was given of ``Estimator.find``'s options. Raises InputError."""
+    """Return what was given of ``Estimator.find``'s options.
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
+    """
     options: dict[str, Any] = {} if max_instances is None else {"max_instances": max_instances}
     if region is None:
         return options
@@ -35,7 +39,11 @@ def search_options(max_instances: int | None, region: str | None) -> dict[str, A
 
 
 def search_limits(max_instances: int | None, region: str | None, *, recover: bool, boxed: bool) -> dict[str, Any]:
-    """Return what was given of ``Estimator.find``'s options. Raises InputError: options that the boxes rule out."""
+    """Return what was given of ``Estimator.find``'s options.
+
+    Raises:
+        InputError: options that the boxes rule out.
+    """
     options = search_options(max_instances, region)
     if boxed and options:
         name = next(iter(options)).replace("_", "-")

@@ -34,7 +34,11 @@ def check_pair(models_info: Path | None, object_id: object) -> None:
 def read_object_ids(
     models_info: Path | None, texts: Sequence[str] | None, names: Sequence[str]
 ) -> dict[str, tuple[Path, int]]:
-    """Return the file and the entry of each object that is to have symmetries, by its name. Raises InputError."""
+    """Return the file and the entry of each object that is to have symmetries, by its name.
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
+    """
     check_pair(models_info, texts or None)
     found: dict[str, tuple[Path, int]] = {}
     for text in texts or ():
@@ -51,7 +55,11 @@ def read_object_ids(
 
 
 def symmetries_of(name: str, entries: Mapping[str, tuple[Path, int]], mesh: Mesh, unit: str) -> Symmetries | None:
-    """Return the symmetries of an object, None if it has no entry. Raises InputError."""
+    """Return the symmetries of an object, None if it has no entry.
+
+    Raises:
+        InputError: what was given is missing, or cannot be read or meant.
+    """
     if name not in entries:
         return None
     from coop_edge.mesh.models_info import load_symmetries

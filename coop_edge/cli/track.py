@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 
 class Tracked(NamedTuple):
-    """One frame and what was found in it. detections: where each object was looked for, None where it was followed."""
+    """One frame and what was found in it.
+
+    Attributes:
+        detections: where each object was looked for, None where it was followed.
+    """
 
     name: str
     image: NDArray[np.uint8]
@@ -158,10 +162,16 @@ def follow(
 ) -> Iterator[Tracked]:
     """Estimate the detections in the ``first`` frame, and track them through the others, in order.
 
-    reregister: estimate what is lost anew in each frame, in the box around its last trusted pose; without one, where it
-    was detected in the first frame. Poses below ``advanced.select.trusted_score`` are not trusted: such a pose says
-    nothing about where to look, and nothing is found again by one. depths: of the frames. search: options of
-    ``Estimator.track`` by which it looks for what is lost. Raises InputError that names the frame, EngineError.
+    Args:
+        reregister: estimate what is lost anew in each frame, in the box around its last trusted pose; without one,
+            where it was detected in the first frame. Poses below ``advanced.select.trusted_score`` are not trusted:
+            such a pose says nothing about where to look, and nothing is found again by one.
+        depths: of the frames.
+        search: options of ``Estimator.track`` by which it looks for what is lost.
+
+    Raises:
+        InputError: the message names the frame.
+        EngineError: the Estimator is closed, or in use by another thread.
     """
     trusted_score = estimator.config.advanced.select.trusted_score
     name, image = first

@@ -35,9 +35,12 @@ def pip() -> str:
 class Findings:
     """The outcomes of the probes, and what decides on this machine which packages are the right ones.
 
-    jetpack: major release, 0 if a Jetson's is unknown, None if this is no Jetson. cuda: major version that the driver
-    supports, None without a driver. families: the installed distributions, with versions, of ``libraries.FAMILIES``.
-    bundles: what was found of each bundle; usable: of those that can be read.
+    Attributes:
+        jetpack: major release, 0 if a Jetson's is unknown, None if this is no Jetson.
+        cuda: major version that the driver supports, None without a driver.
+        families: the installed distributions, with versions, of ``libraries.FAMILIES``.
+        bundles: what was found of each bundle.
+        usable: what was found of those that can be read.
     """
 
     def __init__(self, outcomes: Mapping[str, Outcome]) -> None:

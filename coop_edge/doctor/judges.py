@@ -17,7 +17,11 @@ PLAN_SPACE = 3
 
 
 class Judged(NamedTuple):
-    """Status and text of a row. data: what was measured; None: all that the judge was given."""
+    """Status and text of a row.
+
+    Attributes:
+        data: what was measured; None: all that the judge was given.
+    """
 
     status: Status
     found: str

@@ -37,7 +37,7 @@ def bundles_loaded() -> Facts:
 
 
 def targets() -> tuple[list[Target], str]:
-    """What a plan may be built for to run here, one for each TensorRT; else none and why."""
+    """Return what a plan may be built for to run here, one for each TensorRT; else none and why."""
     from coop_edge.runtime.plan import Target
     from coop_edge.runtime.tensorrt_api import installed
 

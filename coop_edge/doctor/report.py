@@ -45,7 +45,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows and the verdict. installer: the command before the names of packages, as ``findings.pip`` returns it."""
+    """All rows and the verdict.
+
+    Attributes:
+        installer: the command before the names of packages, as ``findings.pip`` returns it.
+    """
 
     version: str
     rows: tuple[Row, ...]
@@ -58,12 +62,12 @@ class Report:
 
     @property
     def ready(self) -> bool:
-        """Whether an Estimator could run on some device of this machine."""
+        """Tell whether an Estimator could run on some device of this machine."""
         return not all(self.blocked_by.values())
 
     @property
     def next_steps(self) -> tuple[str, ...]:
-        """The shortest way to a first device that is ready, one command or sentence each; empty when one is."""
+        """Return the shortest way to a first device that is ready, one command or sentence each; empty when one is."""
         ways = []
         for blockers in map(self._blockers, DEVICES):
             if not any(row.name == "gpu" for row in blockers):  # no command brings a GPU

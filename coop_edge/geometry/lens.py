@@ -138,7 +138,11 @@ class Lens:
 
 
 def displacement(x: Any, y: Any, n: Any) -> tuple[Any, Any]:
-    """Return how far a lens moves the rays (x, y, 1): (dx, dy) at z = 1. n: its numbers, of a lens with distortion."""
+    """Return how far a lens moves the rays (x, y, 1): (dx, dy) at z = 1.
+
+    Args:
+        n: its numbers, of a lens with distortion.
+    """
     r2 = x * x + y * y
     if n[0] == FISHEYE:
         r = np.sqrt(r2 + 1e-18)

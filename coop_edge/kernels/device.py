@@ -73,7 +73,10 @@ class CupyDevice:
     """The GPU that is current in CuPy when this is made; kernels go to CuPy's current stream.
 
     ``current_device`` shares one per GPU, so that a kernel is compiled once, whoever uses it. Safe for use by several
-    threads. Raises BackendUnavailable with the probe that failed: no CuPy, no driver, no GPU.
+    threads.
+
+    Raises:
+        BackendUnavailable: no CuPy, no driver or no GPU; the message names the probe that failed.
     """
 
     def __init__(self) -> None:
@@ -116,7 +119,10 @@ _making = threading.Lock()
 def current_device() -> CupyDevice:
     """Return the one shared ``CupyDevice`` of the GPU that is current in CuPy, in whatever thread.
 
-    It is made, and the GPU probed, at the first call for that GPU. Raises BackendUnavailable as ``CupyDevice`` does.
+    It is made, and the GPU probed, at the first call for that GPU.
+
+    Raises:
+        BackendUnavailable: as ``CupyDevice`` does.
     """
     cupy, index = _current()
     with _making:

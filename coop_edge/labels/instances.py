@@ -21,8 +21,10 @@ Poses = NDArray[np.float64]
 class Instance:
     """One object in an image.
 
-    mask: bool [height,width] of its silhouette as if nothing stood before it. visible: of it, what no other labelled
-    object hides. info: its entry of BOP's scene_gt_info.json.
+    Attributes:
+        mask: bool [height,width] of its silhouette as if nothing stood before it.
+        visible: of it, what no other labelled object hides.
+        info: its entry of BOP's scene_gt_info.json.
     """
 
     mask: Mask

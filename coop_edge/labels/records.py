@@ -31,7 +31,11 @@ def pose_entry(object_id: int, T_camera_object: NDArray[np.float64]) -> dict[str
 
 
 def pose_of(entry: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return T_camera_object [4,4], metres, of an entry of scene_gt.json. Raises InputError."""
+    """Return T_camera_object [4,4], metres, of an entry of scene_gt.json.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+    """
     try:
         R = np.array(entry["cam_R_m2c"], np.float64).reshape(3, 3)
         t = np.array(entry["cam_t_m2c"], np.float64).reshape(3) * MM
@@ -43,7 +47,11 @@ def pose_of(entry: Mapping[str, Any]) -> NDArray[np.float64]:
 def coco_annotation(
     number: int, image_id: int, category_id: int, info: Mapping[str, Any], rle: Mapping[str, Any], **more: Any
 ) -> dict[str, Any]:
-    """Return an annotation of COCO's file: the visible box and mask. more: further keys, such as a score."""
+    """Return an annotation of COCO's file: the visible box and mask.
+
+    Args:
+        more: further keys, such as a score.
+    """
     return {
         "id": number,
         "image_id": image_id,
@@ -59,7 +67,11 @@ def coco_annotation(
 def coco_document(
     images: list[dict[str, Any]], annotations: list[dict[str, Any]], objects: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Return a COCO file's content. objects: name -> id."""
+    """Return a COCO file's content.
+
+    Args:
+        objects: name -> id.
+    """
     categories = [{"id": number, "name": name, "supercategory": "object"} for name, number in objects.items()]
     return {
         "info": {"description": "poses of coop_edge", "version": "1.0"},

@@ -34,8 +34,12 @@ _FILES = ("scene_camera.json", "scene_gt.json", "scene_gt_info.json")
 class LabelStore:
     """Labels of the images of one scene, kept in ``root``.
 
-    objects: names, in order: the first has id 1. A name that is a number is its id. renderer: makes the renderer of an
-    object by its name. Raises InputError: the folder holds labels of other objects, or is not of this kind.
+    Args:
+        objects: names, in order: the first has id 1. A name that is a number is its id.
+        renderer: makes the renderer of an object by its name.
+
+    Raises:
+        InputError: the folder holds labels of other objects, or is not of this kind.
     """
 
     def __init__(self, root: Path, objects: Sequence[str], *, renderer: Callable[[str], Renderer]) -> None:
@@ -66,7 +70,11 @@ class LabelStore:
     def write(
         self, image_id: int, source: str, rgb: NDArray[np.uint8], camera: Camera, labels: Sequence[Label]
     ) -> None:
-        """Write an image and all of its labels, in place of those it had; none are legal. Raises OSError."""
+        """Write an image and all of its labels, in place of those it had; none are legal.
+
+        Raises:
+            OSError: it cannot be read or written.
+        """
         seen = instances(camera, [T for _, T in labels], [self._renderer(name) for name, _ in labels])
         name = f"{image_id:06d}"
         if not (picture := self.folder / "rgb" / f"{name}.png").is_file():

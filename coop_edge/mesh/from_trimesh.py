@@ -20,7 +20,11 @@ _DEFAULT_DIFFUSE = (102, 102, 102)  # what trimesh fills in where a material sta
 
 
 class TrimeshReader:
-    """Reads objects in memory. notes: what was passed over or guessed."""
+    """Reads objects in memory.
+
+    Args:
+        notes: what was passed over or guessed.
+    """
 
     def __init__(self, *, ignore_colors: bool, limits: LoadLimits, notes: list[str]) -> None:
         self._ignore_colors, self._notes = ignore_colors, notes

@@ -46,7 +46,12 @@ def load_mesh(
     allow_outside: bool,
     limits: LoadLimits | None,
 ) -> dict[str, Any]:
-    """Load the fields of a Mesh, by name; see ``Mesh.load``."""
+    """Load the fields of a Mesh, by name; see ``Mesh.load``.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
+        MeshError: the file cannot be used.
+    """
     metres = metres_per(unit)
     if isinstance(max_faces, bool) or not isinstance(max_faces, (int, np.integer)) or max_faces < 4:
         raise InputError(f"max_faces: wanted an integer of at least 4, got {max_faces!r}")

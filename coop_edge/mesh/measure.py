@@ -21,7 +21,9 @@ def diameter(vertices: ArrayLike) -> float:
 
     It is exact: only corners of the convex hull can be that far apart (all points are kept where flatness leaves no
     hull), and of many corners only those that lie far out along some direction are compared: see ``_by_direction``.
-    Raises InputError on a wrong shape, NaN or infinity.
+
+    Raises:
+        InputError: a wrong shape, NaN or infinity.
     """
     points = np.asarray(vertices, np.float64)
     if points.ndim != 2 or points.shape[1] != 3:

@@ -11,7 +11,11 @@ from coop_edge.mesh.limits import LoadLimits
 
 @dataclass
 class Source:
-    """A mesh file that is being read. notes: what the file holds and the reader passes over, in words for the user."""
+    """A mesh file that is being read.
+
+    Attributes:
+        notes: what the file holds and the reader passes over, in words for the user.
+    """
 
     path: Path
     data: bytes

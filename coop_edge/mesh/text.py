@@ -30,7 +30,11 @@ def lines(text: str) -> list[str]:
 
 
 def floats(tokens: Sequence[str], what: str) -> NDArray[np.float64]:
-    """Return the numbers of ``tokens`` [n]. Raises MeshError with the first that is none, and why."""
+    """Return the numbers of ``tokens`` [n].
+
+    Raises:
+        MeshError: one of them is none; the message names the first, and why.
+    """
     try:
         return np.array(list(map(float, tokens)), np.float64)
     except ValueError:
@@ -38,7 +42,11 @@ def floats(tokens: Sequence[str], what: str) -> NDArray[np.float64]:
 
 
 def integers(tokens: Sequence[str], what: str) -> NDArray[np.int64]:
-    """Return the integers of ``tokens`` [n]. Raises MeshError with the first that is none, or too large."""
+    """Return the integers of ``tokens`` [n].
+
+    Raises:
+        MeshError: one of them is none, or too large; the message names the first.
+    """
     try:
         return np.array(list(map(int, tokens)), np.int64)
     except ValueError:

@@ -52,7 +52,10 @@ class CudaOperations(Operations):
         """See ``Operations.upload``.
 
         What is on this GPU already (``__cuda_array_interface__``: CuPy, PyTorch, PyCUDA's GPUArray) is taken as it is,
-        in the order of CuPy's current stream. Raises InputError also for memory that CuPy cannot read.
+        in the order of CuPy's current stream.
+
+        Raises:
+            InputError: as the CPU's, and for memory that CuPy cannot read.
         """
         if not hasattr(array, "__cuda_array_interface__"):
             return self.xp.asarray(np.ascontiguousarray(array))

@@ -26,7 +26,11 @@ def compiled(function: F) -> F:
 
 
 def points(depth: Array, numbers: Array, size: int) -> Array:
-    """Return measured points in N crops, float32 [N,size,size,3]. numbers: ``depth.point_numbers``."""
+    """Return measured points in N crops, float32 [N,size,size,3].
+
+    Args:
+        numbers: ``depth.point_numbers``.
+    """
     out = np.empty((len(numbers), size, size, 3), np.float32)
     for i in range(len(numbers)):
         _points_one(depth, numbers[i], out[i])
@@ -34,7 +38,11 @@ def points(depth: Array, numbers: Array, size: int) -> Array:
 
 
 def surfaces(depth: Array, measured: Array, numbers: Array) -> Surfaces:
-    """Compare M surfaces; contiguous arrays. numbers: ``depth.surface_numbers``."""
+    """Compare M surfaces; contiguous arrays.
+
+    Args:
+        numbers: ``depth.surface_numbers``.
+    """
     count, (side, step) = len(depth), places_per_side(depth.shape[1])
     vectors = [np.zeros((count, side * side, 3), np.float32) for _ in range(3)]
     weights, tally = np.zeros((count, side * side), np.float32), np.zeros((count, 5), np.int32)

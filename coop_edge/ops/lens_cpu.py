@@ -25,7 +25,11 @@ _NOWHERE = -1e4  # pixels: outside of every image
 
 
 def to_image(u: float, v: float, numbers: Array) -> tuple[float, float]:
-    """Return the image pixel of an ideal pixel, NaN beyond the limit. numbers: of a lens with distortion."""
+    """Return the image pixel of an ideal pixel, NaN beyond the limit.
+
+    Args:
+        numbers: of a lens with distortion.
+    """
     x, y = (u - numbers[4]) / numbers[2], (v - numbers[5]) / numbers[3]
     if not x * x + y * y <= numbers[1]:
         return math.nan, math.nan
@@ -55,7 +59,9 @@ _fill = jit(_fill, _STAMP)
 def crop_through(image: NDArray[np.uint8], H: Floats, size: int, lens: Lens, interpolation: int) -> NDArray[np.uint8]:
     """Resample an image [height,width,...] into a crop ``size`` pixels wide, black where nothing is seen.
 
-    H: float64 [3,3], ideal pixels -> crop pixels. interpolation: one of OpenCV's.
+    Args:
+        H: float64 [3,3], ideal pixels -> crop pixels.
+        interpolation: one of OpenCV's.
     """
     map_x, map_y = np.empty((2, size, size), np.float32)
     _fill(np.linalg.inv(H), lens.numbers, map_x, map_y)

@@ -77,7 +77,11 @@ def compiled(function: F) -> F:
 
 
 def measure(query: Array, depth: Array, views: Array) -> Outlines:
-    """Measure M outlines; arrays are checked. views: ``outline.view_numbers``."""
+    """Measure M outlines; arrays are checked.
+
+    Args:
+        views: ``outline.view_numbers``.
+    """
     count, size = depth.shape[:2]
     numbers = size / REFERENCE_SIZE, samples_per_place(size)
     tables = Tables(windows(), step_function(), *numbers)

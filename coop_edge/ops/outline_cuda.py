@@ -34,7 +34,11 @@ class OutlineKernels:
         self._tables: tuple[Array, Array] | None = None
 
     def measure(self, query: Array, depth: Array, views: Array) -> Outlines:
-        """Measure M outlines in five launches; arrays are checked. views: ``outline.view_numbers``, on the device."""
+        """Measure M outlines in five launches; arrays are checked.
+
+        Args:
+            views: ``outline.view_numbers``, on the device.
+        """
         xp = self._device.xp
         count, size = depth.shape[:2]
         shapes = (LINES, 3), (LINES, 2), (LINES, 2), (LINES,), (LINES, 4), (3,)

@@ -82,8 +82,10 @@ class PosePrior(NamedTuple):
     def from_sigmas(T_anchor: Array, centre: Array, sigma: np.ndarray) -> PosePrior:
         """Make the prior with independent components of standard deviations ``sigma`` [B,6], NumPy, in the units of xi.
 
-        Infinity leaves an axis free. Raises InputError on another shape and on what is not positive; NaN is left to
-        the status of the problem.
+        Infinity leaves an axis free.
+
+        Raises:
+            InputError: another shape, or numbers that are not positive; NaN is left to the status of the problem.
         """
         sigma = np.asarray(sigma)
         check_batch("sigma", sigma, (6,), 2)

@@ -207,7 +207,11 @@ def _readable(array: Any, dtype: Any) -> np.ndarray:
 
 
 def checked_intrinsics(K: Any, batch: int) -> np.ndarray:
-    """Return K as float64 [B,3,3]. Raises InputError if finite entries are no pinhole camera's; NaN is the status'."""
+    """Return K as float64 [B,3,3].
+
+    Raises:
+        InputError: finite entries are no pinhole camera's; NaN is the status'.
+    """
     K = broadcast_intrinsics(K, batch)
     finite = np.isfinite(K).all(axis=(1, 2))
     wrong = finite & ((K[:, 0, 0] <= 0) | (K[:, 1, 1] <= 0))

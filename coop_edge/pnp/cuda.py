@@ -78,7 +78,8 @@ class CudaPnpSolver:
     ) -> RansacResult:
         """Do ``PnpSolver.ransac_epnp``; ``out``: arrays of an earlier result of the same shapes, written and returned.
 
-        Raises InputError on shapes, dtypes, and on arrays that are not on the device.
+        Raises:
+            InputError: wrong shapes or dtypes, or arrays that are not on the device.
         """
         check_on_device(self.device, points_object=points_object, points_image=points_image, valid=valid, K=K)
         batch = check_correspondences(points_object, points_image, valid, "valid", K)
@@ -119,7 +120,10 @@ class CudaPnpSolver:
 
         FP32 cannot tell costs apart that differ by less than 1e-6: a step that promises less is taken and ends the
         iteration (LmStop.COST), whatever ``cost_tolerance``. A set of points counts as DEGENERATE from a scaled pivot
-        of 1e-6 on. Raises InputError on shapes, dtypes, and on arrays that are not on the device.
+        of 1e-6 on.
+
+        Raises:
+            InputError: wrong shapes or dtypes, or arrays that are not on the device.
         """
         given = points_object, points_image, weights, K, T_init
         arrays = dict(zip(("points_object", "points_image", "weights", "K", "T_init"), given, strict=True))

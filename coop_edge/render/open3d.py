@@ -29,8 +29,12 @@ _BAND_SAMPLES = 1 << 20
 class Open3dRenderer(Renderer):
     """Casts rays on the CPU; slower than ``CpuRenderer``, exact to float32, meant for onboarding and as a reference.
 
-    Parameters besides those of ``Renderer``: supersample defaults to 3 here, since what is rendered offline is rendered
-    well; threads: ray casting threads, None for Open3D's own choice. Raises BackendUnavailable without Open3D.
+    Args:
+        supersample: as of ``Renderer``; 3 here, since what is rendered offline is rendered well.
+        threads: ray casting threads, None for Open3D's own choice.
+
+    Raises:
+        BackendUnavailable: Open3D is not installed.
     """
 
     def __init__(
@@ -93,7 +97,11 @@ class Open3dRenderer(Renderer):
 
 
 def import_open3d() -> Any:
-    """Import ``open3d``. Raises BackendUnavailable with what to install."""
+    """Import ``open3d``.
+
+    Raises:
+        BackendUnavailable: it is not installed; the message says what to install.
+    """
     try:
         return importlib.import_module("open3d")
     except ModuleNotFoundError as error:

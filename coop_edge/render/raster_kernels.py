@@ -81,7 +81,8 @@ def queue_capacity(samples: int) -> int:
 def rasterize(device: Device, scene: Scene, band: Band, buffer: Buffer, blocks: int) -> None:
     """Draw the views into the z-buffer, which starts empty, on the device's current stream.
 
-    blocks: of ``raster_small``, at least 1; those that no view's range has do nothing.
+    Args:
+        blocks: of ``raster_small``, at least 1; those that no view's range has do nothing.
     """
     arguments = tuple(device.pack(structure) for structure in (scene, band, buffer))
     device.kernel(_SOURCE, "raster_small")((blocks,), (BLOCK,), arguments)

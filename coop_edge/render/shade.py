@@ -33,8 +33,9 @@ def shade(
 ) -> None:
     """Write pixels: rgb is the rounded mean of samples x samples, depth and id are the middle sample's.
 
-    buffer: what ``rasterize`` drew of ``surface`` with vertices xyz [V,3]. With one sample per pixel its arrays may be
-    those of ``image``.
+    Args:
+        buffer: what ``rasterize`` drew of ``surface`` with vertices xyz [V,3]. With one sample per pixel its arrays may
+            be those of ``image``.
     """
     first_row, sample_depth, sample_id = buffer
     rgb, depth, triangle_id = image

@@ -40,7 +40,11 @@ WORKSPACE_MB = 1024
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """A plan of one role. reused: it was there already and fits."""
+    """A plan of one role.
+
+    Attributes:
+        reused: it was there already and fits.
+    """
 
     role: str
     path: Path

@@ -31,7 +31,8 @@ _MAX_BYTES = 16 << 20
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read the fields of a Bundle, except its folder, as the file gives them; the graphs are not looked at.
 
-    Raises BundleError on what is not a manifest of this schema, with every key known, there once, and of its type.
+    Raises:
+        BundleError: it is not a manifest of this schema, with every key known, there once, and of its type.
     """
     return _Reader(path).fields()
 

@@ -118,7 +118,11 @@ class PlanInfo:
 
     @classmethod
     def from_json(cls, data: bytes) -> PlanInfo:
-        """Read the content of a sidecar. Raises ValueError, TypeError or KeyError on what is none of this schema."""
+        """Read the content of a sidecar.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is none of this schema.
+        """
         content = parse_json(data)
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema {content['schema']!r}, wanted {SCHEMA}")

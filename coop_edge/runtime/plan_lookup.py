@@ -58,7 +58,11 @@ def no_plan(network: Network, target: Target) -> str:
 
 
 def read_info(plan: Path, network: Network) -> PlanInfo:
-    """Read the sidecar of ``plan``. Raises EngineError if it is missing, garbled or of another schema."""
+    """Read the sidecar of ``plan``.
+
+    Raises:
+        EngineError: it is missing, garbled or of another schema.
+    """
     path, again = sidecar_of(plan), f"; build the plan again with: {rebuild_command(network)}"
     try:
         data = path.read_bytes()

@@ -71,7 +71,8 @@ def exclusive(folder: Path, network: Network) -> Iterator[bool]:
 def write_plan(plan: LoadedPlan) -> None:
     """Write a plan and its sidecar, together: until both are on the disk, those that were there stay as they are.
 
-    Raises EngineError if the disk is full or the folder read-only; nothing has changed then.
+    Raises:
+        EngineError: the disk is full or the folder read-only; nothing has changed then.
     """
     with _storage(plan.path.parent, len(plan.data)):
         write_together({plan.path: plan.data, sidecar_of(plan.path): plan.info.to_json()})

@@ -38,7 +38,11 @@ _INSTALL = (
 
 @dataclass(frozen=True)
 class Built:
-    """Result of a build. shapes: input name -> its smallest, optimal and largest shape."""
+    """Result of a build.
+
+    Attributes:
+        shapes: input name -> its smallest, optimal and largest shape.
+    """
 
     plan: bytes
     shapes: dict[str, list[list[int]]]
@@ -47,7 +51,11 @@ class Built:
 
 @dataclass(frozen=True)
 class EngineTensor:
-    """Input or output of an engine; a dynamic axis is -1. max_batch: largest N of an input's profile, 0 for outputs."""
+    """Input or output of an engine; a dynamic axis is -1.
+
+    Attributes:
+        max_batch: largest N of an input's profile, 0 for outputs.
+    """
 
     name: str
     is_input: bool
@@ -59,7 +67,9 @@ class EngineTensor:
 def load(name: str | None = None) -> TensorRt:
     """Load TensorRT by the name of its module, or the first of ``MODULES`` that can be used.
 
-    Raises BackendUnavailable if it is not installed, does not load, or is older than 10.3; EngineError on another name.
+    Raises:
+        BackendUnavailable: it is not installed, does not load, or is older than 10.3.
+        EngineError: another name.
     """
     if name is not None and name not in MODULES:
         raise EngineError(f"TensorRT: wanted one of the modules {', '.join(MODULES)}, got {name!r}")
@@ -93,7 +103,11 @@ def _of_module(module: Any) -> TensorRt:
 
 
 class TensorRt:
-    """One installed TensorRT. Make it with ``load``. flavour: "trt" or "rtx"; version: as the module gives it."""
+    """One installed TensorRT. Make it with ``load``.
+
+    Attributes:
+        flavour: "trt" or "rtx"; version: as the module gives it.
+    """
 
     def __init__(self, module: Any) -> None:
         self.trt = module

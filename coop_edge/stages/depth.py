@@ -53,7 +53,11 @@ class Evidence(NamedTuple):
 
 
 def compare(pairs: Pairs, config: DepthConfig, gate: float) -> Surfaces:
-    """Compare the rendered surfaces of pairs with measured depth. gate: in diameters; see ``SurfaceLimits``."""
+    """Compare the rendered surfaces of pairs with measured depth.
+
+    Args:
+        gate: in diameters; see ``SurfaceLimits``.
+    """
     diameter = pairs.diameter
     sensor = sensor_sigma(config, pairs.T_crop_object, pairs.centre)
     limits = SurfaceLimits(

@@ -48,7 +48,8 @@ class ObjectModel:
     ) -> ObjectModel:
         """Encode the templates of ``mesh`` with the open ``coarse_encoder``, which runs where ``ops`` works.
 
-        Raises BundleError if the templates are another mesh's, or of another size than the encoder takes.
+        Raises:
+            BundleError: the templates are another mesh's, or of another size than the encoder takes.
         """
         templates.check_mesh(mesh)
         wanted = encoder.inputs["image"].shape[-1]

@@ -43,7 +43,12 @@ class Retrieved(NamedTuple):
     T_crop_object: Floats  # [N,k,4,4] in the cameras of the box's crops
 
     def hypotheses(self, camera: CropCamera, object_index: NDArray[np.integer]) -> CoarseHypotheses:
-        """Return M = N k hypotheses. camera: of the N crops; object_index [N]: their objects."""
+        """Return M = N k hypotheses.
+
+        Args:
+            camera: of the N crops.
+            object_index: [N], their objects.
+        """
         n, k = self.view.shape
         R = np.swapaxes(camera.R_crop_camera, 1, 2)[:, None]
         none, score = np.zeros(n * k, np.int64), self.similarity.reshape(-1)

@@ -283,8 +283,16 @@ def _selection(
 def one_of_the_same(
     model: ObjectModel, T_camera_object: Floats, covariance: Floats, T_reference: Floats | None
 ) -> tuple[Floats, Floats]:
-    """Of the poses that look like T [4,4] the one nearest to T_reference (None: to that with R = I at the same place),
-    and its covariance [6,6].
+    """Return the pose nearest to a reference among those that look like T by symmetry, and its covariance.
+
+    Args:
+        model: the object.
+        T_camera_object: T, [4,4] metres.
+        covariance: [6,6] of T.
+        T_reference: [4,4]; None: R = I at the same place.
+
+    Returns:
+        T' [4,4] and its covariance [6,6].
 
     With T' = T S and S = [R_s t_s; 0 1] the translation is t' = R t_s + t, so rho' = rho - (R t_s) x phi.
     """

@@ -28,9 +28,6 @@ MOST_DISTORTION = 1e6
 class Camera:
     """A camera: pinhole, with or without the distortion of a lens.
 
-    Raises InputError, also for a K that cannot be in pixels of this image; warns (UserWarning) about one that hardly
-    can.
-
     Attributes:
         K: [3,3] intrinsics in pixels, upper triangular (focal lengths positive; skew allowed where nothing distorts).
         width: pixels.
@@ -38,6 +35,12 @@ class Camera:
         distortion: OpenCV's coefficients, 4, 5, 8, 12 or 14 of them (k1, k2, p1, p2, k3, ...), or the 4 of
             ``cv2.fisheye`` with ``fisheye=True``; None without. Images are taken as they are: crops are made through
             the distortion, and poses are those of the ideal camera. ``load`` reads calibration files.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range, or a K that cannot be in pixels of this image.
+
+    Warns:
+        UserWarning: a K that hardly can be.
     """
 
     K: NDArray[np.float64]

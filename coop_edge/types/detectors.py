@@ -53,7 +53,11 @@ def host(array: Any, name: str) -> NDArray[np.float64]:
 
 
 def from_ultralytics(results: Any, objects: Objects) -> Iterator[Found]:
-    """Yield what ``model(image)`` of Ultralytics found in one image."""
+    """Yield what ``model(image)`` of Ultralytics found in one image.
+
+    Raises:
+        InputError: it is no such result, or that of several images.
+    """
     if isinstance(results, (list, tuple)):
         if len(results) != 1:
             raise InputError(f"results: wanted those of one image, got a list of {len(results)}; pass results[i]")
@@ -73,7 +77,11 @@ def from_ultralytics(results: Any, objects: Objects) -> Iterator[Found]:
 
 
 def from_supervision(detections: Any, objects: Objects) -> Iterator[Found]:
-    """Yield the entries of supervision's ``Detections``."""
+    """Yield the entries of supervision's ``Detections``.
+
+    Raises:
+        InputError: it is no such object.
+    """
     if not hasattr(detections, "xyxy"):
         raise InputError(f"detections: wanted supervision's Detections with xyxy, got {type(detections).__name__}")
     corners = host(detections.xyxy, "xyxy").reshape(-1, 4)
@@ -88,7 +96,11 @@ def from_supervision(detections: Any, objects: Objects) -> Iterator[Found]:
 
 
 def from_coco(content: Any, image_id: int | None, objects: Objects) -> Iterator[Found]:
-    """Yield the annotations of one image of a COCO file's content, or of a list of annotations or results."""
+    """Yield the annotations of one image of a COCO file's content, or of a list of annotations or results.
+
+    Raises:
+        InputError: no such content, or several images and no ``image_id``.
+    """
     whole = content if isinstance(content, Mapping) else {"annotations": content}
     annotations = whole.get("annotations")
     if not isinstance(annotations, Sequence) or isinstance(annotations, (str, bytes)):

@@ -25,7 +25,7 @@ class Painter(Protocol):
 
     @property
     def image(self) -> NDArray[np.uint8] | None:
-        """The image that the result was found in; None if it is not known."""
+        """Return the image that the result was found in; None if it is not known."""
         ...
 
     def __call__(self, image: Any, result: PoseEstimate) -> NDArray[np.uint8]:
@@ -61,9 +61,12 @@ class StageTimes:
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """What tracking remembers of an object. T_last: its last pose. T_before: that in the image before, None if unknown.
+    """What tracking remembers of an object.
 
-    images_lost: images since the one of ``T_last`` in which it was not found.
+    Attributes:
+        T_last: its last pose.
+        T_before: that in the image before, None if unknown.
+        images_lost: images since the one of ``T_last`` in which it was not found.
     """
 
     T_last: NDArray[np.float64]  # [4,4] T_camera_object
@@ -77,13 +80,23 @@ class PoseEstimate:
 
     It is true (``if result:``) where there is a pose; ``rvec``, ``tvec`` and ``quaternion`` are other forms of it.
 
-    success: whether there is a pose. reason: "" on success, else one readable line. T_camera_object: float64 [4,4],
-    metres, or None. score: in [0, 1]. n_inliers: correspondences that agree. reprojection_rms_px: over those, or None.
-    covariance: float64 [6,6] of (translation m, rotation rad) in camera axes (the order of ROS's PoseWithCovariance;
-    ``pnp.base`` gives the equation), or None. recovered: whether it was found where nothing had said it would be.
-    motion: what tracking remembers of the object, set by ``Estimator.track``; to_dict leaves it out.
-    painter: draws it, set by the Estimator that found it; it is not kept by pickle. used_depth: whether measured depth
-    bore on the pose; False without a depth image, and where it knows too little of the object. Raises InputError.
+    Attributes:
+        success: whether there is a pose.
+        reason: "" on success, else one readable line.
+        T_camera_object: float64 [4,4], metres, or None.
+        score: in [0, 1].
+        n_inliers: correspondences that agree.
+        reprojection_rms_px: over those, or None.
+        covariance: float64 [6,6] of (translation m, rotation rad) in camera axes (the order of ROS's
+            PoseWithCovariance; ``pnp.base`` gives the equation), or None.
+        recovered: whether it was found where nothing had said it would be.
+        motion: what tracking remembers of the object, set by ``Estimator.track``; to_dict leaves it out.
+        painter: draws it, set by the Estimator that found it; it is not kept by pickle.
+        used_depth: whether measured depth bore on the pose; False without a depth image, and where it knows too little
+            of the object.
+
+    Raises:
+        InputError: an argument of a wrong type, shape or range.
     """
 
     success: bool
@@ -181,7 +194,11 @@ class PoseEstimate:
 
     @property
     def pose(self) -> NDArray[np.float64]:
-        """Return ``T_camera_object``, [4,4] metres. Raises InputError: there is no pose."""
+        """Return ``T_camera_object``, [4,4] metres.
+
+        Raises:
+            InputError: there is no pose.
+        """
         if self.T_camera_object is None:
             raise InputError(f"PoseEstimate of {self.object!r}: has no pose ({self.reason})")
         return self.T_camera_object
@@ -229,8 +246,10 @@ class PoseEstimate:
     def to_bop_csv(self, scene_id: int, image_id: int, object_id: int) -> str:
         """Return the line of BOP's results file for this pose: scene_id,im_id,obj_id,score,R,t,time.
 
-        R row by row and t in mm, blanks between numbers; time in seconds, -1 if it is not known. Raises InputError: no
-        pose, which BOP's file has no line for.
+        R row by row and t in mm, blanks between numbers; time in seconds, -1 if it is not known.
+
+        Raises:
+            InputError: no pose, which BOP's file has no line for.
         """
         if self.T_camera_object is None:
             raise InputError(
@@ -244,8 +263,10 @@ class PoseEstimate:
     def plot(self) -> NDArray[np.uint8]:
         """Return the image it was found in, RGB uint8 [height,width,3], with the result drawn over it; see ``draw``.
 
-        The image is the array that was given then, as it is now. Raises InputError: it is not known (the result is not
-        an Estimator's, has been pickled, or its image was on a GPU).
+        The image is the array that was given then, as it is now.
+
+        Raises:
+            InputError: it is not known (the result is not an Estimator's, has been pickled, or its image was on a GPU).
         """
         image = None if self.painter is None else self.painter.image
         if image is None:
@@ -255,7 +276,9 @@ class PoseEstimate:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the result to a file: as JSON (.json, ``to_dict``), or as a picture (.png, .jpg ..., ``plot``).
 
-        Raises InputError on another suffix or where ``plot`` does, OSError where the file cannot be written.
+        Raises:
+            InputError: another suffix, or what ``plot`` raises.
+            OSError: the file cannot be written.
         """
         if Path(path).suffix.lower() == ".json":
             with atomic_write(path) as file:
@@ -268,8 +291,11 @@ class PoseEstimate:
     def draw(self, image: Any) -> NDArray[np.uint8]:
         """Return a copy of the image with this result drawn over it: outline, box, axes and score, or the reason.
 
-        image: RGB uint8 [height,width,3], the one it was found in or another of the same camera. Raises InputError:
-        another size; a result that no Estimator made (``draw_overlay`` takes camera and mesh).
+        Args:
+            image: RGB uint8 [height,width,3], the one it was found in or another of the same camera.
+
+        Raises:
+            InputError: another size; a result that no Estimator made (``draw_overlay`` takes camera and mesh).
         """
         if self.painter is None:
             raise InputError(

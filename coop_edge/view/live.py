@@ -17,7 +17,11 @@ from coop_edge.types import Camera, PoseEstimate
 
 
 class LiveFrame(NamedTuple):
-    """One frame: a result per object, in the order in which they were registered. ms: of this frame's poses."""
+    """One frame: a result per object, in the order in which they were registered.
+
+    Attributes:
+        ms: of this frame's poses.
+    """
 
     shot: Shot
     results: list[PoseEstimate]
@@ -66,7 +70,11 @@ class LiveDisplay:
         self._picture: Any = None
 
     def show(self, picture: NDArray[np.uint8], results: Sequence[PoseEstimate], ms: float) -> None:
-        """Show a frame. picture: with the poses drawn over it."""
+        """Show a frame.
+
+        Args:
+            picture: with the poses drawn over it.
+        """
         if self._picture is None:
             height, width = picture.shape[:2]
             self._server.scene.set_up_direction("-y")

@@ -22,7 +22,11 @@ _NUDGES = ("x", "y", "z", "turn x", "turn y", "turn z")
 
 
 def make_server(host: str, port: int) -> Any:
-    """Start a viser server. Raises BackendUnavailable without viser."""
+    """Start a viser server.
+
+    Raises:
+        BackendUnavailable: viser is not installed.
+    """
     try:
         import viser
     except ImportError as error:

@@ -26,7 +26,11 @@ _SIGMAS = 2.0  # of the covariance's ellipsoid
 
 
 class PoseScene:
-    """Shows a session in the scene of a viser server. moved: called with T_camera_object when handles are let go."""
+    """Shows a session in the scene of a viser server.
+
+    Args:
+        moved: called with T_camera_object when handles are let go.
+    """
 
     def __init__(self, server: Any, session: Session, moved: Callable[[NDArray[np.float64]], None]) -> None:
         import viser.transforms

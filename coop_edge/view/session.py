@@ -29,8 +29,11 @@ Depths = Callable[[int], Mapping[str, Any]]
 class Item:
     """One object in the image: a result, or what a person made of it.
 
-    result: the pose, or why there is none. detection: where it was looked for, None where it was not in a box.
-    accepted: whether it is among the labels. moved: whether a person has moved it since it was found.
+    Attributes:
+        result: the pose, or why there is none.
+        detection: where it was looked for, None where it was not in a box.
+        accepted: whether it is among the labels.
+        moved: whether a person has moved it since it was found.
     """
 
     result: PoseEstimate
@@ -40,12 +43,12 @@ class Item:
 
     @property
     def name(self) -> str:
-        """The object's name."""
+        """Return the object's name."""
         return self.result.object
 
     @property
     def T(self) -> Pose | None:
-        """T_camera_object [4,4], metres; None where there is no pose."""
+        """Return T_camera_object [4,4], metres; None where there is no pose."""
         return self.result.T_camera_object
 
 
@@ -93,16 +96,20 @@ class Session:
 
     @property
     def name(self) -> str:
-        """The current image's name."""
+        """Return the current image's name."""
         return self.pictures[self.index][0]
 
     @property
     def item(self) -> Item | None:
-        """The item that is being worked on; None without one."""
+        """Return the item that is being worked on; None without one."""
         return None if self.active is None else self.items[self.active]
 
     def go(self, index: int) -> None:
-        """Show another image, with its labels. Raises InputError: no such image, or one that cannot be read."""
+        """Show another image, with its labels.
+
+        Raises:
+            InputError: no such image, or one that cannot be read.
+        """
         if not 0 <= index < len(self.pictures):
             raise InputError(f"there is no image {index} (there are {len(self.pictures)}, from 0)")
         image = self.pictures[index][1]()
@@ -119,7 +126,11 @@ class Session:
         self.active: int | None = len(self.items) - 1 if self.items else None
 
     def estimate(self, name: str, bbox: Sequence[float]) -> Item:
-        """Estimate an object's pose in a box (x, y, width, height), pixels. Raises InputError: no such box."""
+        """Estimate an object's pose in a box (x, y, width, height), pixels.
+
+        Raises:
+            InputError: no such box.
+        """
         low = np.clip(bbox[:2], 0.0, np.array(self.camera.size) - 1.0)
         high = np.clip(np.add(bbox[:2], bbox[2:]), low + 1.0, self.camera.size)
         detection = Detection(name, (*low.tolist(), *(high - low).tolist()))
@@ -133,7 +144,11 @@ class Session:
         return [self._add(Item(result)) for result in results if not any(_same(result, item) for item in known)]
 
     def refine(self) -> Item:
-        """Refine the current item's pose from where it is. What loses it leaves it where it is, with the reason."""
+        """Refine the current item's pose from where it is. What loses it leaves it where it is, with the reason.
+
+        Raises:
+            InputError: there is no pose, or refinement lost the object.
+        """
         item = self._with_pose()
         start = PoseEstimate(True, T_camera_object=item.T, score=item.result.score, object=item.name)
         (result,) = self.estimator.track(self.image, self.camera, [start], **self._measured)
@@ -179,7 +194,11 @@ class Session:
             self._change(replace(self._with_pose(), accepted=True))
 
     def remove(self) -> None:
-        """Take the current item away, from the labels too."""
+        """Take the current item away, from the labels too.
+
+        Raises:
+            InputError: nothing is chosen.
+        """
         if self.active is None:
             raise InputError("there is nothing to remove: no object is chosen")
         self._remember()
@@ -190,7 +209,11 @@ class Session:
             self._write()
 
     def undo(self) -> None:
-        """Take the last change back, wherever it was, and write the labels as they were."""
+        """Take the last change back, wherever it was, and write the labels as they were.
+
+        Raises:
+            InputError: nothing was changed.
+        """
         if not self._before:
             raise InputError("there is nothing to undo")
         state = self._before.pop()
@@ -203,7 +226,11 @@ class Session:
             self.store.forget(self.index)
 
     def follow(self) -> None:
-        """Go to the next image and track there what has a pose here. Raises InputError at the last one."""
+        """Go to the next image and track there what has a pose here.
+
+        Raises:
+            InputError: it is the last one.
+        """
         found = [item.result for item in self.items if item.T is not None]
         self.go(self.index + 1)
         if self.items or not found:

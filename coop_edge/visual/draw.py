@@ -111,7 +111,9 @@ def check_suffix(path: str | os.PathLike[str]) -> str:
 def write_image(path: str | os.PathLike[str], rgb: Any) -> None:
     """Write RGB uint8 [h,w,3] as the suffix says (.png, .jpg, .jpeg, .webp, .bmp), whole or not at all.
 
-    Raises InputError on another shape, dtype or suffix, OSError if the file cannot be written.
+    Raises:
+        InputError: another shape, dtype or suffix.
+        OSError: the file cannot be written.
     """
     image = np.asarray(rgb)
     suffix = check_suffix(path)

@@ -15,7 +15,8 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 class Labels:
     """Collects labels of an image of ``width`` x ``height``, then draws them all on top.
 
-    unit: size of the labels; 1 suits an image of 640 x 480.
+    Args:
+        unit: size of the labels; 1 suits an image of 640 x 480.
     """
 
     def __init__(self, width: int, height: int, unit: float) -> None:

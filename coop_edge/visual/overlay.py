@@ -57,7 +57,12 @@ _EDGES = tuple(
 
 @dataclass(frozen=True, eq=False)
 class OverlayItem:
-    """One pose to draw. mesh: needed if the estimate is a success. detection: its box is drawn if it is not."""
+    """One pose to draw.
+
+    Attributes:
+        mesh: needed if the estimate is a success.
+        detection: its box is drawn if it is not.
+    """
 
     estimate: PoseEstimate
     mesh: Mesh | None = None

@@ -16,7 +16,11 @@ from coop_edge.visual.overlay import COLORS
 
 
 def import_rerun(path: Path | None = Path()) -> Any:
-    """Return the package rerun, None where no recording is wanted. Raises BackendUnavailable: it is not installed."""
+    """Return the package rerun, None where no recording is wanted.
+
+    Raises:
+        BackendUnavailable: it is not installed.
+    """
     if path is None:
         return None
     try:
@@ -27,14 +31,22 @@ def import_rerun(path: Path | None = Path()) -> Any:
 
 
 def recording(path: Path | None, meshes: Mapping[str, Mesh]) -> AbstractContextManager[RerunLog | None]:
-    """Open a ``RerunLog``; None gives none. Raises BackendUnavailable."""
+    """Open a ``RerunLog``; None gives none.
+
+    Raises:
+        BackendUnavailable: Rerun is not installed.
+    """
     return nullcontext() if path is None else RerunLog(path, meshes)
 
 
 class RerunLog:
     """A recording in ``path`` (.rrd), opened by ``rerun PATH``; a context manager.
 
-    meshes: of the objects, by name; each is logged when it is first seen. Raises BackendUnavailable without Rerun.
+    Args:
+        meshes: of the objects, by name; each is logged when it is first seen.
+
+    Raises:
+        BackendUnavailable: Rerun is not installed.
     """
 
     def __init__(self, path: Path, meshes: Mapping[str, Mesh]) -> None:

@@ -26,7 +26,10 @@ def silhouette(T_camera_object: ArrayLike, camera: Camera, renderer: Renderer) -
 def depth_seen(T_camera_object: ArrayLike, camera: Camera, renderer: Renderer) -> NDArray[np.float32]:
     """Return the depth of the renderer's first mesh as ``camera`` sees it, [height,width] metres, 0 = nothing.
 
-    T_camera_object: [4,4], metres. Behind a lens an ideal image of the object is rendered, and each pixel looked up.
+    Args:
+        T_camera_object: [4,4], metres.
+
+    Behind a lens an ideal image of the object is rendered, and each pixel looked up.
     """
     T = np.asarray(T_camera_object, np.float64)
     if camera.lens is None:

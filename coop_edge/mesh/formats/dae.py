@@ -22,7 +22,11 @@ _DEEPEST = 500
 
 
 def read_dae(source: Source) -> list[Part]:
-    """Read a COLLADA file. Raises MeshError."""
+    """Read a COLLADA file.
+
+    Raises:
+        MeshError: damaged, or it holds what is not read.
+    """
     file = DaeFile(source)
     if file.root.find(".//library_animations//channel") is not None:
         source.note("animations are not read: parts stand as in the file's rest pose")

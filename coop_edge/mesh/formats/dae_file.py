@@ -40,7 +40,11 @@ class DaeFile:
         self._arrays: dict[str, NDArray[np.float64]] = {}
 
     def target(self, reference: str | None, tag: str) -> Element:
-        """Return the element that ``#id`` stands for. Raises MeshError: missing, elsewhere, or of another kind."""
+        """Return the element that ``#id`` stands for.
+
+        Raises:
+            MeshError: missing, elsewhere, or of another kind.
+        """
         if reference is None or not reference.startswith("#"):
             raise MeshError(f"<{tag}>: {reference!r} lies in another file or nowhere, which is not read")
         found = self._by_id.get(reference[1:])
@@ -51,7 +55,11 @@ class DaeFile:
         return found
 
     def array(self, reference: str | None, least: int) -> NDArray[np.float64]:
-        """Return the named columns of a source [count,width]. Raises MeshError: fewer than ``least``."""
+        """Return the named columns of a source [count,width].
+
+        Raises:
+            MeshError: fewer than ``least``.
+        """
         element = self.target(reference, "source")
         key = element.attrib["id"]
         if key not in self._arrays:
@@ -82,12 +90,20 @@ class DaeFile:
 
 
 def indices(element: Element | None, what: str) -> NDArray[np.int64]:
-    """Return the integers of an element's text. Raises MeshError."""
+    """Return the integers of an element's text.
+
+    Raises:
+        MeshError: damaged, or it holds what is not read.
+    """
     return integers((element.text or "").split() if element is not None else [], what)
 
 
 def numbers(element: Element, n: int) -> NDArray[np.float64]:
-    """Return the ``n`` finite numbers of an element's text. Raises MeshError."""
+    """Return the ``n`` finite numbers of an element's text.
+
+    Raises:
+        MeshError: damaged, or it holds what is not read.
+    """
     values = floats((element.text or "").split(), f"<{element.tag}>")
     if len(values) != n or not np.isfinite(values).all():
         raise MeshError(f"<{element.tag}>: wanted {n} finite numbers, found {(element.text or '').strip()[:60]!r}")
@@ -95,7 +111,11 @@ def numbers(element: Element, n: int) -> NDArray[np.float64]:
 
 
 def attribute(element: Element, name: str) -> str:
-    """Return an attribute. Raises MeshError if it is missing."""
+    """Return an attribute.
+
+    Raises:
+        MeshError: it is missing.
+    """
     value = element.get(name)
     if value is None:
         raise MeshError(f"<{element.tag}> has no {name}; {_AGAIN}")
@@ -116,5 +136,9 @@ def _integer(element: Element, name: str, default: int | None) -> int:
 
 
 def integer(element: Element, name: str, default: Any = None) -> int:
-    """Return an attribute that is an integer of at least 0. Raises MeshError."""
+    """Return an attribute that is an integer of at least 0.
+
+    Raises:
+        MeshError: damaged, or it holds what is not read.
+    """
     return _integer(element, name, default)

@@ -30,7 +30,11 @@ class _Input(NamedTuple):
 
 
 def read_geometry(file: DaeFile, element: Element, materials: dict[str, DaeMaterial]) -> list[Part]:
-    """Return the parts of a geometry with the materials that a node binds to its symbols. Raises MeshError."""
+    """Return the parts of a geometry with the materials that a node binds to its symbols.
+
+    Raises:
+        MeshError: damaged, or it holds what is not read.
+    """
     label = element.get("name") or element.get("id") or ""
     mesh = element.find("mesh")
     if mesh is None:

@@ -31,7 +31,11 @@ class DaeMaterials:
         self._made: dict[str, DaeMaterial] = {}
 
     def bound(self, instance: Element) -> dict[str, DaeMaterial]:
-        """Return the materials that a node binds to the symbols of a geometry. Raises MeshError."""
+        """Return the materials that a node binds to the symbols of a geometry.
+
+        Raises:
+            MeshError: damaged, or it holds what is not read.
+        """
         found = {}
         for each in instance.findall("bind_material/technique_common/instance_material"):
             material = self.get(attribute(each, "target"))
@@ -42,7 +46,11 @@ class DaeMaterials:
         return found
 
     def get(self, reference: str) -> DaeMaterial:
-        """Return the material ``#id``. Raises MeshError."""
+        """Return the material ``#id``.
+
+        Raises:
+            MeshError: damaged, or it holds what is not read.
+        """
         if reference not in self._made:
             element = self._file.target(reference, "material")
             instance = element.find("instance_effect")

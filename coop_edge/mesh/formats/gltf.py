@@ -55,7 +55,11 @@ _FEW = ("points", "lines", "loops of lines", "strips of lines")
 
 
 def read_gltf(source: Source) -> list[Part]:
-    """Read a glTF file. Raises MeshError."""
+    """Read a glTF file.
+
+    Raises:
+        MeshError: damaged, or it holds what is not read.
+    """
     file = GltfFile(source)
     _check_extensions(file)
     if file.section(file.header, "animations"):

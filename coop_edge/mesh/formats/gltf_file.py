@@ -35,14 +35,22 @@ class GltfFile:
             )
 
     def section(self, holder: dict[str, Any], key: str, kind: type = list) -> Any:
-        """Return a part of the JSON, empty if it is not there. Raises MeshError if it is of another kind."""
+        """Return a part of the JSON, empty if it is not there.
+
+        Raises:
+            MeshError: it is of another kind.
+        """
         value = holder.get(key, kind())
         if not isinstance(value, kind):
             raise MeshError(f"glTF: {key}: wanted {_name(kind)}, found {_name(type(value))}; the file is damaged")
         return value
 
     def entry(self, section: str, index: Any) -> dict[str, Any]:
-        """Return an object of a list of the JSON. Raises MeshError if there is none of this number."""
+        """Return an object of a list of the JSON.
+
+        Raises:
+            MeshError: there is none of this number.
+        """
         entries = self.section(self.header, section)
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(entries):
             raise MeshError(f"glTF: {section}[{index!r}] is not there ({len(entries)} are); the file is damaged")
@@ -51,7 +59,11 @@ class GltfFile:
         return entries[index]
 
     def accessor(self, index: Any) -> NDArray[Any]:
-        """Return an accessor's numbers [count,width]; normalised integers as floats, others of their own type."""
+        """Return an accessor's numbers [count,width]; normalised integers as floats, others of their own type.
+
+        Raises:
+            MeshError: damaged, or of a kind that is not read.
+        """
         entry = self.entry("accessors", index)
         where = f"accessors[{index}]"
         component, kind = entry.get("componentType"), entry.get("type")
@@ -74,14 +86,22 @@ class GltfFile:
         return values
 
     def integer(self, entry: dict[str, Any], key: str, where: str, default: int | None = None) -> int:
-        """Return an integer of at least 0 of the JSON. Raises MeshError."""
+        """Return an integer of at least 0 of the JSON.
+
+        Raises:
+            MeshError: damaged, or it holds what is not read.
+        """
         value = entry.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
             raise MeshError(f"glTF: {where}.{key}: wanted an integer of at least 0, found {value!r:.40}")
         return value
 
     def numbers(self, value: Any, n: int, where: str) -> NDArray[np.float64]:
-        """Return ``n`` finite numbers of the JSON. Raises MeshError."""
+        """Return ``n`` finite numbers of the JSON.
+
+        Raises:
+            MeshError: damaged, or it holds what is not read.
+        """
         right = isinstance(value, list) and len(value) == n
         if right and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in value):
             try:
@@ -93,7 +113,11 @@ class GltfFile:
         raise MeshError(f"glTF: {where}: wanted {n} numbers, found {value!r:.60}; the file is damaged")
 
     def view_bytes(self, index: Any) -> bytes:
-        """Return the bytes of a buffer view, such as a picture's. Raises MeshError."""
+        """Return the bytes of a buffer view, such as a picture's.
+
+        Raises:
+            MeshError: damaged, or it holds what is not read.
+        """
         view = self.entry("bufferViews", index)
         where = f"bufferViews[{index}]"
         if "EXT_meshopt_compression" in self.section(view, "extensions", dict):
@@ -152,7 +176,11 @@ class GltfFile:
         return self._buffers[index]
 
     def uri_bytes(self, uri: Any) -> bytes:
-        """Return what a URI stands for: data inside it, or a file. Raises MeshError."""
+        """Return what a URI stands for: data inside it, or a file.
+
+        Raises:
+            MeshError: damaged, or it holds what is not read.
+        """
         if not isinstance(uri, str):
             raise MeshError(f"glTF: uri: wanted text, found {uri!r:.40}")
         inside = data_uri(uri)
@@ -160,7 +188,11 @@ class GltfFile:
 
 
 def data_uri(uri: str) -> bytes | None:
-    """Return the bytes of a ``data:`` URI, base64 or escaped, None if it is another. Raises MeshError: damaged."""
+    """Return the bytes of a ``data:`` URI, base64 or escaped, None if it is another.
+
+    Raises:
+        MeshError: damaged.
+    """
     if uri[:5].lower() != "data:":
         return None
     head, comma, body = uri.partition(",")

@@ -47,7 +47,11 @@ class GltfMaterials:
         self._images: dict[int, NDArray[np.uint8]] = {}
 
     def get(self, index: Any) -> GltfMaterial:
-        """Return the material of this number; None stands for the default one, white. Raises MeshError."""
+        """Return the material of this number; None stands for the default one, white.
+
+        Raises:
+            MeshError: damaged, or it holds what is not read.
+        """
         if index is None:
             # White is what the specification gives where there is no material; here that is "no colour of its own".
             return GltfMaterial(Material())

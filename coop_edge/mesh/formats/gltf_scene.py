@@ -19,7 +19,9 @@ _INSTANCING = "EXT_mesh_gpu_instancing"
 class Placed(NamedTuple):
     """A mesh of a node: where its vertices go, and the weights of its morph targets.
 
-    matrix: [4,4]. joints: of a skin [J,4,4], which take the place of the matrix; None without a skin.
+    Attributes:
+        matrix: [4,4].
+        joints: of a skin [J,4,4], which take the place of the matrix; None without a skin.
     """
 
     mesh: dict[str, Any]
@@ -29,7 +31,11 @@ class Placed(NamedTuple):
 
 
 def placed_meshes(file: GltfFile) -> Iterator[Placed]:
-    """Yield the meshes of the scene, an instance at a time. Raises MeshError: damaged, a circle, too many."""
+    """Yield the meshes of the scene, an instance at a time.
+
+    Raises:
+        MeshError: damaged, a circle, too many.
+    """
     worlds = _worlds(file)
     count = 0
     for index, world in worlds.items():

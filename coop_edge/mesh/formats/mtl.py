@@ -43,7 +43,11 @@ class _Entry:
 
 
 def read_mtl(source: Source, path: Path, data: bytes) -> dict[str, MtlMaterial]:
-    """Read the materials of a library by name. Raises MeshError: damaged, or a texture that cannot be used."""
+    """Read the materials of a library by name.
+
+    Raises:
+        MeshError: damaged, or a texture that cannot be used.
+    """
     entries: dict[str, _Entry] = {}
     entry: _Entry | None = None
     for number, line in enumerate(lines(re.sub(r"\\\r?\n", " ", decode(data))), 1):

@@ -40,7 +40,11 @@ class _Contents:
 
 
 def read_obj(source: Source) -> list[Part]:
-    """Read an OBJ file. Raises MeshError."""
+    """Read an OBJ file.
+
+    Raises:
+        MeshError: damaged, or it holds what is not read.
+    """
     text = decode(source.data)
     contents = _read_lines(source, text)
     faces = {name: lines_.read() for name, lines_ in contents.groups.items()}

@@ -35,7 +35,11 @@ class FaceLines:
     before: list[tuple[int, int, int]] = field(default_factory=list)
 
     def read(self) -> list[Faces]:
-        """Return the faces, those with texture coordinates apart from those without. Raises MeshError."""
+        """Return the faces, those with texture coordinates apart from those without.
+
+        Raises:
+            MeshError: damaged, or it holds what is not read.
+        """
         alike = self._read_alike()
         return self._read_each() if alike is None else [alike]
 

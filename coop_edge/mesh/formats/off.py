@@ -29,7 +29,11 @@ class _Layout(NamedTuple):
 
 
 def read_off(source: Source) -> list[Part]:
-    """Read an OFF file. Raises MeshError."""
+    """Read an OFF file.
+
+    Raises:
+        MeshError: damaged, or it holds what is not read.
+    """
     if b"BINARY" in source.data[:64].split(b"\n")[0].upper().split()[1:2]:
         raise MeshError("a binary OFF file, which is not read; export it as text, or as PLY")
     rows = [line.split("#")[0].split() for line in lines(decode(source.data))]

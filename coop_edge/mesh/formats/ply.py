@@ -18,7 +18,11 @@ _KNOWN = ("vertex", "face", "tristrips")
 
 
 def read_ply(source: Source) -> list[Part]:
-    """Read a PLY file. Raises MeshError."""
+    """Read a PLY file.
+
+    Raises:
+        MeshError: damaged, or it holds what is not read.
+    """
     header = read_header(source.data)
     behind = read_rows(header, source.data)
     if behind:

@@ -53,14 +53,22 @@ class Element:
     columns: dict[str, Any] = field(default_factory=dict)
 
     def scalar(self, name: str) -> NDArray[Any] | None:
-        """Return a column of numbers [rows], None if there is none. Raises MeshError if it holds lists."""
+        """Return a column of numbers [rows], None if there is none.
+
+        Raises:
+            MeshError: it holds lists.
+        """
         column = self.columns.get(name)
         if isinstance(column, ListColumn):
             raise MeshError(f"property {name!r} of {self.name!r} holds lists; wanted a number per row")
         return column
 
     def lists(self, name: str) -> ListColumn | None:
-        """Return a column of lists, None if there is none. Raises MeshError if it holds numbers."""
+        """Return a column of lists, None if there is none.
+
+        Raises:
+            MeshError: it holds numbers.
+        """
         column = self.columns.get(name)
         if column is not None and not isinstance(column, ListColumn):
             raise MeshError(f"property {name!r} of {self.name!r} holds single numbers; wanted a list per row")
@@ -78,7 +86,11 @@ class Header:
 
 
 def read_header(data: bytes) -> Header:
-    """Read all up to and with the line end_header. Raises MeshError."""
+    """Read all up to and with the line end_header.
+
+    Raises:
+        MeshError: damaged, or it holds what is not read.
+    """
     if data[:3].lower() != b"ply":
         raise MeshError(f"not a PLY file: it begins with {data[:12]!r}, not with 'ply'")
     header, start = _header_lines(data)
@@ -135,7 +147,11 @@ def _property(words: list[str]) -> Property:
 
 
 def read_rows(header: Header, data: bytes) -> int:
-    """Fill the columns of all elements; return how many bytes or rows follow them. Raises MeshError: truncated."""
+    """Fill the columns of all elements; return how many bytes or rows follow them.
+
+    Raises:
+        MeshError: truncated.
+    """
     body = data[header.start :]
     if header.format == "ascii":
         rows = [line for line in lines(decode(body)) if line.strip()]

@@ -20,7 +20,11 @@ _AGAIN = "copy or export it again"
 
 
 def read_stl(source: Source) -> list[Part]:
-    """Read an STL file. Raises MeshError."""
+    """Read an STL file.
+
+    Raises:
+        MeshError: damaged, or it holds what is not read.
+    """
     data = source.data
     wanted = 84 + 50 * int.from_bytes(data[80:84], "little")  # if binary: a header, a count, 50 bytes a triangle
     if len(data) != wanted and data.lstrip()[:5].lower() == b"solid" and b"facet" in data.lower():
