@@ -394,6 +394,14 @@ class Estimator:
 
         What ``estimate`` begins with, for people to look at. None for engines without features.
 
+        Args:
+            image, camera: as for ``estimate``.
+            detection: whose box or mask is looked at.
+            count: how many views, at most.
+
+        Returns:
+            Similarity, in [-1, 1], and T_camera_object float64 [4,4], metres, of each.
+
         Raises:
             InputError: an argument of a wrong type, shape or range.
         """

@@ -63,6 +63,10 @@ class Symmetries:
         Reads ``symmetries_discrete`` (lists of 16, row by row) and ``symmetries_continuous`` ({"axis", "offset"});
         either may be absent.
 
+        Args:
+            models_info_entry: the object's, as JSON has it.
+            unit: of its lengths, "m", "cm", "mm" or "in".
+
         Raises:
             InputError: an argument of a wrong type, shape or range.
         """

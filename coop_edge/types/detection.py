@@ -102,7 +102,12 @@ class Detection:
 
     @classmethod
     def from_xyxy(cls, object: str, xyxy: ArrayLike, score: float = 1.0) -> Detection:
-        """Make a detection from two corners (x0, y0, x1, y1), the second just outside.
+        """Make a detection from two corners.
+
+        Args:
+            object: name of a registered object.
+            xyxy: (x0, y0, x1, y1) pixels, the second corner just outside.
+            score: of the detector, in [0, 1].
 
         Raises:
             InputError: an argument of a wrong type, shape or range.
@@ -114,6 +119,7 @@ class Detection:
         """Make detections of what ``model(image)`` of Ultralytics found in one image, masks included.
 
         Args:
+            results: the Results of one image, or a list of one.
             objects: class (its name or number) -> object; other classes are left out. None: classes are called as
                 objects.
 

@@ -248,6 +248,9 @@ class PoseEstimate:
 
         R row by row and t in mm, blanks between numbers; time in seconds, -1 if it is not known.
 
+        Args:
+            scene_id, image_id, object_id: numbers of BOP's files.
+
         Raises:
             InputError: no pose, which BOP's file has no line for.
         """
