@@ -114,7 +114,7 @@ def shown_by(depth: Array, K: Array, points: Array, tolerance: Array) -> Array:
     """
     height, width = depth.shape
     uv = project(K, points)
-    inside = np.isfinite(uv).all(axis=-1)
+    inside: Array = np.asarray(np.isfinite(uv).all(axis=-1))
     safe = np.where(inside[..., None], uv, 0.0)
     inside &= ((safe >= 0.0) & (safe <= (width - 1, height - 1))).all(axis=-1)
     column, row = np.floor(safe).astype(np.int64).clip(0, (width - 1, height - 1)).transpose(2, 0, 1)
