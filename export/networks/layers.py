@@ -6,8 +6,6 @@ CroCo v2, ICCV 2023.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,30 +35,10 @@ def rotary_table(height: int, width: int, head_dim: int, base: float, device: to
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn queries or keys [N,heads,T,head_dim] by their positions."""
-    if x.requires_grad and torch.is_grad_enabled():
-        turned: Tensor = _Rotate.apply(x, *rotation)
-        return turned
-    return _rotated(x, *rotation)
-
-
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    cos, sin = rotation
     full = x.float()
     y1, y2, x1, x2 = full.chunk(4, dim=-1)
     return (full * cos + torch.cat([y2, y1, x2, x1], dim=-1) * sin).to(x.dtype)
-
-
-class _Rotate(torch.autograd.Function):
-    """``_rotated`` for training: the gradient is turned back, as cheaply, and nothing is kept but the table."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _rotated(x, cos, sin)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        cos, sin = ctx.saved_tensors
-        return _rotated(gradient, cos, -sin), None, None
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

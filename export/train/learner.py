@@ -21,7 +21,8 @@ class Learner:
 
     def __init__(self, task: Task, net: Net, options: TrainOptions, group: Group) -> None:
         self.task, self.device, self.clip = task, group.device, options.clip
-        self.net = net.to(self.device).train()
+        # Channels last: convolutions forward and backward take a third less on a CPU, and give the same numbers.
+        self.net = net.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.model = group.wrap(torch.compile(self.net) if options.compile else self.net)  # type: ignore[arg-type]
         self.bfloat16 = uses_bfloat16(options.precision, self.device)
         self.optimiser = adamw(self.net)

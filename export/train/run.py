@@ -123,7 +123,8 @@ def evaluate_checkpoint(
     options = replace(options, pack=str(pack or ""), photos=str(photos or ""))
     where = pick_device(device)
     with torch.no_grad():
-        return TASKS[info.role](info.config, options).evaluate(net.to(where), where)
+        net = net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return TASKS[info.role](info.config, options).evaluate(net, where)
 
 
 def _run(

@@ -26,25 +26,6 @@ def test_rotary_positions_are_relative_and_two_dimensional():
     torch.testing.assert_close(sin.reshape(5, 7, 16)[0, :, 13], (torch.arange(7.0) * 100**-0.25).sin())
 
 
-def test_gradients_are_turned_back():
-    """Against autograd through the formula, in both precisions of training; and nothing but the table is kept."""
-    rotation = rotary_table(3, 4, 16, 100.0)
-    for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 0.04)):
-        x = torch.randn(2, 3, 12, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
-        weight = torch.randn(2, 3, 12, 16, generator=torch.Generator().manual_seed(2)).to(dtype)
-        given, plain = x.clone().requires_grad_(), x.float().clone().requires_grad_()
-        found = rotate(given, rotation)
-        assert [t.shape for t in found.grad_fn.saved_tensors] == [(12, 16), (12, 16)]
-        y1, y2, x1, x2 = plain.chunk(4, dim=-1)
-        wanted = plain * rotation[0] + torch.cat([y2, y1, x2, x1], dim=-1) * rotation[1]
-        assert found.dtype == dtype
-        torch.testing.assert_close(found.float(), wanted, atol=tolerance, rtol=0)
-        torch.testing.assert_close(found.detach(), rotate(x, rotation), atol=0, rtol=0)
-        found.backward(weight)
-        wanted.backward(weight.float())
-        torch.testing.assert_close(given.grad.float(), plain.grad, atol=tolerance, rtol=0)
-
-
 def test_attention_equals_the_formula():
     torch.manual_seed(0)
     layer = SelfAttention(16, 2).double()
