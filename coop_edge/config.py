@@ -336,6 +336,10 @@ class AdvancedSelectConfig(Config):
     """While tracking: least sum of the confidence W over the cells that agree with the pose, in a 128-pixel crop; it
     grows with the crop's area. In images of nothing it stays below the default. Larger loses objects earlier; 0 trusts
     ``select.min_score`` and the ratio alone."""
+    min_appearance: float = 0.46
+    """Least similarity of render and image, -1 to 1, colours and light included, of a returned pose, beside
+    ``select.min_score``; without effect where that is 0, and with engines without ``features``. Larger refuses more
+    objects that are not there, and objects whose model has other colours; -1 refuses none."""
     trusted_score: float = 0.6
     """Least score of a pose by which a lost object is found again, and of one that says where to look for it. Larger
     finds fewer objects again, and fewer that are not there; 0 trusts every pose."""
@@ -346,6 +350,7 @@ class AdvancedSelectConfig(Config):
         self._number("coarse_weight", 0.0, 1.0)
         self._number("min_size_px", 0.0, 1e6)
         self._number("min_weight", 0.0, 1e9)
+        self._number("min_appearance", -1.0, 1.0)
         self._number("trusted_score", 0.0, 1.0)
 
 

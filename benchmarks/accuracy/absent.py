@@ -23,10 +23,12 @@ from benchmarks.accuracy.measure import progress
 from benchmarks.accuracy.methods import object_name
 from benchmarks.accuracy.records import Box, ImageKey
 from benchmarks.common import print_table, write_json
-from coop_edge import Detection, Estimator, EstimatorConfig, Mesh
+from coop_edge import Camera, Detection, Estimator, EstimatorConfig, Mesh, PoseEstimate
 from coop_edge.base.hardware import hardware
 from coop_edge.config import EFFORTS
 from coop_edge.errors import CoopEdgeError, InputError
+from coop_edge.stages.clock import StageClock
+from coop_edge.stages.select import select
 
 PRESENT = "present"
 KINDS = {"other": 4, "random": 1, "elsewhere": 1}
@@ -35,20 +37,21 @@ an object that is."""
 GREY = 190
 """Grey level of an object without its colours."""
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+NEXT_TO_NOTHING = 1e-9
 TRIES = 200
 """Boxes drawn at random until one does not touch the object."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A box and what was made of it, with no least score."""
+    """A box and what was made of it."""
 
     kind: str  # PRESENT or one of KINDS
     obj_id: int
     bbox: tuple[float, float, float, float]
-    found: bool
+    found: bool  # refused at most for its score
     score: float
-    right: bool  # within a tenth of the diameter (MSSD)
+    right: bool  # within a tenth of the diameter (MSSD), refused or not
 
 
 @dataclass(frozen=True)
@@ -100,16 +103,47 @@ def boxes_of(dataset: BopDataset, image: ImageKey) -> list[tuple[str, Sought]]:
 
 
 def try_image(dataset: BopDataset, estimator: Estimator, image: ImageKey) -> TriedImage:
-    """Estimate in all boxes of an image. estimator: without a least score."""
-    tried = []
+    """Estimate in all boxes of an image."""
     boxes = boxes_of(dataset, image)
     detections = [Detection(object_name(sought.box.obj_id), sought.box.bbox) for _, sought in boxes]
-    results = estimator.estimate(dataset.image(*image), dataset.camera(*image), detections)
-    for (kind, sought), result in zip(boxes, results, strict=True):
+    every, believed = answers(estimator, dataset.image(*image), dataset.camera(*image), detections)
+    tried = []
+    for (kind, sought), result, kept in zip(boxes, every, believed, strict=True):
         T = result.T_camera_object
         right = T is not None and is_right(T, sought, dataset)
-        tried.append(Tried(kind, sought.box.obj_id, sought.box.bbox, result.success, result.score, right))
+        tried.append(Tried(kind, sought.box.obj_id, sought.box.bbox, kept.success, result.score, right))
     return TriedImage(image, tuple(tried))
+
+
+def answers(
+    estimator: Estimator, image: np.ndarray, camera: Camera, detections: Sequence[Detection]
+) -> tuple[list[PoseEstimate], list[PoseEstimate]]:
+    """Return what ``estimate`` does with no least score at all, and with one that is next to nothing.
+
+    Only the latter refuses poses at which image and render do not look alike.
+    """
+    names = [detection.object for detection in detections]
+    with estimator._call("absent"):
+        picture, _ = estimator._read(image, camera, None, None)
+        frame = estimator._frame(picture, camera, None)
+        index = estimator._registry.indices(names)
+        found = estimator._pipeline.hypotheses(frame, detections, index, StageClock())
+        out = []
+        for least in (0.0, NEXT_TO_NOTHING):
+            config = replace(estimator.config, select=replace(estimator.config.select, min_score=least))
+            chosen = select(
+                found.refined,
+                found.coarse.detection,
+                len(detections),
+                frame.models,
+                found.coarse.object_index,
+                config,
+                evidence=found.coarse.evidence,
+                reasons=[found.coarse.reason(i) for i in range(len(found.coarse))],
+                judge=found.judge,
+            )
+            out.append(chosen.estimates(names))
+    return out[0], out[1]
 
 
 def figures(tried: Sequence[Tried], least: float) -> dict[str, Any]:
@@ -117,7 +151,7 @@ def figures(tried: Sequence[Tried], least: float) -> dict[str, Any]:
 
     "accepted" has them by kind, "thresholds" for other least scores, [score, absent accepted, right kept].
     """
-    right = np.array([each.score for each in tried if each.right])
+    right = np.array([each.score if each.found else -1.0 for each in tried if each.right])
     absent = [each for each in tried if each.kind != PRESENT]
     scores = np.array([each.score if each.found else -1.0 for each in absent])
 
@@ -155,8 +189,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     least = config.select.min_score
     about = {"dataset": dataset.name, "untextured": options.untextured, "config": config.to_dict()}
     done: dict[ImageKey, TriedImage] = {}
-    open_config = replace(config, select=replace(config.select, min_score=0.0))
-    with Estimator.from_engines(options.engines, device=options.device, config=open_config) as estimator:
+    with Estimator.from_engines(options.engines, device=options.device, config=config) as estimator:
         about |= {"engines": estimator.bundle.name, "score": _map_of(estimator)}
         with ImageJournal(
             journal_path(options.json), about, to_plain=TriedImage.to_plain, from_plain=TriedImage.from_plain

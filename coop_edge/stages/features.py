@@ -76,9 +76,19 @@ def similarity(a: Array, b: Array, covered: Array, xp: Array = np) -> Array:
         a, b: float32 [N,C,h,w].
         covered: float32 [N,h,w], the share of each cell that the render covers.
     """
-    n, cells = len(a), covered.shape[1] * covered.shape[2]
     share = (covered / xp.maximum(covered.sum(axis=(1, 2), keepdims=True), np.float32(1e-6)))[:, None]
-    a, b = (unit_cells(m - (m * share).sum(axis=(2, 3), keepdims=True), xp) for m in (a, b))
+    a, b = (m - (m * share).sum(axis=(2, 3), keepdims=True) for m in (a, b))
+    return appearance(a, b, covered, xp)
+
+
+def appearance(a: Array, b: Array, covered: Array, xp: Array = np) -> Array:
+    """Return ``similarity`` without taking the means off, float32 [N] in [-1, 1]: colours and light count.
+
+    Where an object is not, what is there may have the same layout, but hardly the same looks. Arguments as of
+    ``similarity``.
+    """
+    n, cells = len(a), covered.shape[1] * covered.shape[2]
+    a, b = unit_cells(a, xp), unit_cells(b, xp)
     counted = covered.reshape(n, cells) > COVERED
     cosine = xp.where(counted, (a * b).sum(axis=1).reshape(counted.shape), np.float32(-2.0))
     falling = -xp.sort(-cosine, axis=1)

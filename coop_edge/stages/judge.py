@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from coop_edge.config import DepthConfig
 from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
 from coop_edge.stages.depth import TOLERANCE, Evidence, compare, evidence
-from coop_edge.stages.features import MAPS, FeatureExtractor, coverage, similarity
+from coop_edge.stages.features import MAPS, FeatureExtractor, appearance, coverage, similarity
 from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined
-from coop_edge.stages.select import Fit
+from coop_edge.stages.select import Fit, Judged
 
 Floats = NDArray[np.float64]
 
@@ -48,19 +48,19 @@ class FeatureJudge:
 
     def rank(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
         """Rank by similarity and depth, since after one iteration the refiner cannot tell yet; see ``Judge.rank``."""
-        alike, said = self._look(refined, object_index)
+        alike, _, said = self._look(refined, object_index)
         alike = np.clip(alike, 0.0, 1.0)
         if said is None:
             return alike
         measured = (1.0 - DEPTH_SHARE) * alike + DEPTH_SHARE * said.agreement * said.clear
         return np.where(said.used, measured, alike)
 
-    def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
+    def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Judged:
         """Score by similarity and the refiner's evidence, not by the coarse evidence: the render says more.
 
         Without refinement there is no evidence of the refiner's, and the score is the similarity alone.
         """
-        alike, said = self._look(refined, object_index)
+        alike, looks, said = self._look(refined, object_index)
         found = _named(alike, said, fit)
         if self.score_map is None:
             score = np.clip(alike, 0.0, 1.0) * (1.0 + fit.inlier_ratio * fit.support) / 2.0
@@ -72,35 +72,37 @@ class FeatureJudge:
                 measured = self.depth_score_map.probability(found)
             score = np.where(said.used, measured, score)
         score = np.where(refined.iterations > 0, score, np.clip(alike, 0.0, 1.0))
-        return np.where(refined.ok, score, 0.0)
+        return Judged(np.where(refined.ok, score, 0.0), looks)
 
     def evidence(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit) -> dict[str, Floats]:
         """Return the evidence for each pose by its names in ``ScoreMap``, each [M]; 0 of failed hypotheses.
 
         That of depth is there if the image has depth, and 0 where it is not used.
         """
-        return _named(*self._look(refined, object_index), fit)
+        alike, _, said = self._look(refined, object_index)
+        return _named(alike, said, fit)
 
     def similarity(self, refined: Refined, object_index: NDArray[np.integer]) -> Floats:
         """Return the similarity of crop and render at each pose, [M]; 0 of failed hypotheses."""
         return self._look(refined, object_index)[0]
 
-    def _look(self, refined: Refined, object_index: NDArray[np.integer]) -> tuple[Floats, Evidence | None]:
-        """Return the similarity at each pose, [M], and what measured depth says of it, None without depth.
+    def _look(self, refined: Refined, object_index: NDArray[np.integer]) -> tuple[Floats, Floats, Evidence | None]:
+        """Return similarity and appearance at each pose, [M] each, and what measured depth says, None without depth.
 
-        Both are 0 of failed hypotheses.
+        All are 0 of failed hypotheses.
         """
-        out, shown = np.zeros(len(refined)), np.flatnonzero(refined.ok)
+        out, looks, shown = np.zeros(len(refined)), np.zeros(len(refined)), np.flatnonzero(refined.ok)
         pairs = self.maker.make(refined.T_camera_object[shown], np.asarray(object_index)[shown])
         ops, xp = self.maker.ops, self.maker.ops.xp
         (maps,) = self.features.maps(xp.concatenate([pairs.query, pairs.render]), MAP)
         covered = coverage(pairs.depth, MAPS[MAP], xp)
-        out[shown] = ops.to_host(similarity(maps[: len(shown)], maps[len(shown) :], covered, xp))
+        compared = maps[: len(shown)], maps[len(shown) :], covered, xp
+        out[shown], looks[shown] = ops.to_host_together(similarity(*compared), appearance(*compared))
         if pairs.measured is None:
-            return out, None
+            return out, looks, None
         tally = np.zeros((len(refined), 5), np.int64)
         tally[shown] = ops.to_host(compare(pairs, self.depth, TOLERANCE).tally)
-        return out, evidence(tally)
+        return out, looks, evidence(tally)
 
 
 def _named(alike: Floats, said: Evidence | None, fit: Fit) -> dict[str, Floats]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,13 @@ class Fit:
     weight: Floats  # [M] sum of W over the cells below the threshold
 
 
+class Judged(NamedTuple):
+    """How far M hypotheses are to be believed."""
+
+    score: Floats  # [M] in [0, 1]; 0 of what failed
+    appearance: Floats | None = None  # [M] how much render and image look alike, -1 to 1; None: not known
+
+
 class Judge(Protocol):
     """Says how far M refined hypotheses are to be believed, in [0, 1]; 0 of what failed.
 
@@ -58,8 +65,8 @@ class Judge(Protocol):
         """Return by what hypotheses are compared that are to be refined further, [M]."""
         ...
 
-    def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
-        """Return the scores of final poses, [M]."""
+    def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Judged:
+        """Judge final poses."""
         ...
 
 
@@ -69,11 +76,13 @@ class FitJudge:
 
     config: AdvancedSelectConfig
 
-    def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
-        """Score by the equation in the module's docstring; see ``Judge.score``."""
+    def rank(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
+        """Score by the equation in the module's docstring; see ``Judge.rank``."""
         return inlier_scores(refined, fit, evidence, self.config)
 
-    rank = score
+    def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Judged:
+        """Score by the equation in the module's docstring; see ``Judge.score``."""
+        return Judged(inlier_scores(refined, fit, evidence, self.config))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +158,12 @@ def select(
     if least is None:
         least = 0.0 if T_previous is None else config.advanced.select.min_weight
     found = measure_fit(refined, config.advanced.select)
-    scores = (judge or FitJudge(config.advanced.select)).score(refined, index, found, evidence)
+    judged = (judge or FitJudge(config.advanced.select)).score(refined, index, found, evidence)
+    scores = judged.score
     rejected = tuple(
         (reasons[i] if reasons else "")
         or refined.reasons[i]
-        or _rejection(refined, found, scores, config, i, least=least)
+        or _rejection(refined, found, judged, config, i, least=least)
         for i in range(len(refined))
     )
     chosen = np.full(count, -1, np.int64)
@@ -209,7 +219,7 @@ def inlier_scores(refined: Refined, found: Fit, evidence: Floats | None, config:
     return np.where(refined.ok, np.clip(score, 0.0, 1.0), 0.0)
 
 
-def _rejection(refined: Refined, found: Fit, scores: Floats, config: EstimatorConfig, i: int, *, least: float) -> str:
+def _rejection(refined: Refined, found: Fit, judged: Judged, config: EstimatorConfig, i: int, *, least: float) -> str:
     """Return why hypothesis i, which has a pose, is not to be believed; "" if it is.
 
     least: weight that it needs. Without a box little evidence is not enough, however well it agrees: nothing says that
@@ -217,8 +227,12 @@ def _rejection(refined: Refined, found: Fit, scores: Floats, config: EstimatorCo
     """
     if refined.iterations[i] and (reason := _too_little(refined, found, config, i, least=least)):
         return f"select: {reason}"
-    if scores[i] < config.select.min_score:
-        return f"select: score {scores[i]:.3f} is below min_score = {config.select.min_score:g}"
+    score, min_score = judged.score[i], config.select.min_score
+    if score < min_score:
+        return f"select: score {score:.3f} is below min_score = {min_score:g}"
+    looks, wanted = judged.appearance, config.advanced.select.min_appearance
+    if min_score and refined.iterations[i] and looks is not None and looks[i] < wanted:
+        return f"select: render and image do not look alike (appearance {looks[i]:.2f}, wanted {wanted:g})"
     return ""
 
 

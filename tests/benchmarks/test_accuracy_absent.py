@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import absent
-from benchmarks.accuracy.absent import KINDS, PRESENT, Tried, TriedImage, boxes_of, figures, main, try_image
+from benchmarks.accuracy.absent import (
+    KINDS,
+    NEXT_TO_NOTHING,
+    PRESENT,
+    Tried,
+    TriedImage,
+    boxes_of,
+    figures,
+    main,
+    try_image,
+)
 from benchmarks.accuracy.dataset import BopDataset
-from coop_edge import PoseEstimate
+from benchmarks.accuracy.methods import object_name
+from coop_edge import Detection, Estimator, PoseEstimate
 from tests.benchmarks.bop import scene_of, write_dataset
 from tests.runtime.networks import tiny_bundle
 from tests.stages.scene import colored_box
@@ -52,21 +63,47 @@ def test_boxes_without_the_object_are_without_it(root):
     assert again == [[(kind, sought.box) for kind, sought in boxes_of(dataset, image)] for image in dataset.images]
 
 
-def test_an_estimator_that_believes_everything_invents_every_pose(root):
+def test_an_estimator_that_believes_everything_invents_every_pose(root, monkeypatch):
     dataset, image = BopDataset(root), (1, 0)
     (truth,) = dataset.truth(*image)
 
-    class Believer:
-        def estimate(self, picture, camera, detections):
-            T = truth.T_camera_object
-            return [PoseEstimate(True, T_camera_object=T, score=0.7, object=each.object) for each in detections]
+    def believer(estimator, picture, camera, detections):
+        T = truth.T_camera_object
+        all_ = [PoseEstimate(True, T_camera_object=T, score=0.7, object=each.object) for each in detections]
+        return all_, all_
 
-    tried = try_image(dataset, Believer(), image)
+    monkeypatch.setattr(absent, "answers", believer)
+    tried = try_image(dataset, None, image)
     assert [each.right for each in tried.boxes] == [each.kind == PRESENT for each in tried.boxes]
     assert figures(tried.boxes, 0.3)["absent_accepted"] == 1
     assert figures(tried.boxes, 0.3)["right_kept"] == 1
     assert figures(tried.boxes, 0.8)["absent_accepted"] == 0
     assert TriedImage.from_plain(json.loads(json.dumps(tried.to_plain()))) == tried
+
+
+def test_answers_are_those_of_estimate(root, tmp_path):
+    """With and without a least score, and without what does not look alike only where there is one."""
+    dataset = BopDataset(root)
+    picture, camera = dataset.image(1, 4), dataset.camera(1, 4)
+    detections = [Detection(object_name(each.obj_id), each.bbox_visib) for each in dataset.truth(1, 4)]
+    open_options = {"min_inlier_ratio": 0.0, "min_inliers": 0}
+    kept = {}
+    for least in (0.0, NEXT_TO_NOTHING):
+        config = {"select": {"min_score": least, **open_options}, "advanced": {"select": {"min_appearance": 1.0}}}
+        with Estimator.from_engines(
+            tiny_bundle(tmp_path / f"{least}", input_size=64), device="cpu", config=config, threads=1
+        ) as estimator:
+            for obj_id, model in dataset.models.items():
+                estimator.add_object(object_name(obj_id), model.load_mesh(), symmetries=model.symmetries)
+            wanted = estimator.estimate(picture, camera, detections)
+            every, believed = absent.answers(estimator, picture, camera, detections)
+            kept[least] = wanted
+        for found, one in zip(every if least == 0.0 else believed, wanted, strict=True):
+            assert (found.success, found.score, found.reason) == (one.success, one.score, one.reason)
+            if one.success:
+                np.testing.assert_array_equal(found.T_camera_object, one.T_camera_object)
+    assert any(each.success for each in kept[0.0])
+    assert not any(each.success for each in kept[NEXT_TO_NOTHING])
 
 
 def test_figures_of_made_up_answers():
@@ -76,16 +113,17 @@ def test_figures_of_made_up_answers():
     boxes = [
         *(tried(PRESENT, score, right=True) for score in (0.9, 0.5, 0.3, 0.2)),
         tried(PRESENT, 0.8),  # wrong: neither kept nor invented
+        tried(PRESENT, 0.9, found=False, right=True),
         tried("other", 0.5),
         tried("other", 0.7, found=False),  # refused for another reason
         tried("random", 0.29),
         tried("elsewhere", 0.3),
     ]
     found = figures(boxes, 0.3)
-    assert (found["absent_accepted"], found["right_kept"]) == (0.5, 0.75)
+    assert (found["absent_accepted"], found["right_kept"]) == (0.5, 0.6)
     assert found["accepted"] == {"other": 0.5, "random": 0, "elsewhere": 1}
-    assert found["counts"] == {"present": 5, "right": 4, "other": 2, "random": 1, "elsewhere": 1}
-    assert found["thresholds"][3] == [0.4, 0.25, 0.5]
+    assert found["counts"] == {"present": 6, "right": 5, "other": 2, "random": 1, "elsewhere": 1}
+    assert found["thresholds"][3] == [0.4, 0.25, 0.4]
     assert figures([], 0.3)["absent_accepted"] == 0
 
 

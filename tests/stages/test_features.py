@@ -7,7 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from coop_edge.stages.features import BEST, COVERED, MAPS, FeatureExtractor, coverage, similarity, unit_cells
+from coop_edge.stages.features import (
+    BEST,
+    COVERED,
+    MAPS,
+    FeatureExtractor,
+    appearance,
+    coverage,
+    similarity,
+    unit_cells,
+)
 from tests.runtime.networks import tiny_bundle
 from tests.stages.chain import OPS
 
@@ -45,6 +54,22 @@ def test_similarity_is_that_of_plain_loops(maps):
     found = similarity(*maps)
     assert (found.shape, found.dtype) == ((N,), np.float32)
     np.testing.assert_allclose(found, [by_loops(*one) for one in zip(*maps, strict=True)], atol=1e-5)
+
+
+def test_appearance_is_the_mean_cosine_of_the_best_cells(maps):
+    """Of the maps as they are, in float64."""
+    a, b, covered = maps
+    wanted = []
+    for one, other, part in zip(a.astype(float), b.astype(float), covered, strict=True):
+        length = np.linalg.norm(one, axis=0) * np.linalg.norm(other, axis=0)
+        falling = np.sort(((one * other).sum(axis=0) / length)[part > COVERED])[::-1]
+        wanted.append(falling[: max(1, len(falling) * BEST // 100)].mean() if len(falling) else 0.0)
+    found = appearance(a, b, covered)
+    assert (found.shape, found.dtype) == ((N,), np.float32)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert appearance(a[:0], b[:0], covered[:0]).shape == (0,)
+    for i in range(N):
+        np.testing.assert_array_equal(appearance(*(m[i : i + 1] for m in maps)), found[i : i + 1])
 
 
 def test_what_differs_everywhere_alike_does_not_count(maps):

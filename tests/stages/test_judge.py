@@ -11,7 +11,7 @@ from coop_edge.config import EstimatorConfig
 from coop_edge.geometry import se3
 from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
 from coop_edge.stages.judge import FeatureJudge
-from coop_edge.stages.select import Fit, FitJudge, inlier_scores, measure_fit, select
+from coop_edge.stages.select import Fit, FitJudge, Judged, inlier_scores, measure_fit, select
 from tests.stages.chain import Chain
 
 CELL, SIDE = 8, 16
@@ -87,10 +87,10 @@ def test_the_score_without_a_map_is_the_documented_product(case):
     chain, refined = case
     alike = np.clip(by_hand(chain, refined), 0, 1)
     wanted = alike * (1 + FIT.inlier_ratio * FIT.support) / 2
-    found = judge_of(chain).score(refined, INDEX, FIT, None)
+    found = judge_of(chain).score(refined, INDEX, FIT, None).score
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert found[3] == 0.0
-    np.testing.assert_array_equal(judge_of(chain).score(refined, INDEX, FIT, np.full(4, 0.3)), found)
+    np.testing.assert_array_equal(judge_of(chain).score(refined, INDEX, FIT, np.full(4, 0.3)).score, found)
 
 
 def test_the_score_with_a_map_is_its_probability(case):
@@ -98,7 +98,8 @@ def test_the_score_with_a_map_is_its_probability(case):
     weights = {"similarity": 5.0, "inlier_ratio": 2.0, "support": 1.0}
     logit = -4 + 5 * by_hand(chain, refined) + 2 * FIT.inlier_ratio + FIT.support
     wanted = np.where(refined.ok, 1 / (1 + np.exp(-logit)), 0.0)
-    np.testing.assert_allclose(judge_of(chain, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None), wanted, 1e-5)
+    found = judge_of(chain, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None).score
+    np.testing.assert_allclose(found, wanted, 1e-5)
 
 
 def test_evidence_has_the_names_of_the_map(case):
@@ -134,14 +135,14 @@ def test_measured_depth_ranks_and_scores_what_uses_it(case):
     assert found["clear"][1] < 0.3
     assert found["agreement"][3] == found["clear"][3] == 0
     assert judge(depth).rank(refined, INDEX, FIT, None).argmax() in (0, 2)
-    plain = judge(None).score(refined, INDEX, FIT, None)
+    plain = judge(None).score(refined, INDEX, FIT, None).score
     product = plain * found["clear"] * (1 + found["agreement"]) / 2
-    np.testing.assert_allclose(judge(depth).score(refined, INDEX, FIT, None), product, atol=1e-12)
+    np.testing.assert_allclose(judge(depth).score(refined, INDEX, FIT, None).score, product, atol=1e-12)
     logit = -4 + sum(weight * found[name] for name, weight in weights.items())
     wanted = np.where(refined.ok, 1 / (1 + np.exp(-logit)), 0.0)
-    scored = judge(depth, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None)
+    scored = judge(depth, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None).score
     np.testing.assert_allclose(scored, wanted, atol=1e-12)
-    unknown = judge(depth * 0, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None)
+    unknown = judge(depth * 0, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None).score
     np.testing.assert_array_equal(unknown, plain)
 
 
@@ -160,7 +161,7 @@ def test_nothing_to_judge(case, rows):
     some, fit = take(refined, rows), Fit(*(getattr(FIT, name)[rows] for name in Fit.__annotations__))
     for map_ in (None, ScoreMap(5.0, {"similarity": 1.0, "inlier_ratio": 1.0, "support": 1.0})):
         judge = judge_of(chain, map_)
-        np.testing.assert_array_equal(judge.score(some, INDEX[rows], fit, None), np.zeros(len(rows)))
+        np.testing.assert_array_equal(judge.score(some, INDEX[rows], fit, None).score, np.zeros(len(rows)))
         np.testing.assert_array_equal(judge.rank(some, INDEX[rows], fit, None), np.zeros(len(rows)))
 
 
@@ -170,7 +171,7 @@ def test_selection_asks_the_judge(case):
 
     class Backwards(FitJudge):
         def score(self, refined, object_index, fit, evidence):
-            return np.array([0.4, 0.6, 0.5, 0.0])
+            return Judged(np.array([0.4, 0.6, 0.5, 0.0]))
 
     config = EstimatorConfig.from_dict({"select": {"min_score": 0.0, "min_inlier_ratio": 0.0, "min_inliers": 0}})
     options = config.advanced.select
@@ -181,6 +182,50 @@ def test_selection_asks_the_judge(case):
     fit = measure_fit(refined, options)
     np.testing.assert_array_equal(own.hypothesis_scores, inlier_scores(refined, fit, None, options))
     np.testing.assert_array_equal(own.hypothesis_scores, FitJudge(options).rank(refined, INDEX, fit, None))
+
+
+def test_what_does_not_look_alike_is_refused(case):
+    """Beside a least score; without one nothing is."""
+    chain, refined = case
+
+    class Alike(FitJudge):
+        def score(self, refined, object_index, fit, evidence):
+            return Judged(np.array([0.4, 0.6, 0.5, 0.0]), np.array([0.5, 0.3, 0.49, 0.0]))
+
+    def reasons(refined, min_score, least):
+        advanced = {"select": {"min_appearance": least}}
+        options = {"min_score": min_score, "min_inlier_ratio": 0.0, "min_inliers": 0}
+        config = EstimatorConfig.from_dict({"select": options, "advanced": advanced})
+        judge = Alike(config.advanced.select)
+        return select(refined, INDEX, 2, chain.models, INDEX, config, judge=judge).hypothesis_reasons[:3]
+
+    said = "select: render and image do not look alike (appearance 0.30, wanted 0.49)"
+    assert reasons(refined, 0.1, 0.49) == ("", said, "")
+    assert reasons(refined, 0.1, -1.0) == ("", "", "")
+    assert reasons(refined, 0.0, 0.49) == ("", "", "")
+    assert reasons(replace(refined, iterations=np.zeros(len(refined), np.int64)), 0.1, 0.49) == ("", "", "")
+
+
+def test_appearance_is_that_of_the_same_cells(case):
+    """What differs everywhere alike counts: a render in another light is as similar, and looks less alike."""
+    chain, refined = case
+    judge = judge_of(chain)
+    found = judge.score(refined, INDEX, FIT, None).appearance
+    assert found.shape == (4,)
+    assert found[3] == 0
+    assert found[0] > found[1]
+    assert judge.features.asked == [6]  # both from the same maps
+
+    class Tinted(Means):
+        def maps(self, images, *names):
+            (maps,) = super().maps(images, *names)
+            maps = maps.copy()
+            maps[len(maps) // 2 :, 0] += 2.0  # the renders
+            return [maps]
+
+    tinted = FeatureJudge(chain.maker(), Tinted(), None)
+    np.testing.assert_allclose(tinted.similarity(refined, INDEX), judge.similarity(refined, INDEX), atol=1e-5)
+    assert (tinted.score(refined, INDEX, FIT, None).appearance[:3] < found[:3] - 0.1).all()
 
 
 def take(refined, rows):
@@ -199,4 +244,4 @@ def test_without_refinement_the_score_is_the_similarity(case):
     coarse = replace(refined, iterations=np.zeros(len(refined), np.int64))
     judge = judge_of(chain, ScoreMap(-9.0, dict.fromkeys(EVIDENCE, 1.0)))
     wanted = np.clip(judge.similarity(coarse, INDEX), 0, 1)
-    np.testing.assert_array_equal(judge.score(coarse, INDEX, FIT, None), np.where(refined.ok, wanted, 0.0))
+    np.testing.assert_array_equal(judge.score(coarse, INDEX, FIT, None).score, np.where(refined.ok, wanted, 0.0))
