@@ -1,8 +1,9 @@
 """Finds objects in a whole image, without boxes: places where they may be, poses there, and which of them to believe.
 
 Places come from frozen features (``stages.places``). At each the best views become hypotheses, all go through one
-iteration of refinement, and those of the best places are refined to the end and scored as any pose is. What remains of
-an object are poses that do not overlap.
+iteration of refinement, and those of the best places are refined to the end and scored as any pose is. In the box of
+the best one the object is estimated once more, as in a box that is given. What remains of an object are poses that do
+not overlap.
 """
 
 from __future__ import annotations
@@ -255,36 +256,42 @@ class Finder:
         judge, index = pipeline.judge(maker), np.full(len(T), i, np.int64)
         refined = pipeline.refine(maker, judge, T, index, rest, clock).refined
         with clock("select"):
+            least = config.advanced.find.min_weight
             chosen = select(
-                refined,
-                np.arange(len(T)),
-                len(T),
-                frame.models,
-                index,
-                rest,
-                judge=judge,
-                least=config.advanced.find.min_weight,
+                refined, np.arange(len(T)), len(T), frame.models, index, rest, judge=judge, least=least
             ).with_covariance(pipeline.bundle.covariance_map, frame.diameters(index))
-            found = self._instances(frame, i, chosen, max_instances, clock)
+        poses, scores = refined.T_camera_object[refined.ok], chosen.scores[refined.ok]
+        again = self._again(frame, i, poses, scores, max_instances, clock)
+        results = [result for each in (chosen, again) for result in each.estimates([name] * len(each), clock.times())]
+        with clock("select"):
+            found = self._instances(frame, i, results, max_instances)
         if found:
             return found, None
-        best = chosen.estimates([name] * len(T), clock.times())[int(np.argmax(chosen.scores))]
-        reason = f"find: not found ({best.reason})"
-        return [], PoseEstimate(
-            False, reason, score=best.score, n_inliers=best.n_inliers, times=best.times, object=name
-        )
+        best = max(results, key=lambda result: result.score)
+        return [], replace(best, reason=f"find: not found ({best.reason})")
 
-    def _instances(self, frame: Frame, i: int, chosen: Selection, most: int, clock: StageClock) -> list[_Instance]:
+    def _again(self, frame: Frame, i: int, T: Floats, scores: Floats, most: int, clock: StageClock) -> Selection:
+        """Estimate object i in the boxes of the best of its poses [M,4,4], at most ``most``, as in given boxes.
+
+        Where the object is may be clear before its pose is: more views are tried there than at every place.
+        """
+        box = pose_boxes(T, frame.renderer.meshes[i].vertices, frame.models[i].centre, frame.camera)
+        order = np.argsort(-scores, kind="stable")
+        order = order[np.isfinite(box[order]).all(axis=1)]
+        box = box[order][distinct(box[order], SAME, most)]
+        detections = [Detection(frame.models[i].name, tuple(each)) for each in box.tolist()]
+        least = self.pipeline.config.advanced.find.min_weight
+        return self.pipeline.estimated(frame, detections, np.full(len(box), i), clock, least=least)
+
+    def _instances(self, frame: Frame, i: int, results: Sequence[PoseEstimate], most: int) -> list[_Instance]:
         """Return the successful poses of object i that do not overlap, best first, at most ``most``."""
-        results = chosen.estimates([frame.models[i].name] * len(chosen), clock.times())
-        order = [row for row in np.argsort(-chosen.scores, kind="stable").tolist() if results[row].success]
-        masks = silhouettes(
-            frame.renderer, chosen.T_camera_object[order], np.full(len(order), i), frame.camera, self.pipeline.ops
-        )
+        order = sorted((result for result in results if result.success), key=lambda result: -result.score)
+        T = np.array([result.pose for result in order]).reshape(-1, 4, 4)
+        masks = silhouettes(frame.renderer, T, np.full(len(order), i), frame.camera, self.pipeline.ops)
         found: list[_Instance] = []
-        for row, mask in zip(order, masks, strict=True):
+        for result, mask in zip(order, masks, strict=True):
             if len(found) < most and all(shared(mask, other.mask) < SAME for other in found):
-                found.append(_Instance(i, results[row], mask))
+                found.append(_Instance(i, result, mask))
         return found
 
 

@@ -82,9 +82,22 @@ class Pipeline:
     def estimate(self, frame: Frame, detections: Sequence[Detection], index: Indices) -> list[PoseEstimate]:
         """Estimate the poses of N detections, of the objects at ``index`` [N], as one batch."""
         clock = StageClock()
+        chosen = self.estimated(frame, detections, index, clock)
+        return chosen.estimates([detection.object for detection in detections], clock.times())
+
+    def estimated(
+        self,
+        frame: Frame,
+        detections: Sequence[Detection],
+        index: Indices,
+        clock: StageClock,
+        *,
+        least: float | None = None,
+    ) -> Selection:
+        """Return the answers that ``estimate`` gives; ``least``: see ``select``."""
         found = self.hypotheses(frame, detections, index, clock)
         with clock("select"):
-            chosen = select(
+            return select(
                 found.refined,
                 found.coarse.detection,
                 len(detections),
@@ -94,8 +107,8 @@ class Pipeline:
                 evidence=found.coarse.evidence,
                 reasons=[found.coarse.reason(i) for i in range(len(found.coarse))],
                 judge=found.judge,
+                least=least,
             ).with_covariance(self.bundle.covariance_map, frame.diameters(index))
-        return chosen.estimates([detection.object for detection in detections], clock.times())
 
     def retrieved(self, frame: Frame, detection: Detection, index: int, count: int) -> CoarseHypotheses | None:
         """Find the ``count`` views that look most like a detection, best first; None without features."""
