@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from benchmarks.accuracy.dataset import BopDataset
@@ -19,9 +13,8 @@ from benchmarks.accuracy.methods import Method, MethodOptions
 from benchmarks.accuracy.records import Box, ImageKey
 from benchmarks.accuracy.results import Failure, ImageResult, Row
 from coop_edge.base.hardware import available_cores
+from coop_edge.base.pool import RETRIES, run_pool
 from coop_edge.errors import EngineError, InputError
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -125,81 +118,26 @@ def _here(
 def _in_processes(
     dataset: BopDataset, options: MethodOptions, jobs: list[Job], processes: int
 ) -> Generator[ImageResult, None, None]:
-    context = multiprocessing.get_context("spawn")  # threads of the parent do not survive a fork
-    setup = (Source.of(dataset), options)
-    others = multiprocessing.active_children()
-    with (
-        _environment(options.threads),
-        ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=_setup, initargs=setup) as pool,
-    ):
-        futures = [pool.submit(_work, image, boxes) for image, boxes in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise EngineError(
-                f"a process of the run was killed ({error}); if memory ran out, run fewer with --processes. "
-                "What is done is kept: the same command goes on from there"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                if process not in others:
-                    process.terminate()  # the pool would wait for its images
-            raise
+    setup = Source.of(dataset), options
+    return run_pool(jobs, _Worker, setup, processes=processes, threads=options.threads, lost=_lost)
 
 
-@contextlib.contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """Libraries of the processes to come read their number of threads from here."""
-    earlier = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in earlier.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _lost(job: Job) -> ImageResult:
+    raise EngineError(
+        f"image {job[0]}: the process that estimated it was killed, {RETRIES + 1} times; if memory ran out, run fewer "
+        "with --processes. What is done is kept: the same command goes on from there"
+    )
 
 
 class _Worker:
-    """What a process of the pool keeps: the data set and the method, onboarded when the first image comes, so that an
-    error of it reaches the parent (one of an initializer would not)."""
+    """What a process of the pool keeps: the data set, and the method with its objects."""
 
-    source: Source
-    options: MethodOptions
-    dataset: BopDataset | None = None
-    method: Method
+    def __init__(self, setup: tuple[Source, MethodOptions]) -> None:
+        source, self._options = setup
+        self._dataset = source.open()
+        self._method = self._options.open()
+        self._method.add_objects(self._dataset)
 
-
-def _setup(source: Source, options: MethodOptions) -> None:
-    import cv2
-
-    _end_with_the_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; who asked for the images ends them
-    cv2.setNumThreads(options.threads)
-    _Worker.source, _Worker.options = source, options
-
-
-def _end_with_the_parent() -> None:
-    """Let this process end when its parent has, however that ended: the pool's queue would be waited at for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, name="ends with the parent", daemon=True).start()
-
-
-def _work(image: ImageKey, boxes: Sequence[Box]) -> ImageResult:
-    if _Worker.dataset is None:
-        dataset = _Worker.source.open()
-        _Worker.method = _Worker.options.open()
-        _Worker.method.add_objects(dataset)
-        _Worker.dataset = dataset
-    return estimate_image(_Worker.dataset, _Worker.method, image, boxes, _Worker.options.depth)
+    def __call__(self, job: Job) -> ImageResult:
+        image, boxes = job
+        return estimate_image(self._dataset, self._method, image, boxes, self._options.depth)

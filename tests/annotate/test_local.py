@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ from coop_edge.annotate.items import Item, list_items
 from coop_edge.annotate.journal import Journal, read_lines
 from coop_edge.annotate.worker import Setup, Worker
 from coop_edge.cli.main import app
-from coop_edge.errors import InputError
+from coop_edge.errors import InputError, MeshError
 from coop_edge.geometry.masks import decode_rle
 from tests.annotate.runs import CAMERA, IDS, items_of, pictures, setup_of
 from tests.recordings import read_recording
@@ -63,22 +64,31 @@ def test_the_pool_says_the_same_in_the_same_order_though_a_worker_is_killed(smal
 
 def test_an_image_that_no_worker_survives_is_named_and_the_others_are_done(small, monkeypatch):
     items, setup, _ = small
-    monkeypatch.setattr(local, "_begin", _begin_deadly)
-    monkeypatch.setattr(local, "_annotate", _annotate_deadly)
+    monkeypatch.setattr(local, "Worker", Deadly)
     found = list(local.run_local(items[:6], setup, 2))
     assert [line for i, line in enumerate(found) if i != 3] == ["fine"] * 5
     assert "its worker died, 3 times" in json.loads(found[3])["error"]
     assert json.loads(found[3])["name"] == "0003.png"
 
 
-def _begin_deadly(setup):
-    assert setup["engines"]
+class Deadly:
+    """A worker that the fourth image kills."""
+
+    def __init__(self, setup):
+        assert setup.engines
+
+    def __call__(self, item):
+        if item.index == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "fine"
 
 
-def _annotate_deadly(item):
-    if Item.parse(item).index == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return "fine"
+def test_a_mesh_that_is_not_there_ends_the_run_and_says_so(small):
+    items, setup, _ = small
+    (name, _, unit, templates) = setup.objects[0]
+    wrong = dataclasses.replace(setup, objects=((name, "/nowhere/cube.ply", unit, templates),))
+    with pytest.raises(MeshError, match="nowhere"):
+        list(local.run_local(items, wrong, 2))
 
 
 def test_no_images(small):
