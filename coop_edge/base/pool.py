@@ -40,7 +40,8 @@ def run_pool(
     """Yield the result of each job, in their order, as they come.
 
     Every process has a worker of its own, made when its first job comes. When the generator is closed, or an error ends
-    it, the processes end too; so they do when this process is killed, and Ctrl-C is left to it.
+    it, the processes end too; so they do when this process is killed, and Ctrl-C is left to it. What ``make`` or a
+    worker raises is raised here, and ends the run.
 
     Args:
         jobs: what can be pickled.
@@ -49,9 +50,6 @@ def run_pool(
         processes: at least 1.
         threads: of each process, for the libraries that take theirs from the environment.
         lost: says the result of a job that killed its process ``RETRIES`` + 1 times, or raises.
-
-    Raises:
-        Exception: what ``make`` or a worker raises, at the first time.
     """
     done: dict[int, Result] = {}
     tries: Counter[int] = Counter()
