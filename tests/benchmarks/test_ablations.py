@@ -87,6 +87,7 @@ def test_every_variant_trains_what_its_name_says(tmp_path, init):
         wanted = {
             "classification": {"head"}, "regression": {"head"}, "object_only": {"no_match"},
             "deterministic": {"flow"}, "no_pose_loss": {"sensitivity"}, "fine": {"fine_channels"},
+            "unranked": {"ranking"}, "as_rendered": {"appearance"},
         }  # fmt: skip
         assert changed == wanted.get(name, set())
         if VARIANTS[name].role == "refiner":  # what the paper claims without fine matching
