@@ -57,7 +57,7 @@ class Item:
         """Read the image, RGB uint8 [h,w,3].
 
         Raises:
-            InputError: what was given is missing, or cannot be read or meant.
+            InputError: the file is missing, or is not an image or video.
         """
         return read_image(Path(self.path)) if self.frame is None else _video(self.path).read(self.frame)
 
@@ -65,7 +65,7 @@ class Item:
         """Make the camera of the image.
 
         Raises:
-            InputError: what was given is missing, or cannot be read or meant.
+            InputError: the calibration file is missing or damaged.
         """
         if isinstance(self.camera, str):
             return read_camera(self.camera, image)
@@ -76,7 +76,7 @@ class Item:
         """Return the detections; None where there are none to be had.
 
         Raises:
-            InputError: what was given is missing, or cannot be read or meant.
+            InputError: a box that is none.
         """
         if self.detections is None:
             return None

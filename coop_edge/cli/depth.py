@@ -23,7 +23,7 @@ def read_depth_file(path: Path) -> NDArray[Any]:
     """Read a depth image as it is, uint16 or floating point [h,w] (a .npy file: also [N,h,w]).
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: no such file, or neither a picture of 16 bits nor an array of numbers.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such depth image")
@@ -124,7 +124,7 @@ def depth_of_image(source: Path, image: Path) -> NDArray[Any]:
     """Return the depth of one image: a file, or in a folder the file of the image's name.
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: no such file, none of that name in the folder, or depth of several images.
     """
     if not source.is_dir():
         depth = read_depth_file(source)

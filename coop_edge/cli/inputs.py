@@ -33,7 +33,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Read a picture as RGB uint8 [h,w,3], as ``pictures.decode`` does.
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: no such file, an empty one, or one that OpenCV does not read.
     """
     from coop_edge.cli.pictures import decode
 
@@ -52,7 +52,7 @@ def read_camera(text: str, image: NDArray[np.uint8]) -> Camera:
     rectified one of a ROS camera_info.
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: neither four numbers nor a calibration file, or one of another image size.
     """
     size = image.shape[1], image.shape[0]
     parts = text.split(",")
@@ -97,7 +97,7 @@ def parse_objects(arguments: Sequence[str], templates: Sequence[str] = ()) -> li
     Meshes and templates are not opened yet.
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: no unit, a name that is there twice, or templates of an object that is not given.
     """
     objects: dict[str, ObjectArgument] = {}
     for text in arguments:
@@ -153,7 +153,7 @@ def wanted_detections(
     """Read where objects are, from a file of ``--detections``, from ``--box``, or both.
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: neither boxes nor a file, or one of them is wrong.
     """
     if path is None and not boxes:
         raise InputError("wanted where to look: --box X,Y,W,H, or --detections FILE")
@@ -165,7 +165,7 @@ def parse_box(text: str, names: Sequence[str]) -> Detection:
     """Read ``[NAME=]X,Y,W,H``; without a name it is of the only object of ``names``.
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: not four numbers, or of no object that is given.
     """
     name, equals, rest = text.rpartition("=")
     if not equals and len(names) != 1:

@@ -51,7 +51,7 @@ def load_mesh(
     """Load a mesh as the options say.
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: a colour that is not R,G,B.
         MeshError: damaged, or it holds what is not read.
     """
     from coop_edge.mesh import Mesh

@@ -34,7 +34,7 @@ def decode(path: Path, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
         data: its content.
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: OpenCV does not read it.
     """
     try:
         image = cv2.imdecode(_upright(data), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)

@@ -24,7 +24,7 @@ def search_options(max_instances: int | None, region: str | None) -> dict[str, A
     """Return what was given of ``Estimator.find``'s options.
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: a region that is not four numbers.
     """
     options: dict[str, Any] = {} if max_instances is None else {"max_instances": max_instances}
     if region is None:

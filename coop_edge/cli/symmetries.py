@@ -37,7 +37,7 @@ def read_object_ids(
     """Return the file and the entry of each object that is to have symmetries, by its name.
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: one option without the other, an unknown name, or two entries of one object.
     """
     check_pair(models_info, texts or None)
     found: dict[str, tuple[Path, int]] = {}
@@ -58,7 +58,7 @@ def symmetries_of(name: str, entries: Mapping[str, tuple[Path, int]], mesh: Mesh
     """Return the symmetries of an object, None if it has no entry.
 
     Raises:
-        InputError: what was given is missing, or cannot be read or meant.
+        InputError: the file is missing or damaged, or has no such entry.
     """
     if name not in entries:
         return None

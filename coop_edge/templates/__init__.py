@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coop_edge.templates import viewpoints
-from coop_edge.templates.template_set import MakeRenderer, TemplateSet, template_camera
-from coop_edge.templates.viewpoints import VIEWPOINTS, template_poses
+from coop_edge.templates.template_set import MakeRenderer, TemplateSet
+from coop_edge.templates.viewpoints import VIEWPOINTS, template_camera, template_poses
 
 __all__ = ["VIEWPOINTS", "MakeRenderer", "TemplateSet", "template_camera", "template_poses", "viewpoints"]

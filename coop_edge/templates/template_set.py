@@ -23,18 +23,16 @@ from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.render.base import Renderer, Shading
 from coop_edge.templates import storage, viewpoints
-from coop_edge.templates.viewpoints import VIEWPOINTS, template_poses
+from coop_edge.templates.viewpoints import (
+    DEFAULT_FIELD_OF_VIEW,
+    DEFAULT_MARGIN,
+    DEFAULT_SIZE,
+    VIEWPOINTS,
+    template_camera,
+)
 
-DEFAULT_SIZE = 224
-"""Side of a template, pixels."""
-DEFAULT_MARGIN = 1.05
-"""Side of a template over the diameter of the bounding sphere's image."""
 MAX_BYTES = 1 << 30
 """Bound on the arrays of a file: templates of up to 1300 pixels a side."""
-DEFAULT_FIELD_OF_VIEW = 15.0
-"""Of a template, degrees from side to side: with the default margin the camera is 8 radii away, as in most scenes."""
-
-
 MakeRenderer = Callable[..., Renderer]
 """Called as ``make(mesh, shading=..., supersample=...)``: a Renderer class, or what makes one."""
 
@@ -276,44 +274,6 @@ class TemplateSet:
         if self.view_descriptors is not None:
             arrays["view_descriptors"] = self.view_descriptors
         return arrays
-
-
-def template_camera(
-    mesh: Mesh,
-    size: int = DEFAULT_SIZE,
-    *,
-    margin: float = DEFAULT_MARGIN,
-    field_of_view: float = DEFAULT_FIELD_OF_VIEW,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return T_camera_object [42,4,4] and K [3,3] of the templates of ``mesh``.
-
-    Args:
-        mesh: what is shown.
-        size: side of a template, pixels.
-        margin: side of a template over the diameter of the bounding sphere's image; it sets the distance. The sphere
-            (about the mesh's centre, radius r) is seen from distance D under sin a = r / D, with an image of radius
-            f tan a.
-        field_of_view: angle between the left and the right side of a template, degrees.
-
-    Raises:
-        InputError: a number out of range.
-    """
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 1 <= size <= 8192:
-        raise InputError(f"size: wanted an integer in 1..8192, got {size!r}")
-    if not _number_in(margin, 1.0, 10.0):
-        raise InputError(f"margin: wanted a number in [1, 10], got {margin!r}")
-    if not _number_in(field_of_view, 1.0, 90.0):
-        raise InputError(f"field_of_view: wanted degrees in [1, 90], got {field_of_view!r}")
-    half = math.tan(math.radians(field_of_view) / 2.0)
-    distance = mesh.radius / math.sin(math.atan(half / margin))
-    focal = 0.5 * size / half
-    middle = 0.5 * (size - 1)  # pixel centres lie at whole numbers: the sides are at -0.5 and size - 0.5
-    K = np.array([[focal, 0.0, middle], [0.0, focal, middle], [0.0, 0.0, 1.0]])
-    return template_poses(distance, mesh.centre), K
-
-
-def _number_in(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and bool(low <= value <= high)
 
 
 def _on_host(array: Any) -> NDArray[Any]:

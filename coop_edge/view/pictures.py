@@ -12,7 +12,7 @@ from coop_edge.estimator import Estimator
 from coop_edge.mesh import Mesh
 from coop_edge.render.base import Renderer
 from coop_edge.stages.crop import pose_crop
-from coop_edge.templates.template_set import template_camera
+from coop_edge.templates.viewpoints import template_camera
 from coop_edge.types import Camera, Detection
 from coop_edge.visual.draw import contact_sheet
 

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from coop_edge.runtime.bundle import TemplateSettings
-from coop_edge.templates.template_set import DEFAULT_FIELD_OF_VIEW, DEFAULT_MARGIN
-from coop_edge.templates.viewpoints import VIEWPOINTS, template_poses
+from coop_edge.templates.viewpoints import DEFAULT_FIELD_OF_VIEW, DEFAULT_MARGIN, VIEWPOINTS, template_poses
 from export.data.batch import CoarseBatch, RefinerBatch
 from export.data.geometry import (
     Random,

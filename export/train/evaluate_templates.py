@@ -14,8 +14,7 @@ import torch
 from scipy import stats
 
 from coop_edge.render.cpu import CpuRenderer
-from coop_edge.templates.template_set import template_camera
-from coop_edge.templates.viewpoints import VIEWPOINTS
+from coop_edge.templates.viewpoints import VIEWPOINTS, template_camera
 from export.data.pairs import PairGenerator
 from export.data.photo import SUPERSAMPLE
 from export.data.render_cpu import HostRenderer

@@ -12,7 +12,7 @@ from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.render.cpu import CpuRenderer
-from coop_edge.templates.template_set import template_camera
+from coop_edge.templates.viewpoints import template_camera
 from export.data import labels
 from export.data.batch import PATCH, on_host
 from export.data.geometry import projected, turned

@@ -18,7 +18,7 @@ import trimesh
 from benchmarks.meshes import colored_torus, grey_box, textured_sphere
 from coop_edge.errors import InputError, MeshError
 from coop_edge.render.cpu import CpuRenderer
-from coop_edge.templates.template_set import template_camera
+from coop_edge.templates.viewpoints import template_camera
 from export.data import assets, sources, textures
 from export.data.assets import Source, build_pack
 from export.data.assets_vrml import read_vrml

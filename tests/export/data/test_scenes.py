@@ -11,8 +11,7 @@ import torch
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import crop_camera as numpy_crop_camera
 from coop_edge.stages.crop import pose_crop
-from coop_edge.templates.template_set import template_camera
-from coop_edge.templates.viewpoints import VIEWPOINTS
+from coop_edge.templates.viewpoints import VIEWPOINTS, template_camera
 from coop_edge.types import Camera
 from export.data import scenes
 from export.data.batch import PATCH

@@ -13,7 +13,7 @@ from coop_edge.geometry.camera import project
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.render.cpu import CpuRenderer
-from coop_edge.templates.template_set import template_camera
+from coop_edge.templates.viewpoints import template_camera
 from export.data import objects, primitives
 from export.data.batch import PATCH, on_host
 from export.data.geometry import turned

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from coop_edge.geometry import se3
-from coop_edge.templates.template_set import template_camera
-from coop_edge.templates.viewpoints import VIEWPOINTS
+from coop_edge.templates.viewpoints import VIEWPOINTS, template_camera
 from export.data import objects
 from export.networks import CONFIGS, build
 from export.train.evaluate_templates import (
