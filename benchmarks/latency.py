@@ -59,7 +59,7 @@ def scene_depth(scene: DemoScene) -> NDArray[np.float32]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0, or 2 with one line on standard error."""
+    """Run the command. Returns 0, or 2 with one line on standard error."""
     options = parse(arguments)
     flags = {"refine.iterations": options.iterations, "refine.track_iterations": options.track_iterations}
     given = [f"{name}={value}" for name, value in flags.items() if value is not None]

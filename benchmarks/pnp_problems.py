@@ -50,10 +50,17 @@ def make_problems(
 ) -> PnpProblems:
     """Draw ``batch`` problems of ``points`` correspondences and ``padding`` invalid ones.
 
-    shape: points in a "box", on a "plane" (one face of it), on the visible side of a "sphere", or "mixed" (problem i
-    takes shape i mod 3). noise_px: standard deviation per axis, a number or a range to draw from per problem; outliers:
-    share of wrong correspondences, likewise: pixels drawn over the object's surroundings. weights "known": positive for
-    inliers, 0 for outliers; "unknown": 1 for all. extent_px: the object's diameter in the image; sets the distance.
+    Args:
+        batch, points, padding: how many.
+        shape: points in a "box", on a "plane" (one face of it), on the visible side of a "sphere", or "mixed" (problem
+            i takes shape i mod 3).
+        noise_px: standard deviation per axis, a number or a range to draw from per problem.
+        outliers: share of wrong correspondences, likewise: pixels drawn over the object's surroundings.
+        weights: "known": positive for inliers, 0 for outliers; "unknown": 1 for all.
+        focal_px: range of focal lengths.
+        extent_px: range of the object's diameter in the image; sets the distance.
+        skew: K[0, 1], in focal lengths.
+        seed: of all that is drawn.
     """
     drawn = [
         _problem(

@@ -98,7 +98,11 @@ class Drawn:
 
 
 def sequences(dataset: BopDataset, count: int) -> list[Drawn]:
-    """Return a sequence of each of the first ``count`` objects that some picture does not show. Raises InputError."""
+    """Return a sequence of each of the first ``count`` objects that some picture does not show.
+
+    Raises:
+        InputError: every picture shows every object.
+    """
     out = []
     for obj_id in dataset.object_ids[:count]:
         model = dataset.models[obj_id]
@@ -150,7 +154,12 @@ def lose(estimator: Estimator, drawn: Drawn) -> tuple[list[bool], list[float]]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Track all sequences, and sum up. Raises CoopEdgeError, OSError."""
+    """Track all sequences, and sum up.
+
+    Raises:
+        CoopEdgeError: the data set or the engines cannot be used.
+        OSError: a file cannot be written.
+    """
     dataset = BopDataset(options.dataset, options.split)
     config = EstimatorConfig.from_dict(EstimatorConfig.parse(options.set or []))
     errors: dict[int, list[float]] = {every: [] for every in options.every}
@@ -222,7 +231,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0, or 2 with one line on standard error."""
+    """Run the command. Returns 0, or 2 with one line on standard error."""
     options = parse(arguments)
     try:
         if wrong := [every for every in options.every if not 1 <= every < IMAGES]:

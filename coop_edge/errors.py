@@ -36,6 +36,6 @@ class BackendUnavailable(CoopEdgeError, RuntimeError):
 
 
 def quoted(error: BaseException) -> str:
-    """Kind and first line of an error of somebody else's, for the text of one of ours."""
+    """Return kind and first line of another package's error, to stand in the text of one of ours."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

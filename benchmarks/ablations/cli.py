@@ -41,7 +41,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0; 1 if a run failed; 2 with one line on standard error for wrong use; 130 and 143 if it was ended."""
+    """Run the command and return its exit code.
+
+    Returns:
+        0; 1 if a run failed; 2 with one line on standard error for wrong use; 130 and 143 if it was ended.
+    """
     options = parse(arguments)
     try:
         return report(options) if options.action == "report" else run(options)
@@ -86,7 +90,11 @@ def report(options: argparse.Namespace) -> int:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """The settings among the options. Raises InputError."""
+    """Return the settings among the options.
+
+    Raises:
+        InputError: a file does not exist, or a number is less than 1.
+    """
     for name in ("init", "pack"):
         path = getattr(options, name)
         if path is not None and not path.is_file():

@@ -137,7 +137,11 @@ class Settings(Config):
 
 
 def chosen(names: Sequence[str]) -> list[Variant]:
-    """Return the variants named, or those of the questions named; all without a name. Raises InputError."""
+    """Return the variants named, or those of the questions named; all without a name.
+
+    Raises:
+        InputError: a name is neither a variant nor a question.
+    """
     by_question = {q.name: q.variants for q in QUESTIONS}
     wanted: dict[str, Variant] = {}
     for name in names or list(VARIANTS):

@@ -57,7 +57,7 @@ SETS = (("hard", ""), ("easy", "easy_"))
 
 
 def write_report(path: Path, runs: Sequence[Run]) -> str:
-    """Write ``path`` as .md and .png; the text of the first."""
+    """Write ``path`` as .md and .png, and return the text of the first."""
     text = markdown(runs)
     with atomic_write(path.with_suffix(".md")) as file:
         file.write(text.encode())
@@ -67,7 +67,7 @@ def write_report(path: Path, runs: Sequence[Run]) -> str:
 
 
 def markdown(runs: Sequence[Run]) -> str:
-    """A section per question that has runs: figures, then differences from the first variant, seed by seed."""
+    """Return a section per question that has runs: figures, then differences from the first variant, seed by seed."""
     parts = ["# Ablations\n", *[_origin(role, runs) for role in FIGURES if any(r["role"] == role for r in runs)]]
     parts.append(
         "Means over seeds ± standard deviation; after a semicolon the mean difference from the first row, seed by seed "
@@ -81,7 +81,7 @@ def markdown(runs: Sequence[Run]) -> str:
 
 
 def summary(values: Sequence[float], figure: Figure) -> str:
-    """Mean ± standard deviation; of one value the value, of none a dash."""
+    """Format mean ± standard deviation; of one value the value, of none a dash."""
     if not len(values):
         return "–"
     shown = np.asarray(values) * figure.scale
@@ -90,7 +90,7 @@ def summary(values: Sequence[float], figure: Figure) -> str:
 
 
 def difference(base: dict[int, float], other: dict[int, float], figure: Figure) -> str:
-    """Mean difference over the seeds that both have, and in how many of them ``other`` is better."""
+    """Format the mean difference over the seeds that both have, and in how many of them ``other`` is better."""
     shared = sorted(base.keys() & other.keys())
     if not shared:
         return "–"
@@ -100,12 +100,12 @@ def difference(base: dict[int, float], other: dict[int, float], figure: Figure) 
 
 
 def figures_of(runs: Sequence[Run], variant: str, name: str) -> dict[int, float]:
-    """A figure of a variant by seed, where there is one."""
+    """Return a figure of a variant by seed, where there is one."""
     return {r["seed"]: r["figures"][name] for r in runs if r["variant"] == variant and name in r["figures"]}
 
 
 def plot(runs: Sequence[Run]) -> bytes:
-    """A panel per question: its key figure of every run (dots) and the means (bars), hard and easy pairs. PNG."""
+    """Draw a panel per question: its key figure of every run (dots) and the means (bars), hard and easy pairs. PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 

@@ -34,10 +34,13 @@ class RunFailedError(CoopEdgeError, RuntimeError):
 
 
 def run_all(settings: Settings, variants: Sequence[Variant], seeds: Iterable[int], store: Store) -> list[str]:
-    """Do what is not done yet; returns the names of the runs that failed. Raises InputError.
+    """Do what is not done yet, and return the names of the runs that failed.
 
     Seeds are the outer loop: after the first round every variant has one. A run that was killed starts anew, because
     one that went on would follow another schedule than its peers.
+
+    Raises:
+        InputError: the results hold one of these runs with other options.
     """
     seeds = list(seeds)
     same = {role: settings.same(role) for role in {v.role for v in variants}}
@@ -70,7 +73,11 @@ def run_all(settings: Settings, variants: Sequence[Variant], seeds: Iterable[int
 
 
 def run_one(settings: Settings, variant: Variant, seed: int, folder: Path, same: dict[str, Any]) -> dict[str, Any]:
-    """Train, evaluate; the record for the results. Raises RunFailedError."""
+    """Train and evaluate, and return the record for the results.
+
+    Raises:
+        RunFailedError: training ended before its steps were done.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / STATE).unlink(missing_ok=True)  # of a run that was killed
     log = folder / "train.log"
@@ -99,7 +106,7 @@ def run_one(settings: Settings, variant: Variant, seed: int, folder: Path, same:
 
 
 def ranking_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
-    """How a coarse network ranks templates: figures of hard queries, and with ``easy_`` those of easy ones."""
+    """Measure how a coarse network ranks templates: figures of hard queries, and with ``easy_`` those of easy ones."""
     import torch
 
     from export.networks import CoarseNet
@@ -120,7 +127,7 @@ def ranking_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
 
 
 def free_figures(checkpoint: Path, settings: Settings) -> dict[str, float]:
-    """Pose errors of a refiner by the paper's solver, ``free_...`` of hard pairs and ``easy_free_...`` of easy ones.
+    """Measure a refiner's poses by the paper's solver, ``free_...`` of hard pairs and ``easy_free_...`` of easy ones.
 
     The estimator anchors refinement by a prior and takes the flow's scale at its word. Without the prior cells weigh by
     the confidence W, as the pose loss teaches it and as a flow without a scale still has it.

@@ -16,7 +16,11 @@ BENCHMARK = "ablations"
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:
-    """The runs in the file, [] without one. Raises InputError if it is something else."""
+    """Read the runs in the file, [] without one.
+
+    Raises:
+        InputError: the file is something else.
+    """
     if not path.exists():
         return []
     try:
@@ -37,7 +41,11 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
 
     def find(self, variant: str, seed: int, same: dict[str, Any]) -> dict[str, Any] | None:
-        """The finished run, or None. Raises InputError if the file holds it with other options."""
+        """Return the finished run, or None.
+
+        Raises:
+            InputError: the file holds it with other options.
+        """
         for run in read_runs(self.path):
             if run["variant"] == variant and run["seed"] == seed:
                 for name, value in same.items():
@@ -59,7 +67,7 @@ class Store:
 
     @contextlib.contextmanager
     def claim(self, name: str) -> Iterator[bool]:
-        """Whether this process may do the run: False while another one does. The claim ends with the process."""
+        """Yield whether this process may do the run: False while another one does. The claim ends with the process."""
         with (self.folder / f"{name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -68,7 +68,7 @@ class TriedImage:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> TriedImage:
-        """Make it of what ``to_plain`` returned. Raises KeyError, TypeError: of something else."""
+        """Make it of what ``to_plain`` returned."""
         boxes = tuple(Tried(**each | {"bbox": tuple(each["bbox"])}) for each in plain["boxes"])
         return cls((plain["scene_id"], plain["im_id"]), boxes)
 
@@ -183,7 +183,12 @@ def without_colours(mesh: Mesh) -> Mesh:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Estimate in all boxes, with a record beside ``options.json``, and sum up. Raises CoopEdgeError, OSError."""
+    """Estimate in all boxes, with a record beside ``options.json``, and sum up.
+
+    Raises:
+        CoopEdgeError: the data set or the engines cannot be used, or the record is of other options.
+        OSError: a file cannot be written.
+    """
     dataset = BopDataset(options.dataset, options.split, limit=options.limit)
     config = EstimatorConfig(effort=options.effort)
     least = config.select.min_score
@@ -238,7 +243,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0; 2 with one line on standard error for wrong use; 130 if interrupted."""
+    """Run the command. Returns 0; 2 with one line on standard error for wrong use; 130 if interrupted."""
     options = parse(arguments)
     try:
         if options.limit is not None and options.limit < 1:

@@ -59,11 +59,11 @@ class Matcher(ABC):
 
     @abstractmethod
     def extract(self, image: np.ndarray, mask: np.ndarray) -> Features:
-        """Features of an image, RGB uint8 [S,S,3], whose keypoints' pixels lie in ``mask`` bool [S,S]."""
+        """Return the features of an image, RGB uint8 [S,S,3], whose keypoints' pixels lie in ``mask`` bool [S,S]."""
 
     @abstractmethod
     def match(self, query: Features, template: Features) -> np.ndarray:
-        """Pairs (index in query, index in template), integers [m,2]. No features, no pairs."""
+        """Return pairs (index in query, index in template), integers [m,2]. No features, no pairs."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to release
         """Release what was loaded."""
@@ -71,7 +71,7 @@ class Matcher(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Onboarded:
-    """Of one object: the templates' features, and the object points float64 [n,3] of their keypoints, metres."""
+    """The templates' features of one object, and the object points float64 [n,3] of their keypoints, metres."""
 
     features: tuple[Features, ...]
     points: tuple[np.ndarray, ...]
@@ -117,7 +117,11 @@ class MatchingMethod:
         self.objects[obj_id] = Onboarded(tuple(features), tuple(points))
 
     def estimate(self, image: np.ndarray, camera: Camera, boxes: Sequence[Box]) -> list[PoseEstimate]:
-        """One estimate per box, in their order; N = 0 is legal. Raises InputError (image, box, object not added)."""
+        """Return one estimate per box, in their order; N = 0 is legal.
+
+        Raises:
+            InputError: the image or a box is not valid, or its object was not added.
+        """
         if unknown := sorted({box.obj_id for box in boxes} - set(self.objects)):
             raise InputError(f"object {unknown[0]}: not added; known are {', '.join(map(str, self.objects)) or 'none'}")
         if not boxes:
@@ -182,7 +186,7 @@ class SiftMatcher(Matcher):
         return Features(points[kept], rooted[kept])
 
     def match(self, query: Features, template: Features) -> np.ndarray:
-        """Nearest neighbours of each other whose distance is below ``ratio`` times that to the second nearest."""
+        """Match nearest neighbours of each other whose distance is below ``ratio`` times that to the second nearest."""
         if not len(query) or not len(template):
             return np.zeros((0, 2), np.int64)
         squared = np.maximum(2.0 - 2.0 * (query.data @ template.data.T), 0.0)
@@ -204,12 +208,12 @@ class SiftMethod(MatchingMethod):
 
 
 def score_of(n_inliers: int) -> float:
-    """In [0, 1): n / (n + 20), which orders poses by their inliers, as is usual for local features."""
+    """Return n / (n + 20), in [0, 1), which orders poses by their inliers, as is usual for local features."""
     return n_inliers / (n_inliers + HALF_SCORE)
 
 
 def inside(points: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Which points [n,2] (x, y) have their nearest pixel in ``mask`` [h,w], bool [n]."""
+    """Tell which points [n,2] (x, y) have their nearest pixel in ``mask`` [h,w], bool [n]."""
     pixel = np.rint(points).astype(np.int64)
     size = np.array(mask.shape[::-1])
     kept = ((pixel >= 0) & (pixel < size)).all(axis=1)
@@ -218,7 +222,7 @@ def inside(points: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def lift(points: np.ndarray, surface: np.ndarray, smooth: float) -> np.ndarray:
-    """Object points float64 [n,3] at sub-pixel positions [n,2] of an object-point map [S,S,3], NaN off it.
+    """Return object points float64 [n,3] at sub-pixel positions [n,2] of an object-point map [S,S,3], NaN off it.
 
     Bilinear where the four pixels around are on the object and at most ``smooth`` metres apart, else the nearest one's:
     across an edge there is nothing between two points.

@@ -33,7 +33,11 @@ class BoxNoise(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> BoxNoise:
-        """Read ``shift=SHARE``, ``size=FACTOR`` or both with a comma between. Raises InputError."""
+        """Read ``shift=SHARE``, ``size=FACTOR`` or both with a comma between.
+
+        Raises:
+            InputError: the text says something else, or a value is out of its range.
+        """
         values: dict[str, float] = {}
         for part in text.split(","):
             name, _, number = part.partition("=")
@@ -58,7 +62,7 @@ ALL = *(BoxNoise(shift=share) for share in (0.1, 0.2, 0.3)), *(BoxNoise(size=by)
 
 
 def parse_noises(texts: Sequence[str]) -> list[BoxNoise]:
-    """Read the values of ``--box-noise``, each kept once. Raises InputError."""
+    """Read the values of ``--box-noise``, each kept once; raises as ``BoxNoise.parse`` does."""
     noises = [each for text in texts for each in (ALL if text == "all" else (BoxNoise.parse(text),))]
     return list(dict.fromkeys(noises))
 
@@ -69,8 +73,10 @@ def noisy_boxes(
     """Return the boxes of each image with ``noise``.
 
     The direction of a shift depends on the scene, the image, the object and the box's place among those of this object,
-    and on nothing else: it is the same in every run and for every length. Raises InputError if a box has a mask, which
-    would stay where it is.
+    and on nothing else: it is the same in every run and for every length.
+
+    Raises:
+        InputError: a box has a mask, which would stay where it is.
     """
     found: dict[ImageKey, list[Box]] = {}
     for image, each in boxes.items():

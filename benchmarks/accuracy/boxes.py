@@ -21,7 +21,7 @@ def read_boxes(dataset: BopDataset, boxes: str | Path) -> dict[ImageKey, list[Bo
     """Return at most ``inst_count`` boxes per target, by image; [] where there is none.
 
     boxes: "visib" or "obj" for those of the truth (around the visible part, or all of the object), or a file in the
-    form of BOP's detections. Raises InputError.
+    form of BOP's detections.
     """
     return _of_truth(dataset, str(boxes)) if boxes in ("visib", "obj") else _of_file(dataset, Path(boxes))
 

@@ -10,8 +10,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def commit(root: Path = ROOT) -> dict[str, Any] | None:
-    """{"sha": 40 hex digits, "changed": whether files under version control differ from it}; None where ``root`` is
-    not the top of a git checkout, or git is missing."""
+    """Return {"sha": 40 hex digits, "changed": whether files under version control differ from it}.
+
+    None where ``root`` is not the top of a git checkout, or git is missing.
+    """
     try:
         top, sha = _git(root, "rev-parse", "--show-toplevel", "HEAD").splitlines()
         changed = _git(root, "status", "--porcelain", "--untracked-files=no")

@@ -22,7 +22,7 @@ _ONLY_RUNS = ("csv", "method", "boxes", "box_noise", "hypotheses", "seed", "proc
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The options, not yet checked against each other."""
+    """Return the options, not yet checked against each other."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy",
         description="Accuracy as the BOP benchmark measures it, on a data set in BOP layout.",
@@ -82,7 +82,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0; 2 with one line on standard error for wrong use; 130 if interrupted."""
+    """Run the command. Returns 0; 2 with one line on standard error for wrong use; 130 if interrupted."""
     options = parse(arguments)
     journals: list[Journal] = []
     try:
@@ -122,9 +122,11 @@ def runs_of(options: argparse.Namespace) -> list[argparse.Namespace]:
 
 
 def method_options(options: argparse.Namespace) -> MethodOptions | None:
-    """What the command line says of the method; None if poses that are there are scored.
+    """Return what the command line says of the method; None if poses that are there are scored.
 
-    Raises InputError, ConfigError.
+    Raises:
+        InputError: options contradict each other.
+        ConfigError: an option of the Estimator is unknown, or its value does not fit.
     """
     given = {name for name in _ONLY_RUNS if getattr(options, name) is not None}
     if options.poses is not None:
@@ -151,7 +153,12 @@ def method_options(options: argparse.Namespace) -> MethodOptions | None:
 
 
 def search_options(options: argparse.Namespace) -> MethodOptions:
-    """What the command line says of a search. Raises InputError: options that it has no use for, ConfigError."""
+    """Return what the command line says of a search.
+
+    Raises:
+        InputError: it has options that a search has no use for.
+        ConfigError: an option of the Estimator is unknown, or its value does not fit.
+    """
     used = ("engines", "device", "effort", "set", "seed", "iterations", "hypotheses", "stage")
     unused = ("poses", "csv", "method", "boxes", "box_noise", "processes", "report")
     if wrong := [name for name in unused if getattr(options, name) is not None]:

@@ -37,11 +37,15 @@ MM = 1e-3
 class BopDataset:
     """One split of a data set in BOP layout.
 
-    root: folder of the data set. split: its folder of scenes, such as "test" or "test_primesense". targets: the targets
-    file; ROOT/test_targets_bop19.json for a split "test" or "test_...", if None. limit: only the first so many images
-    of those with targets, in the order of scenes and images; None: all.
+    Args:
+        root: folder of the data set.
+        split: its folder of scenes, such as "test" or "test_primesense".
+        targets: the targets file; None: ROOT/test_targets_bop19.json for a split "test" or "test_...".
+        limit: only the first so many images of those with targets, in the order of scenes and images; None: all.
 
-    Raises InputError: a folder or file that is missing, targets of objects without a model or of images without truth.
+    Raises:
+        InputError: a folder or file is missing, or targets are of objects without a model or of images without
+            truth.
     """
 
     def __init__(
@@ -71,19 +75,23 @@ class BopDataset:
 
     @cached_property
     def images(self) -> list[ImageKey]:
-        """(scene_id, im_id) of the images with targets, in order."""
+        """Return (scene_id, im_id) of the images with targets, in order."""
         return sorted({target.image for target in self.targets})
 
     @property
     def object_ids(self) -> list[int]:
-        """Objects among the targets."""
+        """Return the objects among the targets."""
         return sorted({target.obj_id for target in self.targets})
 
     def targets_of(self, scene_id: int, im_id: int) -> list[Target]:
         return self._by_image.get((scene_id, im_id), [])
 
     def image_path(self, scene_id: int, im_id: int) -> Path:
-        """The colour picture, or the grey one where there is no colour. Raises InputError."""
+        """Find the colour picture, or the grey one where there is no colour.
+
+        Raises:
+            InputError: there is neither.
+        """
         scene = self.scene_folder(scene_id)
         found = find_picture(scene / "rgb", im_id) or find_picture(scene / "gray", im_id)
         if found is None:
@@ -91,11 +99,15 @@ class BopDataset:
         return found
 
     def image(self, scene_id: int, im_id: int) -> np.ndarray:
-        """RGB uint8 [height,width,3]. Raises InputError."""
+        """Read an image, RGB uint8 [height,width,3]."""
         return read_image(self.image_path(scene_id, im_id))
 
     def camera(self, scene_id: int, im_id: int) -> Camera:
-        """Of an image. Raises InputError."""
+        """Return the camera of an image.
+
+        Raises:
+            InputError: there is no picture, Pillow does not read it, or its intrinsics are missing or damaged.
+        """
         entry = self._entry(scene_id, im_id, "scene_camera.json")
         where = f"{self._file(scene_id, 'scene_camera.json')}: image {im_id}"
         K = numbers(entry.get("cam_K"), 9, f"{where}: cam_K").reshape(3, 3)
@@ -112,15 +124,15 @@ class BopDataset:
 
     @cached_property
     def has_depth(self) -> bool:
-        """Whether every image with targets has depth, so that VSD can be measured; False without targets."""
+        """Tell whether every image with targets has depth, so that VSD can be measured; False without targets."""
         return bool(self.images) and all(find_picture(self.scene_folder(s) / "depth", i) for s, i in self.images)
 
     def depth_scale(self, scene_id: int, im_id: int) -> float:
-        """Millimetres per step of the depth images."""
+        """Return the millimetres per step of the depth images."""
         return float(self._entry(scene_id, im_id, "scene_camera.json").get("depth_scale", 1.0))
 
     def depth(self, scene_id: int, im_id: int, folder: str = TRUE_DEPTH) -> np.ndarray | None:
-        """float32 [height,width] metres, 0 = unknown; None if the data set has no depth for this image."""
+        """Read depth float32 [height,width], metres, 0 = unknown; None if the data set has none for this image."""
         path = find_picture(self.scene_folder(scene_id) / folder, im_id)
         if path is None:
             return None
@@ -135,7 +147,11 @@ class BopDataset:
         return (values.astype(np.float64) * (scale * MM)).astype(np.float32)
 
     def truth(self, scene_id: int, im_id: int) -> list[Truth]:
-        """All annotated instances of an image, those that are no target included. Raises InputError."""
+        """Return all annotated instances of an image, those that are no target included.
+
+        Raises:
+            InputError: the image has no annotations, or they are damaged.
+        """
         entries = self._entry(scene_id, im_id, "scene_gt.json")
         where = f"{self._file(scene_id, 'scene_gt.json')}: image {im_id}"
         if not isinstance(entries, list):
@@ -148,9 +164,10 @@ class BopDataset:
         return [_truth(i, gt, info, f"{where}[{i}]") for i, (gt, info) in enumerate(zip(entries, infos, strict=True))]
 
     def sought(self, target: Target) -> list[Truth]:
-        """The instances that count for a target: its ``inst_count`` most visible ones, as BOP chooses them.
+        """Return the instances that count for a target: its ``inst_count`` most visible ones, as BOP chooses them.
 
-        Raises InputError if there are fewer.
+        Raises:
+            InputError: there are fewer.
         """
         of_object = [t for t in self.truth(target.scene_id, target.im_id) if t.obj_id == target.obj_id]
         of_object.sort(key=lambda t: -(1.0 if t.visib_fract is None else t.visib_fract))  # stable: ties in file order

@@ -23,13 +23,15 @@ def deform_conv2d(
     dilation: int | tuple[int, int] = 1,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """A convolution whose samples are moved: with s and d the stride and the dilation, p the padding,
+    """Convolve with samples that are moved, read bilinearly, with zeros around the input; without groups.
+
+    With s and d the stride and the dilation, p the padding,
 
         out[n,o,y,x] = bias[o] + sum_{c,i,j} weight[o,c,i,j] mask[n,k,y,x]
                        input[n,c, s y - p + d i + offset[n,2k,y,x], s x - p + d j + offset[n,2k+1,y,x]],  k = i w + j
 
-    read bilinearly, with zeros around the input. The names and the layout are torchvision's. Tensors [N,C,H,W],
-    [N,2hw,H',W'], [O,C,h,w], [O], [N,hw,H',W'] -> [N,O,H',W']; without groups.
+    The names and the layout are torchvision's. Tensors [N,C,H,W], [N,2hw,H',W'], [O,C,h,w], [O], [N,hw,H',W'] ->
+    [N,O,H',W'].
     """
     (sy, sx), (py, px), (dy, dx) = _pair(stride), _pair(padding), _pair(dilation)
     n, channels, height, width = input.shape
@@ -59,7 +61,7 @@ def deform_conv2d(
 
 @contextlib.contextmanager
 def torchvision_or_stand_in() -> Iterator[None]:
-    """Within the block ``import torchvision`` works: the real one where it loads, else what ALIKED uses of it.
+    """Let ``import torchvision`` work within the block: the real one where it loads, else what ALIKED uses of it.
 
     Afterwards the stand-in is gone again, so that nobody else takes it for the real one.
     """

@@ -41,12 +41,12 @@ class TargetResult:
 
     @property
     def mspd_640(self) -> float:
-        """In pixels of an image 640 wide, the yardstick of the thresholds."""
+        """Return the MSPD in pixels of an image 640 wide, the yardstick of the thresholds."""
         return self.mspd * metrics.REFERENCE_WIDTH / self.width
 
     @cached_property
     def ar(self) -> float:
-        """Mean share of the thresholds that this instance alone meets, over the errors that are known, in [0, 1]."""
+        """Return the mean share of the thresholds that this instance alone meets, over its known errors, in [0, 1]."""
         shares = [np.mean(self.mssd < metrics.SHARES * self.diameter), np.mean(self.mspd_640 < metrics.PIXELS)]
         if self.vsd is not None:
             shares.append(np.mean(self.vsd[:, None] < metrics.SHARES))
@@ -54,7 +54,7 @@ class TargetResult:
 
     @property
     def add_found(self) -> bool:
-        """Whether ADD(-S) is below a tenth of the diameter."""
+        """Tell whether ADD(-S) is below a tenth of the diameter."""
         return self.add < metrics.ADD_SHARE * self.diameter
 
 
@@ -82,7 +82,7 @@ class Scores:
 
     @property
     def ar(self) -> float:
-        """BOP's AR where VSD is known; else the mean of the other two, which is not comparable with it."""
+        """Return BOP's AR where VSD is known; else the mean of the other two, which is not comparable with it."""
         known = [self.ar_mssd, self.ar_mspd, *([] if self.ar_vsd is None else [self.ar_vsd])]
         return float(np.mean(known))
 
@@ -124,7 +124,11 @@ class _Errors:
 def evaluate(dataset: BopDataset, rows: Sequence[Row], *, advance: Callable[[], object] = lambda: None) -> Evaluation:
     """Measure ``rows`` against the truth; rows of no target's image and object are left out, as BOP does.
 
-    advance: called after each target. VSD is measured if every image has depth. Raises InputError, MeshError.
+    VSD is measured if every image has depth. advance: called after each target.
+
+    Raises:
+        InputError: a file of the data set is missing or damaged.
+        MeshError: a mesh cannot be read.
     """
     grouped: dict[tuple[int, int, int], list[Row]] = {}
     for row in rows:

@@ -46,7 +46,6 @@ def sought_in(dataset: BopDataset, *, absent: bool) -> dict[ImageKey, list[Sough
     """Return the boxes of the truth, around what is visible, of every target, by image; each a group of its own.
 
     absent: besides, each box with the model of another object, one that is not in the image where there is one.
-    Raises InputError.
     """
     found: dict[ImageKey, list[Sought]] = {}
     group, rng = 0, np.random.default_rng(0)
@@ -86,7 +85,8 @@ def gather(
         absent: search also for objects that are not there, at ``efforts``.
         depth: folder of the depth images that the Estimator is given; None: none.
 
-    Raises InputError: the engines have no features.
+    Raises:
+        InputError: the engines have no features.
     """
     sought = sought_in(dataset, absent=absent)
     for image in dataset.images:

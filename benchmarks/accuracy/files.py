@@ -16,7 +16,11 @@ _EXACT = 1e-12
 
 
 def read_json(path: Path, kind: type, otherwise: str) -> Any:
-    """The file's content, a ``kind`` (dict or list). otherwise: what a missing file means. Raises InputError."""
+    """Read the file's content, a ``kind`` (dict or list). otherwise: what a missing file means.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file; {otherwise}")
     try:
@@ -30,7 +34,7 @@ def read_json(path: Path, kind: type, otherwise: str) -> Any:
 
 
 def find_picture(folder: Path, im_id: int) -> Path | None:
-    """The picture of an image in a folder, whatever its format; None if there is none."""
+    """Find the picture of an image in a folder, whatever its format; None if there is none."""
     candidates = (folder / f"{im_id:06d}{suffix}" for suffix in PICTURES)
     return next((path for path in candidates if path.is_file()), None)
 
@@ -41,7 +45,7 @@ def bop_object_file(obj_id: int) -> str:
 
 
 def numbers(values: Any, count: int, where: str) -> np.ndarray:
-    """``count`` finite numbers as float64, or InputError."""
+    """Return ``count`` finite numbers as float64, or raise InputError."""
     array = floats(values, where, f"{count} numbers").reshape(-1)
     if array.shape != (count,) or not np.isfinite(array).all():
         raise InputError(f"{where}: wanted {count} finite numbers, got {values!r:.80}")
@@ -49,9 +53,10 @@ def numbers(values: Any, count: int, where: str) -> np.ndarray:
 
 
 def nearest_rotation(R: np.ndarray, where: str) -> np.ndarray:
-    """The rotation nearest to R [3,3], which was rounded to few digits; an exact one stays as it is, bit for bit.
+    """Return the rotation nearest to R [3,3], which was rounded to few digits; an exact one stays bit for bit.
 
-    Raises InputError if R is none at all.
+    Raises:
+        InputError: R is far from any rotation.
     """
     if np.abs(R @ R.T - np.eye(3)).max() < _EXACT and np.linalg.det(R) > 0:
         return R

@@ -30,7 +30,9 @@ from coop_edge.errors import InputError
 def measure_search(options: argparse.Namespace, method: MethodOptions) -> dict[str, Any]:
     """Do what the options of ``cli.parse`` say with ``--detect``: search, print the figures and write them.
 
-    Raises CoopEdgeError, OSError.
+    Raises:
+        CoopEdgeError: the data set, the engines or the options cannot be used.
+        OSError: a file cannot be written.
     """
     dataset = BopDataset(options.dataset, options.split, targets=options.targets, limit=options.limit)
     if not dataset.targets:
@@ -87,7 +89,7 @@ def search_image(
 
 
 def write_into(path: str | Path, name: str, content: dict[str, Any]) -> None:
-    """Write ``content`` under ``name`` into a JSON file that may hold other data sets'. Raises OSError."""
+    """Write ``content`` under ``name`` into a JSON file that may hold other data sets'."""
     path = Path(path)
     earlier = json.loads(path.read_text()) if path.is_file() else {}
     write_json(path, earlier | {name: content})

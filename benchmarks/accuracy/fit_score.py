@@ -34,7 +34,11 @@ ABSENT_ACCEPTED = 0.03
 
 
 def read_tables(paths: Sequence[str | Path]) -> list[np.ndarray]:
-    """Read files of ``evidence.write_table``. Raises InputError."""
+    """Read files of ``evidence.write_table``.
+
+    Raises:
+        InputError: a file is not such a table, or has other fields than the first.
+    """
     names = [name for name, _ in TARGET]
     tables: list[np.ndarray] = []
     for path in paths:
@@ -62,7 +66,11 @@ def columns_of(tables: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def fit_columns(columns: dict[str, np.ndarray], evidence: Sequence[str] | None, penalty: float) -> ScoreFit:
-    """Fit the score to columns of ``columns_of``; evidence: which kinds, None: all. Raises InputError."""
+    """Fit the score to columns of ``columns_of``; evidence: which kinds, None: all.
+
+    Raises:
+        InputError: the tables lack a kind of evidence, or cannot be fitted to (``fit_score``).
+    """
     target = {name: columns[name] for name, _ in TARGET}
     known = [name for name in columns if name not in target]
     if missing := set(evidence or ()) - set(known):
@@ -102,7 +110,8 @@ def write_score(bundle: str, fit: ScoreFit) -> Path:
 
     A map of depth's evidence is that for poses that use depth.
 
-    Raises BundleError.
+    Raises:
+        BundleError: the folder is not a bundle.
     """
     of_depth = bool(set(fit.weights) - set(EVIDENCE))
     names = DEPTH_EVIDENCE if of_depth else EVIDENCE
@@ -135,10 +144,7 @@ def print_presence(effort: str, found: dict[str, Any]) -> None:
 
 
 def gather_table(options: argparse.Namespace) -> np.ndarray:
-    """Run the Estimator on the data set and write the table, if one is asked for, after each image.
-
-    Raises CoopEdgeError, OSError.
-    """
+    """Run the Estimator on the data set and write the table, if one is asked for, after each image."""
     dataset = BopDataset(options.dataset, options.split, targets=options.targets, limit=options.limit)
     efforts = list(dict.fromkeys(options.effort or ["balanced"]))
     given = {"engines": options.bundle, "device": options.device, "threads": options.threads}
@@ -189,7 +195,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0, or 2 with one line on standard error."""
+    """Run the command. Returns 0, or 2 with one line on standard error."""
     options = parse(arguments)
     try:
         if (not options.dataset and not options.table) or (options.dataset and len(options.table or ()) > 1):
@@ -202,7 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fit_and_report(options: argparse.Namespace, tables: Sequence[np.ndarray]) -> None:
-    """Fit the score to tables, print its figures, and write what the options ask for. Raises CoopEdgeError, OSError."""
+    """Fit the score to tables, print its figures, and write what the options ask for."""
     columns = columns_of(tables)
     fit = fit_columns(columns, options.evidence, options.penalty)
     print_fit(fit)

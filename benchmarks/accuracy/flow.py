@@ -156,7 +156,11 @@ def flow_errors(pairs: Iterable[FlowPairs], runner: Runner, stride: int) -> dict
 
 
 def measure(checkpoint: Path, dataset: BopDataset, starts: Sequence[float], threads: int = 1) -> list[dict[str, float]]:
-    """Return the figures of a refiner's network file at each angle, degrees. Raises InputError."""
+    """Return the figures of a refiner's network file at each angle, degrees.
+
+    Raises:
+        InputError: PyTorch is missing, the file is not a refiner's, or the data set has no depth.
+    """
     try:
         import torch
 

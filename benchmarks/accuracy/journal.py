@@ -57,9 +57,9 @@ class ImageJournal(Generic[Result]):
         done: the results that are there, by image.
 
     Raises:
-        InputError: other options (it says which), a file that is not of this kind, or one that another process is
-            writing.
-        OSError.
+        InputError: the file has other options (the message says which), is not of this kind, or another process is
+            writing it.
+        OSError: the file cannot be written.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class ImageJournal(Generic[Result]):
             raise
 
     def append(self, result: Result) -> None:
-        """Record an image as done. Raises OSError."""
+        """Record an image as done."""
         self._write(self._to_plain(result))
         self.done[result.image] = result
 
     def remove(self) -> None:
-        """The run is over and its results are elsewhere."""
+        """Delete the record: the run is over and its results are elsewhere."""
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -25,7 +25,13 @@ DETECTION = 0.05
 
 
 class LightGlueMatcher(Matcher):
-    """threads: of PyTorch, in the whole process; 0 leaves it alone. Raises BackendUnavailable, with what to install."""
+    """Matches ALIKED features by LightGlue.
+
+    threads: of PyTorch, in the whole process; 0 leaves it alone.
+
+    Raises:
+        BackendUnavailable: a package is missing; the message has what to install.
+    """
 
     def __init__(self, *, threads: int = 0, detection: float = DETECTION) -> None:
         torch, package = _import()
@@ -63,7 +69,8 @@ class LightGlueMatcher(Matcher):
 class LightGlueMethod(MatchingMethod):
     """Finds poses from ALIKED + LightGlue matches with the templates. Options: see ``MatchingMethod``.
 
-    Raises BackendUnavailable, with what to install.
+    Raises:
+        BackendUnavailable: a package is missing; the message has what to install.
     """
 
     def __init__(self, *, hypotheses: int = 5, threads: int = 0, seed: int = 0, size: int = SIZE) -> None:

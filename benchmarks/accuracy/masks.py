@@ -11,9 +11,12 @@ from coop_edge.errors import InputError
 
 
 def decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """bool [height,width]. size: (width, height) of the image.
+    """Decode a mask, bool [height,width]. size: (width, height) of the image.
 
-    segmentation: {"counts", "size": [height, width]}, or a list of polygons [x0, y0, x1, y1, ...]. Raises InputError.
+    segmentation: {"counts", "size": [height, width]}, or a list of polygons [x0, y0, x1, y1, ...].
+
+    Raises:
+        InputError: it is neither, or does not fit the image.
     """
     width, height = size
     if isinstance(segmentation, list):

@@ -39,7 +39,11 @@ def measure(options: argparse.Namespace, method: MethodOptions | None) -> tuple[
     """Do what the options of ``cli.parse`` say, write the files they name, and return the content of the JSON.
 
     The journals, closed, are returned too: remove them when nothing is left to do that could be stopped. method: None
-    scores ``options.poses`` instead. Raises CoopEdgeError, OSError.
+    scores ``options.poses`` instead.
+
+    Raises:
+        CoopEdgeError: the data set, the engines, the boxes or the poses cannot be used.
+        OSError: a file cannot be written.
     """
     check_correct(options.correct)
     noises = parse_noises(options.box_noise or ())
@@ -86,7 +90,7 @@ def measure(options: argparse.Namespace, method: MethodOptions | None) -> tuple[
 
 
 def describe(dataset: BopDataset, boxes: str, method: MethodOptions) -> dict[str, Any]:
-    """All that decides the poses, as plain data. Raises BundleError."""
+    """Return all that decides the poses, as plain data."""
     out: dict[str, Any] = {
         "dataset": dataset.name,
         "split": dataset.split,
@@ -112,7 +116,7 @@ def describe(dataset: BopDataset, boxes: str, method: MethodOptions) -> dict[str
 
 
 def engines_identity(engines: str) -> dict[str, Any]:
-    """Name, version and hash of a bundle: SHA-256 over the roles and the hashes of their graphs. Raises BundleError."""
+    """Return name, version and hash of a bundle: SHA-256 over the roles and the hashes of their graphs."""
     bundle = Bundle.load(engines, check_hashes=False)  # the runners compare them before they load
     graphs = {role: network.sha256 for role, network in sorted(bundle.networks.items())}
     together = hashlib.sha256("".join(f"{role} {digest}\n" for role, digest in graphs.items()).encode()).hexdigest()
@@ -184,7 +188,7 @@ def _described(dataset: BopDataset, rows: list[Row], path: str) -> dict[str, Any
 
 @contextlib.contextmanager
 def progress(what: str, total: int, done: int = 0) -> Iterator[Any]:
-    """A bar on standard error; gives what advances it by one."""
+    """Show a bar on standard error, and yield what advances it by one."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total, completed=done)

@@ -30,7 +30,7 @@ class Method(Protocol):
         ...
 
     def estimate(self, image: np.ndarray, camera: Camera, boxes: Sequence[Box]) -> list[PoseEstimate]:
-        """One estimate per box (obj_id, bbox, mask or None), in their order; N = 0 is legal.
+        """Return one estimate per box (obj_id, bbox, mask or None), in their order; N = 0 is legal.
 
         image: RGB uint8 [height,width,3].
         """
@@ -73,7 +73,7 @@ class MethodOptions:
             raise InputError(f"seed: wanted an integer >= 0, got {self.seed}")
 
     def open(self) -> Method:
-        """Make the method; the baselines' packages are imported only here. Raises CoopEdgeError."""
+        """Make the method; the baselines' packages are imported only here."""
         return _makers()[self.method](self)
 
 
@@ -87,7 +87,7 @@ class OursMethod:
         )
 
     def add_objects(self, dataset: BopDataset) -> None:
-        """All objects among the targets, with their symmetries."""
+        """Add all objects among the targets, with their symmetries."""
         for obj_id in dataset.object_ids:
             model = dataset.models[obj_id]
             self.estimator.add_object(object_name(obj_id), model.load_mesh(), symmetries=model.symmetries)
@@ -106,14 +106,17 @@ class OursMethod:
 
 
 def object_name(obj_id: int) -> str:
-    """What an object of a data set is called in an Estimator."""
+    """Return what an object of a data set is called in an Estimator."""
     return f"obj_{obj_id:06d}"
 
 
 def estimator_config(options: MethodOptions) -> EstimatorConfig:
     """Return the Estimator's options: those given, the seed where they have none, and all poses, whatever their score.
 
-    BOP's recall asks for the best pose there is: ``select.min_score`` is 0 unless it is given. Raises ConfigError.
+    BOP's recall asks for the best pose there is: ``select.min_score`` is 0 unless it is given.
+
+    Raises:
+        ConfigError: an option is unknown, or its value does not fit.
     """
     config = EstimatorConfig.from_dict(options.config)
     if "seed" not in options.config.get("ransac", {}):

@@ -27,9 +27,9 @@ _MOST_POINTS = 1 << 20  # transformed at once; bounds the memory
 
 
 def mssd(T_estimate: np.ndarray, T_truth: np.ndarray, T_symmetries: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Maximum symmetry-aware surface distance: min over k of max over x of |T_est x - T_truth S_k x|. [N] metres.
+    """Return the maximum symmetry-aware surface distance: min over k of max over x of |T_est x - T_truth S_k x|.
 
-    T_estimate, T_truth [N,4,4], T_symmetries [S,4,4] with the identity, points [V,3] metres.
+    T_estimate, T_truth [N,4,4], T_symmetries [S,4,4] with the identity, points [V,3] metres -> [N] metres.
     """
     out = np.empty(len(T_estimate))
     for i, (T, truth) in enumerate(zip(T_estimate, T_truth, strict=True)):
@@ -43,7 +43,7 @@ def mssd(T_estimate: np.ndarray, T_truth: np.ndarray, T_symmetries: np.ndarray, 
 def mspd(
     T_estimate: np.ndarray, T_truth: np.ndarray, K: np.ndarray, T_symmetries: np.ndarray, points: np.ndarray
 ) -> np.ndarray:
-    """Maximum symmetry-aware projection distance: as ``mssd``, of the projected points. [N] pixels of the image.
+    """Return the maximum symmetry-aware projection distance: as ``mssd``, of the projected points. [N] pixels.
 
     Infinite where a point of either pose is not in front of the camera. K [3,3].
     """
@@ -59,13 +59,13 @@ def mspd(
 
 
 def add(T_estimate: np.ndarray, T_truth: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Average distance of the model's points (Hinterstoisser et al., ACCV 2012). [N] metres."""
+    """Return the average distance of the model's points (Hinterstoisser et al., ACCV 2012). [N] metres."""
     moved, true = se3.transform(T_estimate, points), se3.transform(T_truth, points)
     return np.linalg.norm(moved - true, axis=-1).mean(axis=-1)
 
 
 def adi(T_estimate: np.ndarray, T_truth: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """ADD-S: the average distance of the truth's points to the nearest one of the estimate. [N] metres."""
+    """Return ADD-S: the average distance of the truth's points to the nearest one of the estimate. [N] metres."""
     out = np.empty(len(T_estimate))
     for i, (T, truth) in enumerate(zip(T_estimate, T_truth, strict=True)):
         out[i] = cKDTree(se3.transform(T, points)).query(se3.transform(truth, points))[0].mean()
@@ -79,7 +79,7 @@ def vsd(
     taus: np.ndarray,
     delta: float = VSD_DELTA,
 ) -> np.ndarray:
-    """Visible surface discrepancy for each of ``taus`` [K] metres. [K], in [0, 1].
+    """Return the visible surface discrepancy for each of ``taus`` [K] metres. [K], in [0, 1].
 
     Three images [H,W] of the distance to the camera's centre, metres, 0 = nothing (of the scene: unknown); see
     ``depth_to_range``. The truth is visible where it lies at most ``delta`` behind the scene, or the scene is unknown;
@@ -98,7 +98,7 @@ def vsd(
 
 
 def depth_to_range(depth: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """Distance to the camera's centre from depth along the axis, [...,H,W] -> [...,H,W] in its unit; 0 stays 0."""
+    """Convert depth along the axis [...,H,W] to distance to the camera's centre, in its unit; 0 stays 0."""
     height, width = depth.shape[-2:]
     v, u = np.mgrid[:height, :width]
     lengths = np.linalg.norm(rays(K, np.stack([u, v], axis=-1).reshape(-1, 2)), axis=-1)
@@ -106,7 +106,7 @@ def depth_to_range(depth: np.ndarray, K: np.ndarray) -> np.ndarray:
 
 
 def matched(errors: np.ndarray, threshold: float) -> np.ndarray:
-    """Which instances are found: bool [G] from errors [E,G] of E estimates, best score first.
+    """Tell which instances are found: bool [G] from errors [E,G] of E estimates, best score first.
 
     As in BOP: each estimate in turn takes the instance, of those not yet taken, at which its error is least, if that is
     below the threshold.
@@ -122,7 +122,7 @@ def matched(errors: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def assigned(errors: np.ndarray) -> np.ndarray:
-    """The estimate that each instance gets without a threshold, int [G]; -1 for none. errors [E,G] as ``matched``."""
+    """Return the estimate that each instance gets without a threshold, int [G], -1 for none; errors as ``matched``."""
     out = np.full(errors.shape[1], -1)
     for e in range(errors.shape[0]):
         free = np.flatnonzero(out < 0)

@@ -31,12 +31,16 @@ class Model:
 
     @property
     def name(self) -> str:
-        """What the object is called in an Estimator."""
+        """Return what the object is called in an Estimator."""
         return self.path.stem
 
     @cached_property
     def vertices(self) -> np.ndarray:
-        """Of the evaluation mesh as the file has them, float64 [V,3] metres. Raises MeshError."""
+        """Return the vertices of the evaluation mesh as the file has them, float64 [V,3], metres.
+
+        Raises:
+            MeshError: there is no such mesh, trimesh does not read it, or it has no vertices.
+        """
         import trimesh
 
         if not self.eval_path.is_file():
@@ -53,21 +57,25 @@ class Model:
 
     @cached_property
     def T_symmetries(self) -> np.ndarray:
-        """The symmetries as BOP discretises them, float64 [S,4,4], the identity first."""
+        """Return the symmetries as BOP discretises them, float64 [S,4,4], the identity first."""
         return self.symmetries.transforms(SYMMETRY_STEP)
 
     @property
     def symmetric(self) -> bool:
-        """Whether ADD-S takes the place of ADD."""
+        """Tell whether ADD-S takes the place of ADD."""
         return not self.symmetries.trivial
 
     def load_mesh(self, *, evaluation: bool = False) -> Mesh:
-        """For rendering; the mesh of onboarding, or that of the metrics. Raises MeshError."""
+        """Load a mesh for rendering: that of onboarding, or that of the metrics."""
         return Mesh.load(self.eval_path if evaluation else self.path, unit=self.unit)
 
 
 def read_models(root: Path) -> dict[int, Model]:
-    """The models of a data set by object id. Raises InputError."""
+    """Return the models of a data set by object id.
+
+    Raises:
+        InputError: the folder is missing, or models_info.json is missing or damaged.
+    """
     folders = [root / name for name in ("models", "models_cad", "models_eval") if (root / name).is_dir()]
     if not folders:
         raise InputError(f"{root / 'models'}: no such folder; wanted the meshes and models_info.json of the data set")

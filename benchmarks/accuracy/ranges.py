@@ -14,7 +14,7 @@ from coop_edge.render import CpuRenderer
 class RangeImages:
     """Distances to the camera's centre, metres, of an object at two poses and of the scene behind them.
 
-    The evaluation meshes are loaded at once; the scene of the last image is kept. Raises MeshError.
+    The evaluation meshes are loaded at once; the scene of the last image is kept.
     """
 
     def __init__(self, dataset: BopDataset) -> None:

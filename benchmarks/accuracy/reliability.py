@@ -69,20 +69,23 @@ class Reliability:
 
     @property
     def monotone(self) -> bool:
-        """Whether no bin has a smaller share than the one below it."""
+        """Tell whether no bin has a smaller share than the one below it."""
         return self.falls == 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self) | {"monotone": self.monotone}
 
 
 def reliability(
     scores: Sequence[float], errors: Sequence[float], *, bins: int = BINS, correct: float = RIGHT
 ) -> Reliability:
-    """Of n poses with ``scores`` and errors in diameters (MSSD; infinite is legal). n = 0 is legal.
+    """Compare n poses' ``scores`` with their errors in diameters (MSSD; infinite is legal). n = 0 is legal.
 
-    bins: at most so many; equal scores stay in one bin. correct: errors below are right. Raises InputError.
+    bins: at most so many; equal scores stay in one bin. correct: errors below are right.
+
+    Raises:
+        InputError: there is not one error per score, one is not a number, or an option is out of its range.
     """
     s, e = np.asarray(scores, np.float64).reshape(-1), np.asarray(errors, np.float64).reshape(-1)
     if s.shape != e.shape:
@@ -114,20 +117,20 @@ def reliability(
 
 
 def check_correct(correct: float) -> None:
-    """Raises InputError unless ``correct`` is a share of the diameter that an error can lie below."""
+    """Raise InputError unless ``correct`` is a share of the diameter that an error can lie below."""
     if not (math.isfinite(correct) and correct > 0.0):
         raise InputError(f"correct: wanted a share of the diameter above 0, such as {RIGHT}, got {correct!r}")
 
 
 def of_evaluation(evaluation: Evaluation, *, bins: int = BINS, correct: float = RIGHT) -> Reliability:
-    """Of the poses that were given; instances without one have no score and take no part. Raises InputError."""
+    """Return the reliability of the poses that were given; instances without one have no score and take no part."""
     given = [t for t in evaluation.targets if t.row is not None]
     scores = [t.row.score for t in given if t.row is not None]
     return reliability(scores, [t.mssd / t.diameter for t in given], bins=bins, correct=correct)
 
 
 def draw(axes: Axes, curves: Mapping[str, Reliability], colors: Sequence[str] = (), ink: str = "black") -> None:
-    """The curves, by name, into matplotlib axes; the diagonal is a score that is the probability of being right."""
+    """Draw the curves, by name, into matplotlib axes; the diagonal is a score that is the probability."""
     axes.plot([0, 1], [0, 1], color=ink, alpha=0.35, linewidth=1, linestyle=(0, (2, 3)))
     for i, (name, curve) in enumerate(curves.items()):
         color = colors[i % len(colors)] if colors else f"C{i}"
@@ -147,7 +150,11 @@ def draw(axes: Axes, curves: Mapping[str, Reliability], colors: Sequence[str] = 
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure of its own, inches, without the global state of pyplot. Raises BackendUnavailable."""
+    """Make a matplotlib figure of its own, inches, without the global state of pyplot.
+
+    Raises:
+        BackendUnavailable: matplotlib is missing.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -159,7 +166,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def write_png(path: str | os.PathLike[str], curves: Mapping[str, Reliability], *, dpi: int = 150) -> None:
-    """The reliability curves, by name, as a picture. Raises OSError, BackendUnavailable."""
+    """Write the reliability curves, by name, as a picture."""
     figure = new_figure(5.6, 4.4)
     axes = figure.subplots()
     axes.grid(alpha=0.25)
@@ -191,7 +198,7 @@ def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0, or 2 with one line on standard error."""
+    """Run the command. Returns 0, or 2 with one line on standard error."""
     from benchmarks.accuracy.dataset import BopDataset
     from benchmarks.accuracy.evaluate import evaluate
     from benchmarks.accuracy.results import read_rows

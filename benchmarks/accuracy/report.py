@@ -63,9 +63,18 @@ def write_report(
 ) -> None:
     """Write the page, whole or not at all.
 
-    images, boxes: of the run, as for ``summary.summary``, whose result ``summary`` is; it is made of them if None.
-    title: what was measured; the name of the data set if empty. curve: reliability of the score; made of the evaluation
-    if None. origin: a sentence on what code and machine it comes from. Raises OSError, BackendUnavailable (matplotlib).
+    Args:
+        path: file to write, .html.
+        dataset, evaluation: what was measured, and how it came out.
+        images, boxes: of the run, as for ``summary.summary``.
+        summary: the result of it; made of ``images`` and ``boxes`` if None.
+        title: what was measured; the name of the data set if empty.
+        curve: reliability of the score; made of the evaluation if None.
+        origin: a sentence on what code and machine it comes from.
+
+    Raises:
+        OSError: the file cannot be written.
+        BackendUnavailable: matplotlib is missing.
     """
     said = summarise(dataset, evaluation, images, boxes) if summary is None else summary
     curve = of_evaluation(evaluation) if curve is None else curve

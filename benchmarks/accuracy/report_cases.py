@@ -29,8 +29,11 @@ _QUALITY = 82
 
 
 def worst(evaluation: Evaluation, count: int) -> list[TargetResult]:
-    """The targets that meet the fewest thresholds; of equal ones those with a pose before those without, then the more
-    visible, then the larger error. Objects take turns, so that one that always fails does not fill the page."""
+    """Return the targets that meet the fewest thresholds.
+
+    Of equal ones those with a pose come before those without, then the more visible, then the larger error. Objects
+    take turns, so that one that always fails does not fill the page.
+    """
     missed = [t for t in evaluation.targets if t.ar < 1.0]
     by_object: dict[int, list[TargetResult]] = {}
     for target in sorted(missed, key=_badness):
@@ -40,7 +43,7 @@ def worst(evaluation: Evaluation, count: int) -> list[TargetResult]:
 
 
 def typical(evaluation: Evaluation, count: int, without: Sequence[TargetResult] = ()) -> list[TargetResult]:
-    """Targets at equal distances in the order of their errors, best first: each stands for as many others."""
+    """Return targets at equal distances in the order of their errors, best first: each stands for as many others."""
     taken = {id(t) for t in without}
     rest = sorted((t for t in evaluation.targets if id(t) not in taken), key=lambda t: (-t.ar, t.mssd / t.diameter))
     count = min(count, len(rest))
@@ -48,7 +51,7 @@ def typical(evaluation: Evaluation, count: int, without: Sequence[TargetResult] 
 
 
 def caption(dataset: BopDataset, target: TargetResult, reasons: Mapping[tuple[int, int, int], str]) -> list[str]:
-    """What is said of a target, line by line. reasons: why there is no pose, by scene, image and object."""
+    """Return what is said of a target, line by line. reasons: why there is no pose, by scene, image and object."""
     lines = [f"object {target.obj_id}, image {target.scene_id}/{target.im_id}"]
     if target.truth.visib_fract is not None:
         lines.append(f"{target.truth.visib_fract:.0%} visible")
@@ -69,7 +72,7 @@ class Overlays:
         self._images: dict[tuple[int, int], np.ndarray] = {}
 
     def picture(self, target: TargetResult) -> np.ndarray:
-        """uint8 [PICTURE,PICTURE,3]: the surroundings of the object, outlines of truth and estimate."""
+        """Draw the surroundings of the object with outlines of truth and estimate, uint8 [PICTURE,PICTURE,3]."""
         image, camera = self._image(target.scene_id, target.im_id), self._dataset.camera(target.scene_id, target.im_id)
         if target.obj_id not in self._renderers:
             mesh = self._dataset.models[target.obj_id].load_mesh(evaluation=True)
@@ -101,8 +104,11 @@ class Overlays:
 def frame(
     masks: np.ndarray, box: tuple[float, float, float, float] | None, size: tuple[int, int]
 ) -> tuple[int, int, int]:
-    """(left, top, side) in whole pixels of the square to show: around the truth, masks[0], and, as far as ``WIDEST``
-    allows, around the estimate, masks[1]. box: used where nothing of the truth is in the image; the image without."""
+    """Return (left, top, side) in whole pixels of the square to show.
+
+    It lies around the truth, masks[0], and, as far as ``WIDEST`` allows, around the estimate, masks[1]. box: used where
+    nothing of the truth is in the image; the image without.
+    """
     bounds = [b for b in map(_bounds, masks) if b is not None]
     truth = _bounds(masks[0])
     if truth is None:
@@ -123,14 +129,14 @@ def frame(
 
 
 def data_uri(picture: np.ndarray) -> str:
-    """A picture, RGB uint8, as a JPEG within an address."""
+    """Encode a picture, RGB uint8, as a JPEG within an address."""
     done, buffer = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     assert done  # of an array in memory
     return "data:image/jpeg;base64," + base64.b64encode(buffer.tobytes()).decode()
 
 
 def reasons_of(summary: Mapping[str, Any]) -> dict[tuple[int, int, int], str]:
-    """Why targets have no pose, of the summary's misses."""
+    """Return why targets have no pose, from the summary's misses."""
     missed = [miss for miss in summary["misses"] if "score" not in miss]
     return {(m["scene_id"], m["im_id"], m["obj_id"]): m["why"] for m in missed}
 

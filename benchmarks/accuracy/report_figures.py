@@ -21,8 +21,10 @@ SIZE = (4.6, 3.4)
 
 
 def recall_figure(evaluation: Evaluation, error: str) -> str:
-    """Recall over thresholds, "mssd" or "mspd", as SVG: all targets in bold with BOP's ten thresholds as dots, each
-    object thin."""
+    """Draw recall over thresholds, "mssd" or "mspd", as SVG.
+
+    All targets are in bold with BOP's ten thresholds as dots, each object thin.
+    """
     total, objects = evaluation.total, evaluation.per_object
     marks, recalls = metrics.SHARES, total.recall_mssd
     values = np.array([t.mssd / t.diameter for t in evaluation.targets])
@@ -48,7 +50,7 @@ def recall_figure(evaluation: Evaluation, error: str) -> str:
 
 
 def reliability_figure(curve: reliability.Reliability) -> str:
-    """The reliability curve as SVG."""
+    """Draw the reliability curve as SVG."""
     with _style("reliability"):
         figure = reliability.new_figure(*SIZE)
         axes = _axes(figure)

@@ -31,7 +31,8 @@ _MM = 1e-3
 class Row:
     """One estimated pose. R [3,3], t [3] metres (model to camera); time: seconds of the whole image, -1 if unknown.
 
-    Raises InputError: not finite, not a rotation.
+    Raises:
+        InputError: a number is not finite, or R is not a rotation.
     """
 
     scene_id: int
@@ -52,7 +53,7 @@ class Row:
 
     @property
     def T_camera_object(self) -> np.ndarray:
-        """float64 [4,4] metres."""
+        """Return the pose, float64 [4,4], metres."""
         return se3.from_rt(self.R, self.t)
 
 
@@ -83,12 +84,12 @@ class ImageResult:
 
     @property
     def count(self) -> int:
-        """Detections the method was given."""
+        """Return the number of detections the method was given."""
         return len(self.rows) + len(self.failures)
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
-    """Write BOP's CSV, whole or not at all; 0 rows are legal. Raises OSError."""
+    """Write BOP's CSV, whole or not at all; 0 rows are legal."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -99,7 +100,11 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """Read BOP's CSV. Raises InputError that names the line."""
+    """Read BOP's CSV.
+
+    Raises:
+        InputError: there is no such file, or a line is not of this form; the message names the line.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; wanted results in BOP's form ({','.join(COLUMNS)})")

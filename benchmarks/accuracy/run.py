@@ -35,8 +35,13 @@ class Source:
 
 
 def share_cores(processes: int | None, images: int) -> tuple[int, int]:
-    """(processes, threads of each): a process per core if ``processes`` is None, never more than images; the cores are
-    dealt out evenly. Raises InputError."""
+    """Return (processes, threads of each): a process per core if ``processes`` is None, never more than images.
+
+    The cores are dealt out evenly.
+
+    Raises:
+        InputError: ``processes`` is less than 1.
+    """
     if processes is not None and processes < 1:
         raise InputError(f"--processes: wanted at least 1, got {processes}")
     cores = available_cores()
@@ -53,10 +58,13 @@ def run(
     processes: int = 1,
     advance: Callable[[], object] = lambda: None,
 ) -> list[ImageResult]:
-    """Estimate every image that the journal does not have, and give the results of all, by scene and image.
+    """Estimate every image that the journal does not have, and return the results of all, by scene and image.
 
-    options.threads: of each process. advance: called after each image. Raises what the method raises; the images done
-    by then stay in the journal. EngineError: a process was killed.
+    options.threads: of each process. advance: called after each image. What the method raises comes out of it; the
+    images done by then stay in the journal.
+
+    Raises:
+        EngineError: a process was killed.
     """
     left = [image for image in dataset.images if image not in journal.done]
     work = _here if min(processes, len(left)) <= 1 else _in_processes
@@ -71,9 +79,10 @@ def run(
 def estimate_image(
     dataset: BopDataset, method: Method, image: ImageKey, boxes: Sequence[Box], depth: str = ""
 ) -> ImageResult:
-    """One image: read, estimated and timed (reading apart). depth: folder of its depth, "" for none.
+    """Estimate one image, read and timed apart. depth: folder of its depth, "" for none.
 
-    Raises InputError if an estimate or the depth is missing.
+    Raises:
+        InputError: an estimate or the depth is missing.
     """
     picture, camera = dataset.image(*image), dataset.camera(*image)
     measured = {}

@@ -69,7 +69,11 @@ class ScoreFit:
     """float64 [M], the probability of each hypothesis by the map that has not seen its object."""
 
     def probability(self, evidence: Mapping[str, ArrayLike]) -> np.ndarray:
-        """Return the probability of being right, float64 [M]; evidence: by name, each [M]. Raises InputError."""
+        """Return the probability of being right, float64 [M]; evidence: by name, each [M].
+
+        Raises:
+            InputError: a kind of evidence is missing.
+        """
         if set(evidence) != set(self.weights):
             raise InputError(f"evidence: wanted {', '.join(self.weights)}, got {', '.join(evidence) or 'none'}")
         columns = [np.asarray(evidence[name], np.float64) * weight for name, weight in self.weights.items()]
@@ -105,8 +109,9 @@ def fit_score(
             fitted to. None is if None.
         penalty: see ``PENALTY``. Larger makes weights smaller and more alike.
 
-    Raises InputError: columns of unlike length, evidence that is not finite, a group of two objects, fewer than two
-    objects, or, without one of them, only right or only wrong hypotheses.
+    Raises:
+        InputError: columns are of unlike length, evidence is not finite, a group has two objects, there are fewer than
+            two objects, or, without one of them, only right or only wrong hypotheses.
     """
     names, X, y, groups, objects = _checked(evidence, right, group, object)
     efforts = np.full(len(y), FINISHED) if effort is None else np.asarray(effort)

@@ -50,7 +50,7 @@ class Searched:
 
     @classmethod
     def from_plain(cls, image: ImageKey, plain: Mapping[str, Any], dataset: BopDataset) -> Searched:
-        """Make it of what ``to_plain`` returned. Raises KeyError, TypeError, ValueError: of something else."""
+        """Make it of what ``to_plain`` returned."""
         truth = {each.index: each for each in dataset.truth(*image)}
         return cls(
             image,
@@ -77,7 +77,7 @@ class SearchedImage:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], dataset: BopDataset) -> SearchedImage:
-        """Make it of what ``to_plain`` returned. Raises KeyError, TypeError, ValueError: of something else."""
+        """Make it of what ``to_plain`` returned."""
         image = plain["scene_id"], plain["im_id"]
         return cls(image, plain["cpu_s"], tuple(Searched.from_plain(image, each, dataset) for each in plain["objects"]))
 

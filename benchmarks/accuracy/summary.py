@@ -31,7 +31,7 @@ def summary(
     images: Sequence[ImageResult],
     boxes: Mapping[ImageKey, Sequence[Box]] | None = None,
 ) -> dict[str, Any]:
-    """Scores in all and per object, times, classes of visibility, and what was missed and why.
+    """Return scores in all and per object, times, classes of visibility, and what was missed and why.
 
     images: of the run; empty if published poses are scored. boxes: that the method was given, None if unknown.
     """
@@ -49,7 +49,7 @@ def summary(
 
 
 def scores(values: Scores) -> dict[str, Any]:
-    """Average recalls and the curves behind them."""
+    """Return average recalls and the curves behind them."""
     out: dict[str, Any] = {
         "instances": values.count,
         "ar": values.ar,
@@ -66,8 +66,11 @@ def scores(values: Scores) -> dict[str, Any]:
 
 
 def pose_difference(dataset: BopDataset, result: TargetResult) -> tuple[float, float, float] | None:
-    """(degrees, metres in all, metres along the line of sight) between a pose and the nearest of those that look like
-    the truth; None without a pose. Translations are those of the object's own origin."""
+    """Return how far a pose is from the nearest of those that look like the truth; None without a pose.
+
+    Returns:
+        Degrees, metres in all, and metres along the line of sight, of the object's own origin.
+    """
     if result.row is None:
         return None
     T, truth = result.row.T_camera_object, result.truth.T_camera_object

@@ -12,7 +12,7 @@ _COLUMNS = ("object", "targets", "AR", "AR_MSSD", "AR_MSPD", "AR_VSD", "ADD(-S) 
 
 
 def print_tables(result: Mapping[str, Any]) -> None:
-    """result: the content of the JSON file."""
+    """Print the content of the JSON file as tables."""
     if result["method"] == "poses" and (strange := result["poses_file"]["rows_of_no_target"]):
         print(f"{strange} of {result['poses_file']['rows']} poses are of no target measured here and were left out")
     effort = f" ({result['effort']})" if "effort" in result else ""

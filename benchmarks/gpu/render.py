@@ -31,7 +31,7 @@ def loads() -> dict[str, tuple[list[Mesh], int, int]]:
 
 
 def measure(device: CupyDevice, meshes: list[Mesh], views: int, size: int, repeats: int) -> dict[str, Any]:
-    """Figures of one load: medians over ``repeats`` calls, after three unmeasured ones."""
+    """Measure one load: medians over ``repeats`` calls, after three unmeasured ones."""
     cupy = device.xp
     K = np.array([[1.34 * size, 0.0, (size - 1) / 2], [0.0, 1.34 * size, (size - 1) / 2], [0.0, 0.0, 1.0]])
     T, index = look_at_views(views, DISTANCE), np.arange(views) % len(meshes)

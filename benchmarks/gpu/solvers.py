@@ -32,7 +32,7 @@ def ransac_problems() -> PnpProblems:
 
 
 def lm_problems() -> tuple[PnpProblems, np.ndarray]:
-    """The problems and the poses to start from."""
+    """Return the problems and the poses to start from."""
     problems = make_problems(5, 50176, shape="sphere", noise_px=1.0, outliers=0.2)
     return problems, perturbed(problems.T_camera_object, np.deg2rad(5.0), 0.02)
 
@@ -80,7 +80,7 @@ def measure_lm(solver: CudaPnpSolver, repeats: int) -> dict[str, float]:
 
 
 def torch_lm_figures(arrays: Sequence[np.ndarray], p: PnpProblems, T: np.ndarray, repeats: int) -> dict[str, float]:
-    """The PyTorch peer's time and accuracy; empty where PyTorch cannot use a GPU."""
+    """Measure the PyTorch peer's time and accuracy; empty where PyTorch cannot use a GPU."""
     try:
         import torch
     except ImportError:

@@ -32,12 +32,12 @@ LIFTS = {"1 detection": 1, "64 detections": 64}
 
 
 def picture() -> np.ndarray:
-    """uint8 [960,1280,3]."""
+    """Draw a picture, uint8 [960,1280,3]."""
     return np.ascontiguousarray(smooth_texture(1280, seed=0)[:960])
 
 
 def homographies(n: int, size: int, side: float) -> np.ndarray:
-    """Of n boxes, ``side`` pixels wide, all over the image: float64 [n,3,3]."""
+    """Return homographies of n boxes, ``side`` pixels wide, all over the image: float64 [n,3,3]."""
     rng = np.random.default_rng(0)
     corner = rng.uniform((0.0, 0.0), (1280.0 - side, 960.0 - side), (n, 2))
     return crop_camera(K, np.concatenate([corner, np.full((n, 2), side)], axis=1), size, 1.2).H

@@ -8,7 +8,7 @@ import torch
 
 
 def rotations(phi: Any) -> Any:
-    """Rotation vectors [B,3] to matrices [B,3,3]."""
+    """Convert rotation vectors [B,3] (radians) to matrices [B,3,3]."""
     x, y, z = phi.unbind(-1)
     o = torch.zeros_like(x)
     return torch.linalg.matrix_exp(torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).reshape(-1, 3, 3))
@@ -33,7 +33,10 @@ def _normal_equations(R: Any, t: Any, X: Any, u: Any, w: Any, K: Any) -> tuple[A
 
 
 def weighted_lm(X: Any, u: Any, w: Any, K: Any, T: Any, iterations: int, damping: float = 1e-3) -> Any:
-    """T [B,4,4] after ``iterations`` steps; X [B,P,3], u [B,P,2], w [B,P], K [B,3,3]. Never waits for the GPU."""
+    """Return T [B,4,4] after ``iterations`` steps, without waiting for the GPU.
+
+    X [B,P,3], u [B,P,2], w [B,P], K [B,3,3].
+    """
     R, t = T[:, :3, :3].contiguous(), T[:, :3, 3].contiguous()
     H, g, cost = _normal_equations(R, t, X, u, w, K)
     damp = torch.full_like(cost, damping)

@@ -50,7 +50,7 @@ class Setup:
 
 
 class Worker:
-    """Annotates one image after the other. Raises what the Estimator raises."""
+    """Annotates one image after the other. Errors are those of the Estimator."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup

@@ -70,7 +70,7 @@ class Findings:
 
     @property
     def onnxruntime_build(self) -> str:
-        """onnxruntime-gpu where it runs: not on old drivers, nor on a Jetson, for which its wheel has no code."""
+        """Name onnxruntime-gpu where it runs: not on old drivers, nor on a Jetson, for which its wheel has no code."""
         runs = self.jetpack is None and self.cuda is not None and self.cuda >= OLDEST_CUDA
         return "onnxruntime-gpu" if runs else "onnxruntime"
 

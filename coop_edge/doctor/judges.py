@@ -86,7 +86,7 @@ def version(version: str, _: Findings) -> Judged:
 
 
 def open3d(version: str, findings: Findings) -> Judged:
-    """Found among the distributions; only ``examine(deep=True)`` imports it."""
+    """Judge Open3D by the distributions found; only ``examine(deep=True)`` imports it."""
     if problem := findings["open3d"].problem:
         return Judged("broken", f"{version}: {problem}")
     return Judged("ok", version if findings.facts("open3d") else f"{version} (not imported; --deep does)")

@@ -27,25 +27,25 @@ FAMILIES = {
 
 
 def distributions() -> Facts:
-    """Versions of installed distributions: per family, and of packages that are not imported here."""
+    """Return versions of installed distributions: per family, and of packages that are not imported here."""
     families = {family: _versions(names) for family, names in FAMILIES.items()}
     return {"families": families, "versions": _versions(("open3d", "fast-simplification", "pillow"))}
 
 
 def numpy() -> Facts:
-    """NumPy multiplies two matrices."""
+    """Multiply two matrices by NumPy."""
     return _works("numpy", lambda np: (np.eye(3) @ np.eye(3) == np.eye(3)).all())
 
 
 def opencv() -> Facts:
-    """OpenCV warps a picture, as the crops do."""
+    """Warp a picture by OpenCV, as the crops do."""
     np = importlib.import_module("numpy")
     picture = np.full((8, 8, 3), 7, np.uint8)
     return _works("cv2", lambda cv2: (cv2.warpPerspective(picture, np.eye(3), (8, 8)) == picture).all())
 
 
 def trimesh() -> Facts:
-    """trimesh makes a box; SciPy and Pillow, with which it reads meshes and textures, import."""
+    """Make a box by trimesh, and import SciPy and Pillow, with which it reads meshes and textures."""
     for name in ("scipy.spatial", "PIL.Image"):
         importlib.import_module(name)
     facts = _works("trimesh", lambda library: len(library.creation.box().faces) == 12)
@@ -53,8 +53,11 @@ def trimesh() -> Facts:
 
 
 def numba() -> Facts:
-    """Numba compiles and runs a function; where it would keep compiled code (None: nowhere), the space there, and which
-    files of ours there are damaged."""
+    """Compile and run a function by Numba.
+
+    Returns besides where Numba would keep compiled code (None: nowhere), the space there, and which files of this
+    package there are damaged.
+    """
     facts = _works("numba", lambda library: library.njit(_sum_of_squares)(10) == 285)
     kept = importlib.import_module("numba").njit(_sum_of_squares)
     space: Facts = {"folder": None, "writable": False, "free_bytes": 0}
@@ -76,7 +79,7 @@ def _damaged_code() -> list[str]:
 
 
 def cupy() -> Facts:
-    """CuPy's version, CUDA runtime and device; ``fails``: why it does not compute on the GPU (None: it does)."""
+    """Return CuPy's version, CUDA runtime and device; ``fails``: why it does not compute on the GPU (None: it does)."""
     from coop_edge.backend import probe_cuda
 
     fails, library = probe_cuda(), importlib.import_module("cupy")
@@ -89,7 +92,7 @@ def cupy() -> Facts:
 
 
 def onnxruntime() -> Facts:
-    """ONNX Runtime's version, the providers it lists, and per device why it does not compute there (None: it does)."""
+    """Return ONNX Runtime's version, the providers it lists, and per device why it does not compute there, or None."""
     from coop_edge.backend import probe_onnxruntime
     from coop_edge.runtime.onnx_session import import_onnxruntime
 
@@ -103,7 +106,7 @@ def onnxruntime() -> Facts:
 
 
 def tensorrt() -> Facts:
-    """Per module its version or why it does not import (None: not installed); why none can be used (None: one can)."""
+    """Return versions of TensorRT's modules (None: not installed), why one does not import and why none can be used."""
     from coop_edge.backend import probe_tensorrt
 
     modules = {name: _import_facts(name) for name in ("tensorrt", "tensorrt_rtx")}
@@ -111,13 +114,13 @@ def tensorrt() -> Facts:
 
 
 def open3d() -> Facts:
-    """Open3D imports (seconds) and has the scene that the reference renderer casts rays in."""
+    """Import Open3D (seconds) and make the scene that the reference renderer casts rays in."""
     importlib.import_module("open3d").t.geometry.RaycastingScene()
     return _version("open3d")
 
 
 def system_tensorrt(root: Path = Path("/")) -> Facts:
-    """Folder of the TensorRT that JetPack or apt installed for the system's Python, whether this one sees it or not."""
+    """Find the folder of the TensorRT that JetPack or apt installed for the system's Python, importable here or not."""
     pythons = (f"python{sys.version_info[0]}.{sys.version_info[1]}", "python3")
     folders = [root / f"usr/lib/{python}/dist-packages/tensorrt" for python in pythons]
     return {"folder": next((str(folder) for folder in folders if folder.is_dir()), None)}

@@ -32,7 +32,7 @@ def bundles(*, load: bool = False) -> Facts:
 
 
 def bundles_loaded() -> Facts:
-    """As ``bundles``, with every graph loaded."""
+    """Return what ``bundles`` does, with every graph loaded."""
     return bundles(load=True)
 
 

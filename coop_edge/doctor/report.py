@@ -57,7 +57,7 @@ class Report:
 
     @property
     def blocked_by(self) -> dict[str, tuple[str, ...]]:
-        """Per device, the names of the rows that keep an Estimator from running there; none: it could run."""
+        """Return per device the names of the rows that keep an Estimator from running there; none: it could run."""
         return {device: tuple(row.name for row in self._blockers(device)) for device in DEVICES}
 
     @property

@@ -130,8 +130,7 @@ class CpuPnpSolver:
         lines: LineTargets | None = None,
         depths: DepthTargets | None = None,
     ) -> LmResult:
-        """Poses that minimise the weighted residuals of points, lines and depths from T_init; see
-        ``PnpSolver.weighted_lm``.
+        """Minimise the weighted residuals of points, lines and depths from T_init; see ``PnpSolver.weighted_lm``.
 
         Computes in float64; float32 targets are read as they are, without a converted copy of the batch. The rotation
         part of T_init is taken as it is: it must be one.

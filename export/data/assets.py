@@ -73,18 +73,24 @@ def build_pack(
 ) -> Report:
     """Make an asset pack at ``out``.
 
-    Parameters
-    ----------
-    sources: folders and archives, searched to the bottom; archives inside them too. A licence that is not given is
-        looked for in files named LICENSE, LICENCE, COPYING or copyright.
-    max_faces: meshes with more triangles are simplified.
-    texture: longest side of a texture, pixels.
-    limit: most objects to take, in equal shares from the sources as far as they last; within one, spread over its
-        folders. None: all.
-    progress: called with (files done, files in all).
+    Meshes are brought to unit diameter, since files do not say their unit. Files that cannot be read are left out,
+    counted and logged.
 
-    Meshes are brought to unit diameter, since files do not say their unit. What cannot be read is left out, counted
-    and logged. Raises InputError (a source that does not exist, nothing found).
+    Args:
+        sources: folders and archives, searched to the bottom, archives inside them too. Licences that are not given are
+            looked for in files named LICENSE, LICENCE, COPYING or copyright.
+        out: file to write, .npz.
+        max_faces: meshes with more triangles are simplified.
+        texture: longest side of a texture, pixels.
+        limit: largest number of objects, in equal shares from the sources as far as they last, and within one spread
+            over its folders. None takes all.
+        progress: called with (files done, files in all).
+
+    Returns:
+        What was added and what was left out, by source.
+
+    Raises:
+        InputError: a source does not exist or cannot be unpacked, or none of the files could be used.
     """
     wanted = [s if isinstance(s, Source) else Source(s) for s in sources]
     for source in wanted:
@@ -114,7 +120,11 @@ def build_pack(
 
 
 def load_unit(path: Path, max_faces: int, name: str) -> Mesh:
-    """A mesh file of unknown unit as a Mesh of a diameter of about 1 m. Raises MeshError."""
+    """Read a mesh file of unknown unit as a Mesh of a diameter of about 1 m.
+
+    Raises:
+        MeshError: the file is too large or cannot be read, or its mesh has no extent or is as thin as a wire.
+    """
     if path.stat().st_size > LARGEST_FILE:
         raise MeshError(
             f"{path}: {path.stat().st_size / 1e6:.0f} MB; larger than {LARGEST_FILE / 1e6:.0f} MB is left out"
@@ -142,7 +152,10 @@ def load_unit(path: Path, max_faces: int, name: str) -> Mesh:
 
 
 def debian_licences(copyright_file: Path) -> Callable[[str], str | None]:
-    """Licence of a path by a Debian copyright file (format 1.0): the last Files paragraph that matches holds."""
+    """Return a function from paths to licences, read from a Debian copyright file (format 1.0).
+
+    Of the Files paragraphs that match a path the last one holds.
+    """
     rules: list[tuple[set[str], list[str], str]] = []  # paths as they are, patterns, licence
     for paragraph in copyright_file.read_text(errors="replace").split("\n\n"):
         fields: dict[str, str] = {}

@@ -24,7 +24,11 @@ _POINTS = re.compile(r"point\s*\[([^\]]*)\]")
 
 
 def read_vrml(path: Path) -> trimesh.Trimesh:
-    """Triangles with face colours. Raises MeshError: not VRML 2.0, nodes that would move points, no faces."""
+    """Read triangles with face colours.
+
+    Raises:
+        MeshError: the file is not VRML 2.0, is damaged, has Transform nodes or no indexed face sets.
+    """
     text = path.read_text(errors="replace")
     if not text.startswith("#VRML V2.0"):
         raise MeshError(f"{path}: wanted a file that begins with '#VRML V2.0'")

@@ -67,18 +67,22 @@ class RefinerBatch:
 
 
 def on_host(batch: B) -> B:
-    """A batch of tensors as one of NumPy arrays; arrays stay as they are. Waits for the device."""
+    """Copy a batch of tensors into one of NumPy arrays, waiting for the device; arrays stay as they are."""
     values = {f.name: getattr(batch, f.name) for f in fields(batch)}  # type: ignore[arg-type]
     return type(batch)(**{k: v.detach().cpu().numpy() if hasattr(v, "detach") else v for k, v in values.items()})
 
 
 def take(batch: B, which: Any) -> B:
-    """The samples at ``which``: a slice, indices, or bool [N]."""
+    """Return the samples at ``which``: a slice, indices, or bool [N]."""
     return type(batch)(**{f.name: getattr(batch, f.name)[which] for f in fields(batch)})  # type: ignore[arg-type]
 
 
 def stack(batches: list[B]) -> B:
-    """Concatenate batches of one kind along N: of arrays, or of tensors. Raises ValueError if there is none."""
+    """Concatenate batches of one kind along N: of arrays, or of tensors.
+
+    Raises:
+        ValueError: ``batches`` is empty.
+    """
     if not batches:
         raise ValueError("stack: wanted at least one batch")
     if len(batches) == 1:

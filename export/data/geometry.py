@@ -54,7 +54,7 @@ class Random:
 
 
 def on_gpu(tensor: Tensor) -> bool:
-    """Whether a tensor is on a GPU: where a CPU has a faster way, only a GPU goes this one."""
+    """Tell whether a tensor is on a GPU."""
     return tensor.is_cuda
 
 
@@ -80,7 +80,7 @@ class Pixels:
 
 
 def selected_pixels(mask: Tensor) -> Pixels:
-    """The pixels where ``mask`` [N,n,n] holds; on a GPU all pixels.
+    """Return the pixels where ``mask`` [N,n,n] holds; on a GPU all pixels.
 
     Only a CPU gains from leaving pixels out, and counting them would make the host wait for a GPU. So what is computed
     for the pixels must be masked again before it is used.
@@ -102,14 +102,14 @@ def per_pixel(values: Tensor, row: Tensor) -> Tensor:
 
 
 def hat(v: Tensor) -> Tensor:
-    """Cross-product matrices. [...,3] -> [...,3,3]."""
+    """Return cross-product matrices, [...,3] -> [...,3,3]."""
     x, y, z = v.unbind(-1)
     o = torch.zeros_like(x)
     return torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).unflatten(-1, (3, 3))
 
 
 def so3_exp(phi: Tensor) -> Tensor:
-    """Rotation vectors (radians) to matrices, float64. [...,3] -> [...,3,3]."""
+    """Convert rotation vectors (radians) to matrices, float64, [...,3] -> [...,3,3]."""
     angle = phi.norm(dim=-1)[..., None, None]
     safe = angle.clamp(min=1e-8)  # below it sin x / x and its like are 1 and 1/2 to the last bit
     K = hat(phi)
@@ -118,7 +118,7 @@ def so3_exp(phi: Tensor) -> Tensor:
 
 
 def random_rotation(random: Random, *shape: int) -> Tensor:
-    """Rotations uniform over SO(3) (normalised Gaussian quaternions), float64 [*shape,3,3]."""
+    """Draw rotations uniform over SO(3), float64 [*shape,3,3], as normalised Gaussian quaternions."""
     q = random.normal(*shape, 4)
     q = q / q.norm(dim=-1, keepdim=True)
     K = hat(q[..., 1:])
@@ -126,7 +126,7 @@ def random_rotation(random: Random, *shape: int) -> Tensor:
 
 
 def from_rt(R: Tensor, t: Tensor) -> Tensor:
-    """Rigid transforms of rotations and translations. [...,3,3] and [...,3] -> [...,4,4]."""
+    """Return rigid transforms [...,4,4] of rotations [...,3,3] and translations [...,3]."""
     T = torch.zeros((*t.shape[:-1], 4, 4), dtype=R.dtype, device=R.device)
     T[..., :3, :3], T[..., :3, 3] = R, t
     T[..., 3, 3].fill_(1.0)
@@ -139,18 +139,18 @@ def rotate(R: Tensor, points: Tensor) -> Tensor:
 
 
 def turned(R: Tensor, T: Tensor) -> Tensor:
-    """Poses T [...,4,4] in a camera of the same centre, turned by R [...,3,3]."""
+    """Return poses T [...,4,4] in a camera of the same centre, turned by R [...,3,3]."""
     return from_rt(R @ T[..., :3, :3], rotate(R, T[..., :3, 3]))
 
 
 def camera_matrix(focal: Tensor, middle: float) -> Tensor:
-    """K [...,3,3] of square pixels, with the principal point at (middle, middle)."""
+    """Return K [...,3,3] of square pixels, with the principal point at (middle, middle)."""
     o, m, one = torch.zeros_like(focal), torch.full_like(focal, middle), torch.ones_like(focal)
     return torch.stack([focal, o, m, o, focal, m, o, o, one], dim=-1).unflatten(-1, (3, 3))
 
 
 def inverse_camera(K: Tensor) -> Tensor:
-    """K^-1 [...,3,3] of cameras without skew; in closed form, because torch.linalg.inv waits to see whether it may."""
+    """Invert K [...,3,3] without skew, in closed form: torch.linalg.inv would wait for the GPU to check its input."""
     o, one = torch.zeros_like(K[..., 0, 0]), torch.ones_like(K[..., 0, 0])
     x, y = 1.0 / K[..., 0, 0], 1.0 / K[..., 1, 1]
     rows = [x, o, -K[..., 0, 2] * x, o, y, -K[..., 1, 2] * y, o, o, one]
@@ -158,13 +158,13 @@ def inverse_camera(K: Tensor) -> Tensor:
 
 
 def transformed(T: Tensor, points: Tensor, row: Tensor) -> Tensor:
-    """Points [3,P] under the transforms T[row], T [N,4,4]; [3,P]."""
+    """Transform points [3,P] by T[row], T [N,4,4]; [3,P]."""
     M = per_pixel(T[:, :3], row)
     return M[:, 0] * points[0] + M[:, 1] * points[1] + M[:, 2] * points[2] + M[:, 3]
 
 
 def projected(K: Tensor, points: Tensor, row: Tensor) -> Tensor:
-    """Pixels [2,P] of points [3,P] in the cameras K[row], K [N,3,3] without skew; NaN behind them."""
+    """Project points [3,P] by the cameras K[row], K [N,3,3] without skew, to pixels [2,P]; NaN behind the camera."""
     fx, fy, cx, cy = _focal_and_centre(K, row)
     x, y, z = points
     uv = torch.stack([fx * x / z + cx, fy * y / z + cy])
@@ -172,7 +172,7 @@ def projected(K: Tensor, points: Tensor, row: Tensor) -> Tensor:
 
 
 def unprojected(T: Tensor, K: Tensor, pixels: Pixels, z: Tensor) -> Tensor:
-    """Points [3,P] in the objects' frames at depth z [P] (metres) behind pixels of the cameras K, poses T [N,4,4]."""
+    """Return points [3,P] in the objects' frames at depth z [P], metres, behind pixels of K, at poses T [N,4,4]."""
     fx, fy, cx, cy = _focal_and_centre(K, pixels.row)
     M = per_pixel(T[:, :3], pixels.row)
     x, y, z = (pixels.u - cx) / fx * z - M[0, 3], (pixels.v - cy) / fy * z - M[1, 3], z - M[2, 3]
@@ -180,10 +180,16 @@ def unprojected(T: Tensor, K: Tensor, pixels: Pixels, z: Tensor) -> Tensor:
 
 
 def crop_camera(focal: float, box: Tensor, size: int, margin: float | Tensor) -> tuple[Tensor, Tensor]:
-    """R_crop_camera [N,3,3] and K [N,3,3]: ``coop_edge.geometry.crop.crop_camera`` for K = diag(focal, focal, 1).
+    """Compute the crops' cameras as ``coop_edge.geometry.crop.crop_camera`` does for K = diag(focal, focal, 1).
 
-    box: float64 [N,4] (x, y, width, height), boxes whose corners are less than 90 degrees off their middles. margin:
-    [N] or one number.
+    Args:
+        focal: focal length of the images, pixels.
+        box: float64 [N,4] (x, y, width, height), pixels from the principal point; corners less than 90 degrees off.
+        size: side of the crops, pixels.
+        margin: [N] or one number.
+
+    Returns:
+        R_crop_camera and K, float64 [N,3,3] each.
     """
     low = box[:, :2] - 0.5
     high = low + box[:, 2:]

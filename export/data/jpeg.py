@@ -32,7 +32,7 @@ _TO_YCC = ((0.114, 0.587, 0.299), (0.5, -0.331264, -0.168736), (-0.081312, -0.41
 
 
 def jpeg(picture: Tensor, quality: Tensor) -> Tensor:
-    """Pictures uint8 [N,n,n,3] after coding at qualities int64 [N] in 1..100."""
+    """Encode pictures uint8 [N,n,n,3] as JPEG at qualities int64 [N] in 1..100, and decode them."""
     if on_gpu(picture):
         coded = jpeg_of_tensors(picture.permute(0, 3, 1, 2).float(), quality)
         return coded.to(torch.uint8).permute(0, 2, 3, 1)
@@ -46,7 +46,7 @@ def jpeg(picture: Tensor, quality: Tensor) -> Tensor:
 
 
 def jpeg_of_tensors(picture: Tensor, quality: Tensor) -> Tensor:
-    """Pictures [N,3,n,n] of grey levels 0..255 (whole numbers, float32) after coding at qualities [N] in 1..100."""
+    """Do what ``jpeg`` does in tensors: pictures float32 [N,3,n,n] of whole grey levels 0..255, qualities [N]."""
     if not len(picture):
         return picture
     n = picture.shape[-1]

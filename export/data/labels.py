@@ -36,7 +36,7 @@ TOLERANCE = 0.01
 
 
 def patch_camera(K: Tensor) -> Tensor:
-    """K [N,3,3] of the small images whose pixels are centred at the patch centres of K's images."""
+    """Return K [N,3,3] of the small images whose pixels are centred at the patch centres of K's images."""
     small = K.clone()
     small[:, :2, 2] -= PATCH / 2 - 0.5
     small[:, :2] /= PATCH
@@ -44,10 +44,7 @@ def patch_camera(K: Tensor) -> Tensor:
 
 
 def sides_seen(normals: Tensor, points: Tensor, T: Tensor, row: Tensor) -> Tensor:
-    """Whether the cameras T[row] see the front of the triangles with normals [3,P] at points [3,P]; bool [P].
-
-    T: T_camera_object [N,4,4]; normals and points are in the object's frame.
-    """
+    """Tell whether cameras at T[row], T_camera_object [N,4,4], see the front of triangles of the objects, bool [P]."""
     eye = -rotate(T[:, :3, :3].mT, T[:, :3, 3])
     return (normals * (per_pixel(eye, row) - points)).sum(dim=0) >= 0
 
@@ -55,9 +52,18 @@ def sides_seen(normals: Tensor, points: Tensor, T: Tensor, row: Tensor) -> Tenso
 def visible_in(
     points: Tensor, row: Tensor, T: Tensor, K: Tensor, depth: Tensor, tolerance: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Which of the points [3,P] (object's frame) the views T[row], K[row] show: pixels [2,P], and bool [P].
+    """Project points [3,P] (object's frame) into the views T[row], K[row], and tell which of them the views show.
 
-    depth: float32 [N,n,n] metres where a view shows this object, 0 elsewhere. tolerance: [N] metres.
+    Args:
+        points: float64 [3,P], metres.
+        row: int64 [P], the view of each point.
+        T: T_camera_object [N,4,4].
+        K: [N,3,3].
+        depth: float32 [N,n,n] metres where a view shows this object, 0 elsewhere.
+        tolerance: [N] metres.
+
+    Returns:
+        Pixels [2,P], and bool [P].
     """
     n = depth.shape[-1]
     moved = transformed(T, points, row)
@@ -79,7 +85,7 @@ def visible_in(
 
 
 def match_labels(pixels: Tensor, matched: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """match_index int64 [N,T] and offset float32 [N,T,2] of template pixels [N,T,2] where ``matched`` [N,T]."""
+    """Return match_index int64 [N,T] and offset float32 [N,T,2] of template pixels [N,T,2] where ``matched`` [N,T]."""
     side = size // PATCH
     position = torch.where(matched[..., None], (pixels + 0.5) / PATCH, 0.0)
     cell = position.floor().clamp(0, side - 1)
@@ -92,7 +98,7 @@ def coarse_labels(
     renderer: StockRenderer, stock: ObjectStock, scene: Scenes, R: Tensor, K: Tensor, size: int, T_template: Tensor,
     K_template: Tensor, template_depth: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """match_index int64 [L,T], offset float32 [L,T,2], on_target bool [L,T] of L = N times labels templates.
+    """Return match_index int64 [L,T], offset float32 [L,T,2] and on_target bool [L,T] of L = N times labels templates.
 
     The templates of query i are rows i L / N .. (i + 1) L / N - 1 of T_template, K_template and template_depth
     [L,size,size]. An object with a symmetry is labelled at its pose nearest to the template's.
@@ -129,11 +135,15 @@ def flow_labels(
     stock: ObjectStock, slot: Tensor, seen: Layers, T_init: Tensor, T_true: Tensor, K: Tensor, depth: Tensor,
     tolerance: Tensor, within: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Flow float32 [N,2,S,S], visibility bool [N,S,S] and object points float32 [N,S,S,3]; see RefinerBatch.
+    """Compute flow float32 [N,2,S,S], visibility bool [N,S,S] and object points float32 [N,S,S,3] of ``RefinerBatch``.
 
-    slot: of the objects [N]. seen: the render at T_init. depth: the query's [N,S,S], metres where it shows this object,
-    0 elsewhere. within: of points [3,P] (object's frame), their query pixels [2,P] and rows [P], whether the photograph
-    holds them, bool [P].
+    Args:
+        stock: holds the objects of ``slot``, int64 [N].
+        seen: the render at T_init.
+        T_init, T_true: T_camera_object [N,4,4] of render and query; both have the cameras K [N,3,3].
+        depth: the query's [N,S,S], metres where it shows this object, 0 elsewhere; ``tolerance`` [N] metres.
+        within: tells of points [3,P] (object's frame), their query pixels [2,P] and rows [P] whether the photograph
+            holds them, bool [P].
     """
     at = selected_pixels(seen.triangle >= 0)
     triangle = at.of(seen.triangle)
@@ -149,7 +159,7 @@ def flow_labels(
 
 
 def point_map(seen: Layers, T: Tensor, K: Tensor) -> Tensor:
-    """Surface points of renders in the object's frame, float32 [N,n,n,3], NaN off the object."""
+    """Return the surface points of renders in the object's frame, float32 [N,n,n,3], NaN off the object."""
     at = selected_pixels(seen.triangle >= 0)
     points = unprojected(T, K, at, at.of(seen.depth).double())
     points = torch.where(at.of(seen.triangle) >= 0, points, torch.nan).float()
@@ -157,6 +167,6 @@ def point_map(seen: Layers, T: Tensor, K: Tensor) -> Tensor:
 
 
 def face_normals(stock: ObjectStock, slot: Tensor, triangle: Tensor) -> Tensor:
-    """Unit normals float64 [3,P] of triangles [P] of slots [P]; anything where the triangle is -1."""
+    """Return unit normals float64 [3,P] of triangles [P] of slots [P]; arbitrary where the triangle is -1."""
     which = slot * stock.limits.faces + triangle.long().clamp(min=0)
     return stock.face_normals.view(-1, 3).index_select(0, which).T.double()

@@ -51,7 +51,7 @@ class Lighting:
 
 
 def draw_lighting(random: Random, scene: Scenes, appearance: Tensor) -> Lighting:
-    """One to three lights over an ambient term; together about 1 on a surface that faces them.
+    """Draw one to three lights over an ambient term; together about 1 on a surface that faces them.
 
     appearance [N]: share of the scenes that are lit so, 0 to 1; in the others the light is where the camera is, as in
     templates, and nothing is glossy.
@@ -107,7 +107,7 @@ def _head_light(n: int, k: int, like: Tensor) -> Lighting:
 
 
 def photograph(stock: ObjectStock, scene: Scenes, views: SceneViews, lighting: Lighting, background: Tensor) -> Tensor:
-    """Linear light float32 [N,3,n,n] of views of even size n, over linear backgrounds [N,3,n,n]; 0 beyond the edge."""
+    """Return linear light float32 [N,3,n,n] of views over linear backgrounds [N,3,n,n], 0 off the edge; n is even."""
     n = views.seen.item.shape[-1]
     light, dark = _light(stock, scene, views, lighting)
     solid = (views.seen.item >= 0)[:, None]

@@ -35,7 +35,7 @@ def _between(values: Array, y0: int, y1: int, x0: int, x1: int, b: float, a: flo
 def compose(
     linear: Array, albedo: Array, item: Array, light: Array, dim: Array, background: Array, within: Array, image: Array
 ) -> None:
-    """What ``photograph`` does on a GPU with the maps spread to all pixels, one pixel after the other.
+    """Fill ``image`` as ``photograph`` does on a GPU with the maps spread to all pixels, one pixel after the other.
 
     linear [256]: light of levels. albedo uint8 [N,n,n,3]; item [N,n,n]; light [N,4,h,h] and dim [N,h,h], n = 2 h;
     background and image [N,3,n,n]; within bool [N,n,n].

@@ -40,20 +40,22 @@ class TrainingObject:
 
     @cached_property
     def grey(self) -> Mesh:
-        """The mesh without its colours and textures: white, for a renderer to light."""
+        """Return the mesh without its colours and textures: white, for a renderer to light."""
         white = np.full_like(self.mesh.corner_colors, 255)
         none = np.full_like(self.mesh.face_texture, -1)
         return replace(self.mesh, corner_colors=white, face_texture=none, textures=())
 
     @cached_property
     def face_normals(self) -> Array:
-        """float32 [F,3], unit, by the order of a face's corners."""
+        """Return unit normals float32 [F,3], by the order of a face's corners."""
         return _face_normals(self.mesh.vertices, self.mesh.faces)[0].astype(np.float32)
 
     @cached_property
     def normal_map(self) -> Array:
-        """float32 [F,3,4]: normal_map[f] @ (x, 1) is the smooth normal (not unit) at a point x of face f, with x about
-        the mesh's centre: the corners' normals interpolated linearly over the face."""
+        """Return maps float32 [F,3,4]: normal_map[f] @ (x, 1) is the smooth normal (not unit) at a point x of face f.
+
+        x is about the mesh's centre; the corners' normals are interpolated linearly.
+        """
         return _normal_map(self.mesh.vertices.astype(np.float64), self.mesh.faces)
 
 
@@ -67,7 +69,7 @@ def finish(
     name: str,
     stretch: Array | float = 1.0,
 ) -> TrainingObject:
-    """A TrainingObject of random diameter and origin from a surface of any size.
+    """Make a TrainingObject of random diameter and origin from a surface of any size.
 
     stretch: factors along the axes, before the diameter is set.
     """
@@ -123,7 +125,7 @@ def turned(rng: Rng, *, name: str = "turned") -> TrainingObject:
 
 
 def sample_surface(mesh: Mesh, count: int, rng: Rng) -> Array:
-    """Points float32 [count,3], uniform over the area, in the object's frame."""
+    """Draw points float32 [count,3], uniform over the area, in the object's frame."""
     corners = mesh.vertices.astype(np.float64)[mesh.faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     face = np.searchsorted(np.cumsum(area), rng.random(count) * area.sum()).clip(max=len(area) - 1)

@@ -84,8 +84,12 @@ class PackWriter:
 class Pack:
     """Reads a pack; objects are decoded when asked for.
 
-    split: "train", "heldout" (by the hash of an object's name) or None for all. Raises InputError where there is no
-    pack, or none of the split.
+    Args:
+        path: file that ``assets.build_pack`` wrote.
+        split: "train", "heldout" (by the hash of an object's name) or None for all.
+
+    Raises:
+        InputError: the file is not a pack of this version, is damaged, or has no object of the split.
     """
 
     def __init__(self, path: str | os.PathLike[str], split: str | None = None) -> None:
@@ -120,7 +124,11 @@ class Pack:
         return len(self.assets)
 
     def read(self, i: int) -> Mesh:
-        """Object i as it was added, about its box's centre, of diameter 1 m."""
+        """Return object i as it was added, about its box's centre, of diameter 1 m.
+
+        Raises:
+            MeshError: its data is damaged.
+        """
         asset = self.assets[i]
         try:
             return _decode(self._zip.read(asset.member), asset.name)
@@ -128,7 +136,7 @@ class Pack:
             raise MeshError(f"{self.path}: object {asset.name!r} is damaged ({error}); build the pack again") from error
 
     def draw(self, rng: Rng) -> TrainingObject:
-        """A random object, of random size; some stretched a little, some in other colours, some with a new texture."""
+        """Draw an object of random size; some are stretched a little, some have other colours, some a new texture."""
         i = int(rng.integers(len(self)))
         mesh = self.read(i)
         colors: Array = mesh.corner_colors

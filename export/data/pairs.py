@@ -154,9 +154,11 @@ class PairGenerator:
         return self._camera(0.25 * (light[..., ::2] + light[..., 1::2]), self.size / 128.0, appearance)
 
     def template_views(self, scene: Scenes, hardness: Tensor, labels: int = 1) -> tuple[Tensor, Tensor]:
-        """Draw T_camera_object [N,4,4] and K [N,3,3] of templates as ``retrieve`` finds them, ``labels`` in a row to a
-        query: from the view nearest to how the query sees the target, then from the next ones; at times from any. They
-        are turned about the line of sight as the query is, to ``ROLL``."""
+        """Draw T_camera_object [N,4,4] and K [N,3,3] of ``labels`` templates per query, as ``retrieve`` finds them.
+
+        They come from the view nearest to how the query sees the target, then from the next ones, at times from any,
+        turned about the line of sight as the query is, to ``ROLL``.
+        """
         n, random, stock = len(scene), self.random, self.stock
         slot = scene.items.slot[:, 0]
         directions, rotations = self._viewpoints
@@ -248,7 +250,7 @@ class PairGenerator:
         )
 
     def some(self, share: float, n: int) -> int:
-        """How many of n: ``share`` of them on average, as even as can be."""
+        """Return how many of n to take: ``share`` of them on average, as even as can be."""
         return min(n, int(share * n + self.counts.random()))
 
     def _rows(self, n: int, labels: int) -> Tensor:

@@ -41,7 +41,7 @@ class Looks:
     matrix: Tensor  # float64 [N,3,3] on RGB
 
     def rows(self, which: Tensor) -> Looks:
-        """Those of models ``which``, int64 [M]."""
+        """Return the looks of models ``which``, int64 [M]."""
         lights = (self.lights.ambient, self.lights.diffuse, self.lights.plain)
         return Looks(Lights(*(t[which] for t in lights)), self.matrix[which])
 
@@ -52,7 +52,7 @@ class Looks:
 
 
 def draw_looks(random: Random, appearance: Tensor) -> Looks:
-    """Plain grey, colours near to the truth, or another hue; the renderer's default lights in half of the cases.
+    """Draw plain grey, colours near to the truth, or another hue; half of them lit as the renderer does by default.
 
     appearance [N]: scales the shares of plain grey and of other hues, and all other changes of colour and light, 0 to
     1.
@@ -79,7 +79,7 @@ def draw_looks(random: Random, appearance: Tensor) -> Looks:
 
 
 def color_matrices(angle: Tensor, saturation: Tensor) -> Tensor:
-    """``textures.color_matrix`` of many, float64 [N,3,3]."""
+    """Return ``textures.color_matrix`` of many, float64 [N,3,3]."""
     one = torch.ones_like(angle)
     turn, saturate = torch.stack([one, angle.cos(), angle.sin()], dim=1), torch.stack([one, saturation], dim=1)
     return torch.einsum("nk,nl,klij->nij", turn, saturate, _color_bases(angle.device))
@@ -91,11 +91,14 @@ def _color_bases(device: torch.device) -> Tensor:
 
 
 def camera(random: Random, light: Tensor, unit: float, appearance: Tensor, motion: int, compressed: int) -> Tensor:
-    """Photographs uint8 [N,n,n,3] of linear light float32 [N,3,n,n]: exposure, white balance, blur, noise, JPEG.
+    """Turn linear light float32 [N,3,n,n] into photographs uint8 [N,n,n,3]: exposure, white balance, blur, noise, JPEG.
 
-    unit: pixels that a blur of one pixel in 128 amounts to. appearance [N]: share of the photographs that show any
-    of that, 0 to 1; the others come from a perfect camera. motion, compressed: how many may be blurred by motion and
-    stored as JPEG.
+    Args:
+        random: where numbers are drawn from.
+        light: float32 [N,3,n,n].
+        unit: pixels that a blur of one pixel in 128 amounts to.
+        appearance: [N], share of the photographs that show any of that, 0 to 1; the others come from a perfect camera.
+        motion, compressed: how many may be blurred by motion and stored as JPEG.
     """
     n, size = len(light), light.shape[-1]
     real = random.chance(appearance, n)
@@ -128,8 +131,11 @@ def camera(random: Random, light: Tensor, unit: float, appearance: Tensor, motio
 
 
 def draw_blur(random: Random, n: int, size: int, unit: float) -> tuple[Tensor, Tensor]:
-    """The lens's softness, at times defocus or low resolution: standard deviations [N] in pixels and how many cells [N]
-    a side of ``size`` pixels is resolved into."""
+    """Draw the lens's softness, at times defocus or low resolution.
+
+    Returns:
+        Standard deviations [N] in pixels, and how many cells [N] a side of ``size`` pixels is resolved into.
+    """
     defocus = random.chance(0.2, n)
     sigma = torch.where(defocus, random.uniform(0.8, _SOFTEST, n), random.uniform(_SHARPEST, 0.7, n)) * unit
     cells = torch.where(random.chance(0.25, n), (size * random.uniform(0.4, 0.9, n)).floor().clamp(min=8), float(size))
@@ -137,8 +143,10 @@ def draw_blur(random: Random, n: int, size: int, unit: float) -> tuple[Tensor, T
 
 
 def softened(image: Tensor, sigma: Tensor, cells: Tensor, largest: float) -> Tensor:
-    """Pictures float32 [N,3,n,n] averaged into ``cells`` [N] a side and interpolated back, then blurred by Gaussians of
-    sigma [N] pixels, 0 to ``largest``."""
+    """Average pictures float32 [N,3,n,n] into ``cells`` [N] a side, interpolate them back, and blur them by Gaussians.
+
+    sigma: standard deviations [N], pixels, 0 to ``largest``.
+    """
     size = image.shape[-1]
     if on_gpu(image):
         soften = blur_matrix(size, sigma, largest) @ resolution_matrix(size, cells)
@@ -155,7 +163,7 @@ def softened(image: Tensor, sigma: Tensor, cells: Tensor, largest: float) -> Ten
 
 
 def blur_matrix(size: int, sigma: Tensor, largest: float) -> Tensor:
-    """Gaussian blur of lines of ``size`` pixels, mirrored about their end pixels, float32 [M,size,size].
+    """Return matrices float32 [M,size,size] that blur lines of ``size`` pixels, mirrored about their end pixels.
 
     sigma [M] pixels, 0 to ``largest``. Cut off as OpenCV does for floats: at round(8 sigma + 1) | 1 pixels.
     """
@@ -173,9 +181,9 @@ def blur_matrix(size: int, sigma: Tensor, largest: float) -> Tensor:
 
 
 def resolution_matrix(size: int, cells: Tensor) -> Tensor:
-    """Lines of ``size`` pixels averaged into ``cells`` [M] (whole numbers up to size), and interpolated back.
+    """Return matrices that average lines of ``size`` pixels into ``cells`` [M] and interpolate them back.
 
-    float32 [M,size,size]; the identity where they are as many.
+    float32 [M,size,size]; cells are whole numbers up to size, where the matrix is the identity.
     """
     m = cells.double()[:, None, None]
     at = torch.arange(size, dtype=torch.float64, device=cells.device)
@@ -190,8 +198,10 @@ def resolution_matrix(size: int, cells: Tensor) -> Tensor:
 
 
 def motion_kernels(length: Tensor, angle: Tensor, longest: float) -> Tensor:
-    """Centred lines of M lengths, at most ``longest`` pixels, as convolution kernels of sum 1: float32 [M,s,s] with the
-    same odd side s."""
+    """Return centred lines of M lengths, at most ``longest`` pixels, as convolution kernels of sum 1.
+
+    float32 [M,s,s] with the same odd side s.
+    """
     side = 2 * math.ceil(longest / 2) + 3
     points = 4 * (2 * torch.ceil(length / 2) + 3)[:, None]
     j = torch.arange(4 * side, device=length.device)
@@ -233,7 +243,7 @@ def _noisy(random: Random, image: Tensor, sigma: Tensor) -> Tensor:
 
 
 def draw_backdrops(random: Random, backgrounds: Tensor, n: int, size: int) -> Tensor:
-    """Pieces of backgrounds [B,3,m,m], each turned, mirrored and enlarged, float32 [n,3,size,size]."""
+    """Draw pieces of backgrounds [B,3,m,m], each turned, mirrored and enlarged, float32 [n,3,size,size]."""
     m = backgrounds.shape[-1]
     if n == 0:  # which PyTorch refuses
         return backgrounds.new_zeros((0, 3, size, size))
@@ -269,7 +279,7 @@ def _warped_planes(image: Tensor, which: Tensor, theta: Tensor, size: int) -> Te
 
 
 def warped(picture: Tensor, which: Tensor, H: Tensor, size: int) -> Tensor:
-    """Crops uint8 [L,size,size,3] of pictures uint8 [N,m,m,3]: bilinear, 0 outside.
+    """Resample crops uint8 [L,size,size,3] from pictures uint8 [N,m,m,3]: bilinear, 0 outside.
 
     which: int64 [L], of the pictures. H: float64 [L,3,3], crop pixel -> picture pixel.
     """

@@ -30,10 +30,13 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def fetch_photographs(folder: Path) -> Counter[str]:
-    """Download the packages below ``folder``, write the pieces of their pictures to ``folder / "photos"``, and return
-    how many there are by licence.
+    """Download the packages below ``folder``, and write the pieces of their pictures to ``folder / "photos"``.
 
-    Raises InputError: a download that failed, with the command to run by hand.
+    Returns:
+        How many pieces there are by licence.
+
+    Raises:
+        InputError: a download failed; the message has the command to run by hand.
     """
     sources, out = folder / "sources", folder / "photos"
     sources.mkdir(parents=True, exist_ok=True)

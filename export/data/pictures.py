@@ -25,7 +25,10 @@ def write_pairs(path: str | os.PathLike[str], batch: CoarseBatch | RefinerBatch,
 
     Coarse: query and template side by side; a match has one colour in both and a line between them, grey crosses are
     patches with *no match*. Refiner: query; render; the query moved by the flow on to the render, which therefore
-    should look like it; visible (green) and hidden (red) parts; flow as arrows. Raises InputError.
+    should look like it; visible (green) and hidden (red) parts; flow as arrows.
+
+    Raises:
+        InputError: the batch is empty, or the path cannot be written.
     """
     rows = []
     for i in range(min(n, len(batch.query))):

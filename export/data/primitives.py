@@ -26,12 +26,12 @@ class Surface:
     uv: Array
 
     def moved(self, linear: Array, shift: Array) -> Surface:
-        """Under x -> linear x + shift; linear [3,3]."""
+        """Return the surface under x -> linear x + shift; linear [3,3]."""
         return replace(self, vertices=self.vertices @ np.asarray(linear).T + shift)
 
 
 def join(surfaces: list[Surface]) -> Surface:
-    """All of them as one, nothing merged."""
+    """Join surfaces into one; nothing is merged."""
     starts = np.cumsum([0, *(len(s.vertices) for s in surfaces)])[:-1]
     return Surface(
         np.concatenate([s.vertices for s in surfaces]),
@@ -41,9 +41,10 @@ def join(surfaces: list[Surface]) -> Surface:
 
 
 def sheet(points: Array, *, closed_rows: bool = False, closed_columns: bool = False) -> Surface:
-    """A grid of points [m,n,3] as two triangles per cell; ``closed_*`` joins the last row or column to the first.
+    """Make a surface of a grid of points [m,n,3], two triangles per cell.
 
-    u runs over the columns, v over the rows, both over [0, 1]. Cells without area (poles) lose that triangle.
+    u runs over the columns, v over the rows, both over [0, 1]; ``closed_*`` joins the last row or column to the first.
+    Cells without area (poles) lose that triangle.
     """
     m, n = points.shape[:2]
     rows, columns = m - (not closed_rows), n - (not closed_columns)
@@ -72,7 +73,7 @@ def revolve(profile: Array, sections: int) -> Surface:
 
 
 def extrude(outline: Array, height: float, taper: float = 1.0) -> Surface:
-    """Walls and two caps over an outline [n,2] that is star-shaped about the origin; the top is scaled by ``taper``."""
+    """Make walls and two caps over an outline [n,2], star-shaped about the origin; the top is scaled by ``taper``."""
     n = len(outline)
     low, high = -height / 2.0, height / 2.0
     bottom = np.concatenate([outline, np.full((n, 1), low)], axis=1)
@@ -89,7 +90,7 @@ def extrude(outline: Array, height: float, taper: float = 1.0) -> Surface:
 
 
 def box(rng: Rng) -> Surface:
-    """A box, each side a quarter to the whole of the longest."""
+    """Draw a box, each side a quarter to the whole of the longest."""
     half = 0.5 * rng.uniform(0.25, 1.0, 3)
     sides = []
     for axis in range(3):
@@ -104,7 +105,7 @@ def box(rng: Rng) -> Surface:
 
 
 def cylinder(rng: Rng) -> Surface:
-    """A cylinder, cone or frustum with flat ends, thin disc to long rod."""
+    """Draw a cylinder, cone or frustum with flat ends, thin disc to long rod."""
     radius, height = _radius_and_height(rng)
     top = radius * (1.0 if rng.random() < 0.5 else rng.uniform(0.0, 0.9))
     profile = np.array([(0, -height / 2), (radius, -height / 2), (top, height / 2), (0, height / 2)])
@@ -112,7 +113,7 @@ def cylinder(rng: Rng) -> Surface:
 
 
 def capsule(rng: Rng) -> Surface:
-    """A cylinder with half-spheres at its ends."""
+    """Draw a cylinder with half-spheres at its ends."""
     radius, height = _radius_and_height(rng)
     angle = np.linspace(-np.pi / 2, np.pi / 2, 14)
     shift = np.where(angle < 0, -height / 2, height / 2)
@@ -120,7 +121,7 @@ def capsule(rng: Rng) -> Surface:
 
 
 def torus(rng: Rng) -> Surface:
-    """A ring, or an arc of one."""
+    """Draw a ring, or an arc of one."""
     minor = rng.uniform(0.06, 0.22)
     major = 0.5 - minor
     whole = rng.random() < 0.6
@@ -134,7 +135,7 @@ def torus(rng: Rng) -> Surface:
 
 
 def lathe(rng: Rng) -> Surface:
-    """A turned shape, as bottles, bowls, lamps and chess pieces are: a smooth or a stepped random profile."""
+    """Draw a turned shape, as bottles, bowls, lamps and chess pieces are: a smooth or a stepped random profile."""
     m = int(rng.integers(4, 9))
     radius = rng.uniform(0.1, 0.5, m)
     height = np.cumsum(rng.uniform(0.1, 1.0, m))
@@ -156,7 +157,7 @@ def lathe(rng: Rng) -> Surface:
 
 
 def extrusion(rng: Rng) -> Surface:
-    """An extruded outline: regular polygon, star, gear, or an irregular blob."""
+    """Draw an extruded outline: regular polygon, star, gear, or an irregular blob."""
     kind = rng.integers(4)
     if kind == 0:
         n = int(rng.integers(3, 9))
@@ -180,7 +181,7 @@ def extrusion(rng: Rng) -> Surface:
 
 
 def blob(rng: Rng) -> Surface:
-    """A sphere displaced along its radius by a few smooth random waves."""
+    """Draw a sphere displaced along its radius by a few smooth random waves."""
     direction = _sphere(26, 36)
     radius = np.zeros(direction.shape[:2])
     for k in range(5):
@@ -192,7 +193,7 @@ def blob(rng: Rng) -> Surface:
 
 
 def superquadric(rng: Rng) -> Surface:
-    """|x|^p style solids between a box, a sphere and a double cone (Barr, 1981)."""
+    """Draw a superquadric: a solid between a box, a sphere and a double cone (Barr, 1981)."""
     e1, e2 = np.exp(rng.uniform(np.log(0.2), np.log(1.8), 2))
     direction = _sphere(24, 36)
     s = direction[..., 2]

@@ -38,7 +38,7 @@ class Lights:
     plain: Tensor  # bool [V]
 
     def rows(self, low: int, high: int) -> Lights:
-        """Those of views low .. high - 1."""
+        """Return the lights of views low .. high - 1."""
         return Lights(self.ambient[low:high], self.diffuse[low:high], self.plain[low:high])
 
 
@@ -83,7 +83,7 @@ class StockRenderer(ABC):
 
 
 def camera_floats(K: Tensor, samples: int) -> Tensor:
-    """(fx, skew, cx, fy, cy, 1 / fx, 1 / fy) of the grids of samples, float64 [V,7]."""
+    """Return (fx, skew, cx, fy, cy, 1 / fx, 1 / fy) of the grids of samples, float64 [V,7]."""
     shift = (samples - 1) / 2
     fx, skew, fy = samples * K[:, 0, 0], samples * K[:, 0, 1], samples * K[:, 1, 1]
     cx, cy = samples * K[:, 0, 2] + shift, samples * K[:, 1, 2] + shift

@@ -40,12 +40,12 @@ class PairRecord:
 
     @property
     def T_true(self) -> Array:
-        """T_camera_object [4,4] of the target in the scene's base camera."""
+        """Return T_camera_object [4,4] of the target in the scene's base camera."""
         return self.values["scene.items.T"][0]
 
 
 def records_of(generator: PairGenerator, photographs: Photographs, labels: int, fine: int) -> list[PairRecord]:
-    """The records of all pairs that ``generator.refiner_at`` makes with these arguments, in its order."""
+    """Return the records of all pairs that ``generator.refiner_at`` makes with these arguments, in its order."""
     columns = {name: tensor.numpy() for name, tensor in _tensors(photographs)}
     out = []
     for i in range(len(photographs.scene) * labels):
@@ -57,30 +57,30 @@ def records_of(generator: PairGenerator, photographs: Photographs, labels: int, 
 
 
 def centres_of(records: Sequence[PairRecord]) -> Array:
-    """Centres of the targets, float64 [N,3], metres, object's frame: what crops look at and the prior is about."""
+    """Return the targets' centres, float64 [N,3], metres, object's frame: what crops look at and the prior is about."""
     return np.array([target_of(record).mesh.centre for record in records], np.float64).reshape(-1, 3)
 
 
 def target_of(record: PairRecord) -> TrainingObject:
-    """The object that the pair is about."""
+    """Return the object that the pair is about."""
     target = record.things[0]
     assert target is not None
     return target
 
 
 def rerender(batch: RefinerBatch, records: Sequence[PairRecord], T_camera_object: ArrayLike) -> RefinerBatch:
-    """The same pairs, started from other poses.
-
-    Args:
-        batch, records: as a stream with ``keep_scenes=True`` gave them, or this function before.
-        T_camera_object: [N,4,4] in the cameras of ``batch``, as a network that saw it would estimate them.
+    """Return the same pairs, started from other poses.
 
     The crop is taken anew, by a virtual camera that looks at the object at its new pose: a homography of the same
     photograph. ``K``, ``T_init`` and ``T_true`` of the result are those of the new cameras; labels are worked out from
     geometry rendered through them. A pose that no camera can be aimed at (``in_sight``) leaves its pair as it was.
 
+    Args:
+        batch, records: as a stream with ``keep_scenes=True`` gave them, or this function before.
+        T_camera_object: [N,4,4] in the cameras of ``batch``, as a network that saw it would estimate them.
+
     Raises:
-        InputError: shapes do not fit.
+        InputError: there are not as many records and poses as pairs.
     """
     T = np.asarray(T_camera_object, np.float64)
     n = len(batch.query)

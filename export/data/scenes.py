@@ -51,7 +51,7 @@ class Items:
     scale: Tensor  # float64 [N,k] depths in the scene over those of that pose
 
     def only(self, present: Tensor) -> Items:
-        """Those where ``present`` [N,k]; the other places are empty."""
+        """Return the items where ``present`` [N,k]; the other places are empty."""
         return replace(self, slot=torch.where(present, self.slot, -1))
 
 
@@ -68,7 +68,7 @@ class Scenes:
         return len(self.edge)
 
     def repeated(self, times: int) -> Scenes:
-        """Each scene ``times`` times in a row."""
+        """Repeat each scene ``times`` times in a row."""
         if times == 1:
             return self
         items = Items(*(getattr(self.items, f.name).repeat_interleave(times, dim=0) for f in fields(Items)))
@@ -101,7 +101,7 @@ def look(renderer: StockRenderer, items: Items, R: Tensor, K: Tensor, size: int,
 
 
 def inside(edge: Tensor, R: Tensor, K: Tensor, row: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Whether pixels (u, v) [P] of the views R[row], K[row] lie on this side of the photograph's edge, bool [P]."""
+    """Tell whether pixels (u, v) [P] of views R[row], K[row] lie on this side of the photograph's edge, bool [P]."""
     m = rotate(R, edge)
     plane = torch.stack(
         [m[:, 0] / K[:, 0, 0], m[:, 1] / K[:, 1, 1],
@@ -112,7 +112,7 @@ def inside(edge: Tensor, R: Tensor, K: Tensor, row: Tensor, u: Tensor, v: Tensor
 
 
 def inside_view(edge: Tensor, R: Tensor, K: Tensor, size: int) -> Tensor:
-    """``inside`` of all pixels of size x size views, bool [N,size,size]."""
+    """Return ``inside`` of all pixels of size x size views, bool [N,size,size]."""
     m = rotate(R, edge)[..., None, None]
     at = torch.arange(size, dtype=torch.float64, device=edge.device)
     x = (at - K[:, 0, 2, None]) / K[:, 0, 0, None]
@@ -121,7 +121,7 @@ def inside_view(edge: Tensor, R: Tensor, K: Tensor, size: int) -> Tensor:
 
 
 def depths_at(views: SceneViews, items: Items, place: int, pixels: Pixels) -> Tensor:
-    """Depths float64 [P] behind pixels in the own metres of the items at a place."""
+    """Return depths float64 [P] behind pixels, in the own metres of the items at a place."""
     return pixels.of(views.seen.depth).double() / items.scale[:, place].index_select(0, pixels.row)
 
 
@@ -178,13 +178,13 @@ def _first_that_suits(
 
 
 def centres(items: Items, stock: ObjectStock) -> Tensor:
-    """Of the meshes in the base camera, metres of the scene, float64 [N,k,3]."""
+    """Return the meshes' centres in the base camera, metres of the scene, float64 [N,k,3]."""
     c = stock.centre[items.slot.clamp(min=0)]
     return items.scale[..., None] * (rotate(items.T[..., :3, :3], c) + items.T[..., :3, 3])
 
 
 def amodal_box(target: Items, stock: ObjectStock) -> Tensor:
-    """Boxes float64 [N,4] (x, y, width, height) of all vertices of the targets in the base cameras' pixels."""
+    """Return boxes float64 [N,4] (x, y, width, height) of all vertices of the targets in the base cameras' pixels."""
     slot = target.slot[:, 0]
     middle = rotate(target.T[:, 0, :3, :3], stock.centre[slot]) + target.T[:, 0, :3, 3]
     p = stock.vertices[slot][..., :3] @ target.T[:, 0, :3, :3].mT.float() + middle.float()[:, None]
@@ -196,8 +196,10 @@ def amodal_box(target: Items, stock: ObjectStock) -> Tensor:
 def draw_crops(
     random: Random, scene: Scenes, probe: Probe, stock: ObjectStock, size: int, loose: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """R [N,3,3] and K [N,3,3] of crops as a detector's boxes give them: round what is visible or round all of the
-    target, not quite right; a share ``loose`` of them by far (``BOX_SHIFT``, ``BOX_SIZES``)."""
+    """Draw R and K [N,3,3] of crops as a detector's boxes give them: round the visible part or all of the target.
+
+    The boxes are not quite right; a share ``loose`` of them by far (``BOX_SHIFT``, ``BOX_SIZES``).
+    """
     n = len(scene)
     rows, columns = probe.visible.any(dim=2), probe.visible.any(dim=1)
     modal = random.chance(0.6, n) & rows.any(dim=1)
@@ -216,8 +218,10 @@ def draw_crops(
 
 
 def object_crops(stock: ObjectStock, scene: Scenes, T: Tensor, size: int, margin: Tensor) -> tuple[Tensor, Tensor]:
-    """R and K [N,3,3] of cameras that look at the targets' centres at poses T [N,4,4]; a crop's side there is margin
-    [N] times the diameter, as in ``coop_edge.stages.crop``."""
+    """Return R and K [N,3,3] of cameras that look at the targets' centres at poses T [N,4,4].
+
+    A crop's side there is margin [N] times the diameter, as in ``coop_edge.stages.crop``.
+    """
     c = rotate(T[:, :3, :3], stock.centre[scene.items.slot[:, 0]]) + T[:, :3, 3]
     side = FOCAL * scene.diameter / c[:, 2]
     corner = FOCAL * c[:, :2] / c[:, 2:] - side[:, None] / 2 + 0.5

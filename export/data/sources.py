@@ -31,14 +31,15 @@ LIMIT = 1500
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/coop_edge``, by default ``~/.cache/coop_edge``."""
+    """Return ``$XDG_CACHE_HOME/coop_edge``, by default ``~/.cache/coop_edge``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coop_edge"
 
 
 def fetch(name: str, cache: str | os.PathLike[str] | None = None) -> list[Source]:
     """Download and unpack a collection into the cache folder, and describe it for ``build_pack``.
 
-    Raises InputError: an unknown name, or a download that failed, with the command to run by hand.
+    Raises:
+        InputError: the name is unknown, or a download failed; the message has the command to run by hand.
     """
     if name not in NAMES:
         raise InputError(f"sources: wanted one of {', '.join(NAMES)}, got {name!r}")
@@ -78,7 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> Report:
 
 
 def debian_package(package: str, folder: Path) -> Path:
-    """A Debian package, unpacked without installing it."""
+    """Download a Debian package, unpack it without installing it, and return the folder of its files.
+
+    Raises:
+        InputError: the download failed.
+    """
     archive = _download(package, ["apt-get", "download", package], f"{package}_*.deb", folder)
     root = folder / package
     if not root.is_dir():

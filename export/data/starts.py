@@ -62,8 +62,11 @@ def draw_spread(random: Random, n: int, labels: int, mix: StartMix) -> Tensor:
 
 
 def start_poses(random: Random, stock: ObjectStock, scene: Scenes, spread: Tensor) -> Tensor:
-    """The targets' poses, off by ``spread`` [N,3] (rotation, sideways, depth) times the start noise: T_camera_object
-    [N,4,4] in the base cameras."""
+    """Move the targets' poses by ``spread`` [N,3] (rotation, sideways, depth) times the start noise.
+
+    Returns:
+        T_camera_object [N,4,4] in the base cameras.
+    """
     n = len(scene)
     angles = ROTATION_NOISE * spread[:, :1] * random.normal(n, 3)
     eye = torch.eye(3, dtype=torch.float64, device=angles.device)

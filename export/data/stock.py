@@ -62,7 +62,8 @@ class ObjectStock:
     def put(self, slot: int, thing: TrainingObject) -> None:
         """Exchange the object of a slot; slots before it that are empty are to be filled before any is picked.
 
-        Raises InputError if the object does not fit.
+        Raises:
+            InputError: the object does not fit into a slot.
         """
         if not self.limits.admit(thing):
             mesh = thing.mesh
@@ -100,7 +101,7 @@ class ObjectStock:
 
     @property
     def surfaces(self) -> SurfaceBuffers:
-        """What the rasteriser's kernels read besides; made when it is asked for, and kept up to date from then on."""
+        """Return what the rasteriser's kernels read besides; made at the first call, then kept up to date."""
         if self._surfaces is None:
             self._surfaces = SurfaceBuffers(self.capacity, self.limits, self.device)
             for slot, thing in enumerate(self.things):
@@ -109,7 +110,11 @@ class ObjectStock:
         return self._surfaces
 
     def put_background(self, place: int, picture: Array) -> None:
-        """Exchange a background, uint8 [BACKGROUND,BACKGROUND,3]; kept as linear light. Raises InputError."""
+        """Exchange a background, uint8 [BACKGROUND,BACKGROUND,3]; kept as linear light.
+
+        Raises:
+            InputError: its type or shape is another.
+        """
         if picture.dtype != np.uint8 or picture.shape != (BACKGROUND, BACKGROUND, 3):
             raise InputError(
                 f"background: wanted uint8 [{BACKGROUND},{BACKGROUND},3], got {picture.dtype} {list(picture.shape)}"
@@ -119,11 +124,11 @@ class ObjectStock:
 
     @property
     def backgrounds(self) -> Tensor:
-        """Those that are there, linear light, float32 [B,3,BACKGROUND,BACKGROUND], B >= 1; black if there is none."""
+        """Return the backgrounds, linear light, float32 [B,3,BACKGROUND,BACKGROUND], B >= 1; black if there is none."""
         return self._backgrounds[: max(1, self._background_count)]
 
     def pick(self, random: Random, *shape: int) -> Tensor:
-        """Draw filled slots, int64 [*shape]. Raises InputError if there is none."""
+        """Draw filled slots, int64 [*shape]; there must be one."""
         if not self.count:
             raise InputError("ObjectStock: wanted at least one object before any are picked")
         return random.integers(self.count, *shape)
@@ -167,7 +172,7 @@ class SurfaceBuffers:
 
 
 def stock_of(things: Sequence[TrainingObject], device: torch.device, backgrounds: Sequence[Array] = ()) -> ObjectStock:
-    """A stock with thing i in slot i, of slots as large as these objects need."""
+    """Make a stock with object i in slot i, of slots as large as these objects need."""
     meshes = [thing.mesh for thing in things]
     limits = Limits(
         max((len(m.vertices) for m in meshes), default=1),
@@ -192,5 +197,5 @@ def copy_to(to: Tensor, values: Array) -> None:
 
 
 def padded(array: Array) -> Array:
-    """[...,3] -> [...,4], the last one 0."""
+    """Append a component 0, [...,3] -> [...,4]."""
     return np.concatenate([array, np.zeros((*array.shape[:-1], 1), array.dtype)], axis=-1)

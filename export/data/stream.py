@@ -225,6 +225,8 @@ def make_stream(
 ) -> Stream:
     """Make the stream of CoarseBatch or RefinerBatch: NumPy arrays from a CPU, tensors on a GPU.
 
+    A worker's exception comes out of ``next`` as RuntimeError with the worker's traceback.
+
     Args:
         role: "coarse" or "refiner".
         size: S of the images, a multiple of PATCH.
@@ -249,9 +251,8 @@ def make_stream(
         labels: templates or start poses per photograph; by default ``LABELS`` in training, 1 held out.
 
     Raises:
-        InputError: an argument that cannot be.
-        BackendUnavailable: a GPU that PyTorch does not find, or no CuPy.
-    A worker's exception comes out of ``next`` as RuntimeError with the worker's traceback.
+        InputError: an argument is outside its range, or the pack or the folder of photographs does not exist.
+        BackendUnavailable: PyTorch finds no GPU, or CuPy is missing.
     """
     if role not in ROLES:
         raise InputError(f"role: wanted one of {', '.join(map(repr, ROLES))}, got {role!r}")

@@ -44,11 +44,11 @@ class DataOptions:
     appearance: float | None = None
 
     def hardness_of(self, i: int) -> float:
-        """Hardness of sample i."""
+        """Return the hardness of sample i."""
         return self.hardness * min(1.0, i / self.ramp) if self.ramp else self.hardness
 
     def seed_words(self, *key: int) -> tuple[int, ...]:
-        """Seed of the random numbers of a key; the key's first number says what they are for."""
+        """Return the seed of the random numbers of a key; the key's first number says what they are for."""
         return (self.seed, SPLITS.index(self.split), *key)
 
 
@@ -62,7 +62,7 @@ class Limits:
     textures: int = 16
 
     def admit(self, thing: TrainingObject) -> bool:
-        """Whether an object can have a slot."""
+        """Tell whether an object fits into a slot."""
         mesh = thing.mesh
         return (
             len(mesh.vertices) <= self.vertices
@@ -91,17 +91,17 @@ class Layout:
     samples_per_object: int  # samples of a lane per new object
 
     def block(self, options: DataOptions) -> int:
-        """Photographs of a block."""
+        """Return the number of photographs in a block."""
         return min(self.photographs, max(1, round(self.photographs * (128 / options.size) ** 2)))
 
     def objects(self, options: DataOptions, block: int) -> range:
-        """Numbers of the objects that a block's lane holds; object i is in slot i modulo ``held``."""
+        """Return the numbers of the objects that a block's lane holds; object i is in slot i modulo ``held``."""
         samples = (block // self.lanes) * self.block(options) * options.labels
         last = self.first + samples // self.samples_per_object
         return range(max(0, last - self.held), last)
 
     def hardness(self, options: DataOptions, number: int) -> float:
-        """Hardness of the first sample that may show a lane's object of this number."""
+        """Return the hardness of the first sample that may show a lane's object of this number."""
         return options.hardness_of(max(0, number - self.first + 1) * self.samples_per_object * self.lanes)
 
 

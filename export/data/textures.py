@@ -38,12 +38,12 @@ _PHOTOS = (
 
 
 def is_held_out(name: str) -> bool:
-    """Whether the asset of this name belongs to the held-out split: by a hash, so that it stays there for ever."""
+    """Tell whether the asset of this name belongs to the held-out split: by a hash, so that it stays there for ever."""
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < HELD_OUT_SHARE * 2**32
 
 
 def random_color(rng: Rng) -> Array:
-    """An sRGB colour, float64 [3] in 0..255: hues of things, many of them dull, some black, white or grey."""
+    """Draw an sRGB colour, float64 [3] in 0..255: hues of things, many of them dull, some black, white or grey."""
     if rng.random() < 0.25:
         return np.full(3, 20.0 + 230.0 * rng.beta(0.9, 0.8))
     value, saturation = 0.15 + 0.85 * rng.beta(2.0, 1.3), rng.beta(1.5, 1.5)
@@ -63,15 +63,16 @@ COLOR_BASES = _color_bases()
 
 
 def color_matrix(angle: float, saturation: float) -> Array:
-    """Change of RGB colours, float64 [3,3]: of the saturation, then a turn of the hue by ``angle`` radians about the
-    grey axis."""
+    """Return a change of RGB colours, float64 [3,3]: of saturation, then a turn of the hue by ``angle`` radians."""
     turn = np.array([1.0, np.cos(angle), np.sin(angle)])
     return np.einsum("k,l,klij->ij", turn, [1.0, saturation], COLOR_BASES)
 
 
 def noise(rng: Rng, size: int, octaves: int = 4, coarsest: int = 3) -> Array:
-    """Band-limited noise float32 [size,size] in about [-1, 1]: octaves from ``coarsest`` cells a side, each half as
-    strong as the one before."""
+    """Draw band-limited noise, float32 [size,size] in about [-1, 1].
+
+    Its octaves go from ``coarsest`` cells a side, each half as strong as the one before.
+    """
     out = np.zeros((size, size), np.float32)
     stretch = rng.choice((1, 1, 1, 4))  # now and then a grain
     for k in range(octaves):
@@ -84,7 +85,7 @@ def noise(rng: Rng, size: int, octaves: int = 4, coarsest: int = 3) -> Array:
 
 
 def texture(rng: Rng, size: int, split: str, photos: str | None = None) -> Array:
-    """A random texture uint8 [size,size,3] of a random kind. ``split`` and ``photos`` as in ``photographs``."""
+    """Draw a texture uint8 [size,size,3] of a random kind. ``split`` and ``photos`` as in ``photographs``."""
     kinds = (_gradient, _checker, _stripes, _mottled, _mottled, _label, _label, _label)
     kind = int(rng.integers(len(kinds) + 2))
     if kind >= len(kinds):
@@ -94,7 +95,7 @@ def texture(rng: Rng, size: int, split: str, photos: str | None = None) -> Array
 
 
 def background(rng: Rng, size: int, split: str, photos: str | None = None) -> Array:
-    """What stands behind a scene, uint8 [size,size,3]: photograph, noise, gradient or a jumble of shapes."""
+    """Draw what stands behind a scene, uint8 [size,size,3]: photograph, noise, gradient or a jumble of shapes."""
     kind = rng.random()
     if kind < 0.45:
         image = photo_crop(rng, size, split, photos)
@@ -113,8 +114,10 @@ def background(rng: Rng, size: int, split: str, photos: str | None = None) -> Ar
 def photographs(split: str, folder: str | None = None) -> tuple[Path, ...]:
     """Return the files of a split's photographs; none where there are none.
 
-    From ``folder`` (any JPEG or PNG below it), else from scikit-image's sample data where that is installed. Raises
-    InputError if the folder is none.
+    They come from ``folder`` (any JPEG or PNG below it), else from scikit-image's sample data where that is installed.
+
+    Raises:
+        InputError: ``folder`` is not a folder.
     """
     if folder is not None:
         root = Path(folder)
@@ -141,7 +144,7 @@ def photograph(path: Path) -> Array:
 
 
 def photo_crop(rng: Rng, size: int, split: str, folder: str | None = None) -> Array:
-    """A random square of a photograph at a random scale and turn, colours swapped half of the time."""
+    """Draw a random square of a photograph at a random scale and turn, colours swapped half of the time."""
     files = photographs(split, folder)
     if not files:
         return _mottled(rng, size)

@@ -23,7 +23,7 @@ class Blocks(ABC):
 
     @abstractmethod
     def next(self) -> Any:
-        """The next block; waits for it."""
+        """Return the next block; waits for it."""
 
     @abstractmethod
     def close(self) -> None:

@@ -56,8 +56,13 @@ class CoarseNet(nn.Module):
     ) -> CoarseOutput:
         """Compare templates [N,3,S,S] with queries [M,3,S,S] in training.
 
-        which: int64 [N], the query of each template; None: template i with query i. The offset is that of
-        the true classes, match_index [N,T] (T = no match).
+        Args:
+            query, template: float32 RGB in [0, 1].
+            match_index: int64 [N,T], the true classes (T = no match), whose offset is returned.
+            which: int64 [N], the query of each template; None: template i with query i.
+
+        Raises:
+            InputError: the images' shapes differ.
         """
         if query.shape[1:] != template.shape[1:]:
             raise InputError(f"template: wanted the query's shape {list(query.shape)}, got {list(template.shape)}")

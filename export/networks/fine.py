@@ -51,7 +51,10 @@ class FineFeatures(nn.Module):
         self.out = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, maps: list[Tensor], tokens: Tensor, grid: tuple[int, int], decoded: Tensor | None) -> Tensor:
-        """maps: of stride 4 and 8, [N,.,S/4,S/4] and [N,.,S/8,S/8]; tokens and decoded [N,T,D] on ``grid``."""
+        """Describe an image by features [N,features,C].
+
+        maps: of stride 4 and 8, [N,.,S/4,S/4] and [N,.,S/8,S/8]; tokens and decoded [N,T,D] on ``grid``.
+        """
         patches = self.tokens(tokens) if decoded is None else self.tokens(tokens) + self.decoded(decoded)
         x = self.parts(maps[1])
         x = x + _resized(patches.transpose(1, 2).unflatten(2, grid), x)
@@ -80,9 +83,9 @@ class FineMatcher(nn.Module):
     def forward(
         self, render: Tensor, query: Tensor, flow: Tensor, patches: int, chosen: Tensor | None = None
     ) -> FineMatch:
-        """Features [N,(S/4)^2,C] of both images, and the flow that the tokens expect [N,2,patches,patches], pixels.
+        """Match the features [N,(S/4)^2,C] of a render with those of a query.
 
-        chosen: see ``expected_match``.
+        flow: what the tokens expect, [N,2,patches,patches], pixels. chosen: see ``expected_match``.
         """
         side, half = 4 * patches, 2 * patches
         expected = functional.interpolate(flow, size=(half, half), mode="bilinear", align_corners=False)

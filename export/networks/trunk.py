@@ -55,7 +55,7 @@ class ConvStem(nn.Module):
         self.proj = nn.Conv2d(previous, dim, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The patches [N,dim,H/16,W/16], and the maps of stride 4 and 8 they come from: 2 and 4 times ``channels``."""
+        """Return patches [N,dim,H/16,W/16], and the maps of stride 4 and 8 before them: 2 and 4 times ``channels``."""
         # Channels last: twice as fast in oneDNN and cuDNN, the same numbers.
         x = image.contiguous(memory_format=torch.channels_last)
         maps = []
@@ -92,11 +92,15 @@ class Trunk(nn.Module):
         _initialise_trunk(self)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Turn images [N,3,H,W] into tokens [N,T,decoder_dim], for ``decode`` on either side. Raises InputError."""
+        """Turn images [N,3,H,W] into tokens [N,T,decoder_dim], for ``decode`` on either side."""
         return self.encode_with_maps(image)[0]
 
     def encode_with_maps(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return what ``encode`` does, and the maps of the stem (see ``ConvStem``; a linear one has none)."""
+        """Return what ``encode`` does, and the maps of the stem (see ``ConvStem``; a linear one has none).
+
+        Raises:
+            InputError: the images' sides are not multiples of the patch size.
+        """
         patch = self.config.patch_size
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % patch or image.shape[3] % patch:
             raise InputError(f"image: wanted [N,3,H,W] with sides a multiple of {patch}, got {list(image.shape)}")
@@ -109,7 +113,7 @@ class Trunk(nn.Module):
         return _full(self.decoder_embed(self.enc_norm(x))), maps
 
     def decode(self, x: Tensor, memory: Tensor, grid: tuple[int, int]) -> list[Tensor]:
-        """Tokens x [N,T,D] read memory [N,T,D], both on a grid of (rows, columns) -> x after each block.
+        """Let tokens x [N,T,D] read memory [N,T,D], both on a grid of (rows, columns), and return x after each block.
 
         ``dec_norm`` has been applied to the last entry alone.
         """
@@ -144,7 +148,7 @@ class Matcher(nn.Module):
         nn.init.zeros_(self.key.bias)
 
     def forward(self, decoded: Tensor, memory: Tensor) -> Tensor:
-        """Decoded [N,T,D], memory [N,M,D] -> logits [N,T,M], float32."""
+        """Return logits float32 [N,T,M] of decoded tokens [N,T,D] against memory [N,M,D]."""
         query, key = self.query(decoded).float(), self.key(self.norm(memory)).float()
         return query @ key.transpose(1, 2) * (self.log_temperature.exp() / query.shape[-1] ** 0.5)
 
@@ -162,13 +166,17 @@ class OffsetHead(nn.Module):
         start_small(self.out)
 
     def forward(self, decoded: Tensor, matched: Tensor) -> Tensor:
-        """Decoded [N,T,D], matched [N,T,D] -> offset (x, y) [N,T,2], float32."""
+        """Return offsets (x, y) float32 [N,T,2] of decoded tokens [N,T,D] and the tokens [N,T,D] they match."""
         hidden = functional.gelu(self.decoded(decoded) + self.matched(self.norm(matched)))
         return self.out(hidden).float()
 
 
 def grid_of(tokens: Tensor) -> tuple[int, int]:
-    """Return (rows, columns) of the square image that gave tokens [N,T,D]. Raises InputError if T is not a square."""
+    """Return (rows, columns) of the square image that gave tokens [N,T,D].
+
+    Raises:
+        InputError: T is not a square.
+    """
     count = int(tokens.shape[1])
     side = round(count**0.5)
     if side * side != count:

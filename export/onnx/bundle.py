@@ -53,18 +53,28 @@ def export_bundle(
     verify: Verify | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Write the bundle ``out`` from network files, or folders of them: one coarse and one refiner.
+    """Write the bundle ``out`` from one coarse and one refiner checkpoint.
 
-    Beside the graphs lie the weights themselves, ROLE.safetensors in FP16, from which training can go on.
+    Beside the graphs lie the weights themselves, ROLE.safetensors in FP16, from which training can go on. Everything is
+    written beside ``out`` and moved at the end.
 
-    precision: "fp32", or "fp16" by the rules of ``export.onnx.precision``. version, licence: of the weights. force:
-    replace the bundle that is there; its notes (files that are neither graphs, plans nor manifests) stay. verify:
-    called with the folder of the finished bundle before it gets its name; what it returns is kept in the manifest, and
-    an exception from it means that nothing is written. progress: called with the role that is being exported.
+    Args:
+        checkpoints: network files, or folders of them.
+        name: of the bundle.
+        precision: "fp32", or "fp16" by the rules of ``export.onnx.precision``.
+        out: folder of the bundle.
+        version, licence: of the weights.
+        force: replace the bundle that is there; its notes (files that are neither graphs, plans nor manifests) stay.
+        verify: called with the folder of the finished bundle before it gets its name. The manifest keeps what it
+            returns; if it raises, nothing is written.
+        progress: called with the role that is being exported.
 
-    Everything is written beside ``out`` and moved at the end. Raises InputError (roles missing, doubled or of sizes
-    that cannot go together, a weight that FP16 cannot hold, ``out`` exists), ConfigError (a checkpoint of a newer
-    version), BundleError (a check failed), OSError.
+    Raises:
+        InputError: roles are missing, doubled or of sizes that cannot go together; FP16 cannot hold a weight; ``out``
+            exists.
+        ConfigError: a checkpoint is of a newer version.
+        BundleError: a graph fails a check.
+        OSError: the folder cannot be written.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision: wanted one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -101,8 +111,9 @@ def export_bundle(
 def find_sources(checkpoints: Sequence[str | Path]) -> dict[str, Source]:
     """Return the checkpoints by role, as their files say; ``checkpoints`` are network files or folders that hold some.
 
-    Raises InputError: no file, roles missing or doubled, crops or patches of different sizes. ConfigError: a file of a
-    newer version.
+    Raises:
+        InputError: there is no file, roles are missing or doubled, or crops or patches have different sizes.
+        ConfigError: a file is of a newer version.
     """
     found: dict[str, Source] = {}
     for path in [file for given in checkpoints for file in _files(Path(given))]:

@@ -25,7 +25,9 @@ def checked(
 ) -> ModelProto:
     """Return the model with the type and shape of every tensor recorded, after all checks; inference is strict.
 
-    Raises BundleError that names the role, the node or tensor, what was found and what was wanted.
+    Raises:
+        BundleError: a check fails; the message names the role, the node or tensor, what was found and what was
+            wanted.
     """
     try:
         onnx.checker.check_model(model, full_check=True)

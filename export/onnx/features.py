@@ -36,8 +36,11 @@ def add_features(
             returns the report that the manifest keeps. Its exceptions leave the bundle as it was.
         version: new version of the bundle; None keeps the old one.
 
-    Raises InputError (weights), ConfigError (a size that is no multiple of 16), BundleError, what ``verify`` raises,
-    OSError.
+    Raises:
+        InputError: the weights are not those of EfficientNet-Lite0.
+        ConfigError: the bundle's size is no multiple of 16.
+        BundleError: the folder is not a bundle, or the graph fails a check.
+        OSError: the folder cannot be written.
     """
     before = Bundle.load(folder)
     net = FeaturesNet(FeaturesNetConfig(before.input_size)).eval()

@@ -114,7 +114,7 @@ class Graph:
         self.constants = constants | {n: v for n, v in self.constants.items() if n in kept}
 
     def element_types(self) -> dict[str, int]:
-        """Infer the ``TensorProto`` element type of every tensor, strictly. Raises onnx's InferenceError."""
+        """Infer the ``TensorProto`` element type of every tensor, strictly."""
         model = onnx.shape_inference.infer_shapes(self.model(), check_type=True, strict_mode=True)
         types = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in self.constants.items()}
         return types | {v.name: v.type.tensor_type.elem_type for v in tensors_of(model)}

@@ -51,8 +51,9 @@ _STORED = 1024
 def to_half(graph: Graph) -> Graph:
     """Turn an FP32 graph of ``export.onnx.trace`` into FP16 by the rules above, in place; inputs and outputs stay FP32.
 
-    Raises InputError that names the weight that FP16 cannot hold, BundleError if nothing is left to compute in FP16
-    (the names of the nodes do not fit the rules).
+    Raises:
+        InputError: FP16 cannot hold a weight, which the message names.
+        BundleError: nothing is left to compute in FP16 (the names of the nodes do not fit the rules).
     """
     half = _chosen(graph) if graph.name not in STORED_ONLY else set()
     if graph.name not in STORED_ONLY and not any(node.op_type in PRODUCTS for node in graph.nodes if id(node) in half):

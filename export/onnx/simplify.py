@@ -38,7 +38,8 @@ class _Probe:
 def simplify(model: ModelProto) -> Graph:
     """Return the tidy graph of a traced model of standard operators, batch axis first in every input.
 
-    Raises BundleError if a shape depends on the batch in another way than along one axis.
+    Raises:
+        BundleError: a shape depends on the batch in another way than along one axis.
     """
     graph = Graph(model)
     for node in [n for n in graph.nodes if n.op_type == "Identity"]:

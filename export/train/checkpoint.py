@@ -47,8 +47,15 @@ def save_network(
 ) -> None:
     """Write a network file atomically.
 
-    weights: take the place of the network's own (those of an EMA, say). half: whether numbers are stored in FP16, half
-    the size; whoever loads the file computes in FP32. Raises InputError if FP16 cannot hold one.
+    Args:
+        path: file to write, .safetensors.
+        net: network to save.
+        provenance: what it was trained on, and how.
+        weights: take the place of the network's own (those of an EMA, say).
+        half: store numbers in FP16, half the size; whoever loads the file computes in FP32.
+
+    Raises:
+        InputError: FP16 cannot hold a weight.
     """
     state = net.state_dict() if weights is None else weights
     tensors = {name: value.detach().to("cpu").contiguous() for name, value in state.items()}
@@ -73,7 +80,9 @@ def _halved(path: str | Path, name: str, value: Tensor) -> Tensor:
 def read_metadata(path: str | Path) -> Checkpoint:
     """Read what a network file says about itself, without its weights.
 
-    Raises InputError if the file is not a network file, ConfigError if it is of another version.
+    Raises:
+        InputError: the file does not exist, is damaged or is not a network file.
+        ConfigError: the file is of another version, or has an unknown role.
     """
     path = Path(path)
     if not path.is_file():
@@ -104,7 +113,8 @@ def read_metadata(path: str | Path) -> Checkpoint:
 def load_network(path: str | Path, role: str | None = None) -> tuple[Net, Checkpoint]:
     """Return the network of a file, in eval mode, and what the file says about itself.
 
-    Raises InputError if the file is none of ours, holds another role than ``role``, or its tensors do not fit.
+    Raises:
+        InputError: the file is not a network file, holds another role than ``role``, or its tensors do not fit.
     """
     info = read_metadata(path)
     if role is not None and info.role != role:
@@ -124,11 +134,13 @@ def load_network(path: str | Path, role: str | None = None) -> tuple[Net, Checkp
 
 
 def start_from(net: Net, path: str | Path) -> list[str]:
-    """Copy a network file's weights into ``net``; returns the names of the tensors copied.
+    """Copy a network file's weights into ``net``, and return the names of the tensors copied.
 
     path: a network file, or a folder (a bundle, or a run) that holds ROLE.safetensors. Of another role's network, what
-    both share is copied: trunk, matcher and offset head. Raises InputError if the file is not a network file, or if its
-    trunk does not fit.
+    both share is copied: trunk, matcher and offset head.
+
+    Raises:
+        InputError: the file is not a network file, or its trunk does not fit.
     """
     path = Path(path)
     source, info = load_network(path / f"{net.role}.safetensors" if path.is_dir() else path)
@@ -162,7 +174,8 @@ def save_state(folder: str | Path, state: Mapping[str, Any]) -> None:
 def load_state(folder: str | Path) -> dict[str, Any]:
     """Read the state that ``save_state`` wrote, onto the CPU. No code in it is run.
 
-    Raises InputError: there is none, or it is damaged.
+    Raises:
+        InputError: the folder holds none, or it is damaged.
     """
     path = Path(folder) / STATE_FILE
     if not path.is_file():

@@ -43,7 +43,7 @@ class _LimitGradient(torch.autograd.Function):
 
 
 def limit_gradient(x: Tensor, limit: float) -> Tensor:
-    """``x`` [B,...] unchanged; on the way back each problem's gradient is scaled down to a norm of ``limit``.
+    """Return ``x`` [B,...] unchanged; on the way back scale each problem's gradient down to a norm of ``limit``.
 
     A badly conditioned problem has a derivative hundreds of times that of the others, and would be all that the
     network learns from.
@@ -52,14 +52,14 @@ def limit_gradient(x: Tensor, limit: float) -> Tensor:
 
 
 def hat(v: Tensor) -> Tensor:
-    """Cross-product matrices, [...,3] -> [...,3,3]: ``hat(a) @ b == cross(a, b)``."""
+    """Return cross-product matrices, [...,3] -> [...,3,3]: ``hat(a) @ b == cross(a, b)``."""
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
 
 
 def so3_exp(phi: Tensor) -> Tensor:
-    """Rotation vectors [...,3] (radians) -> rotation matrices [...,3,3]; smooth through zero (Rodrigues)."""
+    """Convert rotation vectors [...,3] (radians) to matrices [...,3,3]; smooth through zero (Rodrigues)."""
     x2 = (phi * phi).sum(-1)[..., None, None]
     small = x2 < 1e-4
     safe = torch.where(small, torch.ones_like(x2), x2)

@@ -27,7 +27,7 @@ class Group:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes the files."""
+        """Tell whether this is the process that writes the files."""
         return self.rank == 0
 
     def wrap(self, net: nn.Module) -> nn.Module:
@@ -57,7 +57,8 @@ class Group:
 def pick_device(name: str) -> torch.device:
     """Return the device of "auto", "cpu" or "cuda"; under torchrun each process has a GPU of its own.
 
-    Raises BackendUnavailable.
+    Raises:
+        BackendUnavailable: PyTorch finds no GPU, or fewer than there are local processes.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

@@ -24,13 +24,15 @@ POSE_MATCHES = 8
 
 @torch.no_grad()
 def evaluate_coarse(net: CoarseNet, batches: Sequence[CoarseBatch], device: torch.device) -> dict[str, float]:
-    """Figures over all pairs; a figure that nothing defines is left out.
+    """Compute figures over all pairs; a figure that nothing defines is left out.
 
-    class_accuracy: share of the truly matched patches whose most likely template patch (*no match* aside) is the right
-    one. within_5px, within_16px: share of them whose match, offset included, lies so near the truth in template pixels.
-    match_recall: share of them not called *no match*. no_match_accuracy: share of the others that are. pose_recall_10,
-    _20: share of the pairs with at least 8 true matches whose pose after EPnP + RANSAC moves the points of the template
-    by less than 10 % or 20 % of the diameter in the mean; pose_pairs: how many those are.
+    Returns:
+        class_accuracy: share of the truly matched patches whose most likely template patch (*no match* aside) is the
+        right one. within_5px, within_16px: share of them whose match, offset included, lies so near the truth in
+        template pixels. match_recall: share of them not called *no match*. no_match_accuracy: share of the others that
+        are. pose_recall_10, _20: share of the pairs with at least 8 true matches whose pose after EPnP + RANSAC moves
+        the points of the template by less than 10 % or 20 % of the diameter in the mean; pose_pairs: how many those
+        are.
     """
     parts: list[dict[str, Array]] = []
     for batch in batches:

@@ -36,20 +36,21 @@ def evaluate_refiner(
     device: torch.device,
     config: EstimatorConfig | None = None,
 ) -> dict[str, float]:
-    """Return figures over all pairs; ``batches`` are those of a stream with ``keep_scenes=True``.
+    """Compute figures over all pairs; ``batches`` are those of a stream with ``keep_scenes=True``.
 
-    Pairs go through the estimator's refinement and turns, with ``config`` (by default the estimator's) and
+    Pairs go through the estimator's refinement and outline stage by ``config``, by default the estimator's, with
     ``ITERATIONS`` in all. A pair that these give up counts where it was before: after one iteration, or at the start.
 
-    error_before, error_after_1, error_after_5: medians over pairs of the mean distance of model points to their true
-    place, as a share of the diameter; reduction_1, _5: error_before over them; improved_5: share of pairs that got
-    better. error_aligned, reduction_aligned: the same where the five iterations and the outline stage take turns;
-    aligned: share of pairs whose pose that stage took in the last turn.
+    Returns:
+        error_before, error_after_1, error_after_5: medians over pairs of the mean distance of model points to their
+        true place, as a share of the diameter; reduction_1, _5: error_before over them; improved_5: share of pairs that
+        got better. error_aligned, reduction_aligned: the same where the five iterations and the outline stage take
+        turns; aligned: share of pairs whose pose that stage took in the last turn.
 
-    flow_epe: median over visible pixels of the flow's end-point error, px, at the start pose; flow_epe_before: that of
-    a flow of zero. certainty_accuracy: share of silhouette pixels on the right side of one half.
-    flow_calibration_error, certainty_calibration_error: mean over pixels of |predicted probability - observed share|
-    of its decile bin; for the flow the probability is P_R, the event an error below R along one axis.
+        flow_epe: median over visible pixels of the flow's end-point error, px, at the start pose; flow_epe_before: that
+        of a flow of zero. certainty_accuracy: share of silhouette pixels on the right side of one half.
+        flow_calibration_error, certainty_calibration_error: mean over pixels of |predicted probability - observed
+        share| of its decile bin; for the flow the probability is P_R, the event an error below R along one axis.
     """
     config = _with_iterations(config or EstimatorConfig(), ITERATIONS)
     parts: list[dict[str, Array]] = []
@@ -90,7 +91,7 @@ def _with_iterations(config: EstimatorConfig, iterations: int) -> EstimatorConfi
 
 
 def pose_error(batch: RefinerBatch, T_camera_object: Array) -> Array:
-    """Mean distance of model points at ``T_camera_object`` [N,4,4] to their true place, in diameters, [N]."""
+    """Return mean distances [N] of model points at ``T_camera_object`` [N,4,4] to their true place, in diameters."""
     difference = np.asarray(T_camera_object, np.float64) - batch.T_true
     moved = batch.model_points @ np.swapaxes(difference[:, :3, :3], 1, 2) + difference[:, None, :3, 3]
     return np.linalg.norm(moved, axis=-1).mean(axis=-1) / batch.diameter
@@ -145,7 +146,7 @@ def _flow_figures(p: dict[str, Array]) -> dict[str, float]:
 
 
 def calibration_error(probability: Array, outcome: Array) -> float | None:
-    """Expected calibration error over ``BINS`` bins of equal width, all values in [0, 1]; None of nothing."""
+    """Return the expected calibration error over ``BINS`` bins of equal width, values in [0, 1]; None without any."""
     if not probability.size:
         return None
     which = np.minimum((probability * BINS).astype(int), BINS - 1)

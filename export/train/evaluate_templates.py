@@ -54,9 +54,10 @@ def draw_ranking(
     pack: str | os.PathLike[str] | None = None,
     photos: str | os.PathLike[str] | None = None,
 ) -> Ranking:
-    """Queries of ``count`` held-out objects, as a held-out stream draws them; templates as the estimator renders them.
+    """Draw queries of ``count`` held-out objects, and render their templates as the estimator does.
 
-    The objects are functions of the seed and the pack alone, the queries of the hardness too (``stream.make_stream``).
+    The objects are functions of the seed and the pack alone, the queries of the hardness too
+    (``stream.make_stream``).
     """
     files = {name: None if path is None else os.fspath(path) for name, path in (("pack", pack), ("photos", photos))}
     supply = ObjectSupply(DataOptions("coarse", size, seed, "heldout", files["pack"], files["photos"]))
@@ -81,9 +82,12 @@ def draw_ranking(
 
 @torch.no_grad()
 def evaluate_ranking(net: CoarseNet, ranking: Ranking, device: torch.device) -> dict[str, float]:
-    """template_auroc: mean over queries of the share of pairs of a near and a far template in which the near one scores
-    higher, a tie counting half; 0.5 is chance. template_near: share of the queries whose best template is a near one;
-    one in seven is chance. Nothing without queries.
+    """Compute how well a network ranks templates; nothing without queries.
+
+    Returns:
+        template_auroc: mean over queries of the share of pairs of a near and a far template in which the near one
+        scores higher, a tie counting half; 0.5 is chance. template_near: share of the queries whose best template is a
+        near one; one in seven is chance.
     """
     areas, hits = [], []
     tokens = {i: net.encode(_images(ranking.template[i], device)) for i in np.unique(ranking.object_index)}
@@ -99,7 +103,7 @@ def evaluate_ranking(net: CoarseNet, ranking: Ranking, device: torch.device) -> 
 
 
 def view_angles(R: Array, centre: Array) -> Array:
-    """Degrees [N,V] between the directions in which objects are seen and those of each of their templates.
+    """Return the degrees [N,V] between the directions in which objects are seen and those of each of their templates.
 
     R: rotations [N,3,3] of T_camera_object. centre: of the objects [N,3], in the camera.
     """
@@ -108,7 +112,7 @@ def view_angles(R: Array, centre: Array) -> Array:
 
 
 def area_under_curve(positive: Array, negative: Array) -> float:
-    """Probability that a positive's score exceeds a negative's, ties half: area under the ROC curve, by ranks."""
+    """Return the area under the ROC curve: the probability that a positive's score exceeds a negative's, ties half."""
     rank = stats.rankdata(np.concatenate([positive, negative]))[: len(positive)]
     return float((rank.sum() - len(positive) * (len(positive) + 1) / 2) / (len(positive) * len(negative)))
 

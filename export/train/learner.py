@@ -33,8 +33,14 @@ class Learner:
     ) -> dict[str, Tensor]:
         """Take one optimiser step on a batch.
 
-        progress: share of the run that has passed, in [0, 1]. mark: called with the name of each stage when it is done.
-        Returns "loss", "gradient_norm" and the weighted parts of the loss, as scalars on the device.
+        Args:
+            batch: a CoarseBatch or RefinerBatch.
+            progress: share of the run that has passed, in [0, 1].
+            learning_rate: of this step.
+            mark: called with the name of each stage when it is done.
+
+        Returns:
+            "loss", "gradient_norm" and the weighted parts of the loss, as scalars on the device.
         """
         tensors = to_tensors(batch, self.device)
         mark("waiting")
@@ -55,7 +61,7 @@ class Learner:
 
     @contextmanager
     def averaged(self) -> Iterator[Net]:
-        """The network in eval mode with its averaged weights; its own come back at the end."""
+        """Yield the network in eval mode with its averaged weights; its own come back at the end."""
         own = {k: v.clone() for k, v in self.net.state_dict().items()}
         self.net.load_state_dict(self.ema.weights)
         try:

@@ -96,7 +96,11 @@ class Trainer:
     def run(self) -> bool:
         """Train until the time is up or ``max_steps`` are done, then save and evaluate; a signal ends it early.
 
-        Returns False if a signal ended the run. Raises TrainingDivergedError.
+        Returns:
+            False if a signal ended the run.
+
+        Raises:
+            TrainingDivergedError: a loss or gradient is not finite.
         """
         with contextlib.closing(self._stream()) as stream, self._signals(), self._display() as display:
             display.say(

@@ -18,15 +18,18 @@ POSE_LIMIT = 3.0
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``values`` where ``mask`` (same shape) is True; 0 if nowhere. Values outside may be NaN or infinite."""
+    """Return the mean of ``values`` where ``mask`` (same shape) is True; 0 if nowhere. Others may be NaN."""
     total = torch.where(mask, values, torch.zeros_like(values)).sum()
     return total / mask.sum().clamp(min=1)
 
 
 def class_loss(logits: Tensor, match_index: Tensor, labelled: Tensor | None = None) -> Tensor:
-    """Cross-entropy over T + 1 classes: logits [N,T,T+1], match_index int64 [N,T] in [0, T]; T is *no match*.
+    """Return the cross-entropy of logits [N,T,T+1] against match_index int64 [N,T] in [0, T]; T is *no match*.
 
     labelled: bool [N,T], the patches that take part; all by default.
+
+    Raises:
+        InputError: the shapes differ.
     """
     if logits.shape[:-1] != match_index.shape:
         raise InputError(f"match_index: wanted {list(logits.shape[:-1])}, got {list(match_index.shape)}")
@@ -35,7 +38,7 @@ def class_loss(logits: Tensor, match_index: Tensor, labelled: Tensor | None = No
 
 
 def offset_loss(offset: Tensor, target: Tensor, match_index: Tensor) -> Tensor:
-    """L1 distance |dx| + |dy| of offsets [N,T,2], patch units, over the matched patches (match_index < T)."""
+    """Return the L1 distance |dx| + |dy| of offsets [N,T,2], patch units, over the patches with match_index < T."""
     matched = match_index < match_index.shape[1]
     return masked_mean((offset - target).abs().sum(dim=-1), matched)
 
@@ -43,12 +46,16 @@ def offset_loss(offset: Tensor, target: Tensor, match_index: Tensor) -> Tensor:
 def coarse_loss(
     out: CoarseOutput, match_index: Tensor, offset: Tensor, labelled: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """The parts that the head has, by name; their sum is the loss.
+    """Return the parts that the head has, by name; their sum is the loss.
 
-    match_index int64 [N,T], offset [N,T,2] as in ``CoarseBatch``. "class": cross-entropy. "offset": L1. For the
-    regression ablation "position": L1 of the matched patches' template positions, patch units, and "matched": binary
-    cross-entropy of having a match. labelled: bool [N,T], the patches that are told whether they have a match ("class",
-    "matched"); all by default.
+    "class" is cross-entropy, "offset" L1. For the regression ablation "position" is the L1 distance of the matched
+    patches' template positions, patch units, and "matched" the binary cross-entropy of having a match.
+
+    Args:
+        out: of the network.
+        match_index, offset: [N,T] and [N,T,2] as in ``CoarseBatch``.
+        labelled: bool [N,T], the patches that are told whether they have a match ("class", "matched"); all by
+            default.
     """
     parts: dict[str, Tensor] = {}
     if out.logits is not None:
@@ -68,7 +75,7 @@ def coarse_loss(
 
 
 def laplace_nll(flow: Tensor, scale: Tensor, target: Tensor, visible: Tensor) -> Tensor:
-    """|y - mu|_1 / b + 2 log(2 b): two independent Laplace densities that share b, over the visible pixels.
+    """Return |y - mu|_1 / b + 2 log(2 b): two independent Laplace densities that share b, over the visible pixels.
 
     flow, target [N,2,H,W] and scale b [N,1,H,W], pixels; visible bool [N,H,W].
     """
@@ -78,12 +85,15 @@ def laplace_nll(flow: Tensor, scale: Tensor, target: Tensor, visible: Tensor) ->
 
 
 def matching_loss(logits: Tensor, position: Tensor, size: tuple[int, int], visible: Tensor) -> Tensor:
-    """Cross-entropy of the refiner's similarities against where each rendered patch or cell lies in the query.
+    """Return the cross-entropy of the refiner's similarities against where each rendered cell lies in the query.
 
-    logits [N,C,H*W] of C rendered cells and the query's candidates, a grid of ``size`` (H, W); position [N,2,rows,
-    columns], C = rows * columns: (x, y) on that grid, 0 is its first centre; visible bool [N,rows,columns].
     The target spreads over the four nearest candidates by bilinear weights, so that its expected position is the
     truth: the soft-argmax that fits it is exact. Positions off the grid of centres count at its border.
+
+    Args:
+        logits: [N,C,H*W] of C rendered cells (or patches) and the query's candidates, a grid of ``size`` (H, W).
+        position: [N,2,rows,columns], C = rows * columns: (x, y) on that grid, 0 is its first centre.
+        visible: bool [N,rows,columns].
     """
     height, width = size
     x, y = position[:, 0].flatten(1).clamp(0, width - 1), position[:, 1].flatten(1).clamp(0, height - 1)
@@ -97,19 +107,19 @@ def matching_loss(logits: Tensor, position: Tensor, size: tuple[int, int], visib
 
 
 def certainty_loss(logit: Tensor, visible: Tensor, silhouette: Tensor) -> Tensor:
-    """Binary cross-entropy of "visible in the query", logit [N,1,H,W], over the rendered silhouette (bool [N,H,W])."""
+    """Return the binary cross-entropy of "visible in the query", logit [N,1,H,W], over ``silhouette`` bool [N,H,W]."""
     values = functional.binary_cross_entropy_with_logits(logit[:, 0], visible.to(logit.dtype), reduction="none")
     return masked_mean(values, silhouette)
 
 
 def point_matching_l1(R: Tensor, t: Tensor, R_true: Tensor, t_true: Tensor, points: Tensor) -> Tensor:
-    """Mean over points [B,P,3] of |(R X + t) - (R_true X + t_true)|_1, [B], metres."""
+    """Return the mean over points [B,P,3] of |(R X + t) - (R_true X + t_true)|_1, [B], metres."""
     difference = points @ (R - R_true).transpose(1, 2) + (t - t_true)[:, None]
     return difference.abs().sum(dim=-1).mean(dim=-1)
 
 
 def pose_loss(solution: PnpSolution, T_true: Tensor, points: Tensor, diameter: Tensor) -> Tensor:
-    """Disentangled distance of model points (GenFlow, after Simonelli et al., ICCV 2019), as a share of the diameter.
+    """Return the disentangled distance of model points (GenFlow, after Simonelli et al., ICCV 2019), in diameters.
 
     The sum of three mean L1 distances: rotation, x-y and z of the translation predicted, each with the other two at
     their true value. T_true [B,4,4]; points [B,P,3] and diameter [B] in metres. Unsolved problems take no part, nor do

@@ -38,7 +38,8 @@ class LossMonitor:
     def check(self) -> None:
         """Check the steps added since the last call; waits for the device.
 
-        Raises TrainingDivergedError at the first step with a figure that is not finite, after saving its batch.
+        Raises:
+            TrainingDivergedError: a step has a figure that is not finite; its batch has been saved.
         """
         if not self._unchecked:
             return

@@ -48,7 +48,11 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, values: object) -> Provenance:
-        """Build from plain data. Raises TypeError that names what is missing, unknown or of another type."""
+        """Build from plain data.
+
+        Raises:
+            TypeError: a field is missing, unknown or of another type; the message names it.
+        """
         if not isinstance(values, Mapping):
             raise TypeError("the provenance")
         kinds = {entry.name: Mapping if entry.name == "licences" else type(entry.default) for entry in fields(cls)}
@@ -77,7 +81,7 @@ def licences_of(pack: str | Path | None, photos: str | Path | None) -> dict[str,
     """Return the licences of what pairs are drawn from, by source: a pack's objects, counted, and the photographs.
 
     ``photos``: a folder, whose licence is the first line of a LICENCE file in it; None stands for scikit-image's sample
-    data, where that is installed. Raises InputError if the pack is none.
+    data, where that is installed. Errors are those of ``pack_licences``.
     """
     found = {PROCEDURAL: f"{coop_edge.__name__}'s own, Apache-2.0"}
     if pack:
@@ -91,7 +95,11 @@ def licences_of(pack: str | Path | None, photos: str | Path | None) -> dict[str,
 
 
 def pack_licences(pack: str | Path) -> dict[str, str]:
-    """Return an asset pack's licences with the number of objects of each, by source. Raises InputError."""
+    """Return an asset pack's licences with the number of objects of each, by source.
+
+    Raises:
+        InputError: there is no such file, or it is not a pack.
+    """
     if not Path(pack).is_file():
         raise InputError(f"pack: {os.fspath(pack)!r} does not exist")
     counted: dict[str, Counter[str]] = {}

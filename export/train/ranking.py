@@ -32,7 +32,7 @@ def evidence(out: CoarseOutput, gate: float = GATE) -> Tensor:
 
 
 def ranking_loss(score: Tensor, match_index: Tensor, on_target: Tensor, which: Tensor) -> Tensor:
-    """Cross-entropy over the templates of each query, between scores and what the templates share with the query.
+    """Return the cross-entropy of each query's templates between their scores and what they share with the query.
 
     A query's list is the softmax over its templates of ``SHARPNESS`` times the score per patch that shows the object;
     the target's is that of the share of these patches whose point the template shows too. So scores that are right,

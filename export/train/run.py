@@ -50,7 +50,10 @@ def options_from(role: str, settings: Iterable[str]) -> tuple[TrainOptions, NetC
     """Return the options of a new run and the configuration of its network.
 
     settings: such as "minutes=5" for the run (``TrainOptions``), or "network.match_dim=64" for the network
-    (``export.networks.config``), which starts from the preset of the run's size. Raises ConfigError.
+    (``export.networks.config``), which starts from the preset of the run's size.
+
+    Raises:
+        ConfigError: an option is unknown, or its value does not fit.
     """
     of_run, of_network = _separated(settings)
     options = TrainOptions().updated(of_run)
@@ -67,15 +70,18 @@ def start(
 ) -> int:
     """Train a new network. Returns the number of the signal that ended the run, 0 if it came to its end.
 
-    Parameters
-    ----------
-    role: "coarse" or "refiner".
-    options, config: of the run and of the network.
-    folder: where ``ROLE.safetensors``, the training state, CSV files, ``report.json`` and ``curves.png`` go.
-    init: network file to start from: of the same role, or of another one, whose trunk is taken over.
-    streams: makes the stream of pairs.
+    Args:
+        role: "coarse" or "refiner".
+        options, config: of the run and of the network.
+        folder: where ``ROLE.safetensors``, the training state, CSV files, ``report.json`` and ``curves.png`` go.
+        init: network file to start from: of the same role, or of another one, whose trunk is taken over.
+        streams: makes the stream of pairs.
 
-    Raises ConfigError, InputError, BackendUnavailable, TrainingDivergedError.
+    Raises:
+        ConfigError: an option is not one of this role's.
+        InputError: ``folder`` holds a run already, or ``init``, the pack or the photographs cannot be used.
+        BackendUnavailable: the device asked for is not there.
+        TrainingDivergedError: a loss or gradient is not finite.
     """
     if (folder / STATE_FILE).exists():
         raise InputError(f"{folder} holds a run already: --resume {folder} goes on with it, --out names another folder")
@@ -112,11 +118,19 @@ def resume(role: str, folder: Path, settings: Sequence[str] = (), streams: Strea
 def evaluate_checkpoint(
     path: Path, samples: int, device: str = "auto", pack: Path | None = None, photos: Path | None = None
 ) -> dict[str, float]:
-    """Return the figures of a network file on ``samples`` held-out pairs, as training has them.
+    """Return a network file's figures on held-out pairs: hard ones, and easy ones with ``easy_`` before the name.
 
-    Those of hard pairs, and with ``easy_`` those of easy ones. photos: folder of photographs for backgrounds.
+    Args:
+        path: network file.
+        samples: number of pairs.
+        device: "auto", "cpu" or "cuda".
+        pack: asset pack; None draws procedural objects alone.
+        photos: folder of photographs for backgrounds.
 
-    Raises InputError, ConfigError, BackendUnavailable.
+    Raises:
+        InputError: the file is not a network file, or the pack or the photographs cannot be used.
+        ConfigError: the file is of another version, or ``samples`` is less than 1.
+        BackendUnavailable: the device is not there.
     """
     net, info = load_network(path)
     options = TrainOptions().updated([f"evaluate_samples={samples}", f"device={device}"])

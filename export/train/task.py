@@ -30,17 +30,17 @@ class Task(ABC):
 
     @abstractmethod
     def losses(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Weighted parts of the loss by name; ``model`` is the network or its distributed wrapper.
+        """Return weighted parts of the loss by name; ``model`` is the network or its distributed wrapper.
 
         batch: the tensors of ``to_tensors``. progress: share of the run that has passed, in [0, 1].
         """
 
     @abstractmethod
     def evaluate(self, net: Net, device: torch.device) -> dict[str, float]:
-        """Figures on held-out objects; ``net`` is in eval mode. Every figure is finite or left out."""
+        """Return figures on held-out objects; ``net`` is in eval mode. Every figure is finite or left out."""
 
     def held_out_stream(self, batch_size: int, **options: Any) -> Stream:
-        """Pairs of held-out objects, drawn in this process on the CPU: NumPy arrays."""
+        """Make a stream of pairs of held-out objects, drawn in this process on the CPU: NumPy arrays."""
         return make_stream(
             self.stream_role,
             self.config.trunk.image_size,
@@ -52,13 +52,13 @@ class Task(ABC):
         )
 
     def stream_options(self) -> dict[str, Any]:
-        """What ``make_stream`` needs besides the batch, the seed and the split."""
+        """Return what ``make_stream`` needs besides the batch, the seed and the split."""
         o = self.options
         return {"pack": o.pack or None, "photos": o.photos or None}
 
 
 def to_tensors(batch: Any, device: torch.device) -> dict[str, Tensor]:
-    """A CoarseBatch or RefinerBatch as tensors on ``device``; images become float32 [N,3,S,S] in [0, 1] there."""
+    """Copy a CoarseBatch or RefinerBatch to tensors on ``device``; images become float32 [N,3,S,S] in [0, 1] there."""
     tensors: dict[str, Tensor] = {}
     for f in fields(batch):
         value = getattr(batch, f.name)
@@ -71,5 +71,5 @@ def to_tensors(batch: Any, device: torch.device) -> dict[str, Tensor]:
 
 
 def to_image(rgb: Tensor) -> Tensor:
-    """uint8 [N,H,W,3] -> float32 [N,3,H,W] in [0, 1]."""
+    """Convert images uint8 [N,H,W,3] -> float32 [N,3,H,W] in [0, 1]."""
     return rgb.permute(0, 3, 1, 2).to(torch.float32) / 255

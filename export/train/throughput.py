@@ -86,7 +86,7 @@ def measure(role: str, options: TrainOptions, config: NetConfig, seconds: float)
     """Train a network that is thrown away, for ``seconds`` after three steps to warm up.
 
     Stages: ``pairs.STAGES`` where this process draws pairs; "waiting" for pairs that workers draw, and their upload;
-    "forward" (with the losses), "backward", "update". Raises as ``run.start`` does.
+    "forward" (with the losses), "backward", "update". Errors are those of ``run.start``.
     """
     device = pick_device(options.device)
     keep_freed_memory()
@@ -137,7 +137,7 @@ def compare(role: str, options: TrainOptions, config: NetConfig, seconds: float)
     """Measure the CPU time of a label with one to a photograph in batches of 16, as it was, and as training is now.
 
     seconds: of CPU time for each, after warming up. Pairs are drawn in this process, without waiting: what workers do
-    beside a step costs the same. Raises as ``run.start`` does.
+    beside a step costs the same. Errors are those of ``run.start``.
     """
     keep_freed_memory()
     if options.threads:

@@ -66,12 +66,12 @@ class DrawnPairs:
     refiner_drawn: int
 
     def of(self, role: str) -> CoarseBatch | CentredBatch:
-        """What a role of the bundle is fed."""
+        """Return the pairs that a role of the bundle is fed."""
         return self.coarse if role.startswith("coarse") else self.refiner
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the images: reports with the same one are of the same crops."""
+        """Return the SHA-256 of the images: reports with the same one are of the same crops."""
         digest = hashlib.sha256()
         for image in (self.coarse.query, self.coarse.template, self.refiner.query, self.refiner.render):
             digest.update(np.ascontiguousarray(image).data)
@@ -88,19 +88,21 @@ def verify_bundle(
     threads: int = 0,
     allow_few_poses: bool = False,
 ) -> dict[str, Any]:
-    """The report of a bundle that passed, plain data for the manifest's ``verification``. Nothing is written.
+    """Return the report of a bundle that passed, plain data for the manifest's ``verification``. Nothing is written.
 
-    Parameters
-    ----------
-    folder: of the bundle.
-    checkpoints: files or training folders, one of each network in the bundle.
-    samples: pairs of each kind, coarse and refiner, before those that are added for their poses.
-    seed, hardness: of the pairs.
-    threads: of ONNX Runtime; 0 = its own choice.
-    allow_few_poses: let the outputs alone decide about a kind of pose that PyTorch finds for fewer than 16 pairs.
+    Args:
+        folder: of the bundle.
+        checkpoints: files or training folders, one of each network in the bundle.
+        samples: pairs of each kind, coarse and refiner, before those that are added for their poses.
+        seed, hardness: of the pairs.
+        threads: of ONNX Runtime; 0 = its own choice.
+        allow_few_poses: let the outputs alone decide about a kind of pose that PyTorch finds for fewer than 16 pairs.
 
-    Raises VerificationError (with the report) if a bound fails, InputError if the checkpoints are not the bundle's,
-    BundleError, EngineError.
+    Raises:
+        VerificationError: a bound fails; it carries the report.
+        InputError: ``samples`` is less than 1, or the checkpoints are not the bundle's.
+        BundleError: the folder is not a bundle.
+        EngineError: an engine cannot load or run a graph.
     """
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
         raise InputError(f"samples: wanted an integer of at least 1, got {samples!r}")
@@ -124,9 +126,12 @@ def verify_bundle(
 
 
 def write_report(folder: str | Path, report: Mapping[str, Any]) -> Path:
-    """Put a report into the bundle's manifest, whole or not at all; gives the manifest's path. Raises BundleError.
+    """Put a report into the bundle's manifest, whole or not at all, and return the manifest's path.
 
     The report of the features, which come from no checkpoint, stays (``export.verify.features``).
+
+    Raises:
+        BundleError: the folder is not a bundle.
     """
     bundle = Bundle.load(folder)
     kept = {role: value for role, value in bundle.verification.items() if role == "features"}
@@ -136,8 +141,13 @@ def write_report(folder: str | Path, report: Mapping[str, Any]) -> Path:
 def draw_pairs(
     bundle: Bundle, reference: Reference, samples: int, seed: int = SEED, hardness: float = HARDNESS, most: int = MOST
 ) -> DrawnPairs:
-    """Pairs of held-out procedural objects at the bundle's size: ``samples`` of each kind, and of those drawn after
-    them, ``most`` in all, the ones that it takes until ``reference`` has ``MIN_POSES`` poses. Raises InputError.
+    """Draw pairs of held-out procedural objects at the bundle's size, ``samples`` of each kind.
+
+    Where ``reference`` solves fewer than ``MIN_POSES`` of them, pairs that it does solve are added, from ``most``
+    drawn.
+
+    Raises:
+        InputError: the bundle's patch size is another than the pairs'.
     """
     if bundle.patch_size != PATCH:
         raise InputError(
@@ -164,7 +174,7 @@ def _with_poses(stream: Stream, bundle: Bundle, reference: Reference, most: int)
 
 
 def centred(drawn: Any) -> Any:
-    """What a stream gave: with scenes, refiner pairs with their objects' centres; else the batch as it is."""
+    """Return a stream's refiner pairs with their objects' centres; a batch without scenes as it is."""
     if not isinstance(drawn, tuple):
         return drawn
     batch, scenes = drawn
@@ -181,7 +191,7 @@ def _reference_poses(bundle: Bundle, reference: Reference, batch: CoarseBatch | 
 def compare(
     bundle: Bundle, reference: Reference, engines: Sequence[Engine], pairs: DrawnPairs
 ) -> tuple[list[OutputRow], list[PoseRow]]:
-    """Rows of all engines: outputs by role, then poses."""
+    """Return rows of all engines: outputs by role, then poses."""
     feeds: dict[str, dict[str, Array]] = {}
     wanted: dict[str, dict[str, Array]] = {}
     for role in REQUIRED:  # the encoder before the decoder

@@ -100,7 +100,8 @@ class Reference:
     def of(cls, bundle: Bundle, checkpoints: Sequence[str | Path]) -> Reference:
         """Load checkpoint files, or folders of ``train`` that hold one; one of each network that is trained.
 
-        Raises InputError if one is missing, doubled, or of other sizes than the bundle says.
+        Raises:
+            InputError: a network is missing, doubled, or of other sizes than the bundle says.
         """
         files = {role: source.path for role, source in find_sources(checkpoints).items()}
         nets = {role: load_network(files[role], role)[0] for role in files}

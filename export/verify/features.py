@@ -45,7 +45,8 @@ def verify_features(bundle: Bundle, net: FeaturesNet, *, samples: int = SAMPLES,
         samples: pairs of held-out procedural objects.
         threads: of ONNX Runtime; 0 = its own choice.
 
-    Raises VerificationError, with the report, if a bound fails.
+    Raises:
+        VerificationError: a bound fails; it carries the report.
     """
     with make_stream(
         "refiner", bundle.input_size, batch_size=samples, workers=0, seed=SEED, hardness=HARDNESS, split="heldout"

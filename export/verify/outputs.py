@@ -87,7 +87,7 @@ class OutputRow(Difference):
 
     @property
     def bound(self) -> float | None:
-        """Bound on both relative differences; None = reported only."""
+        """Return the bound on both relative differences; None = reported only."""
         bound = tolerance_of(self.role, self.precision).relative
         return 0.0 if bound is not None and self.output == "index" else bound
 
@@ -97,7 +97,7 @@ class OutputRow(Difference):
 
     @property
     def complaint(self) -> str:
-        """What is wrong; "" if it passed."""
+        """Say what is wrong; "" if it passed."""
         complaint = tolerance_of(self.role, self.precision).complaint(self)
         return complaint and f"{self.engine}: {self.role}/{self.output} ({self.precision}): {complaint}"
 

@@ -77,14 +77,14 @@ class PoseRow:
     enough: bool
 
     def passed(self, allow_few_poses: bool = False) -> bool:
-        """Whether both medians keep their bounds; too few poses are judged by ``allow_few_poses`` alone."""
+        """Tell whether both medians keep their bounds; too few poses are judged by ``allow_few_poses`` alone."""
         if not self.enough:
             return allow_few_poses
         return self.median_px < PX_BOUND and self.median_diameters < DIAMETER_BOUND
 
     @property
     def complaint(self) -> str:
-        """What is wrong, if it did not pass."""
+        """Say what is wrong, if it did not pass."""
         where = f"{self.engine}: {self.kind} pose"
         if not self.enough:
             return (
@@ -98,13 +98,13 @@ class PoseRow:
 
 
 def matched_poses(batch: CoarseBatch, outputs: Mapping[str, Array]) -> Poses:
-    """Poses from ``probability`` [N,T], ``index`` [N,T] and ``offset`` [N,T,2]."""
+    """Solve poses from ``probability`` [N,T], ``index`` [N,T] and ``offset`` [N,T,2]."""
     found = match_poses(batch, outputs["probability"], outputs["index"], outputs["offset"], CONFIG)
     return Poses(found.T_crop_object, found.status == PnpStatus.SOLVED)
 
 
 def refined_poses(batch: CentredBatch, outputs: Mapping[str, Array], *, stride: int, radius_px: float) -> Poses:
-    """Poses from the refiner's outputs, one step of the estimator's refinement from ``T_init``."""
+    """Solve poses from the refiner's outputs, one step of the estimator's refinement from ``T_init``."""
     pairs = pairs_of(batch, batch.centre)
     parts: dict[str, Any] = {"solver": SOLVER, "config": CONFIG, "radius_px": radius_px}
     found = refine_step(pairs, *pairs.cells(stride), outputs, batch.T_init, **parts)
@@ -113,7 +113,7 @@ def refined_poses(batch: CentredBatch, outputs: Mapping[str, Array], *, stride: 
 
 
 def model_points(batch: CoarseBatch | RefinerBatch) -> Array:
-    """Points [N,MODEL_POINTS,3] on each pair's object, metres; of a coarse pair, on the side its template shows."""
+    """Return points [N,MODEL_POINTS,3] on each pair's object, metres; of a coarse pair, where its template shows it."""
     if isinstance(batch, RefinerBatch):
         return batch.model_points.astype(np.float64)
     chosen = np.full((len(batch.query), MODEL_POINTS, 3), np.nan)
@@ -125,7 +125,7 @@ def model_points(batch: CoarseBatch | RefinerBatch) -> Array:
 
 
 def pose_shift(T_a: Array, T_b: Array, K: Array, points: Array) -> tuple[Array, Array]:
-    """Mean distances [N] between ``points`` [N,P,3] at T_a and at T_b [N,4,4]: of their images (pixels), and in metres.
+    """Return mean distances [N] between ``points`` [N,P,3] at T_a and T_b [N,4,4], in the image (pixels) and in metres.
 
     Infinite where a pose is NaN or, for the images, takes a point behind the camera.
     """
@@ -148,7 +148,10 @@ def compare_poses(
     drawn: int | None = None,
     minimum: int = MIN_POSES,
 ) -> PoseRow:
-    """A row for one kind of pose ("coarse", "refined"). drawn: pairs that ``batch`` was chosen from; None: itself."""
+    """Compare one kind of pose ("coarse", "refined"), a row of the report.
+
+    drawn: pairs that ``batch`` was chosen from; None: itself.
+    """
     rows = np.flatnonzero(reference.solved)
     K, truth = (batch.K_query, batch.T_query) if isinstance(batch, CoarseBatch) else (batch.K, batch.T_true)
     points = model_points(batch)[rows]

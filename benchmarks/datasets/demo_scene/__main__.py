@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def detections(coverage: np.ndarray, seed: int = 0) -> list[dict[str, Any]]:
-    """What a detector would say: the visible extent of each object, each side a little off, mostly outwards."""
+    """Return what a detector would say: the visible extent of each object, each side a little off, mostly outwards."""
     rng = np.random.default_rng(seed)
     found = []
     for name, seen in zip(OBJECTS, np.moveaxis(coverage, -1, 0), strict=True):
@@ -35,7 +35,7 @@ def detections(coverage: np.ndarray, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def description(coverage: np.ndarray, made_by: str) -> dict[str, Any]:
-    """scene.json."""
+    """Return the content of scene.json."""
     objects = {
         name: {"mesh": file, "unit": unit, "T_camera_object": layout.camera_object(name).tolist()}
         for name, (file, unit) in MESHES.items()
@@ -51,7 +51,7 @@ def description(coverage: np.ndarray, made_by: str) -> dict[str, Any]:
 
 
 def write_picture(path: Path, rgb: np.ndarray) -> None:
-    """PNG, as small as it gets."""
+    """Write a PNG, as small as it gets."""
     done, data = cv2.imencode(".png", rgb[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if not done:
         raise OSError(f"{path}: OpenCV could not encode the image")
@@ -59,7 +59,7 @@ def write_picture(path: Path, rgb: np.ndarray) -> None:
 
 
 def report(folder: Path, coverage: np.ndarray) -> None:
-    """Our renderer's outlines at the stated truth against Mitsuba's."""
+    """Compare our renderer's outlines at the stated truth with Mitsuba's."""
     meshes = [Mesh.load(folder / file, unit=unit) for file, unit in MESHES.values()]
     poses = [layout.camera_object(name) for name in MESHES]
     ours = our_coverage(meshes, poses, layout.K, (layout.HEIGHT, layout.WIDTH))

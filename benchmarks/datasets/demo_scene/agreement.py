@@ -25,7 +25,7 @@ class Agreement:
 
 
 def our_coverage(meshes: Sequence[Mesh], T_camera_object: Any, K: Any, size: tuple[int, int], samples: int = 4) -> Any:
-    """The share of each pixel that shows each object, float64 [n,h,w]: ``samples`` x ``samples`` points a pixel."""
+    """Return the share of each pixel that shows each object, float64 [n,h,w], by ``samples`` x ``samples`` points."""
     height, width = size
     K_fine = np.array(K, np.float64)
     K_fine[:2] *= samples

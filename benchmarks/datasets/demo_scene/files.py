@@ -21,19 +21,19 @@ _JPEG_QUALITY = 90
 
 
 def jpeg(image: Image.Image) -> bytes:
-    """The label as it is shipped; what is rendered is what these bytes decode to."""
+    """Encode the label as it is shipped; what is rendered is what these bytes decode to."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
     return out.getvalue()
 
 
 def textures() -> dict[str, bytes]:
-    """Every label as JPEG."""
+    """Return every label as JPEG."""
     return {"carton": jpeg(labels.carton()), "mug": jpeg(labels.mug())}
 
 
 def write_meshes(folder: Path) -> None:
-    """All objects, with their textures."""
+    """Write all objects, with their textures."""
     images = textures()
     folder.mkdir(parents=True, exist_ok=True)
     _write_obj(folder / "carton.obj", OBJECTS["carton"](), images["carton"], scale=1000.0)
@@ -143,6 +143,6 @@ def _write_glb(path: Path, parts: list[Part], texture: bytes) -> None:
 
 
 def linear(srgb: np.ndarray) -> np.ndarray:
-    """sRGB 0..255 to linear light 0..1 (IEC 61966-2-1)."""
+    """Convert sRGB 0..255 to linear light 0..1 (IEC 61966-2-1)."""
     c = np.asarray(srgb, np.float64) / 255.0
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)

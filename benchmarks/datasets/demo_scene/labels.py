@@ -90,7 +90,7 @@ def _back(draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
 
 
 def carton() -> Image.Image:
-    """The wrap of the juice carton: front, facts, back, stripes, each with its slope of the gable above it."""
+    """Draw the wrap of the juice carton: front, facts, back, stripes, each with its slope of the gable above it."""
     image = Image.new("RGB", CARTON_SIZE, _CREAM)
     draw = ImageDraw.Draw(image)
     width, height = CARTON_PANEL
@@ -106,7 +106,7 @@ def carton() -> Image.Image:
 
 
 def mug() -> Image.Image:
-    """The mug's outside, unrolled: bunting, a rising sun, beans, steam and words, different all the way round."""
+    """Draw the mug's outside, unrolled: bunting, a rising sun, beans, steam and words, different all the way round."""
     width, height = MUG_SIZE
     navy, white = (30, 54, 92), (240, 238, 230)
     image = Image.new("RGB", MUG_SIZE, white)

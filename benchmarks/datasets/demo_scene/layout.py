@@ -11,7 +11,7 @@ CLOTH = 0.0018  # thickness
 
 
 def stand(x: float, y: float, degrees: float, z: float = CLOTH) -> np.ndarray:
-    """T_world_object of something that stands upright on the table, or on the cloth."""
+    """Return T_world_object of something that stands upright on the table, or on the cloth."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, 1, z], [0, 0, 0, 1.0]])
 
@@ -24,7 +24,7 @@ T_WORLD_OBJECT = {
 
 
 def world_camera() -> np.ndarray:
-    """T_world_camera (x right, y down, z forward): held in the hand, about 0.6 m off, a few degrees of roll."""
+    """Return T_world_camera (x right, y down, z forward): held in the hand, about 0.6 m off, a few degrees of roll."""
     eye, target = np.array([0.045, -0.462, 0.325]), np.array([0.0, 0.0, 0.044])
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, (0.0, 0.0, 1.0))
@@ -39,7 +39,7 @@ def world_camera() -> np.ndarray:
 
 
 def camera_object(name: str) -> np.ndarray:
-    """The truth: T_camera_object of an object."""
+    """Return the truth: T_camera_object of an object."""
     T = world_camera()
     R, t = T[:3, :3].T, -T[:3, :3].T @ T[:3, 3]
     out = np.eye(4)

@@ -17,7 +17,7 @@ PASS = 64  # samples per pixel of the picture that are traced at once
 def perspective(
     mi: Any, K: np.ndarray, size: tuple[int, int], T_world_camera: np.ndarray, scale: int, samples: int
 ) -> dict[str, Any]:
-    """A pinhole camera of (width, height) = ``size`` at ``scale`` film pixels per pixel of the picture.
+    """Describe a pinhole camera of (width, height) = ``size`` at ``scale`` film pixels per pixel of the picture.
 
     Mitsuba's camera looks along +z with x to the left and y up; its film's corner is (0, 0), so that the first pixel's
     centre is (0.5, 0.5); the principal point is given by how far the film's middle lies from it, as a share of the
@@ -48,8 +48,10 @@ def perspective(
 
 
 def in_passes(mi: Any, loaded: Any, passes: int, **options: Any) -> np.ndarray:
-    """Mean of ``passes`` renders, each with a seed of its own, float32: one of all samples would take gigabytes in the
-    vectorised variants. ``options`` go to ``mi.render``."""
+    """Return the mean of ``passes`` renders, each with a seed of its own, float32; ``options`` go to ``mi.render``.
+
+    One render of all samples would take gigabytes in the vectorised variants.
+    """
     total = np.array(mi.render(loaded, seed=0, **options)).astype(np.float64)
     for seed in range(1, passes):
         total += np.array(mi.render(loaded, seed=seed, **options))
@@ -57,7 +59,7 @@ def in_passes(mi: Any, loaded: Any, passes: int, **options: Any) -> np.ndarray:
 
 
 def shape(path: Path, part: Part, T: np.ndarray) -> dict[str, Any]:
-    """A part as a binary PLY file that Mitsuba reads, in the world."""
+    """Write a part as a binary PLY file that Mitsuba reads, and describe it in the world."""
     points = part.vertices @ T[:3, :3].T + T[:3, 3]
     columns = [points]
     names = ["x", "y", "z"]
@@ -80,7 +82,7 @@ def shape(path: Path, part: Part, T: np.ndarray) -> dict[str, Any]:
 
 
 def bitmap(mi: Any, image: np.ndarray, raw: bool = False) -> dict[str, Any]:
-    """An image uint8 [h,w,3] (sRGB) or [h,w] as a texture; raw: numbers, not colours."""
+    """Describe an image uint8 [h,w,3] (sRGB) or [h,w] as a texture; raw: numbers, not colours."""
     data = np.array(image if image.ndim == 3 else image[..., None], order="C")
     texture = mi.Bitmap(data)  # which takes no read-only array
     texture.set_srgb_gamma(not raw)
@@ -88,7 +90,7 @@ def bitmap(mi: Any, image: np.ndarray, raw: bool = False) -> dict[str, Any]:
 
 
 def coat(mi: Any, part: Part, pictures: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """A dielectric coat over the part's colours."""
+    """Describe a dielectric coat over the part's colours."""
     colors = (
         bitmap(mi, pictures[part.texture])
         if part.uv is not None

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def value_noise(shape: tuple[int, int], cells: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise in [0, 1], float32 [h,w], with about ``cells`` = (rows, columns) bumps."""
+    """Draw smooth noise in [0, 1], float32 [h,w], with about ``cells`` = (rows, columns) bumps."""
     rows, columns = (max(2, round(c)) + 3 for c in cells)
     lattice = rng.random((rows, columns), dtype=np.float32)
     field = cv2.resize(lattice, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
@@ -27,7 +27,7 @@ def fractal_noise(
 
 
 def wood(width: int, height: int, planks: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Oak boards along the rows: (colour uint8 [h,w,3], roughness uint8 [h,w]).
+    """Draw oak boards along the rows: (colour uint8 [h,w,3], roughness uint8 [h,w]).
 
     Each board is a cut through bent annual rings at its own place, with fine pores along the grain and a dark joint.
     """
@@ -60,7 +60,7 @@ def wood(width: int, height: int, planks: int, seed: int = 0) -> tuple[np.ndarra
 
 
 def linen(width: int, height: int, threads: int, seed: int = 1) -> np.ndarray:
-    """A woven cloth in blue and cream checks, uint8 [h,w,3]: threads over and under each other, none quite alike."""
+    """Draw a woven cloth in blue and cream checks, uint8 [h,w,3]: threads over and under each other."""
     rng = np.random.default_rng(seed)
     pitch = width / threads
     y, x = np.mgrid[:height, :width].astype(np.float32) / pitch

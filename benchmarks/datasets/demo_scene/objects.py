@@ -14,7 +14,7 @@ _CARTON = (0.031, 0.105, 0.130, 0.142)  # half a side; heights of shoulder, ridg
 
 
 def carton() -> list[Part]:
-    """Gable-top carton with a printed wrap and a red cap on its front slope."""
+    """Make a gable-top carton with a printed wrap and a red cap on its front slope."""
     half, shoulder, ridge, top = _CARTON
     v_shoulder = CARTON_PANEL[1] / CARTON_SIZE[1]
     vertices: list[tuple[float, float, float]] = []
@@ -146,7 +146,7 @@ def _roof(paint: Painter, x: float, y: float, eaves: float, ridge: float) -> Non
 
 
 def house() -> list[Part]:
-    """A toy house: every wall in its own colour, door, windows, and a chimney off the middle."""
+    """Make a toy house: every wall in its own colour, door, windows, and a chimney off the middle."""
     paint = Painter()
     x, y, wall, eaves, ridge = 0.045, 0.030, 0.052, 0.048, 0.084
     corner = {(i, j): np.array([i * x, j * y, 0.0]) for i in (-1, 1) for j in (-1, 1)}
@@ -207,7 +207,7 @@ _PRINTED = slice(5, 11)  # rows of the outline that carry the print
 
 
 def mug() -> list[Part]:
-    """A flaring mug: print outside, white inside, a red handle at azimuth 0."""
+    """Make a flaring mug: print outside, white inside, a red handle at azimuth 0."""
     vertices, faces, u = revolve(_MUG, 72)
     row = np.repeat(np.arange(len(_MUG)), 73)
     printed = (row[faces] >= _PRINTED.start).all(axis=1) & (row[faces] < _PRINTED.stop).all(axis=1)

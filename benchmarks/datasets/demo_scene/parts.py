@@ -39,7 +39,7 @@ class Painter:
         self._count = 0
 
     def polygon(self, corners: Iterable[Color], color: Color) -> None:
-        """A convex polygon, counter-clockwise as seen from outside."""
+        """Add a convex polygon, counter-clockwise as seen from outside."""
         points = np.asarray(list(corners), np.float64)
         n = len(points)
         fan = np.array([(0, i, i + 1) for i in range(1, n - 1)])
@@ -49,7 +49,7 @@ class Painter:
         self._count += n
 
     def box(self, low: Color, high: Color, color: Color) -> None:
-        """An axis-aligned box."""
+        """Add an axis-aligned box."""
         x, y, z = zip(low, high, strict=True)
         for axis in range(3):
             for side in (0, 1):
@@ -71,13 +71,13 @@ class Painter:
 
 
 def plain(vertices: np.ndarray, faces: np.ndarray, color: Color, *, smooth: bool, roughness: float) -> Part:
-    """A part in one colour."""
+    """Make a part in one colour."""
     colors = np.tile(np.asarray(color, np.uint8), (len(vertices), 1))
     return Part(vertices, faces, colors, smooth=smooth, roughness=roughness)
 
 
 def revolve(outline: np.ndarray, segments: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Surface of revolution about z of (radius, z) rows, outside on the left of the way: vertices, faces, u in [0, 1].
+    """Turn (radius, z) rows about z, outside on the left of the way, into a surface: vertices, faces, u in [0, 1].
 
     The seam at azimuth 0 is doubled for texture coordinates. Triangles without area (on the axis) are left out.
     """
@@ -91,7 +91,7 @@ def revolve(outline: np.ndarray, segments: int) -> tuple[np.ndarray, np.ndarray,
 def tube(
     middle: np.ndarray, normal: np.ndarray, half: tuple[float, float], around: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An elliptic tube along the points ``middle`` [N,3] in the plane of ``normal``; half axes in and across it."""
+    """Make an elliptic tube along points ``middle`` [N,3] in the plane of ``normal``; half axes in and across it."""
     tangent = np.gradient(middle, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     inside = np.cross(normal, tangent)
@@ -102,7 +102,7 @@ def tube(
 
 
 def disc(radius: float, height: float, segments: int) -> tuple[np.ndarray, np.ndarray]:
-    """A closed cylinder on z = 0 with a small bevel at its upper edge."""
+    """Make a closed cylinder on z = 0 with a small bevel at its upper edge."""
     bevel = 0.15 * height
     outline = np.array([(0, 0), (radius, 0), (radius, height - bevel), (radius - bevel, height), (0, height)], float)
     vertices, faces, _ = revolve(outline, segments)
@@ -110,7 +110,7 @@ def disc(radius: float, height: float, segments: int) -> tuple[np.ndarray, np.nd
 
 
 def drop_flat(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Faces that have an area."""
+    """Drop the faces that have no area."""
     corners = vertices.reshape(-1, 3)[faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     return faces[area > 1e-12]

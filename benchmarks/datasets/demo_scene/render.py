@@ -18,12 +18,12 @@ from benchmarks.datasets.demo_scene.parts import Painter, Part, plain, revolve, 
 
 
 def sensor(mi: Any, scale: int, samples: int) -> dict[str, Any]:
-    """The camera at ``scale`` pixels per pixel of the picture."""
+    """Describe the camera at ``scale`` pixels per pixel of the picture."""
     return perspective(mi, layout.K, (layout.WIDTH, layout.HEIGHT), layout.world_camera(), scale, samples)
 
 
 def picture(mi: Any, samples: int, textures: Mapping[str, bytes]) -> np.ndarray:
-    """Radiance float32 [2h,2w,3], path-traced with global illumination; ``samples`` per pixel of the picture.
+    """Trace paths with global illumination: radiance float32 [2h,2w,3], ``samples`` per pixel of the picture.
 
     In passes of 64, each with a seed of its own.
     """
@@ -52,7 +52,7 @@ def picture(mi: Any, samples: int, textures: Mapping[str, bytes]) -> np.ndarray:
 
 
 def coverage(mi: Any, samples: int = 256) -> np.ndarray:
-    """The share of each pixel that shows each object, float32 [h,w,3] in the order of ``OBJECTS``.
+    """Return the share of each pixel that shows each object, float32 [h,w,3] in the order of ``OBJECTS``.
 
     Every object glows in a channel of its own and nothing else does; only what is seen directly counts. Emitters shine
     on their outside only, so a face turned inside out would be missing.

@@ -13,14 +13,18 @@ _GAINS = np.array([1.9, 1.0, 1.6])  # white balance: red and blue sites see less
 def expose(
     radiance: np.ndarray, seed: int = 0, full_well: float = FULL_WELL, white: float = 0.93, lens: float = 0.9
 ) -> np.ndarray:
-    """Linear radiance float [2h,2w,3] -> the picture uint8 sRGB [h,w,3].
+    """Turn linear radiance float [2h,2w,3] into the picture, uint8 sRGB [h,w,3].
 
     The sensor has twice the pixels per side of the picture, behind a Bayer filter; its picture is demosaicked and
-    binned, as a webcam does. Pixel centres stay where they are: no step shifts the image.
-    full_well: electrons at white, fewer of them are a noisier picture; white: where the 97.5th percentile of the light
-    is brought, of 1; lens: its blur (sigma), pixels of the sensor.
+    binned, as a webcam does. Pixel centres stay where they are: no step shifts the image. Pixels that are not finite,
+    as a path tracer leaves now and then, take the mean of their neighbours.
 
-    Pixels that are not finite, as a path tracer leaves now and then, take the mean of their neighbours.
+    Args:
+        radiance: linear, float [2h,2w,3].
+        seed: of the noise.
+        full_well: electrons at white; fewer of them are a noisier picture.
+        white: where the 97.5th percentile of the light is brought, of 1.
+        lens: its blur (sigma), pixels of the sensor.
     """
     rng = np.random.default_rng(seed)
     height, width = radiance.shape[:2]
@@ -52,7 +56,7 @@ def _mended(radiance: np.ndarray) -> np.ndarray:
 
 
 def bayer_sites(height: int, width: int) -> np.ndarray:
-    """bool [3,h,w]: where a site sees red, green, blue (rows RG, GB)."""
+    """Tell where a site sees red, green, blue (rows RG, GB), bool [3,h,w]."""
     sites = np.zeros((3, height, width), bool)
     sites[0, ::2, ::2] = sites[2, 1::2, 1::2] = True
     sites[1] = ~(sites[0] | sites[2])

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options."""
+    """Return the options."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.datasets.make_dataset",
         description=benchmarks.datasets.make_dataset.__doc__,
@@ -71,7 +71,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def mitsuba(variant: str, threads: int | None) -> Any:
-    """Mitsuba 3, ready; SystemExit with what to install where it is missing."""
+    """Return Mitsuba 3, ready; raise SystemExit with what to install where it is missing."""
     try:
         import mitsuba as mi
     except ImportError:
@@ -86,7 +86,7 @@ def mitsuba(variant: str, threads: int | None) -> Any:
 
 
 def make(mi: Any, options: argparse.Namespace) -> None:
-    """The whole set, or what is missing of it."""
+    """Make the whole set, or what is missing of it."""
     described = {key: getattr(options, key) for key in ("images", "objects", "seed", "samples")}
     described |= {"size": list(options.size), "pack": options.pack.name if options.pack else None}
     writer = BopWriter(options.output, described)
@@ -165,7 +165,7 @@ class SceneMaker:
 
 
 def report(writer: BopWriter, scenes: Sequence[int], targets: int) -> None:
-    """How many, and how well our renderer's outlines at the truth agree with Mitsuba's."""
+    """Print how many there are, and how well our renderer's outlines at the truth agree with Mitsuba's."""
     print(f"{writer.root}: {sum(len(writer.done(s)) for s in scenes)} pictures, {targets} targets")
     checks = writer.checks(scenes)
     if not checks:

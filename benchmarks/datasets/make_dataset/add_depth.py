@@ -20,7 +20,10 @@ from coop_edge.errors import CoopEdgeError, InputError
 def add_depth(dataset: BopDataset, seed: int) -> int:
     """Write the sensor's depth of every image with targets, and return their number; those that are there are redone.
 
-    An image's depends on the seed, its scene and its number alone. Raises InputError: an image without true depth.
+    An image's depends on the seed, its scene and its number alone.
+
+    Raises:
+        InputError: an image has no true depth.
     """
     for scene, image in dataset.images:
         depth = dataset.depth(scene, image)

@@ -38,12 +38,12 @@ class View:
     T_world_camera: np.ndarray
 
     def camera_object(self, T_world_object: np.ndarray) -> np.ndarray:
-        """T_camera_object."""
+        """Return T_camera_object."""
         return np.asarray(se3.invert(self.T_world_camera) @ T_world_object)
 
 
 def deal(targets: int, scenes: int, rng: np.random.Generator) -> list[list[int]]:
-    """Which of ``targets`` objects each scene gets: each about as often as any other, none twice in a scene."""
+    """Choose which of ``targets`` objects each scene gets: each about as often as any other, none twice in a scene."""
     deck: list[int] = []
     hands = []
     for _ in range(scenes):
@@ -86,11 +86,15 @@ def arrange(
 def views(
     placed: Sequence[Placed], meshes: Sequence[Mesh], count: int, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[list[View], float]:
-    """``count`` cameras of one make about the scene, within 70 degrees of each other, and the azimuth (radians) of the
-    middle one, which stands opposite the back wall.
+    """Draw ``count`` cameras of one make about the scene, within 70 degrees of each other.
 
-    Every target shows its centre and is between SMALLEST_PX and LARGEST_PX large. Raises RuntimeError if no camera is
-    found for which that holds.
+    Every target shows its centre and is between SMALLEST_PX and LARGEST_PX large.
+
+    Returns:
+        The cameras, and the azimuth (radians) of the middle one, which stands opposite the back wall.
+
+    Raises:
+        RuntimeError: no camera is found for which that holds.
     """
     width, height = size
     f = width / 640.0 * rng.uniform(560.0, 1050.0)

@@ -37,9 +37,10 @@ class Asset:
 
 
 def choose(pack: Path | None, count: int, seed: int) -> list[Asset]:
-    """``count`` objects of the held-out split, taken from the pack's sources in turn, or procedural ones.
+    """Choose ``count`` objects of the held-out split from the pack's sources in turn, or procedural ones.
 
-    Raises InputError where the pack has fewer that will do.
+    Raises:
+        InputError: the pack has fewer that will do.
     """
     rng = np.random.default_rng([seed, 0])
     found: list[Asset] = []
@@ -54,7 +55,7 @@ def choose(pack: Path | None, count: int, seed: int) -> list[Asset]:
 
 
 def fits(mesh: Mesh) -> bool:
-    """Whether an object is thick enough to be seen from all around, and can be written as one PLY with one texture."""
+    """Tell whether an object is thick enough to be seen from all around, and fits into one PLY with one texture."""
     extent = np.ptp(mesh.vertices, axis=0) / mesh.diameter
     if extent.min() < THINNEST or max(tiles(mesh), default=1) > MOST_TILES:
         return False
@@ -69,7 +70,7 @@ def fits(mesh: Mesh) -> bool:
 
 
 def tiles(mesh: Mesh) -> list[int]:
-    """How often each texture repeats along a side, at most, within one triangle (shifted to begin in [0, 1))."""
+    """Count how often each texture repeats along a side, at most, within one triangle (shifted to begin in [0, 1))."""
     out = []
     for k in range(len(mesh.textures)):
         uv = mesh.corner_uv[mesh.face_texture == k].astype(np.float64)

@@ -25,7 +25,10 @@ DEPTH_SCALE = 0.1
 class BopWriter:
     """Writes one split of a data set; a picture counts as there once it stands in scene_gt_info.json.
 
-    options: what the set is made from. Raises InputError: a folder that holds a set of other options, or anything else.
+    options: what the set is made from.
+
+    Raises:
+        InputError: the folder holds a set of other options, or anything else.
     """
 
     def __init__(self, root: Path, options: dict[str, Any], split: str = "test") -> None:
@@ -53,15 +56,18 @@ class BopWriter:
         return self.root / self._split / f"{scene:06d}"
 
     def done(self, scene: int) -> set[int]:
-        """Pictures of a scene that are whole."""
+        """Return the pictures of a scene that are whole."""
         return {int(k) for k in self._read(scene, "scene_gt_info.json")}
 
     def write(
         self, scene: int, image: int, rgb: np.ndarray, depth: np.ndarray, view: View,
         objects: Sequence[tuple[int, np.ndarray, Truth]], quality: int, notes: dict[str, Any],
     ) -> None:  # fmt: skip
-        """A picture uint8 [h,w,3], its depth (metres, 0 = nothing), and of each object its number, T_camera_object and
-        truth. quality: of the JPEG. notes: what else is said of the picture, in checks.json."""
+        """Write a picture uint8 [h,w,3] and its depth (metres, 0 = nothing).
+
+        objects: number, T_camera_object and truth of each. quality: of the JPEG. notes: what else is said of the
+        picture, in checks.json.
+        """
         folder = self.folder(scene)
         name = f"{image:06d}"
         _encode(folder / "rgb" / f"{name}.jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -91,11 +97,11 @@ class BopWriter:
         self._extend(scene, "scene_gt_info.json", image, [t.info for _, _, t in objects])  # last: now it is there
 
     def write_measured(self, scene: int, image: int, depth: np.ndarray) -> None:
-        """A sensor's depth (metres, 0 = unknown) of a picture that is yet to be written."""
+        """Write a sensor's depth (metres, 0 = unknown) of a picture that is yet to be written."""
         write_depth(self.folder(scene) / SENSOR_DEPTH / f"{image:06d}.png", depth, DEPTH_SCALE)
 
     def finish(self, scenes: Sequence[int]) -> int:
-        """camera.json and the targets file; returns the number of targets."""
+        """Write camera.json and the targets file, and return the number of targets."""
         targets = []
         for scene in scenes:
             truth, info = self._read(scene, "scene_gt.json"), self._read(scene, "scene_gt_info.json")
@@ -121,7 +127,7 @@ class BopWriter:
         return len(targets)
 
     def checks(self, scenes: Sequence[int]) -> list[dict[str, Any]]:
-        """What was held against Mitsuba, object by object."""
+        """Return what was held against Mitsuba, object by object."""
         every = [c for s in scenes for image in self._read(s, "checks.json").values() for c in image["agreement"]]
         return [c for c in every if c is not None]
 

@@ -20,12 +20,12 @@ _CELL = 8  # side of a plain colour's square, pixels
 
 
 def model_path(root: Path, obj_id: int) -> Path:
-    """Of an object of the set."""
+    """Return the file of an object of the set."""
     return root / "models" / f"obj_{obj_id:06d}.ply"
 
 
 def write_models(root: Path, assets: Sequence[Asset]) -> None:
-    """All models, numbered from 1, and models_info.json."""
+    """Write all models, numbered from 1, and models_info.json."""
     info = {}
     for obj_id, asset in enumerate(assets, start=1):
         path = model_path(root, obj_id)
@@ -35,13 +35,13 @@ def write_models(root: Path, assets: Sequence[Asset]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
+    """Write ``content`` whole or not at all."""
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
 def model_info(mesh: Mesh) -> dict[str, Any]:
-    """An entry of models_info.json: diameter and bounding box in mm, symmetries that were found."""
+    """Return an entry of models_info.json: diameter and bounding box in mm, symmetries that were found."""
     points = 1000.0 * (mesh.vertices.astype(np.float64) + mesh.centre)
     low, size = points.min(axis=0), np.ptp(points, axis=0)
     info: dict[str, Any] = {"diameter": 1000.0 * mesh.diameter}
@@ -63,7 +63,7 @@ def model_info(mesh: Mesh) -> dict[str, Any]:
 
 
 def write_ply(path: Path, mesh: Mesh) -> None:
-    """Binary PLY in mm; with textures, one PNG of the same name beside it that holds them all."""
+    """Write a binary PLY in mm; with textures, one PNG of the same name beside it that holds them all."""
     points = 1000.0 * (mesh.vertices.astype(np.float64) + mesh.centre)
     if mesh.textures:
         image, uv = atlas(mesh)
@@ -97,10 +97,14 @@ def write_ply(path: Path, mesh: Mesh) -> None:
 
 
 def atlas(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
-    """All of a mesh's textures and plain colours in one image uint8 [h,w,3], and texture coordinates [F,3,2] for it.
+    """Lay all of a mesh's textures and plain colours into one image.
 
     Textures that repeat are laid out as often as a triangle needs them; a face without a texture gets the square of its
-    mean colour. Coordinates as in ``Mesh``: (0, 0) is the bottom left corner, v up.
+    mean colour.
+
+    Returns:
+        The image uint8 [h,w,3], and texture coordinates [F,3,2] as in ``Mesh``: (0, 0) is the bottom left corner, v
+        up.
     """
     plain = mesh.face_texture < 0
     palette, color = np.unique(

@@ -46,7 +46,7 @@ _DEEDS = (
 
 
 def write_readme(root: Path, assets: Sequence[Asset], version: str) -> None:
-    """README.md, and the same table for programs in models/provenance.json."""
+    """Write README.md, and the same table for programs in models/provenance.json."""
     rows = [
         {"obj_id": k, "name": a.mesh.name, "source": a.source, "licence": a.licence}
         for k, a in enumerate(assets, start=1)

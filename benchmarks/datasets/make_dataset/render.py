@@ -42,7 +42,7 @@ class TracedScene:
         self._owner = np.array([int(n[6:9]) if n.startswith("object") else -1 for n in ids] + [-1])
 
     def picture(self, view: View, samples: int) -> np.ndarray:
-        """Radiance float32 [2h,2w,3]; ``samples`` per pixel of the picture, at least 4."""
+        """Return radiance float32 [2h,2w,3]; ``samples`` per pixel of the picture, at least 4."""
         mi = self._mi
         at_once = min(_PASS, max(4, samples))
         sensor = mi.load_dict(perspective(mi, view.K, view.size, view.T_world_camera, 2, at_once // 4))
@@ -51,8 +51,10 @@ class TracedScene:
         return in_passes(mi, self._scene, passes, sensor=sensor, integrator=integrator)
 
     def first_hits(self, view: View) -> tuple[np.ndarray, np.ndarray]:
-        """Which object the ray through each pixel's centre meets first, int [h,w], -1 for none of them, and the depth
-        there (z of the camera), float64 metres [h,w], 0 where there is nothing at all."""
+        """Return which object the ray through each pixel's centre meets first, int [h,w], -1 for none, and its depth.
+
+        The depth is z of the camera, float64 metres [h,w], 0 where there is nothing at all.
+        """
         mi = self._mi
         width, height = view.size
         sensor = mi.load_dict(perspective(mi, view.K, view.size, view.T_world_camera, 1, 1))
@@ -89,7 +91,7 @@ class TracedScene:
 
 
 def parts(mesh: Mesh, roughness: float) -> dict[str, tuple[Part, np.ndarray | None]]:
-    """A mesh's triangles by texture: key -> (part, image). Normals are smooth up to a crease, corners not shared."""
+    """Group a mesh's triangles by texture: key -> (part, image). Normals are smooth up to a crease."""
     smooth = TrainingObject(mesh, np.zeros((0, 3), np.float32), mesh.diameter).normal_map.astype(np.float64)
     corners = mesh.vertices.astype(np.float64)[mesh.faces]
     normals = np.einsum("fij,fkj->fki", smooth[..., :3], corners) + smooth[:, None, :, 3]

@@ -18,7 +18,7 @@ _TEXELS = 1536  # along the table's longer side
 
 
 def room(mi: Any, azimuth: float, rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, str]]:
-    """Shapes and lights of a scene that cameras at about ``azimuth`` look at, and what they are in words."""
+    """Draw shapes and lights of a scene that cameras at about ``azimuth`` look at, and say what they are in words."""
     about = mi.ScalarTransform4f().rotate([0, 0, 1], float(np.degrees(azimuth)))  # cameras stand at +x of the room
     light, table = (str(rng.choice(kinds)) for kinds in (LIGHTS, TABLES))
     shapes = {"table": _table(mi, table, rng), **_walls(mi, about, rng), **_light(mi, light, about, rng)}

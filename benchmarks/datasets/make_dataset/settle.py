@@ -47,7 +47,7 @@ class Body:
         self._n = 2 * int(np.ceil(mesh.radius / CELL)) + 3
 
     def footprint(self, R: np.ndarray) -> Footprint:
-        """Turned by R, world from object."""
+        """Return the footprint when turned by R, world from object."""
         flip = np.diag([1.0, -1.0, -1.0])  # from above: x to the right, y up in the image
         T = np.tile(np.eye(4), (2, 1, 1))
         T[0, :3, :3], T[1, :3, :3] = R, flip @ R
@@ -70,7 +70,7 @@ class Table:
         self.heights = np.zeros((n, n))
 
     def settle(self, body: Body, R: np.ndarray, x: float, y: float) -> np.ndarray | None:
-        """T_world_object of the body as it comes to rest from (x, y) and R, or None if it falls off or never rests."""
+        """Return T_world_object of the body as it comes to rest from (x, y) and R, or None if it never does."""
         step, last = _STEP, np.zeros(2)
         for _ in range(_MOST_STEPS):
             seen = body.footprint(R)
@@ -96,7 +96,7 @@ class Table:
         return None
 
     def add(self, body: Body, T_world_object: np.ndarray) -> None:
-        """From now on the body is part of what others lie on."""
+        """Let the body be part of what others lie on from now on."""
         R = T_world_object[:3, :3]
         x, y, z = T_world_object[:3, 3] + R @ body.mesh.centre
         seen = body.footprint(R)

@@ -25,7 +25,7 @@ _MANY = (
 
 
 def find_symmetries(mesh: Mesh, seed: int = 0) -> Symmetries:
-    """Symmetries about the axes of the object's frame and its principal axes, through the middle of its surface.
+    """Find symmetries about the axes of the object's frame and its principal axes, through the middle of its surface.
 
     Geometry to two per cent of the diameter and colours: a label, or a handle, breaks a symmetry. Reflections are no
     rigid motion and are not looked for. Symmetries about other axes (the diagonals of a tetrahedron) are not found, nor

@@ -19,7 +19,7 @@ LEAST_VISIBLE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Of one object in one picture. info: its entry of scene_gt_info.json; checked: None where too little is seen."""
+    """Truth of one object in one picture. info: entry of scene_gt_info.json; checked: None where too little is seen."""
 
     mask: np.ndarray  # bool [h,w], as if nothing stood before it
     mask_visib: np.ndarray  # bool [h,w], as Mitsuba sees it
@@ -31,7 +31,7 @@ def truths(
     meshes: Sequence[Mesh], poses: Sequence[np.ndarray], targets: Sequence[bool], view: View, owner: np.ndarray,
     depth: np.ndarray,
 ) -> list[Truth]:  # fmt: skip
-    """Of every target among the objects ``meshes`` at ``poses`` (T_camera_object).
+    """Return the truth of every target among the objects ``meshes`` at ``poses`` (T_camera_object).
 
     owner, depth [h,w]: what Mitsuba's ray through each pixel's centre met, by index into ``meshes``. The whole
     silhouette comes from our renderer, on a canvas three times as large as the picture, as BOP counts it.
@@ -57,7 +57,7 @@ def truths(
 
 
 def check(ours: np.ndarray, theirs: np.ndarray) -> Agreement | None:
-    """Of two masks bool [h,w] of what is visible of an object; None where either shows less than 200 pixels."""
+    """Compare two masks bool [h,w] of what is visible of an object; None where either shows less than 200 pixels."""
     if min(ours.sum(), theirs.sum()) < 200:
         return None
     rows, columns = (np.flatnonzero((ours | theirs).any(axis=k)) for k in (1, 0))
@@ -67,8 +67,11 @@ def check(ours: np.ndarray, theirs: np.ndarray) -> Agreement | None:
 
 
 def gt_info(whole: np.ndarray, visible: np.ndarray, depth: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
-    """Entry of scene_gt_info.json. whole bool [3h,3w]: the silhouette about the picture; visible bool [h,w]; depth
-    [h,w], 0 where unknown; size (width, height)."""
+    """Return an entry of scene_gt_info.json.
+
+    whole bool [3h,3w]: the silhouette about the picture; visible bool [h,w]; depth [h,w], 0 where unknown; size (width,
+    height).
+    """
     width, height = size
     inside = whole[height : 2 * height, width : 2 * width]
     total, seen = int(whole.sum()), int(visible.sum())
@@ -85,7 +88,7 @@ def gt_info(whole: np.ndarray, visible: np.ndarray, depth: np.ndarray, size: tup
 
 
 def bounding_box(mask: np.ndarray) -> list[int]:
-    """[x, y, width, height] of a mask: first column and row, then how many; four times -1 if it is empty."""
+    """Return [x, y, width, height] of a mask: first column and row, then how many; four times -1 if it is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return [-1, -1, -1, -1]
