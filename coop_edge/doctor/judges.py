@@ -184,7 +184,7 @@ def _roles_without_plan(bundle: Facts) -> list[str]:
 
 
 def cuda_runner(_: Facts, findings: Findings) -> Judged:
-    """TensorRT with plans that fit, or ONNX Runtime on CUDA: what an Estimator on CUDA depends on."""
+    """Judge what an Estimator on CUDA depends on: TensorRT with plans that fit, or ONNX Runtime on CUDA."""
     planned = [b["name"] for b in findings.usable if b["roles"] and not _roles_without_plan(b)]
     ways = [f"TensorRT with plans of {', '.join(planned)}"] if planned else []
     ways += ["ONNX Runtime"] if findings.onnxruntime_works_on_cuda else []
