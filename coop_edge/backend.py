@@ -60,8 +60,8 @@ class Backend:
                 (``probe_networks``).
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
-            BackendUnavailable: what is needed is not here; the message says how to get it.
+            InputError: ``device`` is another word.
+            BackendUnavailable: the device, or a package that it needs, is missing; the message says which.
         """
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"device: wanted 'auto', 'cpu' or 'cuda', got {device!r}")
@@ -140,10 +140,10 @@ class Backend:
             threads: of ONNX Runtime on the CPU, 0 = its own choice.
 
         Raises:
-            InputError: engine, role, threads.
-            BundleError: no such network in the bundle.
-            BackendUnavailable: what is missing, and how to get it.
-            EngineError: no sound plan for engine="tensorrt".
+            InputError: ``engine``, ``role`` or ``threads`` is not one of the values above.
+            BundleError: the bundle has no such network.
+            BackendUnavailable: nothing here can run it; the message says what is missing and how to get it.
+            EngineError: ``engine`` is "tensorrt" and no plan fits.
         """
         if engine not in ("auto", *RUNNERS):
             raise InputError(f"engine: wanted 'auto', {', '.join(map(repr, RUNNERS))}, got {engine!r}")
@@ -173,8 +173,8 @@ def make_renderer(
     """Return a renderer by name: "cpu", "cuda", or "open3d" (offline).
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
-        BackendUnavailable: what is needed is not here; the message says how to get it.
+        InputError: there is no renderer of this name.
+        BackendUnavailable: Open3D, CuPy or the GPU is missing; the message says how to get it.
     """
     if name not in OFFLINE_RENDERERS:
         raise InputError(f"renderer: wanted one of {', '.join(map(repr, OFFLINE_RENDERERS))}, got {name!r}")
@@ -205,8 +205,8 @@ def sound_plan(network: Network) -> LoadedPlan:
     TensorRT is asked first, then TensorRT for RTX.
 
     Raises:
-        BackendUnavailable: neither is here, or no GPU.
-        EngineError: no plan, or none that fits; the message says what to do.
+        BackendUnavailable: no TensorRT is installed, or there is no GPU.
+        EngineError: there is no plan that fits; the message has the command that builds it.
     """
     from coop_edge.runtime.plan_lookup import read_plan
 

@@ -113,11 +113,13 @@ class Estimator:
                 of them (all cores).
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
-            ConfigError: an option with an unknown name or a value out of range.
-            BundleError: no such bundle, with what is installed, or one that does not hold what it says.
-            EngineError: a network that cannot be loaded or run.
-            BackendUnavailable: what is needed is not here; the message says how to get it.
+            InputError: ``device`` or ``threads`` is not one of the values above.
+            ConfigError: an option has an unknown name, or a value out of its range.
+            BundleError: there is no such bundle (the message lists those that are installed), or its files are missing,
+                damaged or replaced.
+            EngineError: TensorRT or ONNX Runtime cannot load a network.
+            BackendUnavailable: the device or a package that it needs is missing; the message names it and how to get
+                it.
         """
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
             raise InputError(f"threads: wanted a number of threads, or 0 for all cores, got {threads!r}")
@@ -167,10 +169,10 @@ class Estimator:
                 rendering.
 
         Raises:
-            InputError: name taken, unit, arguments that exclude each other.
-            MeshError: damaged, or it holds what is not read.
-            BundleError: templates of another mesh, or made another way than the engines want.
-            EngineError: closed, or in use by another thread.
+            InputError: the name is taken, the unit is missing, or arguments exclude each other.
+            MeshError: the mesh is missing or damaged, holds what is not read, or has a diameter outside 5 mm to 5 m.
+            BundleError: the templates are of another mesh, or made another way than the engines want.
+            EngineError: the Estimator is closed, or another thread is using it.
         """
         with self._call("add_object"):
             self._registry.add(name, mesh, unit=unit, symmetries=symmetries, templates=templates)
@@ -195,9 +197,9 @@ class Estimator:
             supersample: samples per pixel side of the templates: 1, 3 or 5.
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
-            MeshError: a mesh that cannot be used.
-            EngineError: closed, in use by another thread.
+            InputError: the unit is missing, or ``supersample`` is not 1, 3 or 5.
+            MeshError: as for ``add_object``.
+            EngineError: the Estimator is closed, or another thread is using it.
 
         Example:
             >>> estimator.onboard("cup.ply", unit="mm").save("cup.npz")
@@ -244,8 +246,9 @@ class Estimator:
                 object is known its pose comes from the image alone, and ``used_depth`` is False.
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
-            EngineError: closed, in use by another thread.
+            InputError: the image is not RGB uint8 of the camera's size, a box lies outside it, an object is not
+                registered, or the depth does not fit the image.
+            EngineError: the Estimator is closed, or another thread is using it.
         """
         with self._call("estimate"):
             picture, measured = self._read(image, camera, depth, depth_unit)
@@ -290,10 +293,10 @@ class Estimator:
             progress: called with the number of objects done and that of all.
 
         Raises:
-            InputError: no objects registered, a region outside the image, an object that is larger than the image can
-                hold, an argument of a wrong type, shape or range.
-            BundleError: engines without ``features``.
-            EngineError: closed, in use by another thread.
+            InputError: no object is registered, the region lies outside the image, an object is larger than the image
+                at every distance searched, or image or depth are not as for ``estimate``.
+            BundleError: the engines have no ``features``.
+            EngineError: the Estimator is closed, or another thread is using it.
         """
         with self._call("find"):
             return self._found("find", image, camera, objects, max_instances, region, (depth, depth_unit), progress)[0]
@@ -369,9 +372,10 @@ class Estimator:
             budget_s: seconds after the first search of a call, later than which no other begins.
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
-            BundleError: ``relocate`` with engines without ``features``.
-            EngineError: closed, in use by another thread.
+            InputError: ``results`` are not PoseEstimates of registered objects, ``budget_s`` is negative, or image or
+                depth are not as for ``estimate``.
+            BundleError: ``relocate`` is asked for and the engines have no ``features``.
+            EngineError: the Estimator is closed, or another thread is using it.
         """
         with self._call("track"):
             picture, measured = self._read(image, camera, depth, depth_unit)
@@ -403,7 +407,7 @@ class Estimator:
             Similarity, in [-1, 1], and T_camera_object float64 [4,4], metres, of each.
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
+            InputError: the image, the detection or ``count`` is not as described.
         """
         with self._call("similar_views"):
             picture, _ = self._read(image, camera, None, None)

@@ -66,7 +66,7 @@ class Wanted:
         """Make it of what a user gives; a region of None is the whole image.
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
+            InputError: ``max_instances`` is less than 1, or ``region`` is not four numbers.
         """
         if isinstance(max_instances, bool) or not isinstance(max_instances, int) or max_instances < 1:
             raise InputError(f"max_instances: wanted an integer >= 1, got {max_instances!r}")

@@ -26,7 +26,7 @@ def read_image(image: Any, camera: Camera, backend: Backend, ops: Operations) ->
     """Return an image uint8 [height,width,3], contiguous, on the device of ``ops``, those of ``backend``.
 
     Raises:
-        InputError: the camera is none, or the image is not one of this camera, or lies on another device.
+        InputError: ``camera`` is not a Camera, the image is not RGB uint8 of its size, or lies on another device.
     """
     _check_place(image, camera, backend, "image")
     camera.check_image(image)
@@ -52,7 +52,7 @@ def as_sequence(values: Any, kind: type, name: str) -> list[Any]:
     """Return a sequence as a list of ``kind``.
 
     Raises:
-        InputError: that says what else is in it.
+        InputError: it is not a sequence, or holds something else; the message says what.
     """
     if isinstance(values, kind):
         raise InputError(f"{name}: wanted a sequence of {kind.__name__}, got a single one; put it into a list")

@@ -192,8 +192,8 @@ def load_mesh(name: str, mesh: Any, unit: str | None) -> Mesh:
     """Return a ``Mesh`` as it is, or one from a file or a trimesh object in ``unit``.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
-        MeshError: a mesh that cannot be used.
+        InputError: the mesh or its unit is missing, or a ``Mesh`` comes with a unit.
+        MeshError: the file cannot be used.
     """
     if mesh is None:
         raise InputError(f"object {name!r}: wanted its mesh; templates alone cannot be rendered at a new pose")
@@ -210,8 +210,8 @@ def load_templates(name: str, templates: Any) -> TemplateSet:
     """Return a TemplateSet as it is, or one from a file.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
-        BundleError: a bundle that does not hold what it says.
+        InputError: ``templates`` is neither.
+        BundleError: the file is missing or damaged.
     """
     if isinstance(templates, TemplateSet):
         return templates

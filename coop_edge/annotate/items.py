@@ -76,7 +76,7 @@ class Item:
         """Return the detections; None where there are none to be had.
 
         Raises:
-            InputError: a box that is none.
+            InputError: a box is not four numbers, or lies outside the image.
         """
         if self.detections is None:
             return None
@@ -102,7 +102,7 @@ def list_items(
         ids: of the objects, by name.
 
     Raises:
-        InputError: nothing to read, no camera, detections of objects or images that there are not.
+        InputError: there is nothing to read, the camera is missing, or detections are of unknown objects or images.
     """
     given = None if detections is None else _Detections(detections, ids)
     items: list[Item] = []

@@ -30,7 +30,8 @@ def run_on_ray(items: Sequence[Item], setup: Setup, workers: int, address: str |
     same paths on every node.
 
     Raises:
-        BackendUnavailable: Ray is not installed. InputError: no cluster at this address.
+        BackendUnavailable: Ray is not installed.
+        InputError: there is no cluster at this address.
     """
     if not items:
         return

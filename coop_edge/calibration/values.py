@@ -26,7 +26,7 @@ def matrix(value: Any, name: str, rows: int = 3, columns: int = 3) -> NDArray[np
     """Return a matrix that a file holds as rows, as one list row by row, or as {"data": list}.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: it is not of numbers, or of another shape.
     """
     if isinstance(value, Mapping) and "data" in value:
         value = value["data"]
@@ -40,7 +40,7 @@ def numbers(value: Any, name: str) -> list[float]:
     """Return the numbers of a list or of {"data": list}; none of None.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: it holds something else than numbers.
     """
     if isinstance(value, Mapping) and "data" in value:
         value = value["data"]
@@ -56,7 +56,7 @@ def positive(value: Any, name: str) -> int:
     """Return an image's width or height.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: it is not a positive integer.
     """
     return whole(value, name, low=1)
 
@@ -65,7 +65,7 @@ def whole(value: Any, name: str, *, low: int = 0) -> int:
     """Return an integer of at least ``low`` that fits 31 bits.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: it is not such an integer.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < 1 << 31 or value % 1:
         raise InputError(f"{name}: wanted a {'positive ' if low else ''}whole number, got {value!r:.60}")
@@ -76,7 +76,7 @@ def one_of(found: Mapping[str, Any], name: str | None, what: str) -> Any:
     """Return the entry called ``name``, or the only one.
 
     Raises:
-        InputError: that lists them.
+        InputError: there is none of this name, or no name and several; the message lists them.
     """
     known = ", ".join(map(str, found))
     if name is not None:

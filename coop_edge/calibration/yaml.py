@@ -25,7 +25,7 @@ def parse(text: str) -> Any:
     """Parse a YAML text.
 
     Raises:
-        InputError: that names the line.
+        InputError: it is not YAML that is read here; the message names the line.
     """
     lines = _logical_lines(text)
     if not lines:

@@ -27,7 +27,7 @@ def decode_rle(rle: Mapping[str, Any]) -> Mask:
     """Return the mask [H,W] of COCO's run lengths, a list or a compressed text.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: size or counts are missing, or the runs do not fill the image.
     """
     try:
         height, width = (int(side) for side in rle["size"])

@@ -34,7 +34,7 @@ def pose_of(entry: Mapping[str, Any]) -> NDArray[np.float64]:
     """Return T_camera_object [4,4], metres, of an entry of scene_gt.json.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: cam_R_m2c or cam_t_m2c is missing, or not a rotation and three numbers.
     """
     try:
         R = np.array(entry["cam_R_m2c"], np.float64).reshape(3, 3)

@@ -61,7 +61,7 @@ class Assets:
         """Return a picture as uint8 [h,w,3]; the same array each time.
 
         Raises:
-            MeshError: a mesh that cannot be used.
+            MeshError: the file is missing, lies outside, or is not a picture.
         """
         path = self._known(name, near)
         key = Path(os.path.abspath(path))
@@ -77,7 +77,7 @@ class Assets:
         """Decode a picture that lies in the mesh file itself.
 
         Raises:
-            MeshError: a mesh that cannot be used.
+            MeshError: it cannot be decoded, or is too large.
         """
         return self._decoder.decode(data, label)
 

@@ -110,7 +110,7 @@ def unit_colors(colors: Any, notes: list[str] | None = None) -> NDArray[np.float
     0..255 where one is clearly above 1. What had to be guessed or cut is said in ``notes``.
 
     Raises:
-        MeshError: a mesh that cannot be used.
+        MeshError: the array is not of numbers, has another shape, or holds integers beyond 65535.
     """
     array = np.asarray(colors)
     if array.ndim != 2 or array.shape[1] not in (3, 4) or array.dtype.kind not in "iufb":

@@ -35,7 +35,7 @@ def read_file(
     """Read the parts of a mesh file, in its own unit and axes; what was passed over goes to ``notes``.
 
     Raises:
-        MeshError: a mesh that cannot be used.
+        MeshError: the file is missing, of an unknown format, damaged or too large, or holds what is not read.
     """
     if not path.exists():
         raise MeshError(f"{path}: no such file")

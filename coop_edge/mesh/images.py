@@ -53,7 +53,7 @@ class ImageDecoder:
         """Return a PIL image as uint8 [h,w,3], shrunk if it is large.
 
         Raises:
-            MeshError: a mesh that cannot be used.
+            MeshError: the pixels cannot be decoded, or are floating-point numbers.
         """
         width, height = image.size
         self._limits.check("texture_pixels", width * height, f"{label} has {width} x {height} pixels")

@@ -49,7 +49,7 @@ def load_mesh(
     """Load the fields of a Mesh, by name; see ``Mesh.load``.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: an option is out of its range, or the unit is unknown.
         MeshError: the file cannot be used.
     """
     metres = metres_per(unit)

@@ -68,7 +68,7 @@ class Symmetries:
             unit: of its lengths, "m", "cm", "mm" or "in".
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
+            InputError: the entry has another form, or its symmetries contradict each other.
         """
         scale = metres_per(unit)
         if not isinstance(models_info_entry, Mapping):
@@ -144,7 +144,7 @@ class Symmetries:
         trace(M Rot(a, x)) = (tr M - a^T M a) cos x + tr(M [a]_x) sin x + const, largest at the atan2 of the two.
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
+            InputError: an argument is not a rigid transform.
         """
         T = se3.check_transform(T_camera_object)
         reference = se3.check_transform(T_reference, "T_reference")

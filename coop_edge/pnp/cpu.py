@@ -88,7 +88,7 @@ class CpuPnpSolver:
         Computes in float64 whatever the input's floating type; ``valid`` must be bool.
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
+            InputError: shapes do not fit together, an array is not of numbers, or ``valid`` is not bool.
         """
         batch = check_correspondences(points_object, points_image, valid, "valid", K)
         if valid.dtype != np.bool_:
@@ -136,7 +136,8 @@ class CpuPnpSolver:
         part of T_init is taken as it is: it must be one.
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
+            InputError: shapes do not fit together, an array is not of numbers, or K, T_init or the prior's information
+                is no camera, no rigid transform or not positive semi-definite.
         """
         batch = check_lm_inputs(points_object, points_image, weights, K, T_init, prior, lines, depths)
         given = (points_object, points_image, weights, *(lines or ()), *(depths or ()))

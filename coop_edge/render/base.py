@@ -152,7 +152,7 @@ class Renderer(ABC):
             RGB, depth and triangle ids of the views, with their poses and intrinsics.
 
         Raises:
-            InputError: a pose, intrinsics, size or index that cannot be meant.
+            InputError: a pose is not rigid, intrinsics are no pinhole camera's, or size or index is out of its range.
         """
         T = np.array(se3.check_transform(T_camera_object))  # the result keeps it: the caller may go on to change theirs
         if T.ndim != 3:
@@ -186,7 +186,7 @@ def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """Return (height, width) of S or (height, width), each in 1..8192.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: a side is outside that range.
     """
     try:
         pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)

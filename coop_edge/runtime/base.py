@@ -70,9 +70,9 @@ class Runner(ABC):
         """Load the network; does nothing if the runner is open.
 
         Raises:
-            BundleError: a bundle that does not hold what it says.
-            EngineError: a network that cannot be loaded or run.
-            BackendUnavailable: what is needed is not here; the message says how to get it.
+            BundleError: the graph is missing, damaged, or not what the manifest describes.
+            EngineError: the engine cannot load the network.
+            BackendUnavailable: the engine or its device is missing; the message says how to get it.
         """
         if self._open:
             return

@@ -118,11 +118,11 @@ def build_plans(
             other, and the second one takes what the first has made.
 
     Raises:
-        EngineError: a graph that does not build, a plan that fails its verification, a full disk, no folder to write
-            to.
-        BackendUnavailable: what is needed is not here; the message says how to get it.
-        BundleError: a bundle that does not hold what it says.
-        InputError: an argument of a wrong type, shape or range.
+        EngineError: a graph does not build, a plan fails its verification, the disk is full, or no folder can be
+            written to.
+        BackendUnavailable: TensorRT, CuPy or the GPU is missing; the message says how to get it.
+        BundleError: a graph is missing, damaged or replaced.
+        InputError: there is no such role, engine or GPU, or an option is out of its range.
     """
     options = options or BuildOptions()
     networks = [bundle.network(role) for role in (bundle.networks if roles is None else dict.fromkeys(roles))]

@@ -41,7 +41,7 @@ def manifest_text(path: Path, fields: Mapping[str, Any]) -> str:
     """Return a Bundle's fields as JSON that ``read_manifest`` takes.
 
     Raises:
-        BundleError: what JSON cannot hold.
+        BundleError: it holds what JSON cannot.
     """
     plain = {key: fields[key] for key in ("name", "version", "licence", "training")}
     sizes = {key: fields[key] for key in ("input_size", "patch_size", "radius_px")}

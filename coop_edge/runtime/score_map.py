@@ -28,7 +28,7 @@ class ScoreMap:
     Weights are not negative: more evidence never makes a pose less probable.
 
     Raises:
-        BundleError: a bundle that does not hold what it says.
+        BundleError: weights are missing, not finite or negative.
     """
 
     intercept: float

@@ -170,7 +170,7 @@ class TensorRt:
         """Return IRuntime and ICudaEngine of a plan that was checked before.
 
         Raises:
-            EngineError: a network that cannot be loaded or run.
+            EngineError: TensorRT does not load the plan.
         """
         self.logger.restart()
         runtime = self._made(what, self.trt.Runtime)
@@ -198,7 +198,7 @@ class TensorRt:
                 CUDA graph would have captured the slower ones that stand in for them.
 
         Raises:
-            EngineError: a network that cannot be loaded or run.
+            EngineError: TensorRT cannot create the context.
         """
         trt = self.trt
         self.logger.restart()

@@ -28,7 +28,7 @@ class BoundContext:
         """Let the next runs read and write ``arrays``, by name, of N = ``batch``.
 
         Raises:
-            EngineError: a network that cannot be loaded or run.
+            EngineError: TensorRT does not take a shape or an address.
         """
         if batch != self._batch:
             self._batch = None
@@ -48,7 +48,7 @@ class BoundContext:
         """Queue a run on a CUDA stream, given by its handle.
 
         Raises:
-            EngineError: a network that cannot be loaded or run.
+            EngineError: the run failed.
         """
         if not self._context.execute_async_v3(stream):
             raise self._api.error(self._label, f"the run failed on N = {self._batch}")

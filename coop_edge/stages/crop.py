@@ -81,7 +81,7 @@ def pose_crop(
         margin: side of the crop over the diameter's image.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: the margin is less than 1, or arrays have other shapes.
     """
     T, centre, diameter = (np.asarray(a, np.float64) for a in (T_camera_object, centre, diameter))
     seen = (T[:, :3, :3] @ centre[..., None])[..., 0] + T[:, :3, 3]

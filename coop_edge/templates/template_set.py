@@ -100,7 +100,7 @@ class TemplateSet:
             field_of_view: of a template, degrees.
 
         Raises:
-            InputError: an argument that cannot be meant.
+            InputError: ``mesh`` is no Mesh, or another argument is out of its range.
             BackendUnavailable: the renderer cannot run here.
 
         Example:

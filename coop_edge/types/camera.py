@@ -37,10 +37,11 @@ class Camera:
             the distortion, and poses are those of the ideal camera. ``load`` reads calibration files.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range, or a K that cannot be in pixels of this image.
+        InputError: K is not upper triangular with positive focal lengths, is not in pixels of this image, a size is not
+            a positive integer, or the coefficients are of no model of OpenCV's.
 
     Warns:
-        UserWarning: a K that hardly can be.
+        UserWarning: K is unlikely for an image of this size.
     """
 
     K: NDArray[np.float64]
@@ -135,7 +136,8 @@ class Camera:
             rectified: the images are rectified: of a ROS camera_info, P is read, and no distortion is left.
 
         Raises:
-            InputError: what cannot be read or meant, with the file's name.
+            InputError: the file cannot be read, is of an unknown format, or its values contradict each other or
+                ``size``.
         """
         found = read_calibration(Path(path), name=None if name is None else str(name), rectified=rectified)
         given = (found.width, found.height)

@@ -33,7 +33,8 @@ class Detection:
         score: in [0, 1].
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: box and mask are both missing, the box is not four finite numbers with a positive size, or the mask
+            is not bool, is empty, or has no pixel in the box.
     """
 
     object: str
@@ -110,7 +111,7 @@ class Detection:
             score: of the detector, in [0, 1].
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
+            InputError: ``xyxy`` is not four numbers, or the second corner is not below and right of the first.
         """
         return cls(object, corners_to_box(xyxy), None, score)
 
@@ -124,7 +125,7 @@ class Detection:
                 objects.
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
+            InputError: ``results`` are of something else or of several images, or a class has no name.
         """
         return [cls(*found) for found in from_ultralytics(results, objects)]
 
@@ -145,7 +146,7 @@ class Detection:
                 where the image's size is known.
 
         Raises:
-            InputError: an argument of a wrong type, shape or range.
+            InputError: ``coco`` is something else, is of several images without ``image_id``, or a mask is damaged.
         """
         return [cls(*found) for found in from_coco(content, image_id, objects)]
 

@@ -33,7 +33,7 @@ def corners_to_box(xyxy: Any, name: str = "xyxy") -> tuple[float, float, float, 
     """Return (x, y, width, height) of (x0, y0, x1, y1).
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: it is not four numbers, or the second corner is not below and right of the first.
     """
     box = host(xyxy, name)
     if box.shape != (4,):

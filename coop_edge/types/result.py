@@ -96,7 +96,8 @@ class PoseEstimate:
             of the object.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: a success without a pose or with a reason, a failure with a pose or without a reason, or a value of
+            another type or shape, or out of its range.
     """
 
     success: bool

@@ -31,7 +31,7 @@ def contact_sheet(images: Any, columns: int = 7, labels: Sequence[str] | bool = 
         labels: one text per image; True numbers them from 0, False leaves them bare.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: ``images`` has another type or shape, ``columns`` is less than 1, or labels are not one per image.
     """
     stack = np.asarray(images)
     if stack.ndim != 4 or stack.shape[-1] != 3 or stack.dtype != np.uint8:
@@ -90,7 +90,7 @@ def side_by_side(result: RenderResult, index: int = 0) -> Image:
     """Lay out one view of a render: colour, depth and object points in a row, [h, 3w + gaps, 3].
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: there is no view of this index.
     """
     host = [a if isinstance(a, np.ndarray) else a.get() for a in (result.rgb, result.depth, result.object_points())]
     n = len(host[0])

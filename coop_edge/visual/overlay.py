@@ -96,7 +96,7 @@ def draw_overlay(
         renderer: makes the renderer of a mesh: ``Backend.pick(...).renderer``, or a Renderer class.
 
     Raises:
-        InputError: an argument of a wrong type, shape or range.
+        InputError: the image is not RGB uint8 of the camera's size.
     """
     picture = np.array(image, order="C")
     camera.check_image(picture)
