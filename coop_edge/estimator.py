@@ -66,7 +66,7 @@ class Estimator:
         if bundle.template.views != len(VIEWPOINTS):
             raise BundleError(
                 f"{bundle.manifest}: its networks want {bundle.template.views} templates per object, this coop_edge "
-                f"makes {len(VIEWPOINTS)}"
+                f"makes {len(VIEWPOINTS)}; take the version of coop_edge that the bundle was exported with"
             )
         self.bundle, self.backend, self.config = bundle, backend, config
         self._turn, self._open, self._threads, self._on_device = threading.Lock(), True, threads, backend.here()

@@ -312,7 +312,7 @@ def _answers(wanted: Wanted, found: Sequence[_Instance], failures: dict[int, Pos
             kept.append(each)
         else:
             name = each.result.object
-            reason = f"find: not found (where it looks most like {name!r}, {rival.result.object!r} fits better)"
+            reason = f"find: not found ({rival.result.object!r} fits better at the place that looks most like {name!r})"
             failures.setdefault(each.model, PoseEstimate(False, reason, score=each.result.score, object=name))
     out = []
     for i in wanted.index.tolist():

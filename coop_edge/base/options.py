@@ -84,7 +84,7 @@ class Config:
             for depth, group in enumerate(groups):
                 kind = owner._kind(group, cls, groups[:depth])
                 if not _is_group(kind):
-                    raise ConfigError(f"setting {setting!r}: {owner.__name__}.{group} is an option, it has none inside")
+                    raise ConfigError(f"setting {setting!r}: {owner.__name__}.{group} is an option, not a group")
                 owner, values = kind, values.setdefault(group, {})
             kind = owner._kind(last, cls, groups)
             if _is_group(kind):

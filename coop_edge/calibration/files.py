@@ -82,7 +82,7 @@ def _read(path: Path, text: str, name: str | None, rectified: bool) -> Calibrati
     if is_ros(data):
         return read_ros(data, rectified=rectified)
     if rectified:
-        raise InputError("rectified images are a matter of ROS' camera_info, which this file is not")
+        raise InputError("rectified=True is for ROS camera_info files, which this is not; leave it out")
     if is_realsense(data):
         return read_realsense(data, name=name)
     kalibr = {key: value for key, value in data.items() if isinstance(value, Mapping) and "camera_model" in value}

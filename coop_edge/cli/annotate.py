@@ -21,7 +21,12 @@ def annotate(
         list[Path], typer.Argument(metavar="SOURCE...", help="Pictures, folders, videos, BOP splits or scenes.")
     ],
     object_: options.Objects,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results; a run goes on in it.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder for the results; the same command continues a run that was stopped."
+        ),
+    ],
     camera: Annotated[str | None, typer.Option(help="As for `estimate`; scenes of BOP have their own.")] = None,
     detections: Annotated[
         Path | None, typer.Option(help="COCO file, list of the BOP challenge, or JSON {IMAGE: [{object, bbox}]}.")
@@ -30,7 +35,9 @@ def annotate(
     ray: Annotated[
         str | None, typer.Option(help="Run on Ray: `local`, or the address of a cluster such as `auto`.")
     ] = None,
-    no_masks: Annotated[bool, typer.Option("--no-masks", help="Render no masks and boxes: no COCO labels.")] = False,
+    no_masks: Annotated[
+        bool, typer.Option("--no-masks", help="Write no masks and boxes, and so no COCO labels; faster.")
+    ] = False,
     rerun: options.Rerun = None,
     templates: options.Templates = None,
     engines: options.Engines = "coop-xs",
@@ -42,7 +49,7 @@ def annotate(
     """Annotate many images: poses as BOP and COCO files, and a page that sums them up. Exit code 1: an image failed.
 
     Without --detections the boxes are those of a BOP data set, and where there are none, objects are looked for in the
-    whole image. A run that was stopped goes on where it was.
+    whole image. The same command continues a run that was stopped.
     """
     from coop_edge.annotate.files import write_files
     from coop_edge.annotate.items import list_items

@@ -22,7 +22,7 @@ def bench(
     device: options.Device = options.DeviceName.auto,
     threads: options.Threads = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Calls timed per case.")] = 20,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Stop repeating a case after this time.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Stop repeating a case after so many seconds.")] = 10.0,
     efforts: options.Efforts = None,
     settings: options.Settings = None,
     as_json: options.Json = False,

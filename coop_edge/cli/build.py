@@ -29,15 +29,23 @@ def build(
     max_batch: Annotated[list[str] | None, typer.Option(help="Largest batch: " + _BATCH_HELP)] = None,
     opt_batch: Annotated[list[str] | None, typer.Option(help="Batch to tune for: " + _BATCH_HELP)] = None,
     workspace: Annotated[int, typer.Option(min=1, help="TensorRT's scratch memory, MB.")] = 1024,
-    tf32: Annotated[bool, typer.Option("--tf32", help="Let FP32 products round to TF32.")] = False,
+    tf32: Annotated[
+        bool, typer.Option("--tf32", help="Let TensorRT compute FP32 products in TF32: faster, less exact.")
+    ] = False,
     engine: Annotated[str | None, typer.Option(help="tensorrt or tensorrt_rtx; default: what is installed.")] = None,
     device: Annotated[int | None, typer.Option(min=0, help="Index of the GPU.")] = None,
-    sm: Annotated[str | None, typer.Option(help="Build for this SM, such as 86, without a GPU (RTX alone).")] = None,
+    sm: Annotated[
+        str | None,
+        typer.Option(
+            help="Build for a GPU of this compute capability, such as 86, that is not here (TensorRT for RTX only)."
+        ),
+    ] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Where plans go, if not where runners look: bundle or cache.")
+        Path | None,
+        typer.Option(help="Folder for the plans; default: the bundle's, or the cache if that cannot be written to."),
     ] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="File of kernel timings; default: in the cache.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build again what is there and fits.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Rebuild plans that are there already.")] = False,
     as_json: Json = False,
 ) -> None:
     """Build the TensorRT plans of a bundle on the device that will run them, and verify them."""

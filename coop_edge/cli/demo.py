@@ -35,10 +35,13 @@ def demo(
     settings: options.Settings = None,
     as_json: options.Json = False,
     files: Annotated[
-        Path | None, typer.Option(help="Write the scene's files into this folder, and say which command reads them.")
+        Path | None,
+        typer.Option(
+            help="Write the scene's image, meshes and boxes into this folder, and print the command that reads them."
+        ),
     ] = None,
 ) -> None:
-    """Find the objects of the sample scene, and compare with the truth. Exit code 1: one is missing or wrong."""
+    """Find the objects of the sample scene, and compare with the true poses. Exit code 1: one is missing or wrong."""
     if files is not None:
         print_line("coop-edge " + shlex.join(_write_files(files)))
         return

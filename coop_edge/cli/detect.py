@@ -31,7 +31,9 @@ def detect(
     camera: options.Camera,
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[IMAGE] [MESH:UNIT]...", help="Picture, and objects, such as cup.ply:mm."),
+        typer.Argument(
+            metavar="[IMAGE] [MESH:UNIT]...", help="Picture to search, then objects as MESH:UNIT, such as cup.ply:mm."
+        ),
     ] = None,
     image: Annotated[Path | None, typer.Option(help="Picture, in place of the first argument.")] = None,
     object_: options.MoreObjects = None,
@@ -55,7 +57,7 @@ def detect(
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
-    """Find boxes of objects in one image, with scores. None is refused: low scores are of what is not there.
+    """Find boxes of objects in one image, with scores. All are listed: those of absent objects have low scores.
 
     coop-edge detect scene.png cup.ply:mm --camera 600,600,319.5,239.5 --format coco --output boxes.json
 

@@ -15,7 +15,7 @@ def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Also import Open3D and load every network (seconds).")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Say what is on this machine and what to install. Exit code 1: no Estimator could run here."""
+    """Check what is installed on this machine, and say what to install. Exit code 1: no Estimator can run here."""
     from coop_edge.doctor import examine
     from coop_edge.doctor.table import show
 

@@ -20,7 +20,9 @@ def estimate(
     camera: options.Camera,
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[IMAGE] [MESH:UNIT]...", help="Picture, and objects, such as cup.ply:mm."),
+        typer.Argument(
+            metavar="[IMAGE] [MESH:UNIT]...", help="Picture to search, then objects as MESH:UNIT, such as cup.ply:mm."
+        ),
     ] = None,
     boxes: options.Boxes = None,
     image: Annotated[Path | None, typer.Option(help="Picture, in place of the first argument.")] = None,
@@ -29,7 +31,7 @@ def estimate(
     depth: options.Depth = None,
     depth_unit: options.DepthUnit = None,
     recover: Annotated[
-        bool, typer.Option("--recover", help="Look around a box for an object that is not found in it.")
+        bool, typer.Option("--recover", help="Search around a box for an object that is not found in it.")
     ] = False,
     max_instances: MaxInstances = None,
     region: Region = None,
@@ -52,7 +54,7 @@ def estimate(
 
     coop-edge estimate scene.png cup.ply:mm --box 120,80,200,150 --camera 600,600,319.5,239.5
 
-    Exit code 1: something was not found.
+    Exit code 1: an object was not found.
     """
     from coop_edge.cli import inputs
     from coop_edge.cli.depth import depth_of_image

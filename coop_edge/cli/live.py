@@ -25,9 +25,14 @@ def live(
         str, typer.Argument(metavar="SOURCE", help="Camera's number, stream, video, `realsense` or realsense:SERIAL.")
     ] = "0",
     camera: Annotated[str | None, typer.Option(help="As for `estimate`; a RealSense brings its own.")] = None,
-    every: Annotated[int, typer.Option(min=1, help="Look for what is lost in every so many frames.")] = 10,
+    every: Annotated[int, typer.Option(min=1, help="Search for lost objects in every so many frames.")] = 10,
     rerun: options.Rerun = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; others than 127.0.0.1 let others in.")] = "127.0.0.1",
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen at. With any but 127.0.0.1 other machines can open the page; it has no password."
+        ),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     templates: options.Templates = None,
     engines: options.Engines = "coop-xs",
@@ -36,7 +41,7 @@ def live(
     effort: options.Effort = None,
     settings: options.Settings = None,
 ) -> None:
-    """Find objects in a camera's images, follow them, find them again when lost, on a local page. Ctrl-C ends it.
+    """Find and track objects in a camera's images, and show them on a local page. Ctrl-C ends it.
 
     A RealSense gives colour, depth aligned to it, and its own intrinsics; its depth goes into the poses.
     """

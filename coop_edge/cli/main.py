@@ -4,9 +4,9 @@ Exit codes:
 
 0: done, and everything was found.
 
-1: done, but something was not found, was lost, or is wrong; `doctor`: no Estimator could run here.
+1: done, but an object was not found, was lost, or is wrong; `doctor`: no Estimator can run here.
 
-2: wrong use, or a failure that has a name. One line on standard error says what; `--debug` shows the trace.
+2: wrong use, or something is missing here. One line on standard error says what; `--debug` shows the trace.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def onboard(
     output: Annotated[Path, typer.Option("--output", "-o", help="Template file to write (.npz).")],
     engines: options.Engines = "coop-xs",
     size: Annotated[
-        int | None, typer.Option(min=16, max=2048, help="Side of a template, pixels, in place of what --engines take.")
+        int | None, typer.Option(min=16, max=2048, help="Side of a template, pixels; default: that of --engines.")
     ] = None,
     renderer: Annotated[
         meshes.RendererName, typer.Option(help="open3d is the offline reference.")
@@ -34,7 +34,7 @@ def onboard(
     contact_sheet: Annotated[Path | None, typer.Option(help="Also write a picture of the 42 templates.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Render the 42 templates of an object, as the engines want them, describe its views, and keep both in a file."""
+    """Render the 42 templates of an object for a bundle of engines, and keep them with their features in a file."""
     from coop_edge.backend import make_renderer
     from coop_edge.estimator import Estimator
     from coop_edge.templates import TemplateSet

@@ -80,7 +80,7 @@ Rerun = Annotated[
 # These stand for an option of EstimatorConfig, which has their range and default: see ``configured``.
 Effort = Annotated[
     EffortName | None,
-    typer.Option(help="How many poses per detection are tried and kept: more find more, and take longer. Sets effort."),
+    typer.Option(help="How many poses per detection are tried: more find more objects, and take longer. Sets effort."),
 ]
 Efforts = Annotated[
     list[EffortName] | None, typer.Option("--effort", help="May be given several times. Default: all of them.")
@@ -88,12 +88,12 @@ Efforts = Annotated[
 Hypotheses = Annotated[
     int | None, typer.Option(help="Poses tried per detection, in place of the effort's. Sets coarse.hypotheses.")
 ]
-Iterations = Annotated[int | None, typer.Option(help="Renders per hypothesis. Sets refine.iterations.")]
+Iterations = Annotated[int | None, typer.Option(help="Refinement steps per pose tried. Sets refine.iterations.")]
 TrackIterations = Annotated[
-    int | None, typer.Option(help="Renders per object after the first frame. Sets refine.track_iterations.")
+    int | None, typer.Option(help="Refinement steps per object after the first frame. Sets refine.track_iterations.")
 ]
 MinScore = Annotated[
-    float | None, typer.Option(help="Least score, 0 to 1, of a pose that is believed. Sets select.min_score.")
+    float | None, typer.Option(help="Least score, 0 to 1, of a pose that is reported. Sets select.min_score.")
 ]
 Settings = Annotated[
     list[str] | None,

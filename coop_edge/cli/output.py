@@ -87,7 +87,7 @@ def print_poses(
     if "seconds" in report:
         console.print("seconds: " + ", ".join(f"{name} {value:g}" for name, value in report["seconds"].items()))
     if not results:
-        console.print("no detections: nothing was looked for")
+        console.print("no detections, so no object was searched for")
     if results and (times := results[0].times) is not None:
         stages = ", ".join(f"{f.name.removesuffix('_ms')} {getattr(times, f.name):.1f}" for f in fields(times))
         console.print(f"milliseconds: {stages}; in all {times.total_ms:.1f}")

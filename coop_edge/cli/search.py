@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from coop_edge.errors import InputError
 
 MaxInstances = Annotated[
-    int | None, typer.Option("--max-instances", help="Without boxes: most results per object. Default: 1.")
+    int | None, typer.Option("--max-instances", help="Most results per object in a search without boxes. Default: 1.")
 ]
 Region = Annotated[
-    str | None, typer.Option(help="X,Y,WIDTH,HEIGHT in pixels: without boxes, where the middle of an object is.")
+    str | None,
+    typer.Option(help="X,Y,WIDTH,HEIGHT in pixels: search only for objects whose middle is in here; not with boxes."),
 ]
 
 

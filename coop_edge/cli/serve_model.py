@@ -14,7 +14,7 @@ from coop_edge.cli.output import print_line
 def serve_model(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Model repository to write into.")],
     object_: options.Objects,
-    instances: Annotated[int, typer.Option(min=1, help="Estimators per GPU, or in all on CPUs.")] = 1,
+    instances: Annotated[int, typer.Option(min=1, help="Estimators per GPU; on the CPU, in all.")] = 1,
     templates: options.Templates = None,
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,

@@ -28,7 +28,7 @@ ObjectIds = Annotated[
 def check_pair(models_info: Path | None, object_id: object) -> None:
     """Raise InputError if one of the two options is given without the other."""
     if (models_info is None) != (object_id is None):
-        raise InputError("--models-info and --object-id go together")
+        raise InputError("--models-info and --object-id: wanted both or neither")
 
 
 def read_object_ids(

@@ -62,20 +62,20 @@ def track(
     reregister: Annotated[
         bool,
         typer.Option(
-            "--reregister", help="Look again, in every frame, for what is lost, where it was last seen for sure."
+            "--reregister", help="Estimate lost objects anew in every frame, in the box where they were last seen."
         ),
     ] = False,
     relocate: Annotated[
         bool,
         typer.Option(
-            "--relocate", help="Look for what is lost, without boxes: near where it was, then in the whole image."
+            "--relocate", help="Search for lost objects: near where they were last seen, then in the whole image."
         ),
     ] = False,
     budget: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="With --relocate: no search begins later than this after the first one of a frame. Default 1.",
+            help="With --relocate: seconds after the first search of a frame, after which no other begins. Default 1.",
         ),
     ] = None,
     templates: options.Templates = None,
@@ -92,10 +92,10 @@ def track(
     settings: options.Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per frame and line.")] = False,
 ) -> None:
-    """Follow objects through a video: estimated in the first frame, tracked from there. One line per frame.
+    """Track objects through a video, from their poses in the first frame. Prints one line per frame.
 
-    Boxes are those of the first frame. A camera or a stream ends with Ctrl-C. Exit code 1: something is lost in the
-    last frame.
+    Boxes are those of the first frame. Ctrl-C ends a camera or a stream. Exit code 1: an object is lost in the last
+    frame.
 
     coop-edge track 0 cup.ply:mm --box 120,80,200,150 --camera camera.json --overlay out.mp4
     """

@@ -18,8 +18,15 @@ def view(
     object_: options.Objects,
     depth: options.Depth = None,
     depth_unit: options.DepthUnit = None,
-    labels: Annotated[Path, typer.Option("--labels", "-o", help="Folder of what is accepted.")] = Path("labels"),
-    host: Annotated[str, typer.Option(help="Address to listen at; others than 127.0.0.1 let others in.")] = "127.0.0.1",
+    labels: Annotated[Path, typer.Option("--labels", "-o", help="Folder for the labels that are accepted.")] = Path(
+        "labels"
+    ),
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen at. With any but 127.0.0.1 other machines can open the page; it has no password."
+        ),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     templates: options.Templates = None,
     engines: options.Engines = "coop-xs",

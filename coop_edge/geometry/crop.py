@@ -130,7 +130,9 @@ def crop_camera(K: ArrayLike, bbox: ArrayLike, size: int, margin: float = 1.2, l
         centre = lens.undistort(centre)
         if np.isnan(centre).any():
             worst = bbox[int(np.flatnonzero(np.isnan(centre).any(axis=(1, 2)))[0])].tolist()
-            raise InputError(f"bbox: the centre of {worst} is where the lens shows nothing, by its distortion")
+            raise InputError(
+                f"bbox: the centre of {worst} lies where the lens images nothing, by its distortion coefficients"
+            )
         corners = lens.undistort(low[:, None] + _GRID * (high - low)[:, None])
     axis = pinhole.rays(K, centre)[:, 0]
     R = se3.smallest_rotation_to_z(axis)

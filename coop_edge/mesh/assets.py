@@ -95,7 +95,7 @@ class Assets:
             if not path.resolve().is_relative_to(bound):
                 raise MeshError(
                     f"refers to {name!r}, which lies outside {bound}; if you trust the file, load it with "
-                    "allow_outside=True, else put it beside the mesh"
+                    "allow_outside=True (--allow-outside), else put it beside the mesh"
                 )
         if not path.is_file():
             raise MeshError(f"refers to {name!r}, which is not a regular file. {_HELP}")

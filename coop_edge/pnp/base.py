@@ -48,11 +48,11 @@ class PnpStatus(IntEnum):
 _REASONS = {
     PnpStatus.SOLVED: "solved",
     PnpStatus.TOO_FEW_POINTS: "too few valid correspondences",
-    PnpStatus.NON_FINITE: "non-finite input",
+    PnpStatus.NON_FINITE: "NaN or infinity in the input",
     PnpStatus.DEGENERATE: "degenerate points (coincident or collinear)",
-    PnpStatus.NO_HYPOTHESIS: "no sample gave a pose in front of the camera",
+    PnpStatus.NO_HYPOTHESIS: "no RANSAC sample gives a pose in front of the camera",
     PnpStatus.TOO_FEW_INLIERS: "too few inliers",
-    PnpStatus.BEHIND_CAMERA: "all points behind the camera at the start pose",
+    PnpStatus.BEHIND_CAMERA: "all points lie behind the camera at the start pose",
 }
 
 

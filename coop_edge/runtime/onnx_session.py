@@ -60,7 +60,7 @@ def import_onnxruntime() -> Any:
         ) from error
     if not hasattr(ort, "InferenceSession"):
         raise BackendUnavailable(
-            "ONNX Runtime: the installed package is a remnant without InferenceSession, as is left when one of "
+            "ONNX Runtime: the installed package is incomplete (no InferenceSession), which happens when one of "
             f"onnxruntime and onnxruntime-gpu is removed while both are installed; remove both, then {INSTALL_CPU} or "
             "onnxruntime-gpu"
         )
@@ -108,7 +108,7 @@ def start_session(ort: Any, graph: bytes, provider: tuple[str, dict[str, str]], 
     name = provider[0]
     if name not in ort.get_available_providers():
         install = INSTALL_CUDA if name == CUDA else INSTALL_CPU
-        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} has no {name} in it; {install}")
+        raise BackendUnavailable(f"ONNX Runtime {ort.__version__} was built without {name}; {install}")
     if name == CUDA:
         _preload(ort)
     options = ort.SessionOptions()

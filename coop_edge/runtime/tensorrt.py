@@ -89,7 +89,9 @@ class TensorRtRunner(Runner):
         try:
             self._activations = self._cupy.empty(max(1, size), dtype="uint8")
         except Exception as error:  # CuPy's OutOfMemoryError has no base of its own
-            raise EngineError(f"{self.label}: no {size >> 20} MB for its activations: {quoted(error)}") from error
+            raise EngineError(
+                f"{self.label}: no {size >> 20} MB of GPU memory for its activations: {quoted(error)}"
+            ) from error
         # What had this memory before may still be at work on the current stream: runs on another one wait for that.
         self._done, current = cuda.Event(disable_timing=True), cuda.get_current_stream()
         self._done.record(current)

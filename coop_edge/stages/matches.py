@@ -65,5 +65,5 @@ def decode(
 def _views(objects: Sequence[ObjectModel], object_index: NDArray[np.integer]) -> int:
     counts = {len(objects[i].descriptors) for i in object_index}
     if len(counts) > 1:
-        raise InputError(f"objects: wanted as many templates for each, got {sorted(counts)}")
+        raise InputError(f"objects: wanted the same number of templates for all, got {sorted(counts)}")
     return counts.pop() if counts else 0

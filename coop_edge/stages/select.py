@@ -229,10 +229,10 @@ def _rejection(refined: Refined, found: Fit, judged: Judged, config: EstimatorCo
         return f"select: {reason}"
     score, min_score = judged.score[i], config.select.min_score
     if score < min_score:
-        return f"select: score {score:.3f} is below min_score = {min_score:g}"
+        return f"select: score {score:.3f} is below select.min_score = {min_score:g}"
     looks, wanted = judged.appearance, config.advanced.select.min_appearance
     if min_score and refined.iterations[i] and looks is not None and looks[i] < wanted:
-        return f"select: render and image do not look alike (appearance {looks[i]:.2f}, wanted {wanted:g})"
+        return f"select: render and image do not look alike (similarity {looks[i]:.2f}, wanted at least {wanted:g})"
     return ""
 
 
@@ -241,15 +241,16 @@ def _too_little(refined: Refined, found: Fit, config: EstimatorConfig, i: int, *
     options, advanced = config.select, config.advanced.select
     size_px = refined.image_px[i] * refined.crop_size / config.advanced.refine.margin
     if size_px < advanced.min_size_px:
-        return f"the object is too small in the image ({size_px:.1f} px, wanted {advanced.min_size_px:g})"
+        return f"the object is too small in the image ({size_px:.1f} px, wanted at least {advanced.min_size_px:g})"
     if found.inlier_ratio[i] < options.min_inlier_ratio:
-        ratio = f"weighted inlier ratio {found.inlier_ratio[i]:.2f}, wanted {options.min_inlier_ratio:g}"
+        ratio = f"weighted inlier ratio {found.inlier_ratio[i]:.2f}, wanted at least {options.min_inlier_ratio:g}"
         return f"render and image disagree ({ratio})"
     area = (refined.crop_size / REFERENCE_SIZE) ** 2  # as the number of cells grows
     if found.n_inliers[i] < (wanted := math.ceil(options.min_inliers * area)):
-        return f"too little of the object agrees ({found.n_inliers[i]} cells, wanted {wanted})"
+        return f"too little of the object matches the image ({found.n_inliers[i]} inliers, wanted at least {wanted})"
     if found.weight[i] < least * area:
-        return f"too little of the object is sure (weight {found.weight[i]:.1f}, wanted {least * area:g})"
+        weight = f"inlier weight {found.weight[i]:.1f}, wanted at least {least * area:g}"
+        return f"too little of the object is matched with certainty ({weight})"
     return ""
 
 
@@ -267,7 +268,7 @@ def _selection(
     T, covariance = np.full((n, 4, 4), np.nan), np.full((n, 6, 6), np.nan)
     reasons = []
     for d, i in enumerate(chosen):
-        reason = "no hypothesis" if i < 0 else rejected[i]
+        reason = "no candidate pose" if i < 0 else rejected[i]
         if not reason:
             reference = None if T_previous is None else T_previous[i]
             pose, spread = refined.T_camera_object[i], refined.covariance[i]

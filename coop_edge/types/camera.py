@@ -104,7 +104,7 @@ class Camera:
         distortion = floats(self.distortion, "distortion").ravel()
         if np.abs(distortion).max(initial=0.0) > MOST_DISTORTION:
             raise InputError(
-                f"distortion: {distortion.tolist()} are no lens' coefficients; wanted OpenCV's: k1, k2, p1, p2, ..."
+                f"distortion: {distortion.tolist()} are not a lens's coefficients; wanted OpenCV's: k1, k2, p1, p2, ..."
             )
         Lens.make(self.K, distortion, fisheye=self.fisheye)
         none = not self.fisheye and not distortion.any()

@@ -91,7 +91,11 @@ class Page:
         self._items.on_update(self._choose)
         self._result = gui.add_markdown("")
         self._button("Refine from here", lambda: session.refine())
-        self._button("Accept", lambda: session.accept(), "Write it to the labels; without any: that there is none.")
+        self._button(
+            "Accept",
+            lambda: session.accept(),
+            "Write the poses to the labels, or, without any, that the image shows no object.",
+        )
         self._button("Remove", lambda: session.remove())
         self._button("Undo", lambda: session.undo())
         with gui.add_folder("Nudge"):
@@ -103,7 +107,11 @@ class Page:
         with gui.add_folder("Images"):
             self._button("Next", lambda: session.go(session.index + 1))
             self._button("Previous", lambda: session.go(session.index - 1))
-            self._button("Track to the next", lambda: session.follow(), "What has a pose here is followed there.")
+            self._button(
+                "Track to the next",
+                lambda: session.follow(),
+                "Track the objects that have a pose here into the next image.",
+            )
         with gui.add_folder("View"):
             gui.add_button("From the camera").on_click(lambda event: self._look(event, from_camera=True))
             gui.add_button("From aside").on_click(lambda event: self._look(event, from_camera=False))

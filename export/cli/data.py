@@ -24,9 +24,11 @@ def assets(
         list[str], typer.Argument(help="Folders or archives of meshes, or sweethome3d, kicad, random_urdfs (fetched).")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The pack, a .npz file.")],
-    max_faces: Annotated[int, typer.Option(help="Meshes with more triangles are simplified.")] = 5000,
+    max_faces: Annotated[int, typer.Option(help="Simplify meshes that have more triangles than this.")] = 5000,
     texture: Annotated[int, typer.Option(help="Longest side of a texture, pixels.")] = 256,
-    limit: Annotated[int | None, typer.Option(help="Most objects, in equal shares from the sources.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Largest number of objects, in equal shares from the sources.")
+    ] = None,
 ) -> None:
     """Turn folders of meshes into a compact asset pack for `train --pack`."""
     logging.getLogger("trimesh").setLevel(logging.CRITICAL)
@@ -60,7 +62,7 @@ def pairs(
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Number of pairs.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the pairs.")] = 0,
     heldout: Annotated[bool, typer.Option("--heldout", help="Draw pairs of held-out objects.")] = False,
-    device: Annotated[str, typer.Option(help="Where they are drawn: cpu, or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where pairs are drawn: cpu or cuda.")] = "cpu",
     pack: Pack = None,
     photos: Annotated[Path | None, typer.Option(help="Folder of photographs.")] = None,
 ) -> None:

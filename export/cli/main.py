@@ -1,6 +1,6 @@
 """The command `python -m export`: training, and export to bundles.
 
-Exit codes: 0 done, 1 a bundle fails its verification, 2 wrong use, 3 training diverged, 128 and the number of a signal:
+Exit codes: 0 done, 1 a bundle fails its verification, 2 wrong use, 3 training diverged, 128 plus the number of a signal
 that ended the training (130: Ctrl-C).
 """
 

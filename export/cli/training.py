@@ -18,15 +18,17 @@ def train(
     size: Size = None,
     minutes: Annotated[float | None, typer.Option(help="Wall time of this run [default: 60].")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run [default: out/training/ROLE_SIZE].")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     init: Annotated[
         Path | None,
-        typer.Option(help="Start from a bundle, a run or a network file; of another role's file, from its trunk."),
+        typer.Option(
+            help="Start from the weights of a bundle, a run or a file; of the other network only the trunk is taken."
+        ),
     ] = None,
     pack: Pack = None,
     setting: Settings = None,
 ) -> None:
-    """Train on pairs rendered on the fly. Several processes: torchrun --nproc-per-node N -m export train ..."""
+    """Train a network on pairs rendered on the fly. On several GPUs: torchrun --nproc-per-node N -m export train ..."""
     if resume is not None and (init is not None or out is not None):
         fail("--resume goes on in its folder with the weights it finds: wanted neither --init nor --out with it", 2)
     from export.train import run
@@ -70,7 +72,7 @@ def evaluate(
     photos: Annotated[Path | None, typer.Option(help="Folder of photographs for backgrounds.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
-    """Print figures of a network on held-out objects, as training does at its end."""
+    """Measure a network on held-out objects, as training does at its end."""
     from export.train.run import evaluate_checkpoint
 
     with wrong_use_said():
@@ -106,7 +108,7 @@ def throughput(
     setting: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Print the labels per second of CPU time, drawn and learnt: one to a photograph, and several, as training does."""
+    """Compare labels per second of CPU time: one label per photograph, and several, as training draws them."""
     from export.train.run import options_from
     from export.train.throughput import compare, cost_table
 

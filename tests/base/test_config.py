@@ -193,7 +193,7 @@ def test_more_effort_is_more_hypotheses_and_no_fewer_survivors_and_the_text_says
         (["refine.lm.loss=huber"], "RefineConfig has no option 'lm'; did you mean 'advanced.lm'?"),
         (["hypotheses=3"], "did you mean 'coarse.hypotheses' or 'advanced.ransac.hypotheses'?"),
         (["refine=3"], "refine is a group of options; set one of refine.iterations, refine.track_iterations, "),
-        (["refine.iterations.x=3"], "RefineConfig.iterations is an option, it has none inside"),
+        (["refine.iterations.x=3"], "RefineConfig.iterations is an option, not a group"),
         (["refine.iterations=3.5"], "setting 'refine.iterations=3.5': wanted an integer, got '3.5'"),
         (["coarse.margin=wide"], "setting 'coarse.margin=wide': wanted a number, got 'wide'"),
         (["advanced.ransac.refine=1"], "setting 'advanced.ransac.refine=1': wanted true or false, got '1'"),

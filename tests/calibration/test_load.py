@@ -375,5 +375,5 @@ def test_no_file(tmp_path):
     (tmp_path / "binary").write_bytes(bytes(range(128, 256)))
     with pytest.raises(InputError, match="cannot be read as text"):
         Camera.load(tmp_path / "binary")
-    with pytest.raises(InputError, match="a matter of ROS"):
+    with pytest.raises(InputError, match="rectified=True is for ROS camera_info files"):
         Camera.load(write(tmp_path, {"K": K.tolist()}), rectified=True)

@@ -229,8 +229,8 @@ class TestEstimate:
     @pytest.mark.parametrize(
         ("options", "says"),
         [
-            (["--object-id", "7"], "--models-info and --object-id go together"),
-            (["--models-info", "info.json"], "--models-info and --object-id go together"),
+            (["--object-id", "7"], "--models-info and --object-id: wanted both or neither"),
+            (["--models-info", "info.json"], "--models-info and --object-id: wanted both or neither"),
             (["--models-info", "info.json", "--object-id", "cup=7"], "NAME=ID with NAME one of mug, got 'cup=7'"),
             (["--models-info", "info.json", "--object-id", "mug=x"], "got 'mug=x'"),
             (["--models-info", "info.json", "--object-id", "7", "--object-id", "8"], "one entry for 'mug'"),

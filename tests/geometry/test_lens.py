@@ -158,7 +158,7 @@ class TestCrops:
 
     def test_a_box_where_the_lens_shows_nothing(self):
         camera = Camera(WIDE, *SIZE, distortion=[-0.2, 0, 0, 0], fisheye=True)
-        with pytest.raises(InputError, match="where the lens shows nothing"):
+        with pytest.raises(InputError, match="where the lens images nothing, by its distortion coefficients"):
             crop_camera(camera.K, [(600, 440, 30, 30)], 64, 1.2, camera.lens)
         inner = crop_camera(camera.K, [(0, 0, 300, 300)], 64, 1.2, camera.lens)  # its corner shows nothing
         assert np.isfinite(inner.H).all()

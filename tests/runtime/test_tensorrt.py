@@ -166,7 +166,9 @@ def test_what_cupy_raises_is_an_engine_error_and_closing_still_closes(place, mon
     _, given = feed(cupy, 2)
     with monkeypatch.context() as patch:
         patch.setattr(cupy, "empty", no_memory)
-        with pytest.raises(EngineError, match=r"MB for its activations: OutOfMemoryError: Out of memory .*bytes$"):
+        with pytest.raises(
+            EngineError, match=r"MB of GPU memory for its activations: OutOfMemoryError: Out of memory .*bytes$"
+        ):
             runner.open()
     runner.open()
     with monkeypatch.context() as patch:

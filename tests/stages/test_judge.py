@@ -199,7 +199,7 @@ def test_what_does_not_look_alike_is_refused(case):
         judge = Alike(config.advanced.select)
         return select(refined, INDEX, 2, chain.models, INDEX, config, judge=judge).hypothesis_reasons[:3]
 
-    said = "select: render and image do not look alike (appearance 0.30, wanted 0.49)"
+    said = "select: render and image do not look alike (similarity 0.30, wanted at least 0.49)"
     assert reasons(refined, 0.1, 0.49) == ("", said, "")
     assert reasons(refined, 0.1, -1.0) == ("", "", "")
     assert reasons(refined, 0.0, 0.49) == ("", "", "")

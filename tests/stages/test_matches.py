@@ -154,7 +154,7 @@ def test_no_queries():
 
 def test_objects_with_different_numbers_of_templates_are_refused():
     tokens = np.zeros((2, T, DIM), np.float32)
-    with pytest.raises(InputError, match="as many templates"):
+    with pytest.raises(InputError, match="the same number of templates for all"):
         decode(OPS, Affine(), tokens, [model(0), model(1, 4)], np.array([0, 1]), np.ones((2, T), bool), 42)
 
 

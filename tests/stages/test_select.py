@@ -78,7 +78,7 @@ def choose(refined, detection, count, config=None, **options):
 def test_nothing_to_choose_from():
     assert len(choose(refined_of([]), [], 0)) == 0
     none = choose(refined_of([]), [], 2)
-    assert none.reasons == ("no hypothesis", "no hypothesis")
+    assert none.reasons == ("no candidate pose", "no candidate pose")
     assert none.hypothesis.tolist() == [-1, -1]
     assert [e.success for e in none.estimates(["a", "b"])] == [False, False]
 
@@ -140,7 +140,9 @@ def test_the_best_accepted_hypothesis_of_each_detection_wins():
     chosen = choose(refined_of(rows), [0, 0, 0, 1, 1, 2], 3)
     assert chosen.hypothesis.tolist() == [1, 4, 5]  # of equal scores the earlier
     assert chosen.reasons[:2] == ("", "")
-    assert chosen.reasons[2].startswith("select: render and image disagree (weighted inlier ratio 0.20, wanted 0.3)")
+    assert chosen.reasons[2].startswith(
+        "select: render and image disagree (weighted inlier ratio 0.20, wanted at least 0.3)"
+    )
     assert chosen.hypothesis_reasons[3] == "refine: too few inliers"
     np.testing.assert_allclose(chosen.T_camera_object[0, :3, 3], [0, 0, 0.51])
     assert np.isnan(chosen.T_camera_object[2]).all()
@@ -152,10 +154,10 @@ def test_the_best_accepted_hypothesis_of_each_detection_wins():
     [
         (cells(29, 71), {}, "disagree"),
         (cells(29, 71), {"min_inlier_ratio": 0.2, "min_score": 0.0}, ""),
-        (cells(11, 0), {}, "too little of the object agrees (11 cells, wanted 12)"),
+        (cells(11, 0), {}, "too little of the object matches the image (11 inliers, wanted at least 12)"),
         (cells(11, 0), {"min_inliers": 11}, ""),
-        (cells(50, 50), {"min_score": 0.6}, "score 0.500 is below min_score = 0.6"),
-        (cells(50, 50, seen=0.0), {}, "too little of the object agrees (0 cells"),
+        (cells(50, 50), {"min_score": 0.6}, "score 0.500 is below select.min_score = 0.6"),
+        (cells(50, 50, seen=0.0), {}, "too little of the object matches the image (0 inliers"),
     ],
 )
 def test_what_disagrees_is_rejected_and_says_why(row, options, says):
@@ -168,9 +170,17 @@ def test_what_disagrees_is_rejected_and_says_why(row, options, says):
 @pytest.mark.parametrize(
     ("weight", "least", "says"),
     [
-        (0.5, 30.0, "lost: select: too little of the object is sure (weight 25.0, wanted 30)"),
+        (
+            0.5,
+            30.0,
+            "lost: select: too little of the object is matched with certainty (inlier weight 25.0, wanted at least 30)",
+        ),
         (0.5, 25.0, ""),
-        (0.2, None, "lost: select: too little of the object is sure (weight 10.0, wanted 12)"),
+        (
+            0.2,
+            None,
+            "lost: select: too little of the object is matched with certainty (inlier weight 10.0, wanted at least 12)",
+        ),
         (0.2, 0.0, ""),
     ],
 )
@@ -187,7 +197,7 @@ def test_tracking_wants_weight_in_absolute_terms_too(weight, least, says):
 @pytest.mark.parametrize("tracked", [False, True])
 def test_what_is_tiny_in_the_image_is_not_believed(tracked):
     """The crop of side 128 shows the diameter in 128 / 1.2 pixels; 12 of the image's pixels or 6 are stretched so."""
-    for share, says in ((12.0, ""), (6.0, "select: the object is too small in the image (6.0 px, wanted 8)")):
+    for share, says in ((12.0, ""), (6.0, "select: the object is too small in the image (6.0 px, wanted at least 8)")):
         refined = dataclasses.replace(refined_of([cells(90, 10)]), image_px=np.array([share * 1.2 / SIZE]))
         chosen = choose(refined, [0], 1, T_previous=np.eye(4)[None] if tracked else None)
         assert chosen.reasons[0].removeprefix("lost: ") == says
@@ -198,7 +208,9 @@ def test_what_is_tiny_in_the_image_is_not_believed(tracked):
 def test_the_least_number_of_cells_grows_with_the_crops_area(size, wanted):
     """As the number of cells does: the same share of the crop is asked for at any size."""
     chosen = choose(refined_of([cells(wanted - 1, 0), cells(wanted, 0)], size), [0, 1], 2)
-    assert chosen.reasons[0] == f"select: too little of the object agrees ({wanted - 1} cells, wanted {wanted})"
+    assert chosen.reasons[0] == (
+        f"select: too little of the object matches the image ({wanted - 1} inliers, wanted at least {wanted})"
+    )
     assert chosen.reasons[1] == ""
 
 
