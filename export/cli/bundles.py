@@ -122,7 +122,7 @@ def features(
 
     Exit codes: 0 written, 1 the verification fails (the bundle stays as it was), 2 wrong use, or no weights.
     """
-    from export.onnx.efficientnet import efficientnet_lite0
+    from export.networks.efficientnet import efficientnet_lite0
     from export.onnx.features import ROLE, add_features
     from export.verify.bundle import VerificationError
     from export.verify.features import verify_features

@@ -27,6 +27,8 @@ class TrunkConfig(Config):
     """Patch embedding: "conv" = four stride-2 stages, learns with few samples; "linear" = one stride-16 convolution."""
     stem_channels: int = 24
     """Channels after the first stage of the "conv" stem; they double with every stage."""
+    features: bool = False
+    """Whether the maps of the frozen features (EfficientNet-Lite0, stride 4, 8 and 16) join the "conv" stem's."""
     encoder_dim: int = 192
     """Channels of the encoder."""
     encoder_depth: int = 6
@@ -52,6 +54,11 @@ class TrunkConfig(Config):
             self._int(name, 1, 256)
         self._number("mlp_ratio", 0.25, 16.0)
         self._number("rope_base", 1.0, 1e6)
+        self._flag("features")
+        if self.features and self.stem != "conv":
+            raise ConfigError(
+                f"TrunkConfig.features = True: joins maps of a stem: wanted stem 'conv', got {self.stem!r}"
+            )
         if self.image_size % self.patch_size:
             raise ConfigError(f"TrunkConfig.image_size = {self.image_size}: wanted a multiple of {self.patch_size}")
         if self.stem == "conv" and self.patch_size != 16:

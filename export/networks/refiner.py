@@ -49,7 +49,7 @@ class RefinerNet(nn.Module):
         super().__init__()
         c = self.config = config or RefinerNetConfig()
         dim = c.trunk.decoder_dim
-        self.trunk = Trunk(c.trunk)
+        self.trunk = Trunk(c.trunk, maps=c.fine_channels > 0)
         self.matcher = Matcher(dim, c.match_dim)
         self.offset = OffsetHead(dim)
         depth = c.trunk.decoder_depth

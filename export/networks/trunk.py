@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coop_edge.errors import InputError
-from export.networks.config import TrunkConfig
+from export.networks.config import FeaturesNetConfig, TrunkConfig
+from export.networks.features import OUTPUTS, STAGES, FeaturesNet
 from export.networks.layers import NORM_EPS, DecoderBlock, EncoderBlock, rotary_table
 
 # Mean and standard deviation of ImageNet's sRGB values: what pre-trained encoders of this family expect.
@@ -66,13 +67,52 @@ class ConvStem(nn.Module):
         return self.proj(x), maps[1:3]
 
 
+class Projection(nn.Module):
+    """Brings a map's channels to one scale and projects them, [N,inputs,H,W] -> [N,outputs,H,W]; 0 until trained."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.scale = nn.BatchNorm2d(inputs, affine=False)  # channels differ by tens of times
+        self.project = nn.Conv2d(inputs, outputs, 1)
+        assert self.project.bias is not None
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return self.project(self.scale(x))
+        # One convolution: what exports networks joins a normalisation with the layer before it alone.
+        mean, variance = self.scale.running_mean, self.scale.running_var
+        assert mean is not None
+        assert variance is not None
+        assert self.project.bias is not None
+        weight = self.project.weight / torch.sqrt(variance + self.scale.eps)[:, None, None]
+        return functional.conv2d(x, weight, self.project.bias - weight[:, :, 0, 0] @ mean)
+
+
+class FrozenMaps(nn.Module):
+    """Projects maps of the frozen features to the widths of the "conv" stem's."""
+
+    def __init__(self, widths: dict[str, int]) -> None:
+        """widths: channels to give, by name of the map ("s4", "s8", "s16")."""
+        super().__init__()
+        self.net = FeaturesNet(FeaturesNetConfig())
+        self.maps = nn.ModuleDict({name: Projection(STAGES[OUTPUTS[name]].channels, w) for name, w in widths.items()})
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Images [N,3,H,W], RGB in [0, 1] -> maps [N,width,H/stride,W/stride] by name."""
+        maps = self.net(image.contiguous(memory_format=torch.channels_last))._asdict()
+        return {name: projection(maps[name]) for name, projection in self.maps.items()}
+
+
 class Trunk(nn.Module):
     """Encoder and decoder that all roles share."""
 
     rgb_mean: Tensor
     rgb_std: Tensor
 
-    def __init__(self, config: TrunkConfig) -> None:
+    def __init__(self, config: TrunkConfig, *, maps: bool = False) -> None:
+        """maps: whether the maps of the stem are used too, see ``encode_with_maps``."""
         super().__init__()
         c = self.config = config
         self.register_buffer("rgb_mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -80,6 +120,9 @@ class Trunk(nn.Module):
         self.patch_embed = (
             ConvStem(c.encoder_dim, c.stem_channels) if c.stem == "conv" else LinearStem(c.encoder_dim, c.patch_size)
         )
+        if c.features:
+            fine = {"s4": 2 * c.stem_channels, "s8": 4 * c.stem_channels} if maps else {}
+            self.frozen = FrozenMaps({**fine, "s16": c.encoder_dim})
         self.enc_blocks = nn.ModuleList(
             EncoderBlock(c.encoder_dim, c.encoder_heads, c.mlp_ratio) for _ in range(c.encoder_depth)
         )
@@ -105,6 +148,11 @@ class Trunk(nn.Module):
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % patch or image.shape[3] % patch:
             raise InputError(f"image: wanted [N,3,H,W] with sides a multiple of {patch}, got {list(image.shape)}")
         x, maps = self.patch_embed((image - self.rgb_mean) / self.rgb_std)
+        if self.config.features:
+            added = self.frozen(image)
+            x = x + added["s16"]
+            if "s8" in added:
+                maps = [maps[0] + added["s4"], maps[1] + added["s8"]]
         height, width = x.shape[2:]
         rotation = self._rotation(height, width, "encoder", x.device)
         x = _full(x.flatten(2).transpose(1, 2))

@@ -14,8 +14,8 @@ from coop_edge.base.files import atomic_write
 from coop_edge.errors import BundleError
 from coop_edge.runtime.bundle import Bundle, Network, write_manifest
 from export.networks import FeaturesNet, FeaturesNetConfig, load_efficientnet_lite0
+from export.networks.efficientnet import SOURCE
 from export.onnx.checks import checked
-from export.onnx.efficientnet import SOURCE
 from export.onnx.precision import to_half
 from export.onnx.trace import specs_of, trace
 

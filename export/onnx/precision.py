@@ -7,7 +7,7 @@ and the positions of the heads too, and a weight is converted once, when the fil
 | computed in | what |
 |---|---|
 | FP16 | matrix products and convolutions of the patch embedding, the blocks, the features of fine matching and the DPT head's body, with their weights and biases; what lies between two of them and cannot hurt: GELU, sums and interpolation of maps, moves of data |
-| FP32 | LayerNormalization, group normalisation, softmax, the rotation by position, the residual stream (a sum of many small terms), every head (matcher, fine matching, no match, classes, offset, regression, score, the DPT's last layers), the decode, inputs and outputs |
+| FP32 | the frozen features, LayerNormalization, group normalisation, softmax, the rotation by position, the residual stream (a sum of many small terms), every head (matcher, fine matching, no match, classes, offset, regression, score, the DPT's last layers), the decode, inputs and outputs |
 
 Weights of products in FP32 are stored in FP16 too, and cast when the graph is loaded: that a weight is rounded once
 hurts nowhere, what is computed with it would. Of the frozen features nothing else is FP16: they are small.

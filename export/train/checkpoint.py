@@ -26,6 +26,8 @@ from export.train.provenance import Provenance
 
 SCHEMA = 1
 _KEY = "coop_edge"
+FROZEN = "trunk.frozen."
+"""Beginning of the names of the tensors of the frozen features and their projections."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,12 @@ def start_from(net: Net, path: str | Path) -> list[str]:
     theirs, own = source.state_dict(), net.state_dict()
     same = info.role == net.role
     shared = [k for k in own if k in theirs and (same or k.split(".")[0] in ("trunk", "matcher", "offset"))]
-    needed = {k for k in own if same or k.startswith("trunk.")}
+    if (frozen := [k for k in theirs if k.startswith(FROZEN)]) and frozen[0] not in own:
+        raise InputError(
+            f"--init {path}: its {info.role} network reads frozen features, this one does not: "
+            "give --set network.trunk.features=true too"
+        )
+    needed = {k for k in own if (same or k.startswith("trunk.")) and not k.startswith(FROZEN)}
     wrong = [k for k in shared if theirs[k].shape != own[k].shape]
     if wrong or not needed <= set(shared):
         key = (wrong or sorted(needed - set(shared)))[0]

@@ -19,6 +19,7 @@ from typing import Any
 from coop_edge.errors import InputError
 from export.data.stream import make_stream
 from export.networks import Net
+from export.networks.efficientnet import SOURCE
 from export.train.checkpoint import load_state, parameters_of, save_network, save_state
 from export.train.distributed import Group
 from export.train.learner import Learner
@@ -86,6 +87,8 @@ class Trainer:
         self._streams = streams
         self._monitor = LossMonitor(folder, group.rank)
         self._licences = licences_of(options.pack, options.photos)
+        if task.config.trunk.features:
+            self._licences |= {SOURCE["source"]: "Apache-2.0"}
         self.stopped_by = 0
         """Number of the signal that ends the run, 0 without."""
         if group.first:

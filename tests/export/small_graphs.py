@@ -28,6 +28,7 @@ VARIANTS = {
     "linear-stem": ("coarse", {"trunk": {**WIDE, "stem": "linear"}}),
     "laplace": ("refiner", {"trunk": WIDE}),
     "fine": ("refiner", {"trunk": WIDE, "fine_channels": 8}),
+    "frozen": ("refiner", {"trunk": {**WIDE, "features": True}, "fine_channels": 8}),
     "odd-grid": ("refiner", {"trunk": {**WIDE, "image_size": 48}, "fine_channels": 8}),
     "deterministic": ("refiner", {"trunk": WIDE, "flow": "deterministic", "sensitivity": False, "stride": 8}),
     "stride-16": ("refiner", {"trunk": WIDE, "stride": 16}),

@@ -18,10 +18,9 @@ from coop_edge.errors import BundleError, ConfigError
 from coop_edge.runtime.bundle import MANIFEST, Bundle, available
 from coop_edge.runtime.onnx import OnnxRunner
 from export.cli.main import app
-from export.networks import FeaturesNet, FeaturesNetConfig
-from export.onnx import efficientnet
+from export.networks import FeaturesNet, FeaturesNetConfig, efficientnet
+from export.networks.efficientnet import SHA256, SOURCE
 from export.onnx.checks import checked
-from export.onnx.efficientnet import SHA256, SOURCE
 from export.onnx.features import add_features
 from export.verify import outputs
 from export.verify.features import cosine

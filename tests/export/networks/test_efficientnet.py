@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from coop_edge.errors import InputError
-from export.onnx import efficientnet
-from export.onnx.efficientnet import FILE, SHA256, SOURCE, efficientnet_lite0
+from export.networks import efficientnet
+from export.networks.efficientnet import FILE, SHA256, SOURCE, efficientnet_lite0
 
 STATE = {"_conv_stem.weight": torch.arange(4.0)}
 
