@@ -40,8 +40,8 @@ class CoarseConfig(Config):
     """Stage 1, from detections to pose hypotheses. Look here when objects are found wrongly or not at all."""
 
     hypotheses: int = 0
-    """Poses per detection that are tried: k of the schedule. More take longer and survive 180-degree flips; 0 takes the
-    number of ``EstimatorConfig.effort``."""
+    """Poses per detection that are tried: k of the schedule. More take longer, and fewer poses come out turned by 180
+    degrees; 0 takes the number of ``EstimatorConfig.effort``."""
     matched: int = 0
     """Views per detection that are also matched with the crop, for further poses: n of the schedule. More take longer;
     0 takes the number of ``EstimatorConfig.effort``. Without effect for engines without ``features``, which match all
@@ -58,7 +58,7 @@ class CoarseConfig(Config):
 
 @dataclass(frozen=True)
 class RansacConfig(Config):
-    """EPnP inside RANSAC. Look here when the networks are more or less accurate than the default ones.
+    """The pose from matches, by RANSAC. Look here when the networks match better or worse than the default ones.
 
     A hypothesis is scored by MSAC: sum over valid points of min(error^2, threshold_px^2).
     """
@@ -151,7 +151,7 @@ class SelectConfig(Config):
     min_inlier_ratio: float = 0.3
     """Least share of the confidence W that lies on cells whose match agrees with the pose. Larger rejects more."""
     min_inliers: int = 12
-    """Least number of cells that are visible and agree, in a 128-pixel crop; it grows with the crop's area, as the
+    """Least number of visible cells that match the pose, in a 128-pixel crop; it grows with the crop's area, as the
     number of cells does. Larger rejects more, small and occluded objects first."""
 
     def __post_init__(self) -> None:
@@ -172,7 +172,7 @@ class FindConfig(Config):
     smaller objects and takes about four times as long."""
     near: float = 0.0
     """Least distance of an object's centre along the optical axis, metres. Knowing it, as with ``far``, makes the
-    search surer."""
+    search more reliable."""
     far: float = 0.0
     """Largest distance, metres; 0 sets no bound."""
 
@@ -185,7 +185,7 @@ class FindConfig(Config):
 
 @dataclass(frozen=True)
 class AdvancedCoarseConfig(Config):
-    """Memory and evidence of stage 1. Look here when the memory is short, or for objects that are small or occluded."""
+    """Memory and scores of stage 1. Look here when the memory is short, or for objects that are small or occluded."""
 
     candidates: int = 12
     """Templates per detection for which a pose is solved, where all are matched: those of the highest score, or as many
@@ -204,8 +204,8 @@ class AdvancedCoarseConfig(Config):
     Matches that are all wrong still give a pose with 5 inliers of 8, 6 to 8 of 18, 7 to 9 of 24 and 10 to 14 of 64 at
     the default threshold; lower lets more of those pass on to refinement."""
     full_evidence: float = 0.25
-    """Share of the crop's patches that are full evidence of a pose if their matches are certain and inliers; fewer
-    lower the score. Higher lowers that of small and occluded objects, and tells poses apart that have much of it."""
+    """Share of the crop's patches that have to be certain inliers for the highest coarse score; fewer lower the score.
+    Higher lowers that of small and occluded objects, and tells poses with many inliers apart."""
 
     def __post_init__(self) -> None:
         self._int("candidates", 1, MOST_HYPOTHESES)
@@ -220,7 +220,7 @@ class RansacSearchConfig(Config):
     """How RANSAC searches. Look here to trade the time of the coarse stage for robustness."""
 
     hypotheses: int = 1024
-    """Upper bound on the minimal samples drawn per problem. More take longer and stand more wrong matches."""
+    """Upper bound on the minimal samples drawn per problem. More take longer and tolerate more wrong matches."""
     confidence: float = 0.999
     """Stop early once an all-inlier sample has been drawn with this probability; 1 draws all hypotheses."""
     minimal: Literal["p3p", "epnp"] = "p3p"
@@ -319,30 +319,30 @@ class LmConfig(Config):
 
 @dataclass(frozen=True)
 class AdvancedSelectConfig(Config):
-    """Scales of the score, and floors below which nothing is believed. Look here when scores rank poses badly."""
+    """Scales of the score, and limits below which a pose is refused. Look here when scores rank poses badly."""
 
     inlier_px: float = 2.0
     """A cell of the refiner agrees with the final pose if its reprojection error is below this, pixels of a 128-pixel
     crop; larger is more lenient."""
     full_support: float = 0.6
-    """Share of the rendered cells expected to be visible and matched from which on the score is not lowered for want of
-    support; higher lowers the scores of occluded objects."""
+    """Share of the rendered cells that have to be visible and matched for the full score; higher lowers the scores of
+    occluded objects."""
     coarse_weight: float = 0.3
-    """Exponent of the coarse evidence in the score; that of the refined evidence is one minus it. 0 leaves it out."""
+    """Exponent of the coarse score in the score; that of refinement is one minus it. 0 leaves the coarse score out."""
     min_size_px: float = 8.0
     """Least diameter of the object in the image, pixels of the image (not of the crop). A smaller one shows too little
     to be measured. Larger rejects more; 0 rejects none."""
     min_weight: float = 12.0
     """While tracking: least sum of the confidence W over the cells that agree with the pose, in a 128-pixel crop; it
-    grows with the crop's area. In images of nothing it stays below the default. Larger loses objects earlier; 0 trusts
-    ``select.min_score`` and the ratio alone."""
+    grows with the crop's area. In images without the object it stays below the default. Larger loses objects
+    earlier; 0 leaves it to ``select.min_score`` and the ratio alone."""
     min_appearance: float = 0.46
     """Least similarity of render and image, -1 to 1, colours and light included, of a returned pose, beside
     ``select.min_score``; without effect where that is 0, and with engines without ``features``. Larger refuses more
     objects that are not there, and objects whose model has other colours; -1 refuses none."""
     trusted_score: float = 0.6
     """Least score of a pose by which a lost object is found again, and of one that says where to look for it. Larger
-    finds fewer objects again, and fewer that are not there; 0 trusts every pose."""
+    finds fewer objects again, and fewer that are not there; 0 accepts every pose."""
 
     def __post_init__(self) -> None:
         self._number("inlier_px", 1e-3, 1e3)
@@ -356,10 +356,10 @@ class AdvancedSelectConfig(Config):
 
 @dataclass(frozen=True)
 class AdvancedFindConfig(Config):
-    """Poses tried in a search, and which are believed. Look here if it takes long, or finds what is not there."""
+    """Poses tried in a search, and which are accepted. Look here if it takes long, or finds what is not there."""
 
     views: int = 2
-    """Views tried per place. More take longer and survive 180-degree flips."""
+    """Views tried per place. More take longer, and fewer poses come out turned by 180 degrees."""
     survivors: int = 3
     """Places per object, beside one more per instance after the first, whose poses are refined to the end."""
     largest: float = 1.0
@@ -399,7 +399,7 @@ class AdvancedConfig(Config):
     """Options that most users leave alone: memory, stopping rules, the prior, scales of evidence, the solvers."""
 
     coarse: AdvancedCoarseConfig = field(default_factory=AdvancedCoarseConfig)
-    """Memory and evidence of the coarse stage."""
+    """Memory and scores of the coarse stage."""
     ransac: RansacSearchConfig = field(default_factory=RansacSearchConfig)
     """The search of RANSAC in the coarse stage."""
     refine: AdvancedRefineConfig = field(default_factory=AdvancedRefineConfig)
@@ -407,9 +407,9 @@ class AdvancedConfig(Config):
     lm: LmConfig = field(default_factory=LmConfig)
     """The weighted pose solver of refinement."""
     select: AdvancedSelectConfig = field(default_factory=AdvancedSelectConfig)
-    """Scales of the score, and floors below which nothing is believed."""
+    """Scales of the score, and limits below which a pose is refused."""
     find: AdvancedFindConfig = field(default_factory=AdvancedFindConfig)
-    """Poses tried in a search, and which are believed."""
+    """Poses tried in a search, and which are accepted."""
     track: AdvancedTrackConfig = field(default_factory=AdvancedTrackConfig)
     """What tracking does about motion and loss."""
 

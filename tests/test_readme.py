@@ -61,7 +61,7 @@ def test_accuracy_is_that_of_the_results(row):
 def test_speed_is_that_of_the_results():
     cases = {name: case["ms"]["p50"] for name, case in _figures("latency_xs.json")["cases"].items()}
     efforts = " / ".join(f"{cases[f'1 object, {effort}']:,.0f}" for effort in ("fast", "balanced", "best"))
-    assert f"| register 1 object: fast / balanced / best | {efforts} |" in README
+    assert f"| estimate 1 object: fast / balanced / best | {efforts} |" in README
     assert f"| track 1 object | {cases['track 1 object']:.0f} |" in README
     assert f"Adding an object takes {_figures('latency_xs.json')['cold']['object_s']:.1f} s." in README
     ransac = _figures("solvers.json")["ransac"]
