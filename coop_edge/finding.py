@@ -1,14 +1,14 @@
-"""Finds objects in a whole image, without boxes: places where they may be, poses there, and which of them to believe.
+"""Finds objects in a whole image, without boxes: places where they may be, and poses there.
 
 Places come from frozen features (``stages.places``). At each the best views become hypotheses, all go through one
 iteration of refinement, and those of the best places are refined to the end and scored as any pose is. In the box of
-the best one the object is estimated once more, as in a box that is given. What remains of an object are poses that do
-not overlap.
+the best one the object is estimated once more, as in a box that is given. What remains are poses that do not overlap
+(``stages.instances``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -25,11 +25,13 @@ from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.depth import approach
 from coop_edge.stages.features import FeatureExtractor
 from coop_edge.stages.image_maps import Level, image_levels
+from coop_edge.stages.instances import SAME, SAME_PLACE, Instance, answers, instances
 from coop_edge.stages.places import find_places
 from coop_edge.stages.refine import Refined
 from coop_edge.stages.retrieve import retrieve
-from coop_edge.stages.select import Selection, measure_fit, select, survivors
-from coop_edge.stages.silhouettes import pose_boxes, shared, silhouettes
+from coop_edge.stages.scoring import measure_fit
+from coop_edge.stages.select import Selection, select, survivors
+from coop_edge.stages.silhouettes import pose_boxes
 from coop_edge.stages.views import MARGIN
 from coop_edge.types import Camera, Detection, PoseEstimate
 
@@ -41,10 +43,6 @@ Progress = Callable[[int, int], object]
 
 AROUND = (2.0, 5.0)
 """Regions around a box that gave no pose: their sides over the longer side of the box."""
-SAME = 0.5
-"""Intersection over union of silhouettes from which on two poses of one object are one instance."""
-SAME_PLACE = 0.8
-"""The same of different objects: no two can be seen in one place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +75,6 @@ class Wanted:
         except (TypeError, ValueError):
             raise InputError(f"region: wanted (x, y, width, height), got {region!r:.80}") from None
         return cls(index, max_instances, (x, y, width, height))
-
-
-class _Instance(NamedTuple):
-    """A pose that is believed, and what it covers of the image, reduced."""
-
-    model: int
-    result: PoseEstimate
-    mask: NDArray[np.bool_]  # [h,w]
 
 
 class _Tried(NamedTuple):
@@ -128,16 +118,16 @@ class Finder:
         Raises:
             InputError: an object that cannot be in the image as it is wanted.
         """
-        found: list[_Instance] = []
+        found: list[Instance] = []
         boxes: list[Detection] = []
         failures: dict[int, PoseEstimate] = {}
         for i, clock, tried in self._each(frame, wanted, progress):
-            instances, failure = self._finish(frame, i, tried, wanted.max_instances, clock)
-            found += instances
+            poses, failure = self._finish(frame, i, tried, wanted.max_instances, clock)
+            found += poses
             boxes += _boxes(frame.models[i].name, tried)
             if failure is not None:
                 failures[i] = failure
-        return _answers(wanted, found, failures), boxes
+        return answers(wanted.index, found, failures), boxes
 
     def detect(self, frame: Frame, wanted: Wanted, progress: Progress | None = None) -> list[Detection]:
         """Return boxes of objects by falling score, at most ``wanted.max_instances`` per object, object by object.
@@ -243,7 +233,7 @@ class Finder:
 
     def _finish(
         self, frame: Frame, i: int, tried: _Tried, max_instances: int, clock: StageClock
-    ) -> tuple[list[_Instance], PoseEstimate | None]:
+    ) -> tuple[list[Instance], PoseEstimate | None]:
         """Refine the best poses of object i to the end and return those to be believed, or why there are none."""
         pipeline, config = self.pipeline, self.pipeline.config
         name = frame.models[i].name
@@ -264,7 +254,7 @@ class Finder:
         again = self._again(frame, i, poses, scores, max_instances, clock)
         results = [result for each in (chosen, again) for result in each.estimates([name] * len(each), clock.times())]
         with clock("select"):
-            found = self._instances(frame, i, results, max_instances)
+            found = instances(frame.renderer, frame.camera, pipeline.ops, i, results, max_instances)
         if found:
             return found, None
         best = max(results, key=lambda result: result.score)
@@ -283,38 +273,8 @@ class Finder:
         least = self.pipeline.config.advanced.find.min_weight
         return self.pipeline.estimated(frame, detections, np.full(len(box), i), clock, least=least)
 
-    def _instances(self, frame: Frame, i: int, results: Sequence[PoseEstimate], most: int) -> list[_Instance]:
-        """Return the successful poses of object i that do not overlap, best first, at most ``most``."""
-        order = sorted((result for result in results if result.success), key=lambda result: -result.score)
-        T = np.array([result.pose for result in order]).reshape(-1, 4, 4)
-        masks = silhouettes(frame.renderer, T, np.full(len(order), i), frame.camera, self.pipeline.ops)
-        found: list[_Instance] = []
-        for result, mask in zip(order, masks, strict=True):
-            if len(found) < most and all(shared(mask, other.mask) < SAME for other in found):
-                found.append(_Instance(i, result, mask))
-        return found
-
 
 def _boxes(name: str, tried: _Tried) -> list[Detection]:
     """Return the boxes of an object's places, best first."""
     pairs = zip(tried.box.tolist(), tried.similarity.tolist(), strict=True)
     return [Detection(name, tuple(box), score=score) for box, score in pairs]
-
-
-def _answers(wanted: Wanted, found: Sequence[_Instance], failures: dict[int, PoseEstimate]) -> list[PoseEstimate]:
-    """Return the results object by object, best first, where no two objects are in one place."""
-    kept: list[_Instance] = []
-    for each in sorted(found, key=lambda one: -one.result.score):  # stable: ties go to the earlier object
-        rival = next(
-            (one for one in kept if one.model != each.model and shared(each.mask, one.mask) >= SAME_PLACE), None
-        )
-        if rival is None:
-            kept.append(each)
-        else:
-            name = each.result.object
-            reason = f"find: not found ({rival.result.object!r} fits better at the place that looks most like {name!r})"
-            failures.setdefault(each.model, PoseEstimate(False, reason, score=each.result.score, object=name))
-    out = []
-    for i in wanted.index.tolist():
-        out += [one.result for one in kept if one.model == i] or [failures[i]]
-    return out

@@ -28,7 +28,8 @@ from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import ImagePairMaker, PairMaker
 from coop_edge.stages.refine import Refined
 from coop_edge.stages.retrieve import retrieve
-from coop_edge.stages.select import FitJudge, Judge, Selection, select
+from coop_edge.stages.scoring import FitJudge, Judge
+from coop_edge.stages.select import Selection, select
 from coop_edge.stages.turns import Turns, tracking, turns
 from coop_edge.stages.views import Views
 from coop_edge.types import Camera, Detection, PoseEstimate, StageTimes

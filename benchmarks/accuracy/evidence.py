@@ -25,7 +25,8 @@ from coop_edge.runtime.score_map import DEPTH_EVIDENCE, EVIDENCE
 from coop_edge.stages.clock import StageClock
 from coop_edge.stages.judge import FeatureJudge
 from coop_edge.stages.refine import Refined
-from coop_edge.stages.select import Fit, Judged, measure_fit, select
+from coop_edge.stages.scoring import Fit, Judged, measure_fit
+from coop_edge.stages.select import select
 
 TARGET = (("right", "?"), ("accepted", "?"), ("absent", "?"), ("effort", "U8"), ("group", "i4"), ("object", "i4"))
 """Fields of a table beside those of the evidence; see ``score_fit.fit_score``."""
@@ -121,7 +122,7 @@ def write_table(path: str | Path, parts: Sequence[np.ndarray]) -> None:
 
 
 class _Even:
-    """Believes every hypothesis: what is rejected then is so for other reasons. A ``select.Judge``."""
+    """Believes every hypothesis: what is rejected then is so for other reasons. A ``scoring.Judge``."""
 
     def rank(self, refined: Refined, object_index: np.ndarray, fit: Fit, evidence: np.ndarray | None) -> np.ndarray:
         return np.ones(len(refined))

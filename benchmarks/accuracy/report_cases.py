@@ -14,7 +14,7 @@ from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.evaluate import Evaluation, TargetResult
 from benchmarks.accuracy.summary import pose_difference
 from coop_edge.render import CpuRenderer
-from coop_edge.visual.overlay import Canvas
+from coop_edge.visual.canvas import Canvas
 
 ESTIMATE = (255, 176, 0)
 TRUTH = (0, 200, 255)

@@ -13,7 +13,7 @@ from coop_edge.stages.depth import TOLERANCE, Evidence, compare, evidence
 from coop_edge.stages.features import MAPS, FeatureExtractor, appearance, coverage, similarity
 from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined
-from coop_edge.stages.select import Fit, Judged
+from coop_edge.stages.scoring import Fit, Judged
 
 Floats = NDArray[np.float64]
 
@@ -25,7 +25,7 @@ DEPTH_SHARE = 0.5
 
 @dataclass(frozen=True, eq=False)
 class FeatureJudge:
-    """Turns the evidence for M hypotheses of one image into scores; a ``select.Judge``.
+    """Turns the evidence for M hypotheses of one image into scores; a ``scoring.Judge``.
 
     The evidence is the similarity of crop and render (``features.similarity``), and the refiner's own: inlier ratio q
     and support a (``Fit``). Where measured depth is used there is besides the share of the rendered surface with known

@@ -16,7 +16,8 @@ from coop_edge.runtime.base import Runner
 from coop_edge.stages.outline import align
 from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined, refine
-from coop_edge.stages.select import FitJudge, Judge, measure_fit, survivors
+from coop_edge.stages.scoring import FitJudge, Judge, measure_fit
+from coop_edge.stages.select import survivors
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -6,6 +6,7 @@ points (x right, y down, z forward).
 
 from coop_edge.types.camera import Camera
 from coop_edge.types.detection import Detection
-from coop_edge.types.result import Motion, PoseEstimate, StageTimes
+from coop_edge.types.result import Motion, PoseEstimate
+from coop_edge.types.times import StageTimes
 
 __all__ = ["Camera", "Detection", "Motion", "PoseEstimate", "StageTimes"]

@@ -1,4 +1,4 @@
-"""Results: the pose of one detection, and how long it took."""
+"""Results: the pose of one detection, or why there is none."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from coop_edge.base.plain import floats
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.types.checks import count, frozen, real, unit
+from coop_edge.types.times import StageTimes
 
 
 class Painter(Protocol):
@@ -35,28 +36,6 @@ class Painter(Protocol):
     def write(self, path: str | os.PathLike[str], drawn: NDArray[np.uint8]) -> None:
         """Write what was drawn as a picture."""
         ...
-
-
-@dataclass(frozen=True)
-class StageTimes:
-    """Wall time per stage, milliseconds. Stages run as one batch: the times are those of the whole call."""
-
-    crop_ms: float = 0.0
-    coarse_ms: float = 0.0
-    refine_ms: float = 0.0
-    outline_ms: float = 0.0
-    select_ms: float = 0.0
-
-    def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if not (real(value) and math.isfinite(value) and value >= 0.0):
-                raise InputError(f"StageTimes.{f.name}: wanted milliseconds >= 0, got {value!r}")
-
-    @property
-    def total_ms(self) -> float:
-        """Return the sum of all stages, milliseconds."""
-        return self.crop_ms + self.coarse_ms + self.refine_ms + self.outline_ms + self.select_ms
 
 
 @dataclass(frozen=True, eq=False)

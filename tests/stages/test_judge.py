@@ -11,7 +11,8 @@ from coop_edge.config import EstimatorConfig
 from coop_edge.geometry import se3
 from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
 from coop_edge.stages.judge import FeatureJudge
-from coop_edge.stages.select import Fit, FitJudge, Judged, inlier_scores, measure_fit, select
+from coop_edge.stages.scoring import Fit, FitJudge, Judged, inlier_scores, measure_fit
+from coop_edge.stages.select import select
 from tests.stages.chain import Chain
 
 CELL, SIDE = 8, 16

@@ -12,13 +12,8 @@ from coop_edge.geometry import se3
 from coop_edge.mesh import Symmetries
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.refine import OUT_OF_SIGHT, Refined
-from coop_edge.stages.select import (
-    LOST,
-    inlier_scores,
-    measure_fit,
-    one_of_the_same,
-    select,
-)
+from coop_edge.stages.scoring import inlier_scores, measure_fit
+from coop_edge.stages.select import LOST, one_of_the_same, select
 from tests.stages.chain import SIZE, Chain
 from tests.stages.oracles import Faults
 from tests.stages.scene import Scene, at, reprojection_px

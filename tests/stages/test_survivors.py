@@ -7,7 +7,8 @@ import pytest
 
 from coop_edge.config import AdvancedSelectConfig, CoarseConfig, EstimatorConfig
 from coop_edge.stages.refine import OUT_OF_SIGHT
-from coop_edge.stages.select import FitJudge, measure_fit, survivors
+from coop_edge.stages.scoring import FitJudge, measure_fit
+from coop_edge.stages.select import survivors
 from tests.stages.chain import Chain
 from tests.stages.scene import at
 from tests.stages.test_refine import starts

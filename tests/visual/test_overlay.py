@@ -16,7 +16,7 @@ from coop_edge.geometry import se3
 from coop_edge.mesh import Mesh
 from coop_edge.render import NEAR, CpuRenderer
 from coop_edge.types import Camera, Detection, PoseEstimate
-from coop_edge.visual import overlay
+from coop_edge.visual import canvas, overlay
 from coop_edge.visual.labels import Labels
 from coop_edge.visual.overlay import OverlayItem, draw_overlay
 
@@ -133,7 +133,7 @@ def test_no_face_of_a_box_is_seen_from_inside():
     ],
 )
 def test_segments_are_cut_at_the_near_plane(start, end, wanted):
-    pixels = overlay.project_segment(K, np.array(start, float), np.array(end, float))
+    pixels = canvas.project_segment(K, np.array(start, float), np.array(end, float))
     if wanted is None:
         assert pixels is None
     else:
@@ -153,7 +153,7 @@ def test_segments_are_cut_at_the_near_plane(start, end, wanted):
     ],
 )
 def test_lines_are_clipped_to_the_image(segment, wanted):
-    kept = overlay.clip_segments(np.array(segment, float), (100, 80), margin=0.0)
+    kept = canvas.clip_segments(np.array(segment, float), (100, 80), margin=0.0)
     assert len(kept) == (wanted is not None)
     if wanted is not None:
         np.testing.assert_allclose(kept[0], wanted, atol=1e-3)
@@ -171,13 +171,13 @@ def test_objects_anywhere_are_drawn_without_an_error(position):
 
 
 def test_of_a_box_beyond_all_bounds_only_what_is_in_the_image_is_drawn(monkeypatch):
-    drawn, polyline = [], overlay.Canvas.polyline
+    drawn, polyline = [], canvas.Canvas.polyline
 
     def counted(self, pixels, *args, **options):
         drawn.append(pixels)
         polyline(self, pixels, *args, **options)
 
-    monkeypatch.setattr(overlay.Canvas, "polyline", counted)
+    monkeypatch.setattr(canvas.Canvas, "polyline", counted)
     failed = PoseEstimate(False, "coarse: too few inliers", object="mug")
     item = OverlayItem(failed, detection=Detection("mug", bbox=(-1e7, 100, 2e7, 1e7)))
     picture = draw_overlay(blank(), CAMERA, [item], renderer=CpuRenderer)
@@ -254,8 +254,8 @@ def test_images_of_any_size(size):
 
 
 def test_lines_grow_with_the_image():
-    canvas = [overlay.Canvas(blank(), K, unit) for unit in (0.2, 1.0, 3.0)]
-    assert [c.width(1.8) for c in canvas] == [1, 2, 5]
+    canvases = [canvas.Canvas(blank(), K, unit) for unit in (0.2, 1.0, 3.0)]
+    assert [c.width(1.8) for c in canvases] == [1, 2, 5]
 
 
 def test_text_of_any_kind_is_one_line_of_ascii():
