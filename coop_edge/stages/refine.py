@@ -1,4 +1,4 @@
-"""Stage 2: render and compare until the pose stands (Co-op, section 3.2).
+"""Stage 2: render and compare until the pose stops moving (Co-op, section 3.2).
 
 On the GPU an iteration's arrays stay there. The host waits for it twice: for how many rendered cells of each hypothesis
 lie in the image, because those with too few are not shown to the network; and for poses, covariances and statuses of
@@ -31,13 +31,12 @@ Floats = NDArray[np.float64]
 
 LEAST_CELLS = 8
 """Rendered cells that must lie inside the image; with fewer there is nothing to compare."""
-
 LEAST_WEIGHTED = 3
 """Cells of positive weight; with fewer there is no evidence, and a prior alone is no refinement."""
-
 NO_START = "refine: no pose to start from"
 OUT_OF_SIGHT = (
-    "refine: the pose puts the object behind the camera, closer to it than 0.6 times its diameter, or far off its axis"
+    "refine: the pose puts the object behind the camera, closer to it than 0.6 times its diameter, or more than 79 "
+    "degrees off the optical axis"
 )
 OUTSIDE = "refine: the object lies outside the image"
 
