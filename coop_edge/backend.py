@@ -41,7 +41,7 @@ RUNNERS = {"onnx": "coop_edge.runtime.onnx:OnnxRunner", "tensorrt": "coop_edge.r
 
 @dataclass(frozen=True)
 class Backend:
-    """What runs on one device. Make it with ``Backend.pick``.
+    """Makes what runs on one device: renderer, solvers, operations and network runners. Make it with ``Backend.pick``.
 
     Attributes:
         name: "cpu" or "cuda".
@@ -53,11 +53,12 @@ class Backend:
 
     @classmethod
     def pick(cls, device: str = "auto", *, probe: Callable[[], str | None] | None = None) -> Backend:
-        """Choose the backend of ``device``: "auto", "cpu" or "cuda".
+        """Choose the backend of a device.
 
         Args:
-            probe: what else the caller needs on CUDA; asked where CUDA itself answers, it says None or what is missing
-                (``probe_networks``).
+            device: "cpu", "cuda", or "auto": CUDA where it works, else the CPU.
+            probe: checks what else the caller needs on CUDA, and returns None or what is missing (``probe_networks``);
+                called where CUDA itself works.
 
         Raises:
             InputError: ``device`` is another word.
@@ -81,8 +82,10 @@ class Backend:
         return backend
 
     def here(self) -> Callable[[], AbstractContextManager[Any]]:
-        """Makes contexts in which the GPU that is current now is the current one, in whatever thread: a thread starts
-        on the first GPU. On the CPU they do nothing."""
+        """Return a function that makes contexts in which the GPU that is current now is the current one, in any thread.
+
+        Without one a thread starts on the first GPU. On the CPU the contexts do nothing.
+        """
         if self.name == "cpu":
             return contextlib.nullcontext
         device = current_device()

@@ -41,16 +41,15 @@ FEATURE_BATCH = 16
 
 
 class Estimator:
-    """6-DoF poses of objects that are known by their meshes alone. Make it with ``from_engines``.
+    """Estimates 6-DoF poses of objects of which only the meshes are known. Make it with ``from_engines``.
 
         with Estimator.from_engines("coop-xs") as estimator:
             estimator.add_object("cup", "cup.ply", unit="mm")
             results = estimator.estimate(image, camera, [Detection("cup", bbox=(x, y, w, h))])
             results = estimator.track(next_image, camera, results)
 
-    One Estimator serves one thread at a time, any one: a call that comes while another is running raises EngineError at
-    once. Several Estimators run in several threads. It stays with the process that made it: a forked child makes its
-    own.
+    An Estimator serves one thread at a time: a call from another thread while one is running raises EngineError. For
+    several threads make one Estimator in each. It cannot be used in a forked child process, which has to make its own.
 
     Args:
         bundle: the engines.
@@ -164,14 +163,13 @@ class Estimator:
             mesh: a mesh file or a trimesh object, with its ``unit`` ("m", "cm", "mm", "in"; no default), or a ``Mesh``
                 without. ``Mesh.load`` has further options.
             symmetries: of the object, in its own frame; none if None. ``load_symmetries`` reads those of BOP's files.
-            templates: a file of ``coop-edge onboard``, or a TemplateSet; of this mesh, and made as the bundle wants it.
-                It carries the object's symmetries. It spares the rendering, not the mesh: poses are refined by
-                rendering.
+            templates: a file of ``coop-edge onboard``, or a TemplateSet, of this mesh and for these engines. It carries
+                the object's symmetries, and saves the time of rendering. The mesh is needed all the same.
 
         Raises:
             InputError: the name is taken, the unit is missing, or arguments exclude each other.
             MeshError: the mesh is missing or damaged, holds what is not read, or has a diameter outside 5 mm to 5 m.
-            BundleError: the templates are of another mesh, or made another way than the engines want.
+            BundleError: the templates are of another mesh, or were made for other engines.
             EngineError: the Estimator is closed, or another thread is using it.
         """
         with self._call("add_object"):
@@ -186,10 +184,10 @@ class Estimator:
         renderer: MakeRenderer | None = None,
         supersample: int = 3,
     ) -> TemplateSet:
-        """Make what ``add_object`` needs of an object, to be kept in a file; nothing is registered.
+        """Make the templates and views of an object that ``add_object`` takes, to be kept in a file; register nothing.
 
-        ``add_object(..., templates=...)`` then needs no seconds for rendering and describing views, on any machine
-        with the same engines. Poses are the same.
+        With ``add_object(..., templates=...)`` an object is then added in a tenth of the time, on any machine with the
+        same engines. Poses are the same.
 
         Args:
             mesh, unit, symmetries: as for ``add_object``.
@@ -213,7 +211,8 @@ class Estimator:
         """Forget an object.
 
         Raises:
-            InputError: if there is none of this name.
+            InputError: no object of this name is registered.
+            EngineError: the Estimator is closed, or another thread is using it.
         """
         with self._call("remove_object"):
             self._registry.remove(name)
@@ -230,8 +229,8 @@ class Estimator:
     ) -> list[PoseEstimate]:
         """Estimate the poses of N detected objects, in the order of the detections; N = 0 is legal.
 
-        All detections run as one batch, and none bears on another's pose, but for what a network rounds differently in
-        a batch of another size. What cannot be found comes back with ``success=False`` and a reason.
+        All detections run as one batch, and do not influence each other (networks may round differently in batches of
+        other sizes). An object that is not found comes back with ``success=False`` and a reason.
 
         Args:
             image: RGB uint8 [height,width,3], any strides (what OpenCV reads is BGR: pass ``image[..., ::-1]``); for an
@@ -239,11 +238,11 @@ class Estimator:
                 what CuPy's current stream has before it.
             camera: of the image.
             detections: of registered objects, several of one object allowed.
-            recover: look around a box, farther and farther, for an object that is not found in it;
-                ``PoseEstimate.recovered`` tells.
+            recover: search around a box, farther and farther, for an object that is not found in it;
+                ``PoseEstimate.recovered`` is True where that helped.
             depth: [height,width] along the optical axis, registered to the image, or None: float32 metres, or uint16
-                with ``depth_unit`` ("mm", "cm", "m", or metres per step); 0 and NaN are unknown. Where too little of an
-                object is known its pose comes from the image alone, and ``used_depth`` is False.
+                with ``depth_unit`` ("mm", "cm", "m", or metres per step); 0 and NaN are unknown. Where depth is known
+                for too little of an object, its pose comes from the image alone, and ``used_depth`` is False.
 
         Raises:
             InputError: the image is not RGB uint8 of the camera's size, a box lies outside it, an object is not
@@ -279,8 +278,8 @@ class Estimator:
     ) -> list[PoseEstimate]:
         """Find objects in an image without boxes: their poses, object by object, best first.
 
-        Every object has at least one result: what is not found comes back with ``success=False`` and a reason. Results
-        of one object never show the same thing in the image, nor do those of two objects in the same place. Options:
+        Every object has at least one result: one that is not found comes back with ``success=False`` and a reason.
+        Results of one object overlap by less than half, and two objects are never found in one place. Options:
         ``EstimatorConfig.find``.
 
         Args:
@@ -335,9 +334,9 @@ class Estimator:
     ) -> list[Detection]:
         """Find boxes of objects in an image, object by object, best first.
 
-        As ``find``, but for the last stages: poses are refined once and none is refused. A box is that of the object at
-        such a pose, hidden parts included, as far as it lies in the image; its score, in [0, 1], is the similarity of
-        the image and a render there. Of an object that is not in the image there are boxes too, of low scores.
+        Does what ``find`` does without the last stages: poses are refined once and none is refused. A box is that of
+        the object at such a pose, hidden parts included, as far as it lies in the image; its score, in [0, 1], is the
+        similarity of the image and a render there. Objects that are not in the image have boxes too, with low scores.
         Arguments and errors are those of ``find``.
         """
         with self._call("detect"):
@@ -359,16 +358,17 @@ class Estimator:
     ) -> list[PoseEstimate]:
         """Follow the poses of ``results`` into the next image, in their order; N = 0 is legal.
 
-        Each pose is refined for ``RefineConfig.track_iterations``, two by default, from where the object is if it moves
-        on as it did (``advanced.track.predict``); where that is not believed, also from places around
-        (``advanced.track.search``). An object whose evidence drops comes back as ``success=False`` with a reason that
-        begins with "lost". So does one that had not been found before.
+        Each pose is refined for ``RefineConfig.track_iterations``, two by default, from where the object would be if it
+        moved on as before (``advanced.track.predict``). If the pose found there is refused, places around it are tried
+        (``advanced.track.search``). An object that is not found again, or was not found before, comes back as
+        ``success=False`` with a reason that begins with "lost".
 
         Args:
             image, camera, depth, depth_unit: as for ``estimate``.
             results: of ``estimate``, ``find`` or ``track``.
-            relocate: look for what is lost, near where it was last, and then farther away, in the image in which it is
-                lost and in every fifth after it (``advanced.track.relocate_every``); ``PoseEstimate.recovered`` tells.
+            relocate: search for lost objects, near where they were last, and then farther away, in the image in which
+                they are lost and in every fifth after it (``advanced.track.relocate_every``);
+                ``PoseEstimate.recovered`` is True where that helped.
             budget_s: seconds after the first search of a call, later than which no other begins.
 
         Raises:
@@ -394,9 +394,9 @@ class Estimator:
     def similar_views(
         self, image: Any, camera: Camera, detection: Detection, count: int = 8
     ) -> list[tuple[float, NDArray[np.float64]]] | None:
-        """Return the views of a detected object that look most like it: similarity, T_camera_object [4,4]; best first.
+        """Return the views of a detected object that look most like it, best first; for inspection.
 
-        What ``estimate`` begins with, for people to look at. None for engines without features.
+        They are what ``estimate`` begins with. Engines without ``features`` have none.
 
         Args:
             image, camera: as for ``estimate``.
@@ -408,6 +408,7 @@ class Estimator:
 
         Raises:
             InputError: the image, the detection or ``count`` is not as described.
+            EngineError: the Estimator is closed, or another thread is using it.
         """
         with self._call("similar_views"):
             picture, _ = self._read(image, camera, None, None)
@@ -420,8 +421,14 @@ class Estimator:
     def warmup(self) -> dict[str, float]:
         """Compile all kernels and run each stage once, so that the first frame takes no longer than the others.
 
-        Returns the seconds that each part took, without compilation: "objects" (the renderer of the registered ones),
-        "crop", "coarse", "refine", "outline", "select". Worth its time after the last ``add_object``.
+        Call it after the last ``add_object``.
+
+        Returns:
+            Seconds that each part took, without compilation: "objects" (the renderer of the registered ones), "crop",
+            "coarse", "refine", "outline", "select".
+
+        Raises:
+            EngineError: the Estimator is closed, or another thread is using it.
         """
         with self._call("warmup"):
             start = working_time()

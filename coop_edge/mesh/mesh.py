@@ -105,9 +105,9 @@ class Mesh:
             limits: bounds on what the file may unpack to; ``LoadLimits()`` if None.
 
         Raises:
-            MeshError: a file that is missing, unreadable, larger than the limits, or refers to a file that is missing
-                or outside; no triangles; non-finite vertices; a diameter outside 5 mm .. 5 m.
-            InputError: another argument.
+            MeshError: the file is missing, cannot be read, exceeds the limits, or refers to a file that is missing or
+                outside; the mesh has no triangles, vertices that are not finite, or a diameter outside 5 mm to 5 m.
+            InputError: the unit is unknown, or another argument is out of its range.
         """
         from coop_edge.mesh.load import load_mesh
 
@@ -130,7 +130,7 @@ class Mesh:
         A renderer shows it there before shading.
 
         Raises:
-            InputError: a shape or an index that does not fit.
+            InputError: shapes do not fit, or there is no such face.
         """
         from coop_edge.mesh.sample import surface_colors
 

@@ -33,7 +33,8 @@ def load_symmetries(path: str | os.PathLike[str], object_id: int, mesh: Mesh, *,
         unit: of the file, which is that of the mesh file: "m", "cm", "mm" or "in".
 
     Raises:
-        InputError: no such entry, not such a file, or an entry of another object or unit.
+        InputError: the file is missing or of another form, has no such entry, or the entry is of another object or
+            unit.
     """
     scale = metres_per(unit)
     path = Path(path)

@@ -41,8 +41,8 @@ class Symmetries:
             point ``offset`` [3]. Two axes that differ make a sphere: every rotation about the point where they meet.
 
     Raises:
-        InputError: not rigid, an axis that is not a unit vector, a discrete symmetry that does not keep the axis of a
-            continuous one, axes that do not meet, or discrete ones whose products never close.
+        InputError: a transform is not rigid, an axis is not a unit vector, axes do not meet, a discrete symmetry does
+            not keep the axis of a continuous one, or products of the discrete ones never close to a group.
     """
 
     discrete: tuple[Array, ...] = ()
@@ -123,7 +123,7 @@ class Symmetries:
         Of a sphere these are the turns about its given axes.
 
         Raises:
-            InputError: unless 0 < max_step <= 1.
+            InputError: ``max_step`` is outside 0 < max_step <= 1.
         """
         if not (isinstance(max_step, (int, float)) and 0.0 < max_step <= 1.0):
             raise InputError(f"max_step: wanted a share of the diameter in (0, 1], got {max_step!r}")

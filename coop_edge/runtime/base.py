@@ -124,7 +124,8 @@ class Runner(ABC):
         """Return N of a feed.
 
         Raises:
-            InputError: that says what was given and what was wanted.
+            InputError: names, shapes, dtypes or device are wrong; the message says what was given and what was
+                wanted.
         """
         if not isinstance(feed, Mapping):
             raise InputError(f"{self.label}: wanted a mapping of arrays by input name, got {type(feed).__name__}")

@@ -98,7 +98,8 @@ class Bundle:
                 case before it hands the bytes on.
 
         Raises:
-            BundleError: that names the file, what it found and what it wanted.
+            BundleError: there is no such bundle, or a file is missing, damaged or of an unknown schema; the message
+                names the file, what it found and what it wanted.
         """
         folder = _folder_of(where)
         bundle = cls(folder=folder, **read_manifest(folder / MANIFEST))
@@ -109,8 +110,8 @@ class Bundle:
         """Return the graph of a role.
 
         Raises:
-            BundleError: if this bundle has none.
-            InputError: if no bundle has.
+            BundleError: this bundle has no graph of this role.
+            InputError: there is no such role.
         """
         if role not in ROLES:
             raise InputError(f"role: wanted one of {', '.join(ROLES)}, got {role!r}")
@@ -214,8 +215,8 @@ def write_manifest(bundle: Bundle) -> Path:
     """Write ``bundle.json`` whole or not at all, and return its path. The graphs must be there already, and fit.
 
     Raises:
-        BundleError: if the bundle would not load again.
-        OSError: if the file cannot be written.
+        BundleError: the bundle would not load again.
+        OSError: the file cannot be written.
     """
     text = manifest_text(bundle.manifest, {item.name: getattr(bundle, item.name) for item in fields(bundle)})
     bundle.check_files()

@@ -45,7 +45,7 @@ class TemplateSet:
     says by which network and how); without them ``add_object`` does so, which takes seconds.
 
     Raises:
-        InputError: if the fields do not fit together.
+        InputError: the fields do not fit together.
     """
 
     rgb: NDArray[np.uint8]  # [42,S,S,3]; black off the object
@@ -225,7 +225,7 @@ class TemplateSet:
             max_bytes: bound on the arrays, unpacked; a small file can unpack to gigabytes.
 
         Raises:
-            BundleError: missing, truncated, damaged (the hash does not fit), larger than ``max_bytes``, not a template
+            BundleError: the file is missing, damaged (the hash does not fit), larger than ``max_bytes``, not a template
                 file, or written by a newer version.
         """
         path = Path(path)

@@ -23,14 +23,14 @@ LEAST_INSIDE, CORNER_INSIDE = 0.25, 0.75
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detection:
-    """Where an object may be: a box, a mask, or both (the box is then what is cropped, the mask what is trusted).
+    """Where an object may be: a box, a mask, or both (the box is then cropped, and the mask says what of it counts).
 
     Attributes:
         object: name given to ``add_object``.
         bbox: (x, y, width, height) pixels as in BOP: column and row of the top-left pixel, then how many columns and
             rows; fractions allowed.
         mask: bool [H,W], any True.
-        score: in [0, 1].
+        score: of the detector, in [0, 1].
 
     Raises:
         InputError: box and mask are both missing, the box is not four finite numbers with a positive size, or the mask

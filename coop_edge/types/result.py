@@ -63,16 +63,17 @@ class PoseEstimate:
         success: whether there is a pose.
         reason: "" on success, else one readable line.
         T_camera_object: float64 [4,4], metres, or None.
-        score: in [0, 1].
-        n_inliers: correspondences that agree.
-        reprojection_rms_px: over those, or None.
+        score: in [0, 1]; with a score map in the bundle the probability that the pose is off by less than a tenth of the
+            diameter.
+        n_inliers: matches that fit the pose.
+        reprojection_rms_px: root mean square reprojection error of those, pixels of the image, or None.
         covariance: float64 [6,6] of (translation m, rotation rad) in camera axes (the order of ROS's
             PoseWithCovariance; ``pnp.base`` gives the equation), or None.
-        recovered: whether it was found where nothing had said it would be.
+        recovered: whether it was found by a search, not in its box or where it was tracked.
         motion: what tracking remembers of the object, set by ``Estimator.track``; to_dict leaves it out.
         painter: draws it, set by the Estimator that found it; it is not kept by pickle.
-        used_depth: whether measured depth bore on the pose; False without a depth image, and where it knows too little
-            of the object.
+        used_depth: whether measured depth was used; False without a depth image, and where too little of the object has
+            any.
 
     Raises:
         InputError: a success without a pose or with a reason, a failure with a pose or without a reason, or a value of
@@ -208,7 +209,7 @@ class PoseEstimate:
             The result, without ``motion`` and ``painter``.
 
         Raises:
-            InputError: an unknown name, or a value that a result cannot have.
+            InputError: a name is unknown, or a value is not one of a result.
         """
         known = {f.name for f in fields(cls)} - {"painter", "motion"}
         given = dict(values)
@@ -232,7 +233,7 @@ class PoseEstimate:
             scene_id, image_id, object_id: numbers of BOP's files.
 
         Raises:
-            InputError: no pose, which BOP's file has no line for.
+            InputError: there is no pose; BOP's file has no line for that.
         """
         if self.T_camera_object is None:
             raise InputError(
@@ -249,7 +250,8 @@ class PoseEstimate:
         The image is the array that was given then, as it is now.
 
         Raises:
-            InputError: it is not known (the result is not an Estimator's, has been pickled, or its image was on a GPU).
+            InputError: the image is not known: the result is not an Estimator's, has been pickled, or its image was on
+                a GPU.
         """
         image = None if self.painter is None else self.painter.image
         if image is None:
@@ -260,7 +262,7 @@ class PoseEstimate:
         """Write the result to a file: as JSON (.json, ``to_dict``), or as a picture (.png, .jpg ..., ``plot``).
 
         Raises:
-            InputError: another suffix, or what ``plot`` raises.
+            InputError: the suffix is another, or the image is not known (``plot``).
             OSError: the file cannot be written.
         """
         if Path(path).suffix.lower() == ".json":
@@ -278,7 +280,8 @@ class PoseEstimate:
             image: RGB uint8 [height,width,3], the one it was found in or another of the same camera.
 
         Raises:
-            InputError: another size; a result that no Estimator made (``draw_overlay`` takes camera and mesh).
+            InputError: the image has another size, or no Estimator made the result (``draw_overlay`` takes camera and
+                mesh).
         """
         if self.painter is None:
             raise InputError(
