@@ -63,8 +63,8 @@ class PoseEstimate:
         success: whether there is a pose.
         reason: "" on success, else one readable line.
         T_camera_object: float64 [4,4], metres, or None.
-        score: in [0, 1]; with a score map in the bundle the probability that the pose is off by less than a tenth of the
-            diameter.
+        score: in [0, 1]; with a score map in the bundle the probability that the pose is off by less than a tenth of
+            the diameter.
         n_inliers: matches that fit the pose.
         reprojection_rms_px: root mean square reprojection error of those, pixels of the image, or None.
         covariance: float64 [6,6] of (translation m, rotation rad) in camera axes (the order of ROS's
