@@ -132,7 +132,7 @@ def _bop_scene(data: Mapping[str, Any], name: str | None) -> Calibration:
             return Calibration(first)
     elif name not in matrices and name.isdigit():
         name = str(int(name))  # image 000017 is "17"
-    return Calibration(one_of(matrices, name, "images"))
+    return Calibration(one_of(matrices, name, "image"))
 
 
 def _megapose(data: Mapping[str, Any]) -> Calibration:

@@ -83,6 +83,7 @@ def one_of(found: Mapping[str, Any], name: str | None, what: str) -> Any:
         if name not in found:
             raise InputError(f"has no {what} {name!r} (it has: {known})")
         return found[name]
+    first = next(iter(found))
     if len(found) != 1:
-        raise InputError(f"holds several: {what} {known}; say which")
-    return next(iter(found.values()))
+        raise InputError(f"holds several ({what} {known}); say which: name={first!r} (--camera FILE#{first})")
+    return found[first]
