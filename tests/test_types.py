@@ -284,6 +284,15 @@ def test_a_box_that_leaves_it_a_little_is_not(box, recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("box", [(650, 100, 80, 80), (-90, 100, 80, 80), (100, 480, 80, 80), (700, 500, 80, 80)])
+def test_a_box_outside_is_an_error_and_no_doubt(box, recwarn):
+    camera = Camera(np.array([[600, 0, 319.5], [0, 600, 239.5], [0, 0, 1]]), 640, 480)
+    Detection("cup", bbox=box).doubt(camera)
+    assert not recwarn.list
+    with pytest.raises(InputError, match="lies outside the 640x480 image"):
+        Detection("cup", bbox=box).check_camera(camera)
+
+
 class TestResult:
     """What a result offers beside the matrix, and how it prints."""
 

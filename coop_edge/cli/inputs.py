@@ -105,9 +105,11 @@ def parse_objects(arguments: Sequence[str], templates: Sequence[str] = ()) -> li
         mesh, _, unit = (rest if equals else text).rpartition(":")
         name = name if equals else Path(mesh).stem
         if not (name and mesh and unit):
-            raise InputError(f"--object: wanted NAME=MESH:UNIT, such as cup=cup.ply:mm, got {text!r}")
+            raise InputError(
+                f"object {text!r}: wanted MESH:UNIT or NAME=MESH:UNIT, such as cup.ply:mm; UNIT is m, cm, mm or in"
+            )
         if name in objects:
-            raise InputError(f"--object: there is an object {name!r} already; wanted each name once")
+            raise InputError(f"--object: there is an object {name!r} already; wanted each name once, as NAME=MESH:UNIT")
         objects[name] = ObjectArgument(name, Path(mesh), unit)
     for text in templates:
         name, _, path = text.partition("=")

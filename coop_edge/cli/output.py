@@ -74,7 +74,7 @@ def print_poses(
         errors: one per detection, where the truth is known; None for a detection without a pose.
     """
     print_what_ran(report)
-    table = Table("object", "score", "x, y, z (m)", *(["error"] if errors is not None else []), "")
+    table = Table("object", "score", "x, y, z (m)", *(["error"] if errors is not None else []), "result")
     for i, result in enumerate(results):
         T = result.T_camera_object
         position = "" if T is None else ", ".join(f"{value:.4f}" for value in T[:3, 3])

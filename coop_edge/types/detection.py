@@ -174,7 +174,10 @@ def _check_overlap(bbox: tuple[float, float, float, float], width: int, height: 
 def _doubt_box(bbox: tuple[float, float, float, float], width: int, height: int) -> None:
     """Warn about a box that leaves the image by far: its last two numbers may be a corner."""
     x, y, w, h = bbox
-    inside = (min(x + w, width) - max(x, 0.0)) * (min(y + h, height) - max(y, 0.0)) / (w * h)
+    across, down = min(x + w, width) - max(x, 0.0), min(y + h, height) - max(y, 0.0)
+    if min(across, down) <= 0:
+        return  # outside altogether: an error, which ``check_camera`` raises
+    inside = across * down / (w * h)
     corner = w > x >= 0 and h > y >= 0 and w <= width and h <= height
     if inside < (CORNER_INSIDE if corner else LEAST_INSIDE):
         asked = f"is it (x0, y0, x1, y1)? Then it is ({x:g}, {y:g}, {w - x:g}, {h - y:g})" if corner else "is it right?"

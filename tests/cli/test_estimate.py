@@ -158,7 +158,7 @@ class TestEstimate:
             ),
             (["--camera", "60,60,31.5,b"], "--camera: wanted four numbers FX,FY,CX,CY"),
             (["--camera", "60,-60,31.5,23.5"], "focal lengths are fx = 60, fy = -60"),
-            (["--object", "mug"], "--object: wanted NAME=MESH:UNIT, such as cup=cup.ply:mm, got 'mug'"),
+            (["--object", "mug"], "object 'mug': wanted MESH:UNIT or NAME=MESH:UNIT, such as cup.ply:mm"),
             (["--object", f"cup={MUG}:furlong"], "unit: wanted one of 'm', 'cm', 'mm', 'in'"),
             (["--object", f"cup={MUG}:mm"], "with unit='m' it would be 0.1231 m"),
             (["--object", f"mug={MUG}:m"], "there is an object 'mug' already"),
@@ -411,7 +411,7 @@ class TestWithoutJson:
                 "--box: wanted NAME=X,Y,W,H with NAME one of mug, cup",
             ),
             ([f"{MUG}:m", "--box", "1,2,3,4"], "there is an object 'mug' already"),
-            ([str(MUG), "--box", "1,2,3,4"], "--object: wanted NAME=MESH:UNIT, such as cup=cup.ply:mm"),
+            ([str(MUG), "--box", "1,2,3,4"], f"object {str(MUG)!r}: wanted MESH:UNIT or NAME=MESH:UNIT"),
         ],
     )
     def test_wrong_use(self, short, options, says):

@@ -449,7 +449,7 @@ class TestCommand:
             (["--relocate", "--reregister"], "leave one of the two out"),
             (["--min-score", "2"], "SelectConfig.min_score = 2.0: wanted a number in [0, 1]"),
             (["--camera", "60,60,31.5"], "--camera: wanted FX,FY,CX,CY or a calibration file"),
-            (["--object", "mug"], "--object: wanted NAME=MESH:UNIT"),
+            (["--object", "mug"], "object 'mug': wanted MESH:UNIT or NAME=MESH:UNIT"),
             (["--detections", "nowhere.json"], "--detections: wanted a JSON file, got 'nowhere.json'"),
             (["--engines", "coop-nowhere"], "no bundle 'coop-nowhere'"),
             (["--track-iterations", "0"], "RefineConfig.track_iterations = 0: wanted an integer in [1, 100]"),
