@@ -1,4 +1,4 @@
-"""Poses of objects known only by their CAD models: the command `coop-edge`.
+"""Find and track objects that are known only by their CAD models, in images and videos.
 
 Exit codes:
 

@@ -163,7 +163,7 @@ def bundle(facts: Facts, _: Findings) -> Judged:
 def plans(facts: Facts, findings: Findings) -> Judged:
     plans, place, data = facts["plans"], facts["storage"], {"plans": facts["plans"]}
     if why_none := findings.facts("bundles")["no_target"]:
-        count = f"{len(plans)} plan(s), none can run here: " if plans else "none; "
+        count = f"{len(plans)} plan(s), none can run here: " if plans else "none can be built or run here: "
         return Judged("optional", f"{count}{why_none}", data)
     without = _roles_without_plan(facts)
     if not without:

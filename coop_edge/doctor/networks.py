@@ -43,6 +43,8 @@ def targets() -> tuple[list[Target], str]:
 
     try:
         return [Target.here(api) for api in installed()], ""
+    except BackendUnavailable as error:
+        return [], str(error)
     except Exception as error:  # TensorRT's bindings and CuPy each raise kinds of their own
         return [], quoted(error)
 

@@ -27,7 +27,7 @@ def show(report: Report, console: Console) -> None:
     console.print()
     for device, names in report.blocked_by.items():
         if names:
-            console.print(Text(f"An Estimator cannot run on {DEVICE_NAMES[device]}: {', '.join(names)}."))
+            console.print(Text(f"An Estimator cannot run on {DEVICE_NAMES[device]}; it lacks: {', '.join(names)}."))
         else:
             console.print(Text(f"An Estimator can run on {DEVICE_NAMES[device]}.", "green"))
     if report.next_steps:

@@ -56,7 +56,7 @@ _PLAIN: dict[str, dict[str, Any]] = {
     },
     "tensorrt": {"modules": {"tensorrt": None, "tensorrt_rtx": None}, "fails": None},
     "gpu": {"absent": "no NVIDIA driver", "driver": None, "driver_cuda": None, "devices": []},
-    "bundles": {"target": None, "no_target": "BackendUnavailable: no TensorRT here", "bundles": [BUNDLE]},
+    "bundles": {"target": None, "no_target": "no TensorRT here", "bundles": [BUNDLE]},
 }
 
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from coop_edge.cli.main import app
 from coop_edge.doctor import assemble, networks
 from coop_edge.doctor.isolate import Outcome, here
+from coop_edge.errors import BackendUnavailable
 from coop_edge.runtime import bundle as bundle_module
 from coop_edge.runtime.bundle import Bundle, write_manifest
 from coop_edge.runtime.plan import Target, plan_name
@@ -32,7 +33,7 @@ def engines(tmp_path, monkeypatch):
     monkeypatch.setattr(
         bundle_module, "available", lambda: sorted(path.parent for path in tmp_path.glob("engines/*/bundle.json"))
     )
-    monkeypatch.setattr(networks, "targets", lambda: ([], "BackendUnavailable: no TensorRT here"))
+    monkeypatch.setattr(networks, "targets", lambda: ([], "no TensorRT here"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "engines"
 
@@ -40,6 +41,18 @@ def engines(tmp_path, monkeypatch):
 def only(facts: dict) -> dict:
     (found,) = facts["bundles"]
     return found
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(BackendUnavailable("no TensorRT here"), "no TensorRT here"), (OSError("no driver"), "OSError: no driver")],
+)
+def test_why_no_plan_can_be_built_here(monkeypatch, error, says):
+    def fails():
+        raise error
+
+    monkeypatch.setattr("coop_edge.runtime.tensorrt_api.installed", fails)
+    assert networks.targets() == ([], says)
 
 
 def test_no_bundle_is_an_empty_list(engines):
