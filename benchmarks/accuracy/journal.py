@@ -1,9 +1,4 @@
-"""The record of a run in progress, beside its results: what is in it is done, so a killed run goes on from there.
-
-One JSON object a line: first the options that decide the results, then one line per image, written and flushed to the
-disk when the image is finished. An image is done if its line is there in full; half a line, which a kill leaves at the
-end, is cut off and its image done again.
-"""
+"""Keeps the record of a run in progress beside its results: the images in it are done, so a killed run goes on."""
 
 from __future__ import annotations
 
@@ -11,13 +6,11 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from benchmarks.accuracy.records import ImageKey
 from benchmarks.accuracy.results import Failure, ImageResult, Row
-from coop_edge.base.files import lock
-from coop_edge.errors import InputError
+from coop_edge.base import journal
 
 FORMAT = 1
 
@@ -46,7 +39,7 @@ Self = TypeVar("Self")
 
 
 class ImageJournal(Generic[Result]):
-    """The record of a run over images. A context manager.
+    """The record of a run over images, a line each (``coop_edge.base.journal``). A context manager.
 
     Args:
         path: of the file.
@@ -57,9 +50,7 @@ class ImageJournal(Generic[Result]):
         done: the results that are there, by image.
 
     Raises:
-        InputError: the file has other options (the message says which), is not of this kind, or another process is
-            writing it.
-        OSError: the file cannot be written.
+        InputError, OSError: as ``coop_edge.base.journal.Journal`` does.
     """
 
     def __init__(
@@ -70,21 +61,18 @@ class ImageJournal(Generic[Result]):
         to_plain: Callable[[Result], Mapping[str, Any]],
         from_plain: Callable[[Mapping[str, Any]], Result],
     ) -> None:
-        self.path, self._to_plain, self._from_plain = path, to_plain, from_plain
         self.done: dict[ImageKey, Result] = {}
-        header = json.loads(json.dumps({"format": FORMAT, **options}))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = path.open("a+b")
-        try:
-            lock(self._file, path, "name other results")
-            self._read(header)
-        except BaseException:
-            self._file.close()
-            raise
+
+        def read(line: Mapping[str, Any]) -> None:
+            result = from_plain(line)
+            self.done[result.image] = result
+
+        self.path, self._to_plain = path, to_plain
+        self._lines = journal.Journal(path, {"format": FORMAT, **options}, "name other results", read)
 
     def append(self, result: Result) -> None:
         """Record an image as done."""
-        self._write(self._to_plain(result))
+        self._lines.append(json.dumps(self._to_plain(result)))
         self.done[result.image] = result
 
     def remove(self) -> None:
@@ -92,40 +80,13 @@ class ImageJournal(Generic[Result]):
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        self._file.close()
+        self._lines.close()
 
     def __enter__(self: Self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _write(self, content: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(content).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def _read(self, header: Mapping[str, Any]) -> None:
-        self._file.seek(0)
-        *lines, rest = self._file.read().split(b"\n")
-        if rest:
-            self._file.truncate(sum(len(line) + 1 for line in lines))
-        if not lines:
-            self._write(header)
-            return
-        try:
-            earlier, *images = [json.loads(line) for line in lines]
-            found = [self._from_plain(image) for image in images]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{self.path}: not the record of an earlier run ({error}); delete it or name other results"
-            ) from None
-        if differences := _differences(earlier, header):
-            raise InputError(
-                f"{self.path}: the earlier run, which was not finished, had other options: {'; '.join(differences)}. "
-                "Repeat it with the same ones to finish it, delete the file, or name other results"
-            )
-        self.done = {result.image: result for result in found}
 
 
 class Journal(ImageJournal[ImageResult]):
@@ -133,20 +94,6 @@ class Journal(ImageJournal[ImageResult]):
 
     def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
         super().__init__(path, options, to_plain=_plain, from_plain=_result)
-
-
-def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:
-    """What differs, by dotted name."""
-    if isinstance(earlier, dict) and isinstance(now, dict):
-        keys = sorted(set(earlier) | set(now))
-        inner = (_differences(earlier.get(key), now.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
-        return [text for texts in inner for text in texts]
-    return [] if earlier == now else [f"{name} was {_said(earlier)}, now {_said(now)}"]
-
-
-def _said(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _plain(result: ImageResult) -> dict[str, Any]:

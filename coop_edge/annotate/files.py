@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coop_edge.annotate.journal import read_lines
 from coop_edge.base.files import atomic_write
+from coop_edge.base.journal import read_lines
 from coop_edge.labels.records import MM, coco_annotation, coco_document, pose_entry
 
 BINS = 20

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coop_edge.annotate.items import Item
-from coop_edge.annotate.journal import read_lines
+from coop_edge.base.journal import read_lines
 from coop_edge.mesh import Mesh
 from coop_edge.types import Detection, PoseEstimate
 from coop_edge.visual.rerun_log import RerunLog

@@ -51,7 +51,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     with contextlib.ExitStack() as stack:
         every = [stack.enter_context(_Pending(path)) for path in contents]
         for pending, data in zip(every, contents.values(), strict=True):
-            with pending.named():
+            with naming(pending.asked):
                 pending.file.write(data)
                 pending.sync()
                 pending.file.close()
@@ -113,15 +113,24 @@ def lock(file: BinaryIO, path: Path, advice: str) -> None:
         raise InputError(f"{path}: another run is writing it; wait for it, or {advice}") from None
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of the block's writing name ``path``, the file that was asked for."""
+    try:
+        yield
+    except OSError as error:
+        raise _cannot(error, path) from error
+
+
 class _Pending:
     """A file that is being written beside the one whose place it will take."""
 
     def __init__(self, path: Path) -> None:
-        self._asked = path
+        self.asked = path
 
     def __enter__(self) -> _Pending:
-        with self.named():
-            self._target = Path(os.path.realpath(self._asked))
+        with naming(self.asked):
+            self._target = Path(os.path.realpath(self.asked))
             self._check()
             self._target.parent.mkdir(parents=True, exist_ok=True)
             self._temporary = temporary_beside(self._target)
@@ -134,7 +143,7 @@ class _Pending:
             self.file.close()
         self._temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
-            raise self._cannot(error) from error
+            raise _cannot(error, self.asked) from error
 
     def sync(self) -> None:
         """Bring the data to the disk."""
@@ -143,24 +152,11 @@ class _Pending:
 
     def finish(self) -> None:
         """Give the file its name."""
-        with self.named():
+        with naming(self.asked):
             if not self.file.closed:
                 self.sync()
                 self.file.close()
             os.replace(self._temporary, self._target)
-
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Let errors name the file that was asked for, not the one in between."""
-        try:
-            yield
-        except OSError as error:
-            raise self._cannot(error) from error
-
-    def _cannot(self, error: OSError) -> OSError:
-        text = error.strerror or str(error)
-        text = text if text.startswith("cannot write") else f"cannot write: {text}"
-        return OSError(error.errno, text, str(self._asked))
 
     def _check(self) -> None:
         """Refuse what is no regular file."""
@@ -181,6 +177,12 @@ class _Pending:
         with contextlib.suppress(PermissionError):  # only root gives files away
             os.fchown(handle, self._before.st_uid, self._before.st_gid)
         os.fchmod(handle, stat.S_IMODE(self._before.st_mode))
+
+
+def _cannot(error: OSError, path: Path) -> OSError:
+    text = error.strerror or str(error)
+    text = text if text.startswith("cannot write") else f"cannot write: {text}"
+    return OSError(error.errno, text, str(path))
 
 
 def _is_alive(process: int) -> bool:

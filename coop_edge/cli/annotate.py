@@ -13,7 +13,7 @@ from coop_edge.cli import options
 from coop_edge.cli.output import print_line
 
 if TYPE_CHECKING:
-    from coop_edge.annotate.journal import Journal
+    from coop_edge.base.journal import Journal
 
 
 def annotate(
@@ -53,11 +53,11 @@ def annotate(
     """
     from coop_edge.annotate.files import write_files
     from coop_edge.annotate.items import list_items
-    from coop_edge.annotate.journal import Journal
     from coop_edge.annotate.local import run_local
     from coop_edge.annotate.on_ray import run_on_ray
     from coop_edge.annotate.recording import write_recording
     from coop_edge.annotate.worker import Setup
+    from coop_edge.base.journal import Journal
     from coop_edge.cli import inputs
     from coop_edge.labels.store import object_ids
 
@@ -75,10 +75,10 @@ def annotate(
     record = output / "annotations.jsonl"
     header = {"images": len(items), **setup.plain(), "sources": [str(source.resolve()) for source in sources]}
     header |= {"camera": camera, "detections": str(detections.resolve()) if detections else None}
-    with Journal(record, header) as journal:
-        left = items[journal.done :]
-        if journal.done:
-            print_line(f"{journal.done} of {len(items)} images are there already")
+    with Journal(record, header, "give another folder") as journal:
+        left = items[journal.count :]
+        if journal.count:
+            print_line(f"{journal.count} of {len(items)} images are there already")
         if ray is not None:
             lines: Iterable[str] = run_on_ray(left, setup, workers, None if ray == "local" else ray)
         else:
@@ -102,7 +102,7 @@ def _record(journal: Journal, lines: Iterable[str], total: int) -> None:
 
     columns = TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("images", total=total, completed=journal.done)
+        bar = progress.add_task("images", total=total, completed=journal.count)
         for line in lines:
             journal.append(line)
             progress.update(bar, advance=1)

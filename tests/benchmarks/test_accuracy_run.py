@@ -143,7 +143,7 @@ def test_other_options_are_refused(tmp_path, now, says):
         assert journal.done == {}
 
 
-@pytest.mark.parametrize("content", [b"not JSON\n", b'{"format": 1}\n{"scene_id": 1}\n', b"[]\n[1]\n"])
+@pytest.mark.parametrize("content", [b"not JSON\n", b'{"format": 1}\n{"scene_id": 1}\n', b"[]\n[1]\n", b"hello", b"{}"])
 def test_a_file_of_another_kind_is_left_alone(tmp_path, content):
     (tmp_path / "a.part").write_bytes(content)
     with pytest.raises(InputError, match="not the record of an earlier run"):
