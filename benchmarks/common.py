@@ -1,17 +1,36 @@
-"""Times functions, lists package versions, writes JSON files and prints tables, for all benchmarks."""
+"""Times functions, lists package versions, writes JSON files, prints tables and errors, for all benchmarks."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
 from coop_edge.base.files import atomic_write
+from coop_edge.errors import CoopEdgeError
+
+P = ParamSpec("P")
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """Decorate a command: errors of wrong use are a line on standard error, and it returns 2."""
+
+    @functools.wraps(main)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except (CoopEdgeError, OSError) as error:
+            print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+            return 2
+
+    return run
 
 
 def versions(*distributions: str) -> dict[str, str | None]:

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.common import print_table, versions, write_json
+from benchmarks.common import command, print_table, versions, write_json
 from coop_edge.base.hardware import hardware
 from coop_edge.cli.bench import table
 from coop_edge.cli.latency import measure
 from coop_edge.config import EFFORTS
 from coop_edge.demo import DemoScene, load_scene
-from coop_edge.errors import CoopEdgeError
 from coop_edge.mesh import Mesh
 from coop_edge.render import CpuRenderer
 
@@ -58,25 +57,22 @@ def scene_depth(scene: DemoScene) -> NDArray[np.float32]:
     return np.where(np.isfinite(nearest), nearest, wall).astype(np.float32)
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command. Returns 0, or 2 with one line on standard error."""
     options = parse(arguments)
     flags = {"refine.iterations": options.iterations, "refine.track_iterations": options.track_iterations}
     given = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    try:
-        result = measure(
-            options.engines,
-            device=options.device,
-            threads=options.threads,
-            repeats=options.repeats,
-            seconds=options.seconds,
-            efforts=options.effort or tuple(EFFORTS),
-            settings=[*given, *options.set],
-            depth=scene_depth(load_scene()) if options.depth else None,
-        )
-    except CoopEdgeError as error:
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+    result = measure(
+        options.engines,
+        device=options.device,
+        threads=options.threads,
+        repeats=options.repeats,
+        seconds=options.seconds,
+        efforts=options.effort or tuple(EFFORTS),
+        settings=[*given, *options.set],
+        depth=scene_depth(load_scene()) if options.depth else None,
+    )
     machine = hardware()
     Console().print(table(result))
     if options.depth:

@@ -22,10 +22,10 @@ from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.measure import progress
 from benchmarks.accuracy.methods import object_name
 from benchmarks.accuracy.models import Model
-from benchmarks.common import print_table, write_json
+from benchmarks.common import command, print_table, write_json
 from coop_edge import Camera, Estimator, EstimatorConfig, PoseEstimate
 from coop_edge.base.hardware import hardware
-from coop_edge.errors import CoopEdgeError, InputError
+from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.render import CpuRenderer
 
@@ -230,16 +230,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command. Returns 0, or 2 with one line on standard error."""
     options = parse(arguments)
-    try:
-        if wrong := [every for every in options.every if not 1 <= every < IMAGES]:
-            raise InputError(f"--every: wanted 1 to {IMAGES - 1}, got {wrong[0]}")
-        result = measure(options)
-    except (CoopEdgeError, OSError) as error:
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+    if wrong := [every for every in options.every if not 1 <= every < IMAGES]:
+        raise InputError(f"--every: wanted 1 to {IMAGES - 1}, got {wrong[0]}")
+    result = measure(options)
     rows = [(f"every {every}", *shares.values()) for every, shares in result["every"].items()]
     print_table("Tracking", rows, ("played", "images", *(f"within {share:g} diameters" for share in SHARES)))
     gone = [(f"gone: {name}", value) for name, value in result["gone"].items()]

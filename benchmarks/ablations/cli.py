@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ablations.plan import QUESTIONS, SEED_BASE, VARIANTS, Settings, chosen
-from coop_edge.errors import CoopEdgeError, InputError
+from benchmarks.common import command
+from coop_edge.errors import InputError
 
 JSON = Path("benchmarks/results/ablations_xs.json")
 
@@ -40,6 +41,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code.
 
@@ -49,9 +51,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         return report(options) if options.action == "report" else run(options)
-    except (CoopEdgeError, OSError) as error:
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with the runs that are missing", file=sys.stderr)
         return 130

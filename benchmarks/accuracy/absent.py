@@ -22,11 +22,11 @@ from benchmarks.accuracy.journal import ImageJournal, journal_path
 from benchmarks.accuracy.measure import progress
 from benchmarks.accuracy.methods import object_name
 from benchmarks.accuracy.records import Box, ImageKey
-from benchmarks.common import print_table, write_json
+from benchmarks.common import command, print_table, write_json
 from coop_edge import Camera, Detection, Estimator, EstimatorConfig, Mesh, PoseEstimate
 from coop_edge.base.hardware import hardware
 from coop_edge.config import EFFORTS
-from coop_edge.errors import CoopEdgeError, InputError
+from coop_edge.errors import InputError
 from coop_edge.stages.clock import StageClock
 from coop_edge.stages.select import select
 
@@ -242,6 +242,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command. Returns 0; 2 with one line on standard error for wrong use; 130 if interrupted."""
     options = parse(arguments)
@@ -249,9 +250,6 @@ def main(arguments: list[str] | None = None) -> int:
         if options.limit is not None and options.limit < 1:
             raise InputError(f"--limit: wanted at least 1, got {options.limit}")
         result = measure(options)
-    except (CoopEdgeError, OSError) as error:
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(
             f"interrupted; what is done is in {journal_path(options.json)}: the same command goes on", file=sys.stderr

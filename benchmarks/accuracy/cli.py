@@ -13,9 +13,10 @@ from benchmarks.accuracy.measure import measure
 from benchmarks.accuracy.methods import METHODS, MethodOptions
 from benchmarks.accuracy.reliability import CORRECT_HELP, RIGHT
 from benchmarks.accuracy.tables import print_tables
+from benchmarks.common import command
 from coop_edge.base.hardware import available_cores
 from coop_edge.config import EFFORTS, EstimatorConfig
-from coop_edge.errors import ConfigError, CoopEdgeError, InputError
+from coop_edge.errors import ConfigError, InputError
 
 _ONLY_OURS = ("engines", "effort", "iterations", "stage", "set", "device", "depth")
 _ONLY_RUNS = ("csv", "method", "boxes", "box_noise", "hypotheses", "seed", "processes", *_ONLY_OURS)
@@ -81,6 +82,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command. Returns 0; 2 with one line on standard error for wrong use; 130 if interrupted."""
     options = parse(arguments)
@@ -97,9 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
             print_tables(result)
         for journal in journals:  # now that no run is left that could be stopped
             journal.remove()
-    except (CoopEdgeError, OSError) as error:
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         results = options.json if options.detect else options.csv and each.csv
         kept = f"; what is done is in {journal_path(results)}: the same command goes on" if results else ""

@@ -24,10 +24,10 @@ from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.measure import progress
 from benchmarks.accuracy.methods import MethodOptions, OursMethod
 from benchmarks.accuracy.reliability import RIGHT
-from benchmarks.common import print_table, write_json
+from benchmarks.common import command, print_table, write_json
 from coop_edge.base.hardware import hardware
 from coop_edge.config import EFFORTS
-from coop_edge.errors import CoopEdgeError, InputError
+from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.runtime.bundle import Bundle, write_manifest
 from coop_edge.runtime.covariance_map import CovarianceMap, line_of_sight_axes
@@ -196,30 +196,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 with one line on standard error."""
     options = _parser().parse_args(arguments)
+    bundle = Bundle.load(options.bundle)
+    dataset = BopDataset(options.dataset, options.split, limit=options.limit)
+    method = OursMethod(
+        MethodOptions(engines=options.bundle, threads=options.threads, config={"effort": options.effort})
+    )
     try:
-        bundle = Bundle.load(options.bundle)
-        dataset = BopDataset(options.dataset, options.split, limit=options.limit)
-        method = OursMethod(
-            MethodOptions(engines=options.bundle, threads=options.threads, config={"effort": options.effort})
-        )
-        try:
-            method.add_objects(dataset)
-            errors = gather(method, dataset)
-        finally:
-            method.close()
-        found, content = report(bundle, errors)
-        if options.json:
-            said = {"dataset": dataset.name, "engines": f"{bundle.name} {bundle.version}", "effort": options.effort}
-            write_json(options.json, {**said, "hardware": hardware(), **content})
-        if options.write:
-            path = write_manifest(replace(bundle, covariance_map=found))
-            print(f"written to {Path(path)}: {found.to_dict()}")
-    except (CoopEdgeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        method.add_objects(dataset)
+        errors = gather(method, dataset)
+    finally:
+        method.close()
+    found, content = report(bundle, errors)
+    if options.json:
+        said = {"dataset": dataset.name, "engines": f"{bundle.name} {bundle.version}", "effort": options.effort}
+        write_json(options.json, {**said, "hardware": hardware(), **content})
+    if options.write:
+        path = write_manifest(replace(bundle, covariance_map=found))
+        print(f"written to {Path(path)}: {found.to_dict()}")
     return 0
 
 

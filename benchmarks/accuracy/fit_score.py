@@ -21,10 +21,10 @@ from benchmarks.accuracy.measure import progress
 from benchmarks.accuracy.methods import MethodOptions, OursMethod
 from benchmarks.accuracy.reliability import with_interval
 from benchmarks.accuracy.score_fit import FINISHED, PENALTY, ScoreFit, choose, fit_score
-from benchmarks.common import print_table, write_json
+from benchmarks.common import command, print_table, write_json
 from coop_edge import EstimatorConfig
 from coop_edge.config import EFFORTS
-from coop_edge.errors import CoopEdgeError, InputError
+from coop_edge.errors import InputError
 from coop_edge.runtime.bundle import Bundle, write_manifest
 from coop_edge.runtime.score_map import DEPTH_EVIDENCE, EVIDENCE, ScoreMap
 
@@ -194,16 +194,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command. Returns 0, or 2 with one line on standard error."""
     options = parse(arguments)
-    try:
-        if (not options.dataset and not options.table) or (options.dataset and len(options.table or ()) > 1):
-            raise InputError("--table: wanted files to read without --dataset, at most one to write with it")
-        fit_and_report(options, [gather_table(options)] if options.dataset else read_tables(options.table))
-    except (CoopEdgeError, OSError) as error:
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+    if (not options.dataset and not options.table) or (options.dataset and len(options.table or ()) > 1):
+        raise InputError("--table: wanted files to read without --dataset, at most one to write with it")
+    fit_and_report(options, [gather_table(options)] if options.dataset else read_tables(options.table))
     return 0
 
 

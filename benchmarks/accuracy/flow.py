@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy.dataset import BopDataset
-from benchmarks.common import print_table, write_json
+from benchmarks.common import command, print_table, write_json
 from coop_edge.base.hardware import hardware
 from coop_edge.config import EstimatorConfig
-from coop_edge.errors import CoopEdgeError, InputError
+from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from coop_edge.ops.cpu import CpuOperations
@@ -195,23 +195,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 with one line on standard error."""
     options = _parser().parse_args(arguments)
     starts = options.start or list(STARTS)
-    try:
-        if wrong := [s for s in starts if not 0.0 <= s <= 180.0]:
-            raise InputError(f"--start {wrong[0]:g}: wanted degrees from 0 to 180")
-        dataset = BopDataset(options.dataset, options.split, limit=options.limit)
-        found = {name: measure(Path(name), dataset, starts, options.threads) for name in options.checkpoint}
-        columns = ("start_degrees", "targets", "flow_epe_before", "flow_epe", "smaller")
-        for name, rows in found.items():
-            print_table(name, [[row.get(c, float("nan")) for c in columns] for row in rows], columns)
-        if options.json:
-            write_json(options.json, {"dataset": dataset.name, "hardware": hardware(), "checkpoints": found})
-    except (CoopEdgeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if wrong := [s for s in starts if not 0.0 <= s <= 180.0]:
+        raise InputError(f"--start {wrong[0]:g}: wanted degrees from 0 to 180")
+    dataset = BopDataset(options.dataset, options.split, limit=options.limit)
+    found = {name: measure(Path(name), dataset, starts, options.threads) for name in options.checkpoint}
+    columns = ("start_degrees", "targets", "flow_epe_before", "flow_epe", "smaller")
+    for name, rows in found.items():
+        print_table(name, [[row.get(c, float("nan")) for c in columns] for row in rows], columns)
+    if options.json:
+        write_json(options.json, {"dataset": dataset.name, "hardware": hardware(), "checkpoints": found})
     return 0
 
 

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.accuracy.calibration import auroc, bin_edges, calibration_error, intervals, rank_correlation, wilson
+from benchmarks.common import command, print_table
 from coop_edge.base.files import atomic_write
-from coop_edge.errors import BackendUnavailable, CoopEdgeError, InputError
+from coop_edge.errors import BackendUnavailable, InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -197,12 +198,12 @@ def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
     return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command. Returns 0, or 2 with one line on standard error."""
     from benchmarks.accuracy.dataset import BopDataset
     from benchmarks.accuracy.evaluate import evaluate
     from benchmarks.accuracy.results import read_rows
-    from benchmarks.common import print_table
 
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy.reliability",
@@ -217,27 +218,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--correct", type=float, default=RIGHT, metavar="SHARE", help=CORRECT_HELP)
     parser.add_argument("--png", metavar="PNG", help="the curves as a picture")
     options = parser.parse_args(arguments)
-    try:
-        check_correct(options.correct)
-        dataset = BopDataset(options.dataset, options.split, targets=options.targets, limit=options.limit)
-        curves = {}
-        for text in options.poses:
-            name, equals, path = text.partition("=")
-            rows = read_rows(path if equals else text)
-            curves[name if equals else os.path.basename(text)] = of_evaluation(
-                evaluate(dataset, rows), bins=options.bins, correct=options.correct
-            )
-        for name, curve in curves.items():
-            lines = [
-                (f"{b.low:.3f} to {b.high:.3f}", b.count, b.share, f"{b.lower:.2f} to {b.upper:.2f}")
-                for b in curve.bins
-            ]
-            print_table(f"{name}: {_said(curve)}, {curve.falls} falls", lines, ("score", "poses", "right", "95 %"))
-        if options.png:
-            write_png(options.png, curves)
-    except (CoopEdgeError, OSError) as error:
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+    check_correct(options.correct)
+    dataset = BopDataset(options.dataset, options.split, targets=options.targets, limit=options.limit)
+    curves = {}
+    for text in options.poses:
+        name, equals, path = text.partition("=")
+        rows = read_rows(path if equals else text)
+        curves[name if equals else os.path.basename(text)] = of_evaluation(
+            evaluate(dataset, rows), bins=options.bins, correct=options.correct
+        )
+    for name, curve in curves.items():
+        lines = [
+            (f"{b.low:.3f} to {b.high:.3f}", b.count, b.share, f"{b.lower:.2f} to {b.upper:.2f}") for b in curve.bins
+        ]
+        print_table(f"{name}: {_said(curve)}, {curve.falls} falls", lines, ("score", "poses", "right", "95 %"))
+    if options.png:
+        write_png(options.png, curves)
     return 0
 
 

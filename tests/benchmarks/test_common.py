@@ -8,6 +8,7 @@ import os
 import pytest
 
 from benchmarks import common
+from coop_edge.errors import InputError
 
 
 def test_json_takes_the_place_of_an_older_file(tmp_path):
@@ -35,3 +36,27 @@ def test_what_is_no_json_leaves_the_older_file_alone(tmp_path, value):
         common.write_json(path, {"ms": value})
     assert json.loads(path.read_text()) == {"ms": 1.0}
     assert [each.name for each in tmp_path.iterdir()] == ["figures.json"]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (InputError("no such box"), "InputError: no such box"),
+        (OSError(28, "full", "a"), "OSError: [Errno 28] full: 'a'"),
+    ],
+)
+def test_a_command_says_wrong_use_in_a_line(capsys, error, says):
+    @common.command
+    def main(code, *, wrong=None):
+        """Run."""
+        if wrong:
+            raise wrong
+        return code
+
+    assert [main(0), main(1)] == [0, 1]
+    assert capsys.readouterr() == ("", "")
+    assert main(0, wrong=error) == 2
+    assert capsys.readouterr() == ("", f"error: {says}\n")
+    with pytest.raises(ZeroDivisionError):
+        main(0, wrong=ZeroDivisionError())
+    assert (main.__name__, main.__doc__) == ("main", "Run.")
