@@ -27,13 +27,8 @@ def live(
     camera: Annotated[str | None, typer.Option(help="As for `estimate`; a RealSense brings its own.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Search for lost objects in every so many frames.")] = 10,
     rerun: options.Rerun = None,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="Address to listen at. With any but 127.0.0.1 other machines can open the page; it has no password."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8080,
     templates: options.Templates = None,
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,

@@ -35,6 +35,14 @@ Engines = Annotated[str, typer.Option(help="Name of an installed bundle of netwo
 Device = Annotated[DeviceName, typer.Option(help="Where to run.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")]
 
+Host = Annotated[
+    str,
+    typer.Option(
+        help="Address to listen at. With any but 127.0.0.1 other machines can open the page; it has no password."
+    ),
+]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+
 Camera = Annotated[
     str, typer.Option(help="FX,FY,CX,CY in pixels, or a calibration file (JSON, ROS, Kalibr, OpenCV ...).")
 ]

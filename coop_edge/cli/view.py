@@ -21,13 +21,8 @@ def view(
     labels: Annotated[Path, typer.Option("--labels", "-o", help="Folder for the labels that are accepted.")] = Path(
         "labels"
     ),
-    host: Annotated[
-        str,
-        typer.Option(
-            help="Address to listen at. With any but 127.0.0.1 other machines can open the page; it has no password."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8080,
     templates: options.Templates = None,
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,

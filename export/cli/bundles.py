@@ -11,6 +11,13 @@ import typer
 
 from export.cli.common import errors, fail, wrong_use_said
 
+AllowFewPoses = Annotated[
+    bool,
+    typer.Option(
+        "--allow-few-poses", help="Compare only the networks' outputs where PyTorch finds too few poses to compare."
+    ),
+]
+
 
 class GraphPrecision(str, Enum):
     """Precision of a bundle's graphs."""
@@ -31,12 +38,7 @@ def onnx(
     version: Annotated[str, typer.Option(help="Version of the weights.")] = "1.0.0",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
-    allow_few_poses: Annotated[
-        bool,
-        typer.Option(
-            "--allow-few-poses", help="Compare only the networks' outputs where PyTorch finds too few poses to compare."
-        ),
-    ] = False,
+    allow_few_poses: AllowFewPoses = False,
 ) -> None:
     """Turn checkpoints into a bundle of ONNX graphs, and verify it; a bundle that fails is not written.
 
@@ -81,12 +83,7 @@ def verify(
     ],
     samples: Annotated[int, typer.Option(min=1, help="Rendered pairs of each kind, coarse and refiner.")] = 64,
     threads: Annotated[int, typer.Option(min=0, help="Threads of ONNX Runtime; 0 = its own choice.")] = 0,
-    allow_few_poses: Annotated[
-        bool,
-        typer.Option(
-            "--allow-few-poses", help="Compare only the networks' outputs where PyTorch finds too few poses to compare."
-        ),
-    ] = False,
+    allow_few_poses: AllowFewPoses = False,
 ) -> None:
     """Compare a bundle with its checkpoints, by outputs and poses; the report goes into the bundle if it passes.
 
