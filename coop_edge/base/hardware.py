@@ -1,4 +1,4 @@
-"""Tells facts about this machine, as plain data: processor, usable cores, load."""
+"""Tells facts about this machine, as plain data: processor, usable cores, load; reads CUDA's version numbers."""
 
 from __future__ import annotations
 
@@ -34,3 +34,8 @@ def hardware() -> dict[str, Any]:
 def available_cores() -> int:
     """Return the cores this process may run on (fewer than the machine's in a container with an affinity mask)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cuda_version(number: int) -> str:
+    """Return "13.2" for CUDA's own 13020."""
+    return f"{number // 1000}.{number % 1000 // 10}"

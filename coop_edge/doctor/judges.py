@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import coop_edge
+from coop_edge.base.hardware import cuda_version
 from coop_edge.doctor.findings import OLDEST_CUDA, Findings
 from coop_edge.doctor.isolate import Facts
 from coop_edge.doctor.report import Status
@@ -97,22 +98,17 @@ def gpu(facts: Facts, _: Findings) -> Judged:
         return Judged("optional", facts["absent"])
     devices = "; ".join(f"{d['name']}, SM {d['sm']}, {d['memory_bytes'] / 1e9:.1f} GB" for d in facts["devices"])
     cuda = facts["driver_cuda"]
-    found = f"{devices}; driver {facts['driver'] or 'of unknown release'}, CUDA up to {_cuda_version(cuda)}"
+    found = f"{devices}; driver {facts['driver'] or 'of unknown release'}, CUDA up to {cuda_version(cuda)}"
     if cuda < OLDEST_CUDA * 1000:
         return Judged("broken", f"{found}: wanted a driver for CUDA {OLDEST_CUDA} or newer")
     return Judged("ok", found)
 
 
 def cupy(facts: Facts, findings: Findings) -> Judged:
-    found, fails = f"{facts['version']}, CUDA runtime {_cuda_version(facts['runtime'])}", facts["fails"]
+    found, fails = f"{facts['version']}, CUDA runtime {cuda_version(facts['runtime'])}", facts["fails"]
     if fails:
         return Judged("broken", f"{found}: {fails if findings.has_gpu else 'not usable without a GPU'}")
     return Judged("ok", found)
-
-
-def _cuda_version(number: int) -> str:
-    """ "13.2" for CUDA's own 13020."""
-    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def onnxruntime_cuda(fails: Facts, findings: Findings) -> Judged:

@@ -55,7 +55,7 @@ def instances(
     out = []
     for i, (T, renderer) in enumerate(zip(T_camera_object, renderers, strict=True)):
         mask, visible = np.asarray(maps[i] > 0), np.asarray(owner == i)
-        out.append(Instance(mask, visible, _info(mask, visible, _whole(T, camera, renderer, mask), depth)))
+        out.append(Instance(mask, visible, info_of(mask, visible, _whole(T, camera, renderer, mask), depth)))
     return out
 
 
@@ -71,7 +71,16 @@ def _whole(T: Poses, camera: Camera, renderer: Renderer, mask: Mask) -> tuple[Ma
     return np.asarray(rendered_depth(renderer, T, K, (3 * width, 3 * height)) > 0), width, height
 
 
-def _info(mask: Mask, visible: Mask, whole: tuple[Mask, int, int], depth: NDArray[np.float32] | None) -> dict[str, Any]:
+def info_of(
+    mask: Mask, visible: Mask, whole: tuple[Mask, int, int], depth: NDArray[np.floating] | None
+) -> dict[str, Any]:
+    """Return an object's entry of scene_gt_info.json.
+
+    Args:
+        mask, visible: of ``Instance``, bool [height,width].
+        whole: its silhouette on a larger canvas, bool, and the column and row of it where the image begins.
+        depth: of the image, [height,width], 0 = unknown; None without.
+    """
     canvas, left, top = whole
     total, seen = int(canvas.sum()), int(visible.sum())
     x, y, w, h = bounding_box(canvas)

@@ -60,14 +60,15 @@ def _reason(tokens: Sequence[str], kind: type) -> str:
         try:
             kind(token)
         except ValueError:
-            if "," in token and _is_number(token.replace(",", ".")):
+            if "," in token and is_number(token.replace(",", ".")):
                 return f"{token[:40]!r} is not a number: decimals want a point, not a comma; export it with points"
             wanted = "an integer" if kind is int else "a number"
             return f"{token[:40]!r} is not {wanted}; the file is damaged, or of another format"
     return "not all of them are numbers"
 
 
-def _is_number(token: str) -> bool:
+def is_number(token: str) -> bool:
+    """Tell whether Python reads a number in ``token``."""
     try:
         float(token)
     except ValueError:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from coop_edge.base.hardware import available_cores
 from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
@@ -67,8 +68,7 @@ class CpuPnpSolver:
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise InputError(f"threads: wanted a positive integer or None (all cores), got {threads!r}")
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = threads or available
+        self.threads = threads or available_cores()
         self._pool: tuple[int, ThreadPoolExecutor] | None = None  # and the process that started it
 
     def ransac_epnp(

@@ -108,6 +108,11 @@ def back_project(depth: Array, T_camera_object: np.ndarray, K: np.ndarray, xp: A
     return xp.where(depth[..., None] > 0, points, np.float32(np.nan))
 
 
+def on_host(array: Array) -> np.ndarray:
+    """Return an array of a ``RenderResult`` as NumPy's; one on a GPU is copied."""
+    return np.asarray(array if isinstance(array, np.ndarray) else array.get())
+
+
 class Renderer(ABC):
     """Renders registered meshes from many views at once.
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from coop_edge.base.hardware import available_cores
 from coop_edge.errors import InputError
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.render.base import Renderer, Shading
@@ -61,7 +62,7 @@ class CpuRenderer(Renderer):
         integral = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
         if threads is not None and (not integral or threads < 1):
             raise InputError(f"threads: wanted an integer >= 1, or None for all cores, got {threads!r}")
-        self.threads = int(threads) if threads is not None else _cores()
+        self.threads = int(threads) if threads is not None else available_cores()
         self._textures = [mesh.packed_textures() for mesh in self.meshes]
 
     def _render(
@@ -115,11 +116,6 @@ class CpuRenderer(Renderer):
             rasterize(mesh.faces, vertices, camera, buffer)
             image = Image(rgb[rows], depth[rows], triangle_id[rows])
             shade(buffer, s, vertices.xyz, camera, surface, light, image)
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @lru_cache(maxsize=8)

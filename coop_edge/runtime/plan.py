@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from coop_edge.base.hardware import cuda_version
 from coop_edge.base.plain import parse_json
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.runtime.network import Network
@@ -61,8 +62,8 @@ class Target:
             api.version,
             str(cuda.Device(current.id).compute_capability),
             gpu=name.decode() if isinstance(name, bytes) else str(name),
-            driver=_cuda_version(cuda.runtime.driverGetVersion()),
-            cuda=_cuda_version(cuda.runtime.runtimeGetVersion()),
+            driver=cuda_version(cuda.runtime.driverGetVersion()),
+            cuda=cuda_version(cuda.runtime.runtimeGetVersion()),
         )
 
     def __str__(self) -> str:
@@ -173,7 +174,3 @@ def _check_types(info: PlanInfo) -> None:
     low, best, high = info.batch
     if not all(isinstance(n, int) for n in info.batch) or not 1 <= low <= best <= high:
         raise ValueError(f"batch = {list(info.batch)}, wanted 1 <= min <= opt <= max")
-
-
-def _cuda_version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"

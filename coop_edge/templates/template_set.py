@@ -21,7 +21,7 @@ from coop_edge.errors import BundleError, InputError
 from coop_edge.geometry import se3
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
-from coop_edge.render.base import Renderer, Shading
+from coop_edge.render.base import Renderer, Shading, on_host
 from coop_edge.templates import storage, viewpoints
 from coop_edge.templates.viewpoints import (
     DEFAULT_FIELD_OF_VIEW,
@@ -136,8 +136,8 @@ class TemplateSet:
             "supersample": int(supersample),
         }
         return cls(
-            rgb=_on_host(result.rgb),
-            object_points=_on_host(result.object_points()),
+            rgb=on_host(result.rgb),
+            object_points=on_host(result.object_points()),
             T_camera_object=poses,
             K=K,
             mesh_hash=mesh.hash,
@@ -274,8 +274,3 @@ class TemplateSet:
         if self.view_descriptors is not None:
             arrays["view_descriptors"] = self.view_descriptors
         return arrays
-
-
-def _on_host(array: Any) -> NDArray[Any]:
-    """Return an array in NumPy, from wherever the renderer left it."""
-    return np.asarray(array if isinstance(array, np.ndarray) else array.get())

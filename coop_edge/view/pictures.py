@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from coop_edge.estimator import Estimator
 from coop_edge.mesh import Mesh
-from coop_edge.render.base import Renderer
+from coop_edge.render.base import Renderer, on_host
 from coop_edge.stages.crop import pose_crop
 from coop_edge.templates.viewpoints import template_camera
 from coop_edge.types import Camera, Detection
@@ -27,7 +27,7 @@ def templates_picture(mesh: Mesh, renderer: Callable[[Mesh], Renderer]) -> Image
     """Return a sheet of the mesh's 42 templates."""
     poses, K = template_camera(mesh, _SIZE)
     seen = renderer(mesh).render(poses, K, _SIZE)
-    return contact_sheet(_host(seen.rgb), columns=7)
+    return contact_sheet(on_host(seen.rgb), columns=7)
 
 
 def views_picture(
@@ -42,7 +42,7 @@ def views_picture(
     poses = np.array([T for _, T in found])
     crop = pose_crop(camera, poses, centre, diameter, _SIZE, 1.2)
     seen = estimator.backend.renderer(mesh).render(crop.to_crop(poses), crop.K, _SIZE)
-    return contact_sheet(_host(seen.rgb), columns=4, labels=[f"{similarity:.2f}" for similarity, _ in found])
+    return contact_sheet(on_host(seen.rgb), columns=4, labels=[f"{similarity:.2f}" for similarity, _ in found])
 
 
 def agreement_picture(estimator: Estimator, image: Image, camera: Camera, name: str, T_camera_object: Floats) -> Image:
@@ -56,7 +56,7 @@ def agreement_picture(estimator: Estimator, image: Image, camera: Camera, name: 
     seen = ops.to_host(ops.warp(ops.upload(image), crop.H, _CROP, crop.lens))[0]
     shown = np.rint(255.0 * seen.transpose(1, 2, 0)).astype(np.uint8)
     rendered = estimator.backend.renderer(mesh).render(crop.to_crop(T), crop.K, _CROP)
-    render, covered = _host(rendered.rgb)[0], _host(rendered.depth)[0] > 0
+    render, covered = on_host(rendered.rgb)[0], on_host(rendered.depth)[0] > 0
     near = cv2.dilate(covered.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     edges = [cv2.Canny(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), 60, 150) for part in (shown, render)]
     wide = [cv2.dilate(edge, np.ones((2, 2), np.uint8)) * near for edge in edges]
@@ -65,7 +65,3 @@ def agreement_picture(estimator: Estimator, image: Image, camera: Camera, name: 
     return contact_sheet(
         np.stack([shown, render, together.astype(np.uint8)]), columns=3, labels=["image", "render", "edges"]
     )
-
-
-def _host(array: object) -> NDArray[np.uint8]:
-    return np.asarray(array if isinstance(array, np.ndarray) else array.get())  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from coop_edge.base.files import atomic_write
 from coop_edge.errors import InputError
-from coop_edge.render.base import RenderResult
+from coop_edge.render.base import RenderResult, on_host
 
 Image = NDArray[np.uint8]
 
@@ -92,7 +92,7 @@ def side_by_side(result: RenderResult, index: int = 0) -> Image:
     Raises:
         InputError: there is no view of this index.
     """
-    host = [a if isinstance(a, np.ndarray) else a.get() for a in (result.rgb, result.depth, result.object_points())]
+    host = [on_host(a) for a in (result.rgb, result.depth, result.object_points())]
     n = len(host[0])
     if not -n <= index < n:
         raise InputError(f"index: wanted a view in 0..{n - 1}, got {index}")

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
-from coop_edge.render.base import NEAR, Renderer
+from coop_edge.render.base import NEAR, Renderer, on_host
 from coop_edge.types import Camera
 
 Array = NDArray[np.float64]
@@ -72,4 +72,4 @@ def _window(camera: Camera, points: Array) -> tuple[tuple[int, int], tuple[int, 
 def rendered_depth(renderer: Renderer, T: Array, K: Array, size: tuple[int, int]) -> NDArray[np.float32]:
     """Return the depth [height,width] of the renderer's first mesh in a pinhole image of ``size`` (width, height)."""
     depth = renderer.render(T[None], K, (int(size[1]), int(size[0]))).depth
-    return np.asarray((depth if isinstance(depth, np.ndarray) else depth.get())[0], np.float32)
+    return np.asarray(on_host(depth)[0], np.float32)

@@ -15,10 +15,11 @@ from benchmarks.datasets.make_dataset import arrange as arranging
 from benchmarks.datasets.make_dataset.__main__ import main, mitsuba, parse
 from benchmarks.datasets.make_dataset.bop import BopWriter
 from benchmarks.datasets.make_dataset.models import model_path
-from benchmarks.datasets.make_dataset.truth import Truth, bounding_box, check, gt_info
+from benchmarks.datasets.make_dataset.truth import Truth, check, gt_info
 from coop_edge.errors import InputError
 from coop_edge.geometry import camera as pinhole
 from coop_edge.geometry import se3
+from coop_edge.labels.instances import bounding_box
 from coop_edge.mesh import Mesh
 from tests.benchmarks.solids import box
 

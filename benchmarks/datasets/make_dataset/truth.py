@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.datasets.demo_scene.agreement import Agreement, agreement
 from benchmarks.datasets.make_dataset.arrange import View
+from coop_edge.labels.instances import info_of
 from coop_edge.mesh import Mesh
 from coop_edge.render import CpuRenderer
 
@@ -73,24 +74,4 @@ def gt_info(whole: np.ndarray, visible: np.ndarray, depth: np.ndarray, size: tup
     height).
     """
     width, height = size
-    inside = whole[height : 2 * height, width : 2 * width]
-    total, seen = int(whole.sum()), int(visible.sum())
-    x, y, w, h = bounding_box(whole)
-    return {
-        "bbox_obj": [x - width, y - height, w, h] if total else [-1, -1, -1, -1],
-        "bbox_visib": bounding_box(visible),
-        "px_count_all": total,
-        "px_count_valid": int((inside & (depth > 0)).sum()),
-        "px_count_visib": seen,
-        # Ours and Mitsuba's outlines differ by a few pixels of rounding: never more than all of it.
-        "visib_fract": min(1.0, seen / total) if total else 0.0,
-    }
-
-
-def bounding_box(mask: np.ndarray) -> list[int]:
-    """Return [x, y, width, height] of a mask: first column and row, then how many; four times -1 if it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return [-1, -1, -1, -1]
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
+    return info_of(whole[height : 2 * height, width : 2 * width], visible, (whole, width, height), depth)

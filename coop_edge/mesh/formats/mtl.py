@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from coop_edge.errors import MeshError
 from coop_edge.mesh.parts import CLAMP, REPEAT, Material, Texture
 from coop_edge.mesh.source import Source
-from coop_edge.mesh.text import decode, floats, lines
+from coop_edge.mesh.text import decode, floats, is_number, lines
 
 _ARGUMENTS = {
     **dict.fromkeys(("-blendu", "-blendv", "-bm", "-boost", "-cc", "-clamp", "-imfchan", "-texres", "-type"), 1),
@@ -112,7 +112,7 @@ def _split(text: str, what: str) -> tuple[dict[str, list[str]], str]:
         key = key.lower()
         words = tail.split()
         if key in _VECTORS:
-            count = next((i for i, word in enumerate(words[:3]) if not _is_number(word)), min(len(words), 3))
+            count = next((i for i, word in enumerate(words[:3]) if not is_number(word)), min(len(words), 3))
         elif key in _ARGUMENTS:
             count = _ARGUMENTS[key]
         else:
@@ -139,11 +139,3 @@ def _pair(words: list[str] | None, default: float) -> tuple[float, float]:
     if not np.isfinite(values).all():
         raise MeshError(f"an option of a texture is not finite: {' '.join(words or ())}")
     return values[0], values[1]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
