@@ -77,6 +77,46 @@ def test_an_estimator_asks_nothing_of_the_network(spy, tmp_path):
     assert files == []  # telemetry keeps a device's id and a database there
 
 
+NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
+"""Gives a process a network of its own, in which there is nothing and no way out; the kernel counts what is tried."""
+COUNT = """
+from pathlib import Path
+lines = Path("/proc/self/net/snmp").read_text().splitlines()
+pairs = (zip(names.split()[1:], values.split()[1:]) for names, values in zip(lines[::2], lines[1::2]))
+counts = {line.split(":")[0] + name: int(n) for line, each in zip(lines[::2], pairs) for name, n in each}
+print(*(name for name in ("IpOutRequests", "IpOutNoRoutes", "TcpActiveOpens", "UdpOutDatagrams") if counts[name]))
+"""
+
+
+def counted(code, *arguments, **more) -> list[str]:
+    """The kernel's counters of packets and connections that are not 0 after ``code`` has run without a network."""
+    if subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode:
+        pytest.skip("this machine gives no network namespaces (unshare --user --net)")
+    plain = {name: value for name, value in os.environ.items() if name not in SILENT}
+    command = [*NAMESPACE, sys.executable, "-c", code + COUNT, *map(str, arguments)]
+    done = subprocess.run(command, env=plain | more, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_the_kernel_counts_what_is_asked():
+    code = """
+import contextlib, socket
+for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+    with contextlib.suppress(OSError):
+        socket.socket(socket.AF_INET, kind).connect(("192.0.2.1", 443))
+"""
+    assert counted(code) == ["IpOutNoRoutes"]
+
+
+def test_an_estimator_works_without_a_network_and_the_kernel_counts_nothing(tmp_path):
+    """Nothing that goes round the C library either, which the spy would not see."""
+    bundle = tiny_bundle(tmp_path / "tiny", features=False)
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache"), "PYTHONPATH": str(ROOT)}
+    cache = {"NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(tmp_path / "compiled"))}
+    assert counted(USE, bundle, ROOT / "docs/examples/mug/mug.obj", **home, **cache) == []
+
+
 def test_who_wants_telemetry_can_have_it(monkeypatch):
     for given, found in ((None, "1"), ("0", "0"), ("1", "1")):
         monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
