@@ -32,9 +32,6 @@ Floats = NDArray[np.float64]
 PRIOR_SIDEWAYS, PRIOR_DEPTH, PRIOR_ROTATION = 0.03, 0.2, 0.2
 """Standard deviations of refined poses across the line of sight and along it, in diameters, and about each axis, in
 radians: networks place an object well across the line of sight, and leave to the outline what they see badly."""
-PRIOR_REFINED = 0.02
-"""Share of what refinement says of its pose (the inverse of its covariance) that counts beside these. It is small
-because cells of a crop are wrong together, which the covariance does not know."""
 BESIDE_DEPTH = 0.02
 """Factor on the weights of lines beside measured depth: edges are wrong together by pixels, and surfaces are not. The
 lines then decide only what depth leaves free, such as a flat face's place in its plane."""
@@ -166,5 +163,5 @@ def _known_information(maker: PairMaker, T: Floats, index: NDArray[np.int64], co
     A = np.tile(np.eye(6), (len(centre), 1, 1))
     A[:, :3, 3:] = se3.hat((T[sure, :3, :3] @ centre[..., None])[..., 0])
     inverse = np.linalg.pinv(covariance[sure], hermitian=True)
-    information[sure] = PRIOR_REFINED * np.swapaxes(A, 1, 2) @ inverse @ A
+    information[sure] = np.swapaxes(A, 1, 2) @ inverse @ A
     return information
