@@ -28,9 +28,9 @@ class Schedule(NamedTuple):
 
 
 EFFORTS: dict[Effort, Schedule] = {
-    "fast": Schedule(3, 1, 1),
-    "balanced": Schedule(5, 1, 2),
-    "best": Schedule(8, 2, 3),
+    "fast": Schedule(4, 1, 1),
+    "balanced": Schedule(5, 1, 3),
+    "best": Schedule(8, 2, 5),
 }
 """What each ``EstimatorConfig.effort`` stands for."""
 
@@ -420,7 +420,7 @@ class EstimatorConfig(Config):
 
     effort: Effort = "balanced"
     """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
-    "fast" 3, 1, 1; "balanced" 5, 1, 2; "best" 8, 2, 3. More take longer and find more objects;
+    "fast" 4, 1, 1; "balanced" 5, 1, 3; "best" 8, 2, 5. More take longer and find more objects;
     ``coarse.hypotheses``, ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coop_edge.errors import BundleError
 
-EVIDENCE = ("similarity", "inlier_ratio", "support")
+EVIDENCE = ("similarity", "inlier_ratio", "inlier_weight")
 """Names of the evidence; see ``stages.judge``."""
 DEPTH_EVIDENCE = (*EVIDENCE, "agreement", "clear")
 """Names of the evidence where measured depth is used."""

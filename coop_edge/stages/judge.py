@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.config import DepthConfig
+from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
 from coop_edge.stages.depth import TOLERANCE, Evidence, compare, evidence
 from coop_edge.stages.features import MAPS, FeatureExtractor, appearance, coverage, similarity
@@ -27,14 +28,15 @@ DEPTH_SHARE = 0.5
 class FeatureJudge:
     """Turns the evidence for M hypotheses of one image into scores; a ``scoring.Judge``.
 
-    The evidence is the similarity of crop and render (``features.similarity``), and the refiner's own: inlier ratio q
-    and support a (``Fit``). Where measured depth is used there is besides the share of the rendered surface with known
-    depth that agrees with it, and the share that is clear: that does not lie before what was measured, where the sensor
-    saw through it. What is hidden agrees with nothing and is clear.
+    The evidence is the similarity of crop and render (``features.similarity``), and the refiner's own (``Fit``): inlier
+    ratio q and log(1 + inlier weight), the weight as it would be in a crop of ``REFERENCE_SIZE``. Where measured depth
+    is used there is besides the share of the rendered surface with known depth that agrees with it, and the share that
+    is clear: that does not lie before what was measured, where the sensor saw through it. What is hidden agrees with
+    nothing and is clear.
 
     Attributes:
         score_map: from evidence to a probability, of the bundle; without one (None) the score is similarity (1 + q a) /
-            2, which ranks hypotheses and is no probability.
+            2, with the support a (``Fit``), which ranks hypotheses and is no probability.
         depth: of the depth camera.
         depth_score_map: the map for poses that use depth; without one the score of the others is multiplied by clear (1
             + agreement) / 2.
@@ -61,7 +63,7 @@ class FeatureJudge:
         Without refinement there is no evidence of the refiner's, and the score is the similarity alone.
         """
         alike, looks, said = self._look(refined, object_index)
-        found = _named(alike, said, fit)
+        found = _named(alike, said, fit, refined.crop_size)
         if self.score_map is None:
             score = np.clip(alike, 0.0, 1.0) * (1.0 + fit.inlier_ratio * fit.support) / 2.0
         else:
@@ -80,7 +82,7 @@ class FeatureJudge:
         That of depth is there if the image has depth, and 0 where it is not used.
         """
         alike, _, said = self._look(refined, object_index)
-        return _named(alike, said, fit)
+        return _named(alike, said, fit, refined.crop_size)
 
     def similarity(self, refined: Refined, object_index: NDArray[np.integer]) -> Floats:
         """Return the similarity of crop and render at each pose, [M]; 0 of failed hypotheses."""
@@ -105,6 +107,7 @@ class FeatureJudge:
         return out, looks, evidence(tally)
 
 
-def _named(alike: Floats, said: Evidence | None, fit: Fit) -> dict[str, Floats]:
-    own = {"similarity": alike, "inlier_ratio": fit.inlier_ratio, "support": fit.support}
+def _named(alike: Floats, said: Evidence | None, fit: Fit, crop_size: int) -> dict[str, Floats]:
+    weight = np.log1p(fit.weight * (REFERENCE_SIZE / crop_size) ** 2)  # cells grow in number with the crop
+    own = {"similarity": alike, "inlier_ratio": fit.inlier_ratio, "inlier_weight": weight}
     return own if said is None else own | {"agreement": said.agreement, "clear": said.clear}

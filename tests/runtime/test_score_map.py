@@ -14,7 +14,7 @@ from coop_edge.runtime.bundle import MANIFEST, Bundle, write_manifest
 from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
 from tests.runtime.networks import tiny_bundle
 
-WEIGHTS = {"similarity": 7.0, "inlier_ratio": 4.5, "support": 0.0}
+WEIGHTS = {"similarity": 7.0, "inlier_ratio": 4.5, "inlier_weight": 0.0}
 MAP = ScoreMap(-8.0, WEIGHTS)
 
 
@@ -46,10 +46,10 @@ def test_more_evidence_is_never_less_probable(name):
 @pytest.mark.parametrize(
     ("intercept", "weights", "says"),
     [
-        (0.0, {}, "wanted weights of similarity, inlier_ratio, support, found none"),
-        (0.0, {"similarity": 1.0, "support": 1.0}, "found similarity, support"),
-        (0.0, {**WEIGHTS, "luck": 1.0}, "found similarity, inlier_ratio, support, luck"),
-        (0.0, {**WEIGHTS, "support": -0.1}, r"weights of at least 0, found \[0.0, 7.0, 4.5, -0.1\]"),
+        (0.0, {}, "wanted weights of similarity, inlier_ratio, inlier_weight, found none"),
+        (0.0, {"similarity": 1.0, "inlier_weight": 1.0}, "found similarity, inlier_weight"),
+        (0.0, {**WEIGHTS, "luck": 1.0}, "found similarity, inlier_ratio, inlier_weight, luck"),
+        (0.0, {**WEIGHTS, "inlier_weight": -0.1}, r"weights of at least 0, found \[0.0, 7.0, 4.5, -0.1\]"),
         (math.nan, WEIGHTS, "wanted finite numbers"),
         (0.0, {**WEIGHTS, "similarity": math.inf}, "wanted finite numbers"),
     ],
@@ -94,7 +94,7 @@ def test_a_bundle_keeps_a_second_map_for_poses_that_use_depth(folder):
 
 
 def test_whole_numbers_pass_for_numbers(folder):
-    write_score(folder, {"intercept": -8, "weights": {"similarity": 7, "inlier_ratio": 4.5, "support": 0}})
+    write_score(folder, {"intercept": -8, "weights": {"similarity": 7, "inlier_ratio": 4.5, "inlier_weight": 0}})
     assert Bundle.load(folder).score_map == MAP
 
 
@@ -109,12 +109,18 @@ def test_whole_numbers_pass_for_numbers(folder):
         ({"intercept": True, "weights": WEIGHTS}, "score.intercept: wanted a number, found True"),
         ({"intercept": "-8", "weights": WEIGHTS}, "score.intercept: wanted a number, found '-8'"),
         ({"intercept": 0.0, "weights": [1, 2, 3]}, "score.weights: wanted an object"),
-        ({"intercept": 0.0, "weights": {"similarity": 1.0}}, "score.weights: wanted .*, found no inlier_ratio, no sup"),
+        (
+            {"intercept": 0.0, "weights": {"similarity": 1.0}},
+            "score.weights: wanted .*, found no inlier_ratio, no",
+        ),
         ({"intercept": 0.0, "weights": {**WEIGHTS, "luck": 1.0}}, "score.weights: wanted only .*, found also luck"),
-        ({"intercept": 0.0, "weights": {**WEIGHTS, "support": None}}, "score.weights.support: wanted a number"),
+        (
+            {"intercept": 0.0, "weights": {**WEIGHTS, "inlier_weight": None}},
+            "score.weights.inlier_weight: wanted a number",
+        ),
         ({"intercept": 10**400, "weights": WEIGHTS}, "score.intercept: wanted a number that fits a double"),
         ({"intercept": math.inf, "weights": WEIGHTS}, "wanted finite numbers, found Infinity"),
-        ({"intercept": 0.0, "weights": {**WEIGHTS, "support": -1}}, "weights of at least 0, found"),
+        ({"intercept": 0.0, "weights": {**WEIGHTS, "inlier_weight": -1}}, "weights of at least 0, found"),
     ],
 )
 def test_what_the_manifest_may_not_say(folder, score, says):
