@@ -41,7 +41,7 @@ def train(
                 folder = resume
                 stopped_by = run.resume(role.value, folder, settings)
             else:
-                options, config = run.options_from(role.value, settings)
+                options, config = run.options_from(role.value, settings, init)
                 folder = out or Path("out") / "training" / f"{role.value}_{options.size}"
                 stopped_by = run.start(role.value, options, config, folder, init)
         except TrainingDivergedError as error:

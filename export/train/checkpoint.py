@@ -135,6 +135,12 @@ def load_network(path: str | Path, role: str | None = None) -> tuple[Net, Checkp
     return net.eval(), info
 
 
+def network_file(path: str | Path, role: str) -> Path:
+    """Return the network file that ``path`` names: itself, or ROLE.safetensors in a folder (a bundle, or a run)."""
+    path = Path(path)
+    return path / f"{role}.safetensors" if path.is_dir() else path
+
+
 def start_from(net: Net, path: str | Path) -> list[str]:
     """Copy a network file's weights into ``net``, and return the names of the tensors copied.
 
@@ -144,8 +150,7 @@ def start_from(net: Net, path: str | Path) -> list[str]:
     Raises:
         InputError: the file is not a network file, or its trunk does not fit.
     """
-    path = Path(path)
-    source, info = load_network(path / f"{net.role}.safetensors" if path.is_dir() else path)
+    source, info = load_network(network_file(path, net.role))
     theirs, own = source.state_dict(), net.state_dict()
     same = info.role == net.role
     shared = [k for k in own if k in theirs and (same or k.split(".")[0] in ("trunk", "matcher", "offset"))]

@@ -14,7 +14,17 @@ from coop_edge.errors import ConfigError, InputError
 from export.data.stream import make_stream
 from export.networks import CONFIGS, NetConfig, build, load_efficientnet_lite0, preset
 from export.networks.efficientnet import efficientnet_lite0
-from export.train.checkpoint import FROZEN, STATE_FILE, STATE_KEYS, load_network, load_state, parameters_of, start_from
+from export.train.checkpoint import (
+    FROZEN,
+    STATE_FILE,
+    STATE_KEYS,
+    load_network,
+    load_state,
+    network_file,
+    parameters_of,
+    read_metadata,
+    start_from,
+)
 from export.train.coarse import CoarseTask
 from export.train.distributed import Group, join, pick_device
 from export.train.loop import StreamMaker, Trainer
@@ -47,18 +57,25 @@ SHOWN = (
 """Held-out figures in curves.png."""
 
 
-def options_from(role: str, settings: Iterable[str]) -> tuple[TrainOptions, NetConfig]:
+def options_from(role: str, settings: Iterable[str], init: Path | None = None) -> tuple[TrainOptions, NetConfig]:
     """Return the options of a new run and the configuration of its network.
 
-    settings: such as "minutes=5" for the run (``TrainOptions``), or "network.match_dim=64" for the network
-    (``export.networks.config``), which starts from the preset of the run's size.
+    Args:
+        role: "coarse" or "refiner".
+        settings: such as "minutes=5" for the run (``TrainOptions``), or "network.match_dim=64" for the network
+            (``export.networks.config``), which starts from the preset of the run's size.
+        init: what the run is to start from; if its network reads the frozen features, this one does.
 
     Raises:
         ConfigError: an option is unknown, or its value does not fit.
+        InputError: ``init`` is not a network file, nor a folder with one.
     """
     of_run, of_network = _separated(settings)
     options = TrainOptions().updated(of_run)
-    return options, preset(role, options.size).updated(of_network)
+    network = preset(role, options.size)
+    if init is not None and read_metadata(network_file(init, role)).config.trunk.features:
+        network = network.updated(["trunk.features=true"])
+    return options, network.updated(of_network)
 
 
 def start(

@@ -13,6 +13,7 @@ from coop_edge.errors import ConfigError, InputError
 from export.networks import TrunkConfig, efficientnet, load_efficientnet_lite0
 from export.networks.trunk import RGB_MEAN, RGB_STD
 from export.train.checkpoint import FROZEN, load_network, load_state, start_from
+from export.train.run import options_from
 from tests.export.lite0 import random_state, unfolded
 from tests.export.networks.nets import images, small
 from tests.export.small_nets import TRUNK
@@ -97,6 +98,17 @@ def test_a_run_that_starts_from_one_needs_no_weights_and_keeps_them(tmp_path, fi
     start("refiner", tmp_path / "b", 1, network=reading, init=tmp_path / "a", features_weights=str(file))
     a, b = (load_state(tmp_path / run)["net"] for run in "ab")
     assert all(np.array_equal(a[name], b[name]) for name in a if name.startswith(f"{FROZEN}net."))
+
+
+def test_options_follow_what_a_run_starts_from(tmp_path, file):
+    reading = {"trunk": {**TRUNK, "features": True}}
+    start("refiner", tmp_path / "reads", 1, network=reading, features_weights=str(file))
+    start("refiner", tmp_path / "plain", 1)
+    for run, reads in (("reads", True), ("plain", False)):
+        assert options_from("refiner", [], tmp_path / run)[1].trunk.features is reads
+    assert not options_from("refiner", ["network.trunk.features=false"], tmp_path / "reads")[1].trunk.features
+    with pytest.raises(InputError, match="no such file"):
+        options_from("refiner", [], tmp_path / "nothing")
 
 
 def test_a_plain_network_is_a_start_and_the_other_way_round_is_refused(tmp_path, file):
