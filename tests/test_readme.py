@@ -40,9 +40,8 @@ def _figures(name: str) -> dict:
 
 
 ACCURACY = {
-    '`coop-xs` 0.4.0, `effort="fast"`': ("synthetic fast", "lmo_dev fast"),
-    '`coop-xs` 0.4.0, `"balanced"`, the default': ("synthetic balanced", "lmo_dev balanced"),
-    '`coop-xs` 0.4.0, `"best"`': ("synthetic best", "lmo_dev best"),
+    '`coop-xs` 0.5.0, `effort="fast"`': ("synthetic fast", "lmo_dev fast"),
+    '`coop-xs` 0.5.0, `"balanced"`, the default': ("synthetic balanced", "lmo_dev balanced"),
     "MegaPose, published poses (found boxes)": (None, "lmo_dev megapose cnos published"),
     "SIFT with the same templates and solver": ("synthetic sift", "lmo_dev sift"),
 }
