@@ -150,7 +150,7 @@ def test_a_symmetric_object_is_found_once_and_for_all_and_then_followed(symmetri
     flipped = Scene(symmetric.meshes, (Placed(0, truth @ HALF_TURNS.group[2]),), SMALL)
     poses = []
     for scene in (symmetric, flipped):
-        with knowing(tmp_path, scene, symmetries={0: HALF_TURNS}) as (estimator, _):
+        with knowing(tmp_path, scene, symmetries={0: HALF_TURNS}, config=AS_REFINED) as (estimator, _):
             poses.append(estimator.estimate(scene.image, scene.camera, scene.detections())[0].T_camera_object)
             for S in HALF_TURNS.group:
                 before = PoseEstimate(True, T_camera_object=truth @ S @ at(0.002, 0, 0.003), object="box")
