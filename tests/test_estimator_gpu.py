@@ -32,7 +32,7 @@ PERMISSIVE = {
 ALL = PERMISSIVE | {
     "coarse": {"hypotheses": 42},
     "refine": {**PERMISSIVE["refine"], "survivors": 42},
-    "outline": {"iterations": 0, "track_iterations": 0},
+    "outline": {"min_share": 0.5},
     "advanced": {
         **PERMISSIVE["advanced"],
         "coarse": {"min_probability": 0.0, "candidates": 42},
@@ -40,9 +40,8 @@ ALL = PERMISSIVE | {
     },
 }
 """Every template's pose is refined to the end, and every cell is an inlier. Random networks find most templates about
-equally likely, and residuals of any size, so that a grey level decides which templates are tried and which cells are
-inliers; like this neither has a part in the answer. Nor has the outline, whose prior is the covariance of a random
-network: ``stages.test_outline`` compares it on both paths."""
+equally likely, and residuals of any size, so that a grey level decides which templates are tried, which cells are
+inliers, and whether an outline stands out along enough lines; like this none of it has a part in the answer."""
 
 
 @pytest.fixture(scope="module")

@@ -202,5 +202,5 @@ def load_state(folder: str | Path) -> dict[str, Any]:
 
 
 def parameters_of(net: nn.Module) -> int:
-    """Count the trained values of a network."""
+    """Count the parameters of a network, those of frozen features included."""
     return sum(p.numel() for p in net.parameters())
