@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "train": {"networks", "data"},
     "onnx": {"networks", "data", "train"},
     "verify": {"networks", "data", "train", "onnx"},
-    "cli": {"data", "train", "onnx", "verify"},
+    "cli": {"networks", "data", "train", "onnx", "verify"},
 }
 MODULES = {
     ".".join(("export", *path.relative_to(EXPORT).with_suffix("").parts)).removesuffix(".__init__"): path
