@@ -23,7 +23,7 @@ from benchmarks.accuracy.measure import progress
 from benchmarks.accuracy.methods import object_name
 from benchmarks.accuracy.records import Box, ImageKey
 from benchmarks.common import command, print_table, write_json
-from coop_edge import Camera, Detection, Estimator, EstimatorConfig, Mesh, PoseEstimate
+from coop_edge import Camera, Detection, Estimator, EstimatorConfig, PoseEstimate
 from coop_edge.base.hardware import hardware
 from coop_edge.config import EFFORTS
 from coop_edge.errors import InputError
@@ -34,8 +34,6 @@ PRESENT = "present"
 KINDS = {"other": 4, "random": 1, "elsewhere": 1}
 """Boxes without the object, per image: around another object; anywhere, of an object that is not in the picture; beside
 an object that is."""
-GREY = 190
-"""Grey level of an object without its colours."""
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 NEXT_TO_NOTHING = 1e-9
 TRIES = 200
@@ -173,15 +171,6 @@ def figures(tried: Sequence[Tried], least: float) -> dict[str, Any]:
     }
 
 
-def without_colours(mesh: Mesh) -> Mesh:
-    """Return a mesh in plain grey, as CAD without textures is."""
-    return replace(
-        mesh,
-        corner_colors=np.full_like(mesh.corner_colors, GREY),
-        face_texture=np.full_like(mesh.face_texture, -1),
-    )
-
-
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Estimate in all boxes, with a record beside ``options.json``, and sum up.
 
@@ -202,7 +191,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             left = [image for image in dataset.images if image not in journal.done]
             for obj_id in dataset.object_ids if left else ():
                 model = dataset.models[obj_id]
-                mesh = without_colours(model.load_mesh()) if options.untextured else model.load_mesh()
+                mesh = model.load_mesh(untextured=options.untextured)
                 estimator.add_object(object_name(obj_id), mesh, symmetries=model.symmetries)
             with progress(f"boxes of {dataset.name}", len(dataset.images), len(journal.done)) as advance:
                 for image in left:

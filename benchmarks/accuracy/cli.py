@@ -18,7 +18,7 @@ from coop_edge.base.hardware import available_cores
 from coop_edge.config import EFFORTS, EstimatorConfig
 from coop_edge.errors import ConfigError, InputError
 
-_ONLY_OURS = ("engines", "effort", "iterations", "stage", "set", "device", "depth")
+_ONLY_OURS = ("engines", "effort", "iterations", "stage", "set", "device", "depth", "untextured")
 _ONLY_RUNS = ("csv", "method", "boxes", "box_noise", "hypotheses", "seed", "processes", *_ONLY_OURS)
 
 
@@ -46,6 +46,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--method", choices=METHODS, help="the Estimator (default), or a baseline without training")
     parser.add_argument("--engines", metavar="NAME", help="name or folder of a bundle (default coop-xs)")
     parser.add_argument("--depth", nargs="?", const=SENSOR_DEPTH, metavar="FOLDER", help=DEPTH_HELP)
+    parser.add_argument(
+        "--untextured", action="store_true", default=None, help="paint the models grey, as CAD without textures is"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), help="default cpu")
     parser.add_argument(
         "--effort", action="append", choices=tuple(EFFORTS),
@@ -148,6 +151,7 @@ def method_options(options: argparse.Namespace) -> MethodOptions | None:
         config=_config(options),
         seed=seed,
         depth=options.depth or "",
+        untextured=bool(options.untextured),
     )
 
 
@@ -159,11 +163,10 @@ def search_options(options: argparse.Namespace) -> MethodOptions:
         ConfigError: an option of the Estimator is unknown, or its value does not fit.
     """
     used = ("engines", "device", "effort", "set", "seed", "iterations", "hypotheses", "stage")
-    unused = ("poses", "csv", "method", "boxes", "box_noise", "processes", "report")
+    unused = ("poses", "csv", "method", "boxes", "box_noise", "processes", "report", "depth", "untextured")
     if wrong := [name for name in unused if getattr(options, name) is not None]:
-        raise InputError(
-            f"--{wrong[0]}: not with --detect, which takes --{', --'.join(used)}, --limit, --absent, --json"
-        )
+        name = wrong[0].replace("_", "-")
+        raise InputError(f"--{name}: not with --detect, which takes --{', --'.join(used)}, --limit, --absent, --json")
     if len(options.effort or ()) > 1:
         raise InputError("--effort: with --detect wanted once")
     if options.absent is not None and options.absent < 0:

@@ -112,6 +112,8 @@ def describe(dataset: BopDataset, boxes: str, method: MethodOptions) -> dict[str
         out |= {"engines": engines_identity(method.engines), "config": config.to_dict()}
         if method.depth:
             out["depth"] = method.depth
+        if method.untextured:
+            out["untextured"] = True
     return out
 
 

@@ -48,7 +48,7 @@ class MethodOptions:
     method: one of ``METHODS``. engines: bundle of "ours". config: nested options of EstimatorConfig, for "ours".
     device: "cpu", "cuda" or "auto", for "ours". hypotheses: templates per detection, for the baselines.
     threads: of the CPU, 0 = all cores. seed: of all that is drawn at random. depth: folder of the depth images that
-    "ours" is given, "" for none.
+    "ours" is given, "" for none. untextured: "ours" is given the models in plain grey.
     """
 
     method: str = "ours"
@@ -59,6 +59,7 @@ class MethodOptions:
     threads: int = 1
     seed: int = 0
     depth: str = ""
+    untextured: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -69,6 +70,8 @@ class MethodOptions:
             raise InputError(f"hypotheses: wanted at least 1, got {self.hypotheses}")
         if self.depth and self.method != "ours":
             raise InputError(f"depth: only for the method 'ours', got {self.method!r}")
+        if self.untextured and self.method != "ours":
+            raise InputError(f"untextured: only for the method 'ours', got {self.method!r}")
         if self.seed < 0:
             raise InputError(f"seed: wanted an integer >= 0, got {self.seed}")
 
@@ -82,6 +85,7 @@ class OursMethod:
 
     def __init__(self, options: MethodOptions) -> None:
         self.name = f"ours ({options.engines})"
+        self.untextured = options.untextured
         self.estimator = Estimator.from_engines(
             options.engines, device=options.device, config=estimator_config(options), threads=options.threads
         )
@@ -90,7 +94,8 @@ class OursMethod:
         """Add all objects among the targets, with their symmetries."""
         for obj_id in dataset.object_ids:
             model = dataset.models[obj_id]
-            self.estimator.add_object(object_name(obj_id), model.load_mesh(), symmetries=model.symmetries)
+            mesh = model.load_mesh(untextured=self.untextured)
+            self.estimator.add_object(object_name(obj_id), mesh, symmetries=model.symmetries)
         self.estimator.warmup()
 
     def estimate(

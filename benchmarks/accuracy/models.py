@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from coop_edge.errors import InputError, MeshError, quoted
 SYMMETRY_STEP = 0.01
 """Of continuous symmetries: no point moves by more than this share of the diameter between two (BOP's default)."""
 _MM = 1e-3
+GREY = 190
+"""Grey level of an object without its colours."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +67,19 @@ class Model:
         """Tell whether ADD-S takes the place of ADD."""
         return not self.symmetries.trivial
 
-    def load_mesh(self, *, evaluation: bool = False) -> Mesh:
-        """Load a mesh for rendering: that of onboarding, or that of the metrics."""
-        return Mesh.load(self.eval_path if evaluation else self.path, unit=self.unit)
+    def load_mesh(self, *, evaluation: bool = False, untextured: bool = False) -> Mesh:
+        """Load a mesh for rendering: that of onboarding, or that of the metrics; untextured: in plain grey."""
+        mesh = Mesh.load(self.eval_path if evaluation else self.path, unit=self.unit)
+        return without_colours(mesh) if untextured else mesh
+
+
+def without_colours(mesh: Mesh) -> Mesh:
+    """Return a mesh in plain grey, as CAD without textures is."""
+    return replace(
+        mesh,
+        corner_colors=np.full_like(mesh.corner_colors, GREY),
+        face_texture=np.full_like(mesh.face_texture, -1),
+    )
 
 
 def read_models(root: Path) -> dict[int, Model]:

@@ -21,6 +21,7 @@ from benchmarks.accuracy.absent import (
 )
 from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.methods import object_name
+from benchmarks.accuracy.models import without_colours
 from coop_edge import Detection, Estimator, PoseEstimate
 from tests.benchmarks.bop import scene_of, write_dataset
 from tests.runtime.networks import tiny_bundle
@@ -129,7 +130,7 @@ def test_figures_of_made_up_answers():
 
 def test_a_mesh_without_colours_is_the_same_in_grey():
     mesh = colored_box((0.1, 0.1, 0.1))
-    grey = absent.without_colours(mesh)
+    grey = without_colours(mesh)
     np.testing.assert_array_equal(grey.vertices, mesh.vertices)
     assert np.ptp(grey.corner_colors) == 0
     assert (grey.face_texture == -1).all()

@@ -6,12 +6,14 @@ import json
 import subprocess
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from benchmarks.accuracy import checkout, methods
 from benchmarks.accuracy.cli import main, method_options, parse
 from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.journal import journal_path
+from benchmarks.accuracy.measure import describe
 from benchmarks.accuracy.methods import estimator_config
 from benchmarks.accuracy.results import read_rows, write_rows
 from coop_edge.config import EFFORTS, Schedule
@@ -234,6 +236,18 @@ def test_options_of_the_estimator(arguments, expected):
         assert found == value
 
 
+def test_models_in_plain_grey(root, tiny):
+    command = ["D", "--csv", "a.csv", "--engines", tiny]
+    options = method_options(parse([*command, "--untextured"]))
+    assert options.untextured
+    assert not method_options(parse(command)).untextured
+    dataset = BopDataset(root)
+    assert describe(dataset, "visib", options)["untextured"], "a stopped run in colour is not gone on with in grey"
+    for model in dataset.models.values():
+        assert np.ptp(model.load_mesh().corner_colors) > 0
+        assert np.ptp(model.load_mesh(untextured=True).corner_colors) == 0
+
+
 def test_baselines_take_five_templates():
     assert method_options(parse(["D", "--csv", "a.csv", "--method", "sift"])).hypotheses == 5
     assert method_options(parse(["D", "--csv", "a.csv", "--method", "sift", "--hypotheses", "2"])).hypotheses == 2
@@ -259,6 +273,10 @@ def test_baselines_take_five_templates():
         (["--csv", "a.csv", "--limit", "0"], "no targets in it (--limit 0)"),
         (["--csv", "a.csv", "--limit", "-1"], "wanted a number of images >= 0"),
         (["--csv", "a.csv", "--method", "sift", "--effort", "fast"], "--effort: only for --method ours"),
+        (["--csv", "a.csv", "--method", "sift", "--untextured"], "--untextured: only for --method ours"),
+        (["--poses", "b.csv", "--untextured"], "--untextured: --poses scores poses"),
+        (["--detect", "--untextured"], "--untextured: not with --detect"),
+        (["--detect", "--depth"], "--depth: not with --detect"),
         (["--csv", "a.csv", "--effort", "fast", "--set", "effort=fast"], "effort has been given already, as 'fast'"),
         (["--poses", "b.csv", "--effort", "fast", "--box-noise", "all"], "--box-noise, --effort: --poses scores"),
         (["--csv", "a.csv", "--box-noise", "shift"], "--box-noise shift: wanted shift=SHARE, size=FACTOR"),
