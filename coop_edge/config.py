@@ -148,7 +148,7 @@ class SelectConfig(Config):
     min_score: float = 0.3
     """Least score, 0 to 1, of a returned pose; a best hypothesis below it comes back as success=False. Larger refuses
     more objects that are not there, and more poses that are right; 0 refuses none."""
-    min_inlier_ratio: float = 0.3
+    min_inlier_ratio: float = 0.15
     """Least share of the confidence W that lies on cells whose match agrees with the pose. Larger rejects more."""
     min_inliers: int = 12
     """Least number of visible cells that match the pose, in a 128-pixel crop; it grows with the crop's area, as the
