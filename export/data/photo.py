@@ -30,6 +30,9 @@ SUPERSAMPLE = 3
 """Samples per pixel side of half of the templates; the others have one."""
 MOTION_SHARE, JPEG_SHARE = 0.12, 0.5
 _SHARPEST, _SOFTEST = 0.2, 1.7
+COARSE_SHARE, COARSEST = 0.6, 0.3
+"""Share of photographs of a sensor with fewer pixels than the picture has, and their least share per side: most objects
+are smaller in a camera's image than in the crop that a network sees."""
 _LONGEST = 8.0
 
 
@@ -93,6 +96,8 @@ def _color_bases(device: torch.device) -> Tensor:
 def camera(random: Random, light: Tensor, unit: float, appearance: Tensor, motion: int, compressed: int) -> Tensor:
     """Turn linear light float32 [N,3,n,n] into photographs uint8 [N,n,n,3]: exposure, white balance, blur, noise, JPEG.
 
+    A sensor may have fewer pixels than the picture: noise and JPEG are of its pixels, which are interpolated at last.
+
     Args:
         random: where numbers are drawn from.
         light: float32 [N,3,n,n].
@@ -111,9 +116,10 @@ def camera(random: Random, light: Tensor, unit: float, appearance: Tensor, motio
     warm = 1.0 - torch.arange(3, dtype=torch.float64, device=light.device)
     cast = 0.3 * random.normal(n, 1) + 0.07 * random.normal(n, 3) + 0.1 * random.normal(n, 1) * warm
     image = light * of_real(torch.exp(cast), 1.0)[..., None, None]
-    sigma, cells = draw_blur(random, n, size, unit)
-    image = softened(image, of_real(sigma, 0.0), of_real(cells, float(size)), _SOFTEST * unit)
+    image = blurred(image, of_real(draw_blur(random, n, unit), 0.0), _SOFTEST * unit)
     image = _moved(random, image, unit, motion, real)
+    cells = of_real(draw_cells(random, n, size), float(size))
+    image = reduced(image, cells)
     gamma = of_real(1.0 / (GAMMA * torch.exp(0.1 * random.normal(n))), 1.0 / GAMMA)
     image = image.clamp(min=0.0).log_().mul_(gamma[:, None, None, None]).exp_()
     saturation = of_real(torch.where(random.chance(0.5, n), random.uniform(0.4, 1.3, n), 1.0), 1.0).double()
@@ -127,38 +133,62 @@ def camera(random: Random, light: Tensor, unit: float, appearance: Tensor, motio
     picture = image.mul_(255.0).add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     rows = random.permutation(n)[:compressed]
     coded = jpeg(picture[rows], 25 + random.integers(71, compressed))
-    return picture.index_copy(0, rows, torch.where(real[rows, None, None, None], coded, picture[rows]))
+    picture = picture.index_copy(0, rows, torch.where(real[rows, None, None, None], coded, picture[rows]))
+    return enlarged(picture, cells)
 
 
-def draw_blur(random: Random, n: int, size: int, unit: float) -> tuple[Tensor, Tensor]:
-    """Draw the lens's softness, at times defocus or low resolution.
-
-    Returns:
-        Standard deviations [N] in pixels, and how many cells [N] a side of ``size`` pixels is resolved into.
-    """
+def draw_blur(random: Random, n: int, unit: float) -> Tensor:
+    """Draw the lens's softness, at times defocus: standard deviations [N] in pixels."""
     defocus = random.chance(0.2, n)
-    sigma = torch.where(defocus, random.uniform(0.8, _SOFTEST, n), random.uniform(_SHARPEST, 0.7, n)) * unit
-    cells = torch.where(random.chance(0.25, n), (size * random.uniform(0.4, 0.9, n)).floor().clamp(min=8), float(size))
-    return sigma, cells
+    return torch.where(defocus, random.uniform(0.8, _SOFTEST, n), random.uniform(_SHARPEST, 0.7, n)) * unit
 
 
-def softened(image: Tensor, sigma: Tensor, cells: Tensor, largest: float) -> Tensor:
-    """Average pictures float32 [N,3,n,n] into ``cells`` [N] a side, interpolate them back, and blur them by Gaussians.
+def draw_cells(random: Random, n: int, size: int) -> Tensor:
+    """Draw how many pixels [N] a sensor has along a side of ``size`` pixels, float64."""
+    share = torch.exp(random.uniform(math.log(COARSEST), 0.0, n))
+    return torch.where(random.chance(COARSE_SHARE, n), (size * share).floor().clamp(min=min(8, size)), float(size))
 
-    sigma: standard deviations [N], pixels, 0 to ``largest``.
-    """
-    size = image.shape[-1]
+
+def blurred(image: Tensor, sigma: Tensor, largest: float) -> Tensor:
+    """Blur pictures float32 [N,3,n,n] by Gaussians of standard deviations ``sigma`` [N], pixels, 0 to ``largest``."""
     if on_gpu(image):
-        soften = blur_matrix(size, sigma, largest) @ resolution_matrix(size, cells)
+        soften = blur_matrix(image.shape[-1], sigma, largest)
         return soften[:, None] @ image @ soften.mT[:, None]
     out = torch.empty_like(image)
-    for i, (s, m) in enumerate(zip(sigma.tolist(), cells.long().tolist(), strict=True)):
+    for i, s in enumerate(sigma.tolist()):
         for channel in range(3):
-            plane, to = image[i, channel].numpy(), out[i, channel].numpy()
-            if m < size:
-                plane = cv2.resize(plane, (m, m), interpolation=cv2.INTER_AREA)
-                plane = cv2.resize(plane, (size, size), interpolation=cv2.INTER_LINEAR)
-            to[:] = cv2.GaussianBlur(plane, (0, 0), s) if s > 0 else plane
+            plane = image[i, channel].numpy()
+            out[i, channel].numpy()[:] = cv2.GaussianBlur(plane, (0, 0), s) if s > 0 else plane
+    return out
+
+
+def reduced(image: Tensor, cells: Tensor) -> Tensor:
+    """Average pictures float32 [N,3,n,n] into ``cells`` [N] pixels a side, in the first corner; edges go on beside."""
+    size = image.shape[-1]
+    if on_gpu(image):
+        average = reduction_matrix(size, cells)
+        return average[:, None] @ image @ average.mT[:, None]
+    out = image.clone()
+    for i, m in enumerate(cells.long().tolist()):
+        for channel in range(3) if m < size else ():
+            small = cv2.resize(image[i, channel].numpy(), (m, m), interpolation=cv2.INTER_AREA)
+            beside = (0, size - m, 0, size - m)
+            out[i, channel].numpy()[:] = cv2.copyMakeBorder(small, *beside, cv2.BORDER_REPLICATE)
+    return out
+
+
+def enlarged(picture: Tensor, cells: Tensor) -> Tensor:
+    """Interpolate the first ``cells`` [N] pixels a side of pictures uint8 [N,n,n,3] to whole pictures."""
+    size = picture.shape[1]
+    if on_gpu(picture):
+        spread = enlargement_matrix(size, cells)[:, None]
+        planes = spread @ picture.permute(0, 3, 1, 2).float() @ spread.mT
+        return planes.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    out = picture.clone()
+    for i, m in enumerate(cells.long().tolist()):
+        if m < size:
+            small = picture[i, :m, :m].contiguous().numpy()
+            out[i].numpy()[:] = cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)
     return out
 
 
@@ -180,21 +210,25 @@ def blur_matrix(size: int, sigma: Tensor, largest: float) -> Tensor:
     return matrix.scatter_add_(2, place.expand(len(sigma), -1, -1), weight[:, None].expand(-1, size, -1))
 
 
-def resolution_matrix(size: int, cells: Tensor) -> Tensor:
-    """Return matrices that average lines of ``size`` pixels into ``cells`` [M] and interpolate them back.
+def reduction_matrix(size: int, cells: Tensor) -> Tensor:
+    """Return matrices that average lines of ``size`` pixels into ``cells`` [M], which the last one is repeated behind.
 
     float32 [M,size,size]; cells are whole numbers up to size, where the matrix is the identity.
     """
     m = cells.double()[:, None, None]
-    at = torch.arange(size, dtype=torch.float64, device=cells.device)
+    pixel = torch.arange(size, dtype=torch.float64, device=cells.device)
     width = size / m
-    low, pixel = at[:, None] * width, at[None, :]
+    low = torch.minimum(pixel[:, None], m - 1) * width
     overlap = (torch.minimum(low + width, pixel + 1) - torch.maximum(low, pixel)).clamp(min=0)
-    average = overlap / width * (at[:, None] < m)
-    source = ((at[:, None] + 0.5) / width - 0.5).clamp(min=0)
-    source = torch.minimum(source, m - 1)
-    spread = (1.0 - (source - pixel).abs()).clamp(min=0) * (pixel < m)
-    return (spread @ average).float()
+    return (overlap / width).float()
+
+
+def enlargement_matrix(size: int, cells: Tensor) -> Tensor:
+    """Return matrices float32 [M,size,size] that interpolate the first ``cells`` [M] pixels of lines to ``size``."""
+    m = cells.double()[:, None, None]
+    pixel = torch.arange(size, dtype=torch.float64, device=cells.device)
+    source = torch.minimum(((pixel[:, None] + 0.5) * m / size - 0.5).clamp(min=0), m - 1)
+    return ((1.0 - (source - pixel).abs()).clamp(min=0) * (pixel < m)).float()
 
 
 def motion_kernels(length: Tensor, angle: Tensor, longest: float) -> Tensor:

@@ -9,19 +9,24 @@ import numpy as np
 import pytest
 import torch
 
+from export.data import photo
 from export.data.geometry import Random
 from export.data.jpeg import jpeg, jpeg_of_tensors
 from export.data.photo import (
     GREY_SHARE,
     blur_matrix,
+    blurred,
     camera,
     color_matrices,
     draw_backdrops,
     draw_blur,
+    draw_cells,
     draw_looks,
+    enlarged,
+    enlargement_matrix,
     motion_kernels,
-    resolution_matrix,
-    softened,
+    reduced,
+    reduction_matrix,
     warped,
 )
 from export.data.textures import GAMMA, LINEAR, color_matrix
@@ -52,27 +57,54 @@ def test_blur_is_opencvs(size, sigma):
 @pytest.mark.parametrize(("size", "cells"), [(32, 13), (48, 47), (64, 32), (20, 20)])
 def test_low_resolution_is_opencvs(size, cells):
     image = noise(size)
-    small = cv2.resize(image, (cells, cells), interpolation=cv2.INTER_AREA)
-    wanted = cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)
-    found = both_ways(resolution_matrix(size, torch.tensor([float(cells)]))[0], image)
-    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    wanted, of = cv2.resize(image, (cells, cells), interpolation=cv2.INTER_AREA), torch.tensor([float(cells)])
+    small = both_ways(reduction_matrix(size, of)[0], image)
+    np.testing.assert_allclose(small[:cells, :cells], wanted, atol=2e-5)
+    np.testing.assert_array_equal(small[cells:, :cells], np.repeat(small[cells - 1 : cells, :cells], size - cells, 0))
+    found = both_ways(enlargement_matrix(size, of)[0], small)
+    np.testing.assert_allclose(found, cv2.resize(wanted, (size, size), interpolation=cv2.INTER_LINEAR), atol=2e-5)
 
 
-def test_pictures_are_softened_as_by_the_matrices():
+def test_pictures_are_treated_as_by_the_matrices():
     """What a CPU does by OpenCV and a GPU by matrices; a sigma of 0 and all cells leave a picture as it is."""
     image = torch.from_numpy(noise(40)).permute(2, 0, 1)[None].repeat(4, 1, 1, 1)
     sigma, cells = torch.tensor([0.0, 0.4, 1.2, 0.8]), torch.tensor([40.0, 40.0, 17.0, 33.0])
-    found = softened(image, sigma, cells, 1.7)
-    matrix = blur_matrix(40, sigma, 1.7) @ resolution_matrix(40, cells)
-    np.testing.assert_allclose(found, matrix[:, None] @ image @ matrix.mT[:, None], atol=2e-5)
+
+    def through(matrix, picture):
+        return matrix[:, None] @ picture @ matrix.mT[:, None]
+
+    found = blurred(image, sigma, 1.7)
+    np.testing.assert_allclose(found, through(blur_matrix(40, sigma, 1.7), image), atol=2e-5)
     np.testing.assert_array_equal(found[0], image[0])
+    small = reduced(image, cells)
+    np.testing.assert_allclose(small, through(reduction_matrix(40, cells), image), atol=2e-5)
+    np.testing.assert_array_equal(small[1], image[1])
+    levels = (255 * small).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    found = enlarged(levels, cells)
+    wanted = through(enlargement_matrix(40, cells), levels.permute(0, 3, 1, 2).float()).permute(0, 2, 3, 1)
+    assert (found.float() - wanted).abs().max() < 1.0  # grey levels; OpenCV rounds weights too
+    np.testing.assert_array_equal(found[1], levels[1])
+
+
+def test_noise_and_jpeg_are_of_the_sensors_pixels(monkeypatch):
+    """A sensor of half the pixels: what it makes of a flat picture is smooth from pixel to pixel."""
+    rough = {}
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(photo, "COARSE_SHARE", share)
+        monkeypatch.setattr(photo, "COARSEST", 0.45)
+        picture = camera(Random(CPU, 0), torch.full((60, 3, 64, 64), 0.4), 0.5, one(60), 0, 30).double()
+        step = (picture[:, :, 1:] - picture[:, :, :-1]).square().mean(dim=(1, 2, 3))
+        rough[share] = step / picture.var(dim=(1, 2)).mean(dim=1).clamp(min=1e-9)
+    assert rough[1.0].median() < 0.6 * rough[0.0].median()
 
 
 def test_blur_keeps_brightness_and_place():
     """Every row of a blur sums to 1, and its centre of mass is its own pixel, off the borders."""
     size = 64
-    sigma, cells = draw_blur(Random(CPU, 1), 60, size, 0.5)
-    matrix = blur_matrix(size, sigma, 0.85) @ resolution_matrix(size, cells)
+    random = Random(CPU, 1)
+    sigma, cells = draw_blur(random, 60, 0.5), draw_cells(random, 60, size)
+    resolution = enlargement_matrix(size, cells) @ reduction_matrix(size, cells)
+    matrix = blur_matrix(size, sigma, 0.85) @ resolution
     assert torch.isfinite(matrix).all()
     np.testing.assert_allclose(matrix.sum(dim=2), 1.0, atol=1e-5)
     at = torch.arange(float(size))
