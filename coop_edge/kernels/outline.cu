@@ -128,11 +128,12 @@ __device__ __forceinline__ int2 place_of(const int* rows, const float* border, i
         if ((row[3 * x] != 0.0f || row[3 * x + 1] != 0.0f) && index-- == 0) return make_int2(x, y);
 }
 
-// views [M,kViewNumbers]; step, see find_edge; the rest as the arrays of ops.outline.Outlines. One block per hypothesis.
+// measured [M,size,size], tolerance [M]: not read unless with_depth; views [M,kViewNumbers]; step, see find_edge; the rest as the arrays of ops.outline.Outlines. One block per hypothesis.
 extern "C" __global__ void __launch_bounds__(kLines)
-outline_lines(const float* __restrict__ query, const float* __restrict__ depth, const float* __restrict__ border,
-              int* __restrict__ counters, const float* __restrict__ beliefs, const double* __restrict__ views,
-              const float* __restrict__ step, int size, float unit, int samples, float* __restrict__ points,
+outline_lines(const float* __restrict__ query, const float* __restrict__ depth, const float* __restrict__ measured,
+              const float* __restrict__ tolerance, const float* __restrict__ border, int* __restrict__ counters,
+              const float* __restrict__ beliefs, const double* __restrict__ views, const float* __restrict__ step,
+              int with_depth, int size, float unit, int samples, float* __restrict__ points,
               float* __restrict__ pixels, float* __restrict__ normals, float* __restrict__ weights,
               float* __restrict__ edges, float* __restrict__ verdict) {
     __shared__ float scratch[4 * kLines / 32];
@@ -156,21 +157,27 @@ outline_lines(const float* __restrict__ query, const float* __restrict__ depth, 
         const float* at = border + 3 * (first + place.y * size + place.x);
         normal[0] = at[0], normal[1] = at[1];
         const float centre[2] = {(float)place.x + at[0] * at[2], (float)place.y + at[1] * at[2]};
-        const Seen crop = {query + 3 * first, beliefs + (long long)hypothesis * kColors, size};
+        const float z = depth[first + place.y * size + place.x];
+        const Seen crop = {query + 3 * first,
+                           beliefs + (long long)hypothesis * kColors,
+                           depth + first,
+                           with_depth ? measured + first : nullptr,
+                           tolerance[hypothesis],
+                           size};
         float seen[kPlaces];
 #pragma unroll
         for (int k = 0; k < kPlaces; ++k) {
             seen[k] = 0.0f;
             for (int j = 0; j < samples; ++j) {
                 const float along = unit * ((float)(k - kReach) + ((float)j + 0.5f) / (float)samples - 0.5f);
-                seen[k] += belief_at(crop, centre[0] + along * normal[0], centre[1] + along * normal[1]);
+                seen[k] += belief_at(crop, centre[0] + along * normal[0], centre[1] + along * normal[1], z);
             }
             seen[k] /= (float)samples;
         }
         edge = find_edge(seen, step, unit);
         pixel[0] = centre[0] + edge.shift * normal[0], pixel[1] = centre[1] + edge.shift * normal[1];
         const View view = {views + kViewNumbers * hypothesis};
-        view.point(centre[0], centre[1], depth[first + place.y * size + place.x], point);
+        view.point(centre[0], centre[1], z, point);
         const float span[2] = {(float)kSpan * unit * normal[0], (float)kSpan * unit * normal[1]};
         if (view.in_image(centre[0] + span[0], centre[1] + span[1]) &&
             view.in_image(centre[0] - span[0], centre[1] - span[1])) {

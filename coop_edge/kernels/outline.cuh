@@ -42,23 +42,35 @@ __device__ __forceinline__ float smoothed_share(const int* __restrict__ histogra
 
 // One crop, and what the colours of its pixels say.
 struct Seen {
-    const float* __restrict__ image;    // [3,size,size]
-    const float* __restrict__ beliefs;  // [kColors] 2 p - 1
+    const float* __restrict__ image;     // [3,size,size]
+    const float* __restrict__ beliefs;   // [kColors] 2 p - 1
+    const float* __restrict__ depth;     // [size,size] of the render, 0 = nothing
+    const float* __restrict__ measured;  // [size,size] NaN = unknown; nullptr without any
+    float tolerance;                     // metres
     int size;
+
+    // 2 p - 1 of a pixel, by its colour and its depth as independent witnesses; z: where its line begins.
+    __device__ __forceinline__ float belief(int pixel, float z) const {
+        const float by_color = beliefs[color_of(image, size * size, pixel)];
+        if (!measured) return by_color;
+        const float beyond = measured[pixel] - (depth[pixel] > 0.0f ? depth[pixel] : z);
+        if (!(beyond >= -tolerance)) return by_color;  // nearer, or unknown
+        const float by_depth = beyond <= tolerance ? 0.8f : -0.8f;  // DEPTH_BELIEF
+        return (by_color + by_depth) / (1.0f + by_color * by_depth);
+    }
 };
 
-// The belief at crop pixel (x, y), bilinear; 0 outside of the crop.
-__device__ __forceinline__ float belief_at(const Seen& seen, float x, float y) {
+// The belief at crop pixel (x, y), bilinear; 0 outside of the crop. z: where its line begins.
+__device__ __forceinline__ float belief_at(const Seen& seen, float x, float y, float z) {
     // Also what no integer can hold, and NaN.
     if (!(x > -1.0f && y > -1.0f && x < (float)seen.size && y < (float)seen.size)) return 0.0f;
     const int left = (int)floorf(x), top = (int)floorf(y);
     float total = 0.0f;
     for (int row = top; row <= top + 1; ++row)
         for (int column = left; column <= left + 1; ++column)
-            if (row >= 0 && row < seen.size && column >= 0 && column < seen.size) {
-                const int color = color_of(seen.image, seen.size * seen.size, row * seen.size + column);
-                total += (1.0f - fabsf(x - (float)column)) * (1.0f - fabsf(y - (float)row)) * seen.beliefs[color];
-            }
+            if (row >= 0 && row < seen.size && column >= 0 && column < seen.size)
+                total += (1.0f - fabsf(x - (float)column)) * (1.0f - fabsf(y - (float)row)) *
+                         seen.belief(row * seen.size + column, z);
     return total;
 }
 

@@ -17,7 +17,7 @@ from coop_edge.errors import InputError
 from coop_edge.geometry.crop import CropCamera
 from coop_edge.geometry.lens import Lens
 from coop_edge.ops.depth import SurfaceLimits, Surfaces, point_numbers, surface_numbers
-from coop_edge.ops.outline import Outlines, view_numbers
+from coop_edge.ops.outline import MeasuredEdges, Outlines, view_numbers
 
 Array = Any
 """An array of the device: NumPy's on the CPU, CuPy's on a GPU."""
@@ -106,7 +106,13 @@ class Operations(ABC):
         return self._lift(decoded, templates, maps, patch, least)
 
     def outlines(
-        self, query: Array, depth: Array, crop: CropCamera, T_crop_object: Floats, image_size: tuple[int, int]
+        self,
+        query: Array,
+        depth: Array,
+        crop: CropCamera,
+        T_crop_object: Floats,
+        image_size: tuple[int, int],
+        measured: MeasuredEdges | None = None,
     ) -> Outlines:
         """Measure the edges that M crops show along the outlines of renders by the same cameras; see ``ops.outline``.
 
@@ -116,14 +122,17 @@ class Operations(ABC):
             crop: the M cameras.
             T_crop_object: float64 [M,4,4] on the host, of the renders.
             image_size: width and height of the image that the crops are of; what lies beyond is not judged.
+            measured: depth that the crops show, on the device; None: colours alone.
 
         Raises:
-            InputError: query or depth is not such an array.
+            InputError: query, depth or measured is not such an array.
         """
         count, size = len(crop), crop.size
         self._check("query", query, np.float32, (count, 3, size, size))
         self._check("depth", depth, np.float32, (count, size, size))
-        return self._outlines(query, depth, view_numbers(crop, T_crop_object, image_size))
+        if measured is not None:
+            self._check("measured", measured.points, np.float32, (count, size, size, 3))
+        return self._outlines(query, depth, view_numbers(crop, T_crop_object, image_size), measured)
 
     def depth_points(self, depth: Array, crop: CropCamera) -> Array:
         """Return measured points as N crops see them, float32 [N,S,S,3] metres in the crops' axes, NaN = unknown.
@@ -225,7 +234,7 @@ class Operations(ABC):
         """Do ``inner_products`` with checked arrays."""
 
     @abstractmethod
-    def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
+    def _outlines(self, query: Array, depth: Array, views: Floats, measured: MeasuredEdges | None) -> Outlines:
         """Do ``outlines`` with checked arrays of any strides; views: float64 [M,50] on the host (``view_numbers``)."""
 
     @abstractmethod

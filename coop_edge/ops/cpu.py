@@ -15,7 +15,7 @@ from coop_edge.ops import depth_cpu, outline_cpu
 from coop_edge.ops.base import Array, Decoded, Floats, Operations
 from coop_edge.ops.depth import Surfaces
 from coop_edge.ops.lens_cpu import crop_through
-from coop_edge.ops.outline import Outlines
+from coop_edge.ops.outline import MeasuredEdges, Outlines
 from coop_edge.ops.sampling import blacken_behind, finer
 
 
@@ -76,8 +76,8 @@ class CpuOperations(Operations):
     def _inner_products(self, a: Array, b: Array) -> Array:
         return np.matmul(a.transpose(1, 0, 2), b.transpose(1, 2, 0))
 
-    def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
-        return outline_cpu.measure(np.ascontiguousarray(query), np.ascontiguousarray(depth), views)
+    def _outlines(self, query: Array, depth: Array, views: Floats, measured: MeasuredEdges | None) -> Outlines:
+        return outline_cpu.measure(np.ascontiguousarray(query), np.ascontiguousarray(depth), views, measured)
 
     def _depth_points(self, depth: Array, numbers: Floats, size: int) -> Array:
         return depth_cpu.points(np.ascontiguousarray(depth), numbers, size)

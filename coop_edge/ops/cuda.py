@@ -22,7 +22,7 @@ from coop_edge.geometry.lens import LENS_NUMBERS, Lens
 from coop_edge.kernels.device import Device, address
 from coop_edge.ops.base import Array, Decoded, Floats, Operations
 from coop_edge.ops.depth import BINS, Surfaces, places_per_side
-from coop_edge.ops.outline import Outlines
+from coop_edge.ops.outline import MeasuredEdges, Outlines
 from coop_edge.ops.outline_cuda import OutlineKernels
 from coop_edge.ops.sampling import samples_per_side
 
@@ -136,10 +136,10 @@ class CudaOperations(Operations):
             kernel(grid, (_PRODUCT_ROWS * _PRODUCT_COLUMNS,), (*read, *numbers, out))
         return out
 
-    def _outlines(self, query: Array, depth: Array, views: Floats) -> Outlines:
+    def _outlines(self, query: Array, depth: Array, views: Floats, measured: MeasuredEdges | None) -> Outlines:
         """Measure all hypotheses in five launches."""
         put = self.xp.ascontiguousarray
-        return self._outline_kernels.measure(put(query), put(depth), self.xp.asarray(views))
+        return self._outline_kernels.measure(put(query), put(depth), self.xp.asarray(views), measured)
 
     def _depth_points(self, depth: Array, numbers: Floats, size: int) -> Array:
         """Take all crops' depths in one launch."""

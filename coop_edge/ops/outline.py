@@ -5,6 +5,10 @@ the object; the edge on a search line across the outline is where that probabili
 texture, and no edge detector a threshold. (Tjaden et al., TPAMI 2018; Stoiber et al., SRT3D, IJCV 2022: smoothed step
 functions, whose mean and variance make each line a measurement.)
 
+Measured depth counts beside colours: a place where it is the surface's shows the object, one where it is farther off
+shows the background. A nearer one, which may be an occluder, and an unknown one say nothing. The surface's depth is the
+render's at the place, and beyond the outline the render's where the line begins.
+
 Lengths named here, but for the blurs, are pixels of a crop of ``REFERENCE_SIZE`` and grow with the crop's size, so that
 the same edge is found, and weighs the same in metres, at any resolution. ``kernels/outline.cuh`` repeats the numbers.
 """
@@ -51,6 +55,8 @@ REACH, SHIFT = 12, 9
 """Half the length of a search line, and how far along it the edge is looked for."""
 BELIEF, SOFTNESS = 0.43, 0.8
 """The step function is 1/2 -+ BELIEF tanh(r / (2 SOFTNESS)): how far a colour is trusted, and the blur of the edge."""
+DEPTH_BELIEF = 0.8
+"""2 p - 1 for p the probability of the object where depth is the surface's; minus it where it is farther off."""
 CONTRAST_SPAN = 4
 """Length on either side of an edge whose mean probabilities make its contrast."""
 
@@ -79,6 +85,13 @@ class Outlines:
     weights: Array  # float32 [M,L] inverse standard deviations along the normals, 1/px; 0 = says nothing
     edges: Array  # float32 [M,L,4] shift along the normal (px), its variance, contrast there and at the outline
     verdict: Array  # float32 [M,3] number of lines, share where the object stands out, mean contrast at the outline
+
+
+class MeasuredEdges(NamedTuple):
+    """Measured depth, as ``Operations.outlines`` takes it."""
+
+    points: Array  # float32 [M,S,S,3] metres in the crops' axes, NaN = unknown, on the device (``depth_points``)
+    tolerance: Floats  # [M] metres on the host: within it of the surface, depth is the surface's
 
 
 class Windows(NamedTuple):

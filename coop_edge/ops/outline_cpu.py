@@ -13,16 +13,15 @@ import numpy as np
 from coop_edge.base.jit import jit, stamp_of
 from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.geometry.lens import NONE
+from coop_edge.ops.beliefs_cpu import COLORS, Seen, belief_at, beliefs_of, colors_of, count_colors
+from coop_edge.ops.beliefs_cpu import SOURCES as BELIEF_SOURCES
 from coop_edge.ops.lens_cpu import SOURCES, to_image
 from coop_edge.ops.outline import (
-    BINS,
     CLEAR,
     CONTRAST_SPAN,
     EDGE_BLUR,
     FAINT,
-    FLOOR,
     INFORMATION,
-    INSET,
     LARGEST_SHIFT,
     LEAST_LINES,
     LEAST_PIXELS,
@@ -31,9 +30,9 @@ from coop_edge.ops.outline import (
     LINES,
     LOGISTIC,
     REACH,
-    RING,
     SHIFT,
     STANDS_OUT,
+    MeasuredEdges,
     Outlines,
     Windows,
     farthest,
@@ -45,10 +44,9 @@ from coop_edge.ops.outline import (
 Array = np.ndarray[Any, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
-COLORS = BINS**3
 PLACES = 2 * REACH + 1
 
-_STAMP = stamp_of([Path(__file__).parent / "outline.py", Path(__file__), *SOURCES])
+_STAMP = stamp_of([*BELIEF_SOURCES, Path(__file__), *SOURCES])
 
 
 class Tables(NamedTuple):
@@ -76,7 +74,7 @@ def compiled(function: F) -> F:
     return jit(function, _STAMP)
 
 
-def measure(query: Array, depth: Array, views: Array) -> Outlines:
+def measure(query: Array, depth: Array, views: Array, measured: MeasuredEdges | None) -> Outlines:
     """Measure M outlines; arrays are checked.
 
     Args:
@@ -87,9 +85,13 @@ def measure(query: Array, depth: Array, views: Array) -> Outlines:
     tables = Tables(windows(), step_function(), *numbers)
     shapes = (LINES, 3), (LINES, 2), (LINES, 2), (LINES,), (LINES, 4), (3,)
     results = [np.zeros((count, *shape), np.float32) for shape in shapes]
+    seen, tolerance = np.zeros((count, 0, 0), np.float32), np.zeros(count)
+    if measured is not None:
+        seen, tolerance = np.ascontiguousarray(measured.points[..., 2]), measured.tolerance
     for m in range(count):
         out = Results(*(array[m] for array in results))
-        _measure_one(query[m], depth[m], _signed_distance(depth[m] > 0), views[m], tables, out)
+        shown = query[m], depth[m], seen[m], float(tolerance[m])
+        _measure_one(*shown, _signed_distance(depth[m] > 0), views[m], tables, out)
     return Outlines(*results)
 
 
@@ -104,33 +106,42 @@ def _signed_distance(covered: Array) -> Array:
 
 
 @compiled
-def _measure_one(query: Array, depth: Array, signed: Array, view: Array, tables: Tables, out: Results) -> None:
+def _measure_one(
+    query: Array,
+    depth: Array,
+    measured: Array,
+    tolerance: float,
+    signed: Array,
+    view: Array,
+    tables: Tables,
+    out: Results,
+) -> None:
     """Measure one outline: query [3,S,S], depth and signed distance [S,S], view [50]; ``out`` holds zeros."""
     border = _border(signed, tables.windows)
-    color = _colors(query)
+    color = colors_of(query)
     histograms = np.zeros((2, COLORS), np.int64)
-    _count(color, signed, tables.unit, histograms)
+    count_colors(color, signed, tables.unit, histograms)
     least = LEAST_PIXELS * tables.unit * tables.unit
     enough = min(histograms[0].sum(), histograms[1].sum()) >= least
     if len(border) < LEAST_LINES * tables.unit or not enough:
         return
-    belief = _beliefs(histograms)
+    shown = Seen(color, beliefs_of(histograms), depth, measured, tolerance)
     lines = min(len(border), LINES)
     inside, outstanding, contrast = 0, 0, 0.0
     for i in range(lines):
         row = border[_chosen(i, len(border))]
         x, y = int(row[0]), int(row[1])
         centre_x, centre_y = x + row[2] * row[4], y + row[3] * row[4]
+        z = float(depth[y, x])
         seen = np.zeros(PLACES)
         for k in range(PLACES * tables.samples):
             along = tables.unit * ((k + 0.5) / tables.samples - 0.5 - REACH)
-            sample = _bilinear(belief, color, centre_x + along * row[2], centre_y + along * row[3])
+            sample = belief_at(shown, centre_x + along * row[2], centre_y + along * row[3], z)
             seen[k // tables.samples] += sample / tables.samples
         edge = out.edges[i]
         _find_edge(seen, tables, edge)
         out.pixels[i, 0], out.pixels[i, 1] = centre_x + edge[0] * row[2], centre_y + edge[0] * row[3]
         out.normals[i, 0], out.normals[i, 1] = row[2], row[3]
-        z = float(depth[y, x])
         for axis in range(3):
             a = view[3 * axis : 3 * axis + 3]
             out.points[i, axis] = z * (a[0] * centre_x + a[1] * centre_y + a[2]) + view[9 + axis]
@@ -192,78 +203,6 @@ def _chosen(line: int, border: int) -> int:
     if border <= LINES:
         return line
     return (2 * line * (border - 1) + LINES - 1) // (2 * (LINES - 1))
-
-
-@compiled
-def _colors(query: Array) -> Array:
-    """Return the bins of the colours of [3,S,S], int16 [S,S]."""
-    size = query.shape[1]
-    color = np.zeros((size, size), np.int16)
-    for channel in range(3):
-        for y in range(size):
-            for x in range(size):
-                level = int(255.0 * min(max(query[channel, y, x], 0.0), 1.0) + 0.5)
-                color[y, x] = color[y, x] * BINS + level * BINS // 256
-    return color
-
-
-@compiled
-def _count(color: Array, signed: Array, unit: float, histograms: Array) -> None:
-    """Count colours inside the silhouette and in the ring around it, into [2,COLORS]."""
-    inset, ring = np.float32(INSET * unit), np.float32(RING * unit)
-    for y in range(len(signed)):
-        for x in range(len(signed)):
-            distance = signed[y, x]
-            if distance < -inset:
-                histograms[0, color[y, x]] += 1
-            elif inset < distance < ring:
-                histograms[1, color[y, x]] += 1
-
-
-@compiled
-def _beliefs(histograms: Array) -> Array:
-    """Compute 2 p - 1 for p the probability of the object where a colour is seen, float32 [COLORS].
-
-    Counts are smoothed by (1, 2, 1) / 4 along each channel; what would leave a histogram stays in its last bin.
-    """
-    shares = np.empty((2, COLORS), np.float32)
-    for side in range(2):
-        total, smoothed = 0, np.zeros(COLORS, np.int64)
-        for color in range(COLORS):
-            count = histograms[side, color]
-            if count:
-                total += count
-                for near in range(27):
-                    i, j, k = near // 9 - 1, near // 3 % 3 - 1, near % 3 - 1
-                    red, green = _limited(color // BINS**2 + i), _limited(color // BINS % BINS + j)
-                    place = (red * BINS + green) * BINS + _limited(color % BINS + k)
-                    smoothed[place] += count * (2 - abs(i)) * (2 - abs(j)) * (2 - abs(k))
-        for color in range(COLORS):
-            shares[side, color] = np.float32(smoothed[color]) / np.float32(64 * total)
-    floor = np.float32(FLOOR)
-    beliefs = np.empty(COLORS, np.float32)
-    for color in range(COLORS):
-        here, beyond = shares[0, color] + floor, shares[1, color] + floor
-        beliefs[color] = (here - beyond) / (here + beyond)
-    return beliefs
-
-
-@compiled
-def _limited(bin_index: int) -> int:
-    return min(max(bin_index, 0), BINS - 1)
-
-
-@compiled
-def _bilinear(belief: Array, color: Array, x: float, y: float) -> float:
-    """Interpolate the belief at crop pixel (x, y), bilinear; 0 outside of the crop."""
-    size, left, top = len(color), math.floor(x), math.floor(y)
-    total = 0.0
-    for j in range(2):
-        for i in range(2):
-            column, row = int(left) + i, int(top) + j
-            if 0 <= column < size and 0 <= row < size:
-                total += (1.0 - abs(x - column)) * (1.0 - abs(y - row)) * belief[color[row, column]]
-    return total
 
 
 @compiled

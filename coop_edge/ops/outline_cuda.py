@@ -14,6 +14,7 @@ from coop_edge.ops.outline import (
     LINES,
     RING,
     Array,
+    MeasuredEdges,
     Outlines,
     farthest,
     samples_per_place,
@@ -33,7 +34,7 @@ class OutlineKernels:
         self._device = device
         self._tables: tuple[Array, Array] | None = None
 
-    def measure(self, query: Array, depth: Array, views: Array) -> Outlines:
+    def measure(self, query: Array, depth: Array, views: Array, measured: MeasuredEdges | None) -> Outlines:
         """Measure M outlines in five launches; arrays are checked.
 
         Args:
@@ -58,8 +59,12 @@ class OutlineKernels:
         self._launch("outline_colors", per_pixel, query, depth, rows, side, far, inset, ring, distance, counters)
         self._launch("outline_border", per_pixel, distance, around, side, border, counters)
         self._launch("outline_beliefs", per_color, counters, side, beliefs)
-        read = query, depth, border, counters, beliefs, views, step
-        numbers = side, np.float32(unit), np.int32(samples_per_place(size))
+        seen, tolerance = depth, xp.zeros(count, dtype=np.float32)  # which no kernel reads without measured depth
+        if measured is not None:
+            seen = xp.ascontiguousarray(measured.points[..., 2])
+            tolerance = xp.asarray(measured.tolerance.astype(np.float32))
+        read = query, depth, seen, tolerance, border, counters, beliefs, views, step
+        numbers = np.int32(measured is not None), side, np.float32(unit), np.int32(samples_per_place(size))
         self._launch("outline_lines", (count,), *read, *numbers, *results, block=LINES)
         return Outlines(*results)
 

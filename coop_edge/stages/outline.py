@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from coop_edge.config import DepthConfig, LmConfig, OutlineConfig
 from coop_edge.geometry import se3
 from coop_edge.ops.depth import Surfaces
-from coop_edge.ops.outline import Outlines
+from coop_edge.ops.outline import MeasuredEdges, Outlines
 from coop_edge.pnp.base import LineTargets, LmResult, PnpSolver, PnpStatus, PosePrior
 from coop_edge.stages.depth import compare, evidence, gate_of, is_used, targets
 from coop_edge.stages.pairs import PairMaker, Pairs
@@ -32,9 +32,11 @@ Floats = NDArray[np.float64]
 PRIOR_SIDEWAYS, PRIOR_DEPTH, PRIOR_ROTATION = 0.03, 0.2, 0.2
 """Standard deviations of refined poses across the line of sight and along it, in diameters, and about each axis, in
 radians: networks place an object well across the line of sight, and leave to the outline what they see badly."""
-BESIDE_DEPTH = 0.02
+BESIDE_DEPTH = 0.1
 """Factor on the weights of lines beside measured depth: edges are wrong together by pixels, and surfaces are not. The
 lines then decide only what depth leaves free, such as a flat face's place in its plane."""
+EDGE_TOLERANCE = 0.1
+"""Difference of measured from rendered depth, in diameters, beyond which a place shows the background."""
 SOLVER = LmConfig(iterations=1, damping=3e-4)
 """One step between two renders: the lines belong to the render, and where they are wrong further steps follow them."""
 
@@ -86,10 +88,12 @@ def align(
         if not active.size or not iterations:
             break
         pairs = maker.make(T[active], index[active])
-        seen = pairs.ops.outlines(pairs.query, pairs.depth, pairs.crop, pairs.T_crop_object, pairs.image_size)
-        surfaces = None
+        surfaces = edges = None
         if pairs.measured is not None and depth is not None:
             surfaces = compare(pairs, depth, gate_of(iteration, iterations))
+            edges = MeasuredEdges(pairs.measured, EDGE_TOLERANCE * pairs.diameter)
+        shown = pairs.query, pairs.depth, pairs.crop, pairs.T_crop_object, pairs.image_size
+        seen = pairs.ops.outlines(*shown, edges)
         if iteration == iterations:  # the last look only judges
             lines, share_here, contrast = pairs.ops.to_host(seen.verdict).T
             clear = (lines > 0) & (share_here >= config.min_share) & (contrast >= first_contrast[active])

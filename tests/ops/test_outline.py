@@ -19,7 +19,7 @@ from coop_edge.kernels.device import CupyDevice
 from coop_edge.mesh import Mesh
 from coop_edge.ops.cpu import CpuOperations
 from coop_edge.ops.cuda import CudaOperations
-from coop_edge.ops.outline import LINES, SHIFT, Outlines
+from coop_edge.ops.outline import LINES, SHIFT, MeasuredEdges, Outlines
 from coop_edge.render import CpuRenderer
 from tests.cuda_host.host_device import HostDevice
 from tests.oracles import outline as oracle
@@ -47,15 +47,19 @@ def virtual(size: int, count: int = 1) -> CropCamera:
     return CropCamera(K, unit, unit, size)
 
 
-def measured(ops, image, depth, crop=None, T=None, image_size=None) -> Outlines:
-    """Of uint8 [M,S,S,3] or [S,S,3] and depth [M,S,S], on the host."""
+def measured(ops, image, depth, crop=None, T=None, image_size=None, sensor=None, tolerance=0.01) -> Outlines:
+    """Of uint8 [M,S,S,3] or [S,S,3] and depth [M,S,S], on the host; sensor: measured depth [M,S,S] or None."""
     depth = np.asarray(depth, np.float32)
     count, size = depth.shape[:2]
     query = np.moveaxis(np.broadcast_to(image, (count, size, size, 3)), -1, 1).astype(np.float32) / np.float32(255)
     crop = virtual(size, count) if crop is None else crop
     T = np.tile(np.eye(4), (count, 1, 1)) if T is None else T
     arrays = ops.upload(np.ascontiguousarray(query)), ops.upload(depth)
-    found = ops.outlines(*arrays, crop, T, image_size or (size, size))
+    edges = None
+    if sensor is not None:
+        points = np.stack([np.zeros(sensor.shape)] * 2 + [sensor], axis=-1).astype(np.float32)
+        edges = MeasuredEdges(ops.upload(points), np.full(count, tolerance))
+    found = ops.outlines(*arrays, crop, T, image_size or (size, size), edges)
     return Outlines(*(ops.to_host(getattr(found, name)) for name in FIELDS))
 
 
@@ -164,6 +168,58 @@ class TestAgainstTheOracle:
         wanted = oracle.measure(query, 1.0 * mask, camera.K[0], np.eye(4), camera.H[0], (SIZE, SIZE))
         for name in FIELDS:
             np.testing.assert_allclose(getattr(lines, name), wanted[name], atol=1e-3, rtol=1e-4, err_msg=name)
+
+
+class TestMeasuredDepth:
+    """Edges of depth beside those of colours."""
+
+    @staticmethod
+    def seen(mask, behind=0.3) -> np.ndarray:
+        """A flat thing at 0.5 m before a wall, float64 [1,S,S] metres."""
+        return np.where(mask, 0.5, 0.5 + behind)[None]
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_is_the_oracles(self, ops, seed):
+        image, depth = blobs(SIZE, seed)
+        rng = np.random.default_rng(seed)
+        depth = depth.astype(np.float32).astype(float)
+        sensor = np.where(np.roll(depth, 3, axis=1) > 0, 0.55, 0.9) + rng.normal(0, 0.03, depth.shape)
+        sensor[rng.random(depth.shape) < 0.2] = np.nan
+        sensor[:40] -= 0.3  # hidden
+        sensor = sensor.astype(np.float32)
+        lines = valid(measured(ops, image, depth[None], sensor=sensor[None], tolerance=0.05))
+        camera, query = virtual(SIZE), np.moveaxis(image, -1, 0) / 255
+        args = query, depth, camera.K[0], np.eye(4), camera.H[0], (SIZE, SIZE)
+        wanted, plain = oracle.measure(*args, measured=sensor, tolerance=0.05), oracle.measure(*args)
+        for name in FIELDS:
+            np.testing.assert_allclose(getattr(lines, name), wanted[name], atol=1e-3, rtol=1e-4, err_msg=name)
+        assert np.abs(wanted["edges"] - plain["edges"]).max() > 0.1
+
+    @pytest.mark.parametrize("shift", [0.0, 1.3, -2.75])
+    def test_an_edge_that_colours_do_not_show(self, ops, shift):
+        lines = valid(measured(ops, GREY, 0.5 * disc(30.3)[None], sensor=self.seen(disc(30.3 + shift))))
+        off = np.linalg.norm(lines.pixels - MIDDLE, axis=1) - (30.3 + shift)
+        assert abs(off.mean()) < 0.1 * max(abs(shift), 1)
+        assert (lines.edges[:, 1] < UNIFORM / 10).all()
+        assert (lines.weights > 0).all()
+
+    def test_colours_and_depth_together_are_surer(self, ops):
+        image, mask = two_colors(disc(30.3)), 0.5 * disc(30.3)[None]
+        both, one = (valid(measured(ops, image, mask, sensor=s)) for s in (self.seen(disc(30.3)), None))
+        assert (both.edges[:, 2] > one.edges[:, 2] - 1e-6).all()
+
+    @pytest.mark.parametrize("sensor", [np.nan, 0.2])
+    def test_unknown_depth_and_what_hides_the_object_say_nothing(self, ops, sensor):
+        image, mask = two_colors(disc(31.0)), 0.5 * disc(30.3)[None]
+        found, plain = (measured(ops, image, mask, sensor=s) for s in (np.full((1, SIZE, SIZE), sensor), None))
+        for name in FIELDS:
+            np.testing.assert_array_equal(getattr(found, name), getattr(plain, name), err_msg=name)
+
+    def test_refuses_other_arrays(self, ops):
+        query, depth = np.zeros((1, 3, 8, 8), np.float32), np.zeros((1, 8, 8), np.float32)
+        edges = MeasuredEdges(ops.upload(depth), np.zeros(1))
+        with pytest.raises(InputError, match="measured: wanted"):
+            ops.outlines(ops.upload(query), ops.upload(depth), virtual(8), np.eye(4)[None], (8, 8), edges)
 
 
 class TestBatch:

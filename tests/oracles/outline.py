@@ -53,6 +53,14 @@ def object_probability(image: np.ndarray, mask: np.ndarray) -> np.ndarray | None
     return shares[0] / (shares[0] + shares[1])
 
 
+def with_depth(probability: np.ndarray, surface: np.ndarray, measured: np.ndarray, tolerance: float) -> np.ndarray:
+    """The probability of the object, [S,S], where measured depth says something too: by odds, as of two witnesses."""
+    odds = (1 + o.DEPTH_BELIEF) / (1 - o.DEPTH_BELIEF)
+    beyond = measured - surface
+    odds = np.where(np.abs(beyond) <= tolerance, odds, np.where(beyond > tolerance, 1 / odds, 1.0))
+    return probability * odds / (probability * odds + 1 - probability)
+
+
 def find_edge(probability: np.ndarray, centre: np.ndarray, normal: np.ndarray) -> tuple[float, float, float, float]:
     """Shift, its variance, and the contrasts there and at the centre, of one line, by Bayes' rule."""
     unit = len(probability) / REFERENCE_SIZE
@@ -76,14 +84,22 @@ def find_edge(probability: np.ndarray, centre: np.ndarray, normal: np.ndarray) -
     return unit * mean, unit**2 * variance, contrast(round(mean)), contrast(0)
 
 
-def measure(query, depth, K, T_crop_object, H, image_size, camera=None) -> dict[str, np.ndarray] | None:
+def measure(
+    query, depth, K, T_crop_object, H, image_size, camera=None, measured=None, tolerance=0.0
+) -> dict[str, np.ndarray] | None:
     """The lines of one hypothesis, as the fields of ``Outlines``; None where there is no outline to speak of."""
     unit = len(depth) / REFERENCE_SIZE
     pixel, centre, normal = find_lines(depth > 0)
     probability = object_probability(np.rint(255 * np.moveaxis(query, 0, -1)).astype(np.uint8), depth > 0)
     if len(pixel) < o.LEAST_LINES * unit or probability is None:
         return None
-    edges = np.array([find_edge(probability, c, n) for c, n in zip(centre, normal, strict=True)])
+    edges = []
+    for (x, y), c, n in zip(pixel, centre, normal, strict=True):
+        seen = probability
+        if measured is not None:
+            seen = with_depth(seen, np.where(depth > 0, depth, depth[y, x]), measured, tolerance)
+        edges.append(find_edge(seen, c, n))
+    edges = np.array(edges)
     shift, variance, contrast, here = edges.T
     rays = np.c_[centre, np.ones(len(centre))] @ np.linalg.inv(K).T
     seen = rays * depth[pixel[:, 1], pixel[:, 0], None]

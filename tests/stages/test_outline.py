@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from coop_edge.config import OutlineConfig
+from coop_edge.config import DepthConfig, OutlineConfig
 from coop_edge.geometry import se3
 from coop_edge.kernels.device import CupyDevice
 from coop_edge.mesh import Symmetries
@@ -213,6 +213,29 @@ class TestWhatDoesNotStandOut:
     def test_an_object_that_is_not_there(self, apart):
         T = at(-0.14, -0.09, 0.5, (0.5, 0.7, -0.3))[None]
         assert_as_it_was(run(apart, T, np.array([0])), T)
+
+
+class TestMeasuredDepth:
+    def test_edges_of_depth_place_a_flat_face_that_no_colour_shows(self, red):
+        """Its surface alone leaves it free to slide in its plane: a wall behind it shows where it ends."""
+        scene = Scene(red[:1], (Placed(0, placed_at(red[0], 0.0, 0.0, 0.5, (0.0, 0.0, 0.0))),), CAMERA)
+        image = np.random.default_rng(0).integers(100, 140, (480, 640, 3), dtype=np.uint8)
+        front, who, _ = scene.depths(np.eye(3), CAMERA.K, (480, 640))
+        T, index = off(scene, depth=0.005, degrees=1.0, sideways=0.03)
+
+        def slid(wall) -> tuple[float, Aligned]:
+            depth = np.where(who >= 0, front, wall).astype(np.float32)
+            maker = dataclasses.replace(maker_of(scene, image), measured=depth)
+            parts = {"solver": CpuPnpSolver(threads=1), "config": CONFIG, "iterations": CONFIG.iterations}
+            found = align(maker, T, index, depth=DepthConfig(), **parts)
+            return np.linalg.norm((found.T_camera_object - scene.placed[0].T)[0, :2, 3]), found
+
+        before = np.linalg.norm((T - scene.placed[0].T)[0, :2, 3])
+        (with_wall, found), (without, _) = slid(0.8), slid(0.0)
+        assert found.used_depth.all()
+        assert found.share[0] > 0.9
+        assert with_wall < 0.7 * before  # what is known of the pose beforehand holds it too
+        assert without > 0.9 * before
 
 
 def test_an_object_cut_by_the_images_border(red):
