@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import chi2, spearmanr
 
 from benchmarks.accuracy import metrics
 from benchmarks.accuracy.boxes import read_boxes
-from benchmarks.accuracy.dataset import BopDataset
+from benchmarks.accuracy.dataset import DEPTH_HELP, SENSOR_DEPTH, BopDataset
 from benchmarks.accuracy.measure import progress
 from benchmarks.accuracy.methods import MethodOptions, OursMethod
 from benchmarks.accuracy.reliability import RIGHT
@@ -30,10 +30,11 @@ from coop_edge.config import EFFORTS
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.runtime.bundle import Bundle, write_manifest
-from coop_edge.runtime.covariance_map import CovarianceMap, line_of_sight_axes
+from coop_edge.runtime.covariance_map import LEAST_SCORE, CovarianceMap, line_of_sight_axes
 
 LEVEL = 0.95
 FOLDS = 5
+LARGEST_POWER = 3.0
 _PARTS = ((0, 1), (2,), (3, 4, 5))
 """Components of an error in axes of the line of sight, by ``covariance_map.PARTS``."""
 
@@ -46,6 +47,7 @@ class Errors:
     covariance: np.ndarray  # [M,6,6], as the solver gives it
     T_camera_object: np.ndarray  # [M,4,4]
     diameter: np.ndarray  # [M] metres
+    score: np.ndarray  # [M]
     object: np.ndarray  # int [M]
 
     def rows(self, which: np.ndarray) -> Errors:
@@ -56,7 +58,7 @@ class Errors:
         """Return the covariances by a map; as they are without one."""
         if found is None:
             return self.covariance
-        return found.apply(self.covariance, self.T_camera_object, self.diameter)
+        return found.apply(self.covariance, self.T_camera_object, self.diameter, self.score)
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,23 @@ def error_of(T: np.ndarray, truth: np.ndarray, T_symmetries: np.ndarray, points:
     return np.concatenate([nearest[:3, 3] - T[:3, 3], turn])
 
 
-def gather(method: OursMethod, dataset: BopDataset) -> Errors:
-    """Estimate every target in boxes of the truth, and return the right poses with their covariances as solved."""
+def gather(method: OursMethod, dataset: BopDataset, depth: str | None = None) -> Errors:
+    """Estimate every target in boxes of the truth, and return the right poses with their covariances as solved.
+
+    depth: folder of depth images to give, as ``--depth`` says; then only poses that it bore on are returned.
+    """
     pipeline = method.estimator._pipeline
-    method.estimator._pipeline = replace(pipeline, bundle=replace(pipeline.bundle, covariance_map=None))
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, int]] = []
+    bare = replace(pipeline.bundle, covariance_map=None, depth_covariance_map=None)
+    method.estimator._pipeline = replace(pipeline, bundle=bare)
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, float, int]] = []
     boxes = read_boxes(dataset, "visib")
     with progress("images", len(dataset.images)) as advance:
         for image in dataset.images:
             truths = dataset.truth(*image)
-            poses = method.estimate(dataset.image(*image), dataset.camera(*image), boxes[image])
+            seen = dataset.image(*image), dataset.camera(*image), boxes[image]
+            poses = method.estimate(*seen, None if depth is None else dataset.depth(*image, folder=depth))
             for box, pose in zip(boxes[image], poses, strict=True):
-                if pose.T_camera_object is None or pose.covariance is None:
+                if pose.T_camera_object is None or pose.covariance is None or pose.used_depth != (depth is not None):
                     continue
                 truth = next(t for t in truths if (t.obj_id, t.bbox_visib) == (box.obj_id, box.bbox))
                 model, T = dataset.models[box.obj_id], pose.T_camera_object
@@ -117,7 +124,7 @@ def gather(method: OursMethod, dataset: BopDataset) -> Errors:
                 if far < RIGHT * model.diameter:
                     some = model.vertices[:: 1 + len(model.vertices) // 200]
                     error = error_of(T, truth.T_camera_object, model.T_symmetries, some)
-                    found.append((error, pose.covariance, T, model.diameter, box.obj_id))
+                    found.append((error, pose.covariance, T, model.diameter, pose.score, box.obj_id))
             advance()
     if not found:
         raise InputError(f"{dataset.name}: no right pose: nothing to fit covariances to")
@@ -125,27 +132,37 @@ def gather(method: OursMethod, dataset: BopDataset) -> Errors:
 
 
 def fit(errors: Errors) -> CovarianceMap:
-    """Fit the map: by likelihood for each part apart, then all by one factor so that ``LEVEL`` lie inside."""
+    """Fit the map by likelihood, then scale it so that ``LEVEL`` lie inside."""
+    found = minimize_scalar(lambda power: _fitted(errors, power)[0], bounds=(0.0, LARGEST_POWER), method="bounded")
+    raw = _fitted(errors, float(found.x))[1]
+    far = np.quantile(distance(errors.error, errors.mapped(raw)), LEVEL)
+    scale = float(np.sqrt(far / chi2.ppf(LEVEL, 6)))
+    factor, floor = ([round(scale * v, 6) for v in values] for values in (raw.factor, raw.floor))
+    return CovarianceMap((factor[0], factor[1], factor[2]), (floor[0], floor[1], floor[2]), round(raw.score_power, 6))
+
+
+def _fitted(errors: Errors, power: float) -> tuple[float, CovarianceMap]:
+    """Fit factors and floors of each part apart, for a power of the score; return the negative logarithm of the
+    likelihood per pose, but for a constant, and the map."""
+    scored = np.maximum(errors.score, LEAST_SCORE) ** (2.0 * power)
     R = line_of_sight_axes(errors.T_camera_object[:, :3, 3])
     turned = se3.turn_covariances(R, errors.covariance)
     error = np.concatenate([np.einsum("mij,mj->mi", R, errors.error[:, i : i + 3]) for i in (0, 3)], axis=1)
-    factor, floor = [], []
+    factor, floor, total = [], [], 0.0
     for part in _PARTS:
         unit = errors.diameter[:, None] if part != _PARTS[2] else np.ones((len(error), 1))
-        square = (error[:, part] / unit) ** 2
+        square = (error[:, part] / unit) ** 2 * scored[:, None]
         variance = np.stack([turned[:, i, i] for i in part], axis=1) / unit**2
-        a, f = _most_likely(square, variance)
+        a, f, loss = _most_likely(square, variance)
         factor.append(a)
         floor.append(f)
-    raw = CovarianceMap((factor[0], factor[1], factor[2]), (floor[0], floor[1], floor[2]))
-    far = np.quantile(distance(errors.error, errors.mapped(raw)), LEVEL)
-    scale = float(np.sqrt(far / chi2.ppf(LEVEL, 6)))
-    scaled = [tuple(round(scale * v, 6) for v in values) for values in (raw.factor, raw.floor)]
-    return CovarianceMap(*scaled)  # type: ignore[arg-type]
+        total += len(part) * (loss - float(np.mean(np.log(scored))))
+    return total, CovarianceMap((factor[0], factor[1], factor[2]), (floor[0], floor[1], floor[2]), power)
 
 
-def _most_likely(square: np.ndarray, variance: np.ndarray) -> tuple[float, float]:
-    """Return a factor and a floor: errors with these squares are likeliest to have variances factor^2 v + floor^2."""
+def _most_likely(square: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
+    """Return a factor, a floor and their loss: errors with these squares are likeliest to have variances factor^2 v +
+    floor^2."""
 
     def loss(logarithms: np.ndarray) -> float:
         a, f = np.exp(2.0 * logarithms)
@@ -155,7 +172,7 @@ def _most_likely(square: np.ndarray, variance: np.ndarray) -> tuple[float, float
     start = 0.5 * np.log([max(square.mean() / variance.mean(), 1e-8), max(0.1 * square.mean(), 1e-16)])
     found = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-8, "maxiter": 4000})
     a, f = np.exp(np.clip(found.x, -20.0, 20.0))
-    return float(a), float(f)
+    return float(a), float(f), float(found.fun)
 
 
 def cross_validated(errors: Errors) -> Truthfulness:
@@ -170,12 +187,12 @@ def cross_validated(errors: Errors) -> Truthfulness:
     return Truthfulness.of(errors, covariance)
 
 
-def report(bundle: Bundle, errors: Errors) -> tuple[CovarianceMap, dict[str, Any]]:
-    """Fit, and return the map and the figures: as solved, as the bundle has it, as fitted."""
+def report(present: CovarianceMap | None, errors: Errors) -> tuple[CovarianceMap, dict[str, Any]]:
+    """Fit, and return the map and the figures: as solved, as the bundle has it (``present``), as fitted."""
     found = fit(errors)
     figures = {
         "as solved": Truthfulness.of(errors, errors.covariance),
-        "by the bundle's map": Truthfulness.of(errors, errors.mapped(bundle.covariance_map)),
+        "by the bundle's map": Truthfulness.of(errors, errors.mapped(present)),
         "fitted, cross-validated over objects": cross_validated(errors),
     }
     rows = [(name, f.count, f.inside, f.inside_translation, f.rank_correlation) for name, f in figures.items()]
@@ -189,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", required=True, metavar="FOLDER", help="a data set in BOP layout")
     parser.add_argument("--split", default="test", help="its folder of scenes (default test)")
     parser.add_argument("--effort", choices=tuple(EFFORTS), default="fast", help="how poses are found (default fast)")
+    parser.add_argument("--depth", nargs="?", const=SENSOR_DEPTH, metavar="FOLDER", help=DEPTH_HELP)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default 0, all cores)")
     parser.add_argument("--write", action="store_true", help="put the map into the bundle's manifest")
@@ -207,15 +225,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         method.add_objects(dataset)
-        errors = gather(method, dataset)
+        errors = gather(method, dataset, options.depth)
     finally:
         method.close()
-    found, content = report(bundle, errors)
+    found, content = report(bundle.covariance_maps[options.depth is not None], errors)
     if options.json:
         said = {"dataset": dataset.name, "engines": f"{bundle.name} {bundle.version}", "effort": options.effort}
+        said["depth"] = options.depth
         write_json(options.json, {**said, "hardware": hardware(), **content})
     if options.write:
-        path = write_manifest(replace(bundle, covariance_map=found))
+        of_depth = options.depth is not None
+        path = write_manifest(
+            replace(bundle, depth_covariance_map=found) if of_depth else replace(bundle, covariance_map=found)
+        )
         print(f"written to {Path(path)}: {found.to_dict()}")
     return 0
 

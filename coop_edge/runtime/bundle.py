@@ -64,7 +64,7 @@ class Bundle:
         training: data, samples, commit of every network.
         verification: the report of the export, empty if there is none.
         score_map, depth_score_map: of the score without and with measured depth, None if the bundle has none.
-        covariance_map: of the covariance, likewise.
+        covariance_map, depth_covariance_map: of the covariance, likewise.
     """
 
     folder: Path
@@ -81,6 +81,7 @@ class Bundle:
     score_map: ScoreMap | None = None
     covariance_map: CovarianceMap | None = None
     depth_score_map: ScoreMap | None = None
+    depth_covariance_map: CovarianceMap | None = None
 
     def __post_init__(self) -> None:
         self._check_header()
@@ -118,6 +119,11 @@ class Bundle:
         if role not in self.networks:
             raise BundleError(f"{self.manifest}: no network for {role}; this bundle has {', '.join(self.networks)}")
         return self.networks[role]
+
+    @property
+    def covariance_maps(self) -> tuple[CovarianceMap | None, CovarianceMap | None]:
+        """Return the maps of covariances without and with measured depth."""
+        return self.covariance_map, self.depth_covariance_map
 
     @property
     def manifest(self) -> Path:

@@ -61,6 +61,8 @@ def manifest_text(path: Path, fields: Mapping[str, Any]) -> str:
         content["score"] = fields["score_map"].to_dict()
     if fields["covariance_map"] is not None:
         content["covariance"] = fields["covariance_map"].to_dict()
+    if fields["depth_covariance_map"] is not None:
+        content["covariance_depth"] = fields["depth_covariance_map"].to_dict()
     if fields["depth_score_map"] is not None:
         content["score_depth"] = fields["depth_score_map"].to_dict()
     content["verification"] = fields["verification"]
@@ -95,7 +97,7 @@ class _Reader:
         schema = top.get("schema")
         if schema != SCHEMA or isinstance(schema, bool):  # before all else: another schema has other keys
             self.fail("schema", f"{SCHEMA}, the one this version of coop_edge reads", repr(schema))
-        self.keys("", top, _TOP, {"verification", "score", "score_depth", "covariance"})
+        self.keys("", top, _TOP, {"verification", "score", "score_depth", "covariance", "covariance_depth"})
         template = self.mapping(top, "", "template")
         self.keys("template", template, _TEMPLATE)
         networks = self.mapping(top, "", "networks")
@@ -113,7 +115,10 @@ class _Reader:
             "verification": self.mapping(top, "", "verification") if "verification" in top else {},
             "score_map": self.score_map(top, "score", EVIDENCE) if "score" in top else None,
             "depth_score_map": self.score_map(top, "score_depth", DEPTH_EVIDENCE) if "score_depth" in top else None,
-            "covariance_map": self.covariance_map(top) if "covariance" in top else None,
+            "covariance_map": self.covariance_map(top, "covariance") if "covariance" in top else None,
+            "depth_covariance_map": (
+                self.covariance_map(top, "covariance_depth") if "covariance_depth" in top else None
+            ),
         }
 
     def score_map(self, top: Mapping[str, Any], key: str, evidence: tuple[str, ...]) -> ScoreMap:
@@ -127,16 +132,18 @@ class _Reader:
         except BundleError as error:
             self.fail("", "a map from evidence to a probability", error)
 
-    def covariance_map(self, top: Mapping[str, Any]) -> CovarianceMap:
-        entry = self.mapping(top, "", "covariance")
-        self.keys("covariance", entry, {"factor", "floor"})
-        for name, values in entry.items():
+    def covariance_map(self, top: Mapping[str, Any], key: str) -> CovarianceMap:
+        entry = self.mapping(top, "", key)
+        self.keys(key, entry, {"factor", "floor", "score_power"})
+        for name in ("factor", "floor"):
+            values = entry[name]
             numbers = isinstance(values, list) and all(isinstance(v, (int, float)) for v in values)
             if not numbers or any(isinstance(v, bool) for v in values) or len(values) != 3:
-                self.fail(f"covariance.{name}", "three numbers", repr(values))
+                self.fail(f"{key}.{name}", "three numbers", repr(values))
+        power = self.take(entry, key, "score_power", float)
         try:
             (a, b, c), (d, e, f) = ([float(v) for v in entry[name]] for name in ("factor", "floor"))
-            return CovarianceMap((a, b, c), (d, e, f))
+            return CovarianceMap((a, b, c), (d, e, f), power)
         except (BundleError, OverflowError) as error:
             self.fail("", "a map of covariances", error)
 

@@ -10,6 +10,7 @@ import pytest
 from coop_edge.config import AdvancedConfig, AdvancedSelectConfig, EstimatorConfig, SelectConfig
 from coop_edge.geometry import se3
 from coop_edge.mesh import Symmetries
+from coop_edge.runtime.covariance_map import CovarianceMap
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.refine import OUT_OF_SIGHT, Refined
 from coop_edge.stages.scoring import inlier_scores, measure_fit
@@ -230,6 +231,16 @@ def test_estimates_carry_everything():
     assert unrefined.success
     assert unrefined.score == pytest.approx(0.7)
     assert unrefined.reprojection_rms_px is None
+
+
+def test_covariances_have_the_map_of_their_kind():
+    """Of two poses the second used depth; without a map for it, it is as solved."""
+    refined = dataclasses.replace(refined_of([cells(90, 10), cells(90, 10)]), used_depth=np.array([False, True]))
+    chosen, d = choose(refined, [0, 1], 2), np.full(2, 0.1)
+    one, other = (CovarianceMap((f, f, f), (0.0, 0.0, 0.0), 0.0) for f in (2.0, 3.0))
+    for maps, factors in (((one, other), (4.0, 9.0)), ((one, None), (4.0, 1.0)), ((None, None), (1.0, 1.0))):
+        found = chosen.with_covariance(*maps, d).covariance
+        np.testing.assert_allclose(found, chosen.covariance * np.array(factors)[:, None, None], rtol=1e-9)
 
 
 def test_while_tracking_every_failure_is_lost():
