@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from typing import Any
 
 import cv2
 
-from benchmarks.common import print_table, versions, write_json
+from benchmarks.common import command, print_table, versions, write_json
 from coop_edge.annotate.items import Item
 from coop_edge.annotate.local import run_local
 from coop_edge.annotate.on_ray import run_on_ray
@@ -88,8 +89,9 @@ def measure(items: list[Item], setup: Setup, rounds: int) -> dict[str, Any]:
     return {"runs": best, "ratios": ratios | speeds, "bytes": sizes}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark, print its table and write its file."""
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark, print its table and write its file; returns 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=24, help="images of a run")
     parser.add_argument("--rounds", type=int, default=2, help="times that every run is repeated")
@@ -116,7 +118,8 @@ def main(arguments: list[str] | None = None) -> None:
     print_table("bytes", list(result["bytes"].items()), ("of", "bytes"))
     if given.json:
         write_json(given.json, report)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
