@@ -65,7 +65,7 @@ def image(height=48, width=64, channels=3, dtype=np.uint8):
 
 WRONG_IMAGES = {
     "list": ([[[0, 0, 0]]], "image: wanted an array uint8 [48,64,3], got list"),
-    "none": (None, "image: wanted an array uint8 [48,64,3], got NoneType"),
+    "none": (None, "image: wanted an array uint8 [48,64,3], got None; OpenCV's imread"),
     "float": (image(dtype=np.float32), "image: wanted dtype uint8, got float32; multiply"),
     "int": (image(dtype=np.int64), "image: wanted dtype uint8, got int64"),
     "grey": (image()[..., 0], "image: wanted RGB [48,64,3], got [48, 64]; a grey image becomes RGB with"),

@@ -25,8 +25,13 @@ def _k(**entries: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((np.zeros((0,)), 640, 480), "wanted a 3x3 matrix, got shape [0]"),
-        ((np.eye(4), 640, 480), "wanted a 3x3 matrix, got shape [4, 4]"),
+        ((np.zeros((0,)), 640, 480), "got shape [0]"),
+        ((np.eye(4), 640, 480), "wanted a 3x3 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], got shape [4, 4]"),
+        (
+            ([850, 851.5, 405, 295], 810, 590),
+            "got shape [4]; as fx, fy, cx, cy these numbers are [[850, 0, 405], [0, 851.5, 295], [0, 0, 1]]",
+        ),
+        ((np.arange(9), 640, 480), "got shape [9]; nine numbers row by row become one with np.reshape(K, (3, 3))"),
         (("K", 640, 480), "wanted numbers"),
         ((None, 640, 480), "wanted"),
         ((_k(k02=np.nan), 640, 480), "NaN"),
@@ -61,7 +66,8 @@ def test_camera_keeps_a_frozen_float64_copy():
 @pytest.mark.parametrize(
     ("image", "says"),
     [
-        (None, "NoneType"),
+        (None, "got None; OpenCV's imread gives None for a file that is missing or that it cannot read"),
+        ("photo.png", "got str; read the file first"),
         (np.zeros((0, 0, 3), np.uint8), "got [0, 0, 3]"),
         (np.zeros((480, 640), np.uint8), "got [480, 640]"),
         (np.zeros((640, 480, 3), np.uint8), "swapped"),
@@ -241,7 +247,15 @@ def test_a_k_that_is_surely_not_in_pixels_is_refused(K, says):
         (([[1200.0, 0, 640], [0, 1200, 360], [0, 0, 1]], 640, 480), "far from the image's centre"),
         (
             ([[600.0, 0, 319.5], [0, 600, 239.5], [0, 0, 1]], 1280, 960),
-            "fits an image of about 640x480; was this one resized",
+            r"fits an image of about 640x480; was this one resized\? Then multiply .* size over that one's, about 2 \(fx",
+        ),
+        (
+            ([[1200.0, 0, 648], [0, 1200, 475], [0, 0, 1]], 640, 480),
+            r"of about 1297x951; .* multiply fx, fy, cx and cy by this image's size over that one's, about 0\.499 \(fx",
+        ),
+        (
+            ([[1200.0, 0, 700], [0, 1200, 450], [0, 0, 1]], 640, 480),
+            r"of about 1401x901; .* multiply fx, fy, cx and cy by this image's size over that one's \(fx",
         ),
         (([[600.0, 0, 239.5], [0, 600, 319.5], [0, 0, 1]], 640, 480), "width and height are swapped"),
         (([[20.0, 0, 319.5], [0, 20, 239.5], [0, 0, 1]], 640, 480), "field of view of 173 degrees"),

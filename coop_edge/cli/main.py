@@ -6,13 +6,19 @@ Exit codes:
 
 1: done, but an object was not found, was lost, or is wrong; `doctor`: no Estimator can run here.
 
-2: wrong use, or something is missing here. One line on standard error says what; `--debug` shows the trace.
+2: wrong use, or something is missing here. Standard error says what; `--debug` shows the trace.
+
+Warnings are lines on standard error, too.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+import os
+import select
+import sys
+import warnings
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -39,16 +45,41 @@ class Commands(TyperGroup):
     """The commands. An expected error becomes one line and exit code 2; any other is a bug and keeps its trace."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
-        try:
-            return super().invoke(ctx)
-        except (CoopEdgeError, OSError) as error:
-            if ctx.params["debug"]:
-                raise
-            console = Console(stderr=True)
-            console.print(f"[bold red]error:[/] {type(error).__name__}: ", end="")
-            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(2) from None
+        """Run the command that was asked for; Python's warnings become one line each."""
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except (CoopEdgeError, OSError) as error:
+                if ctx.params["debug"] or (isinstance(error, BrokenPipeError) and _reader_left()):
+                    raise
+                _say("[bold red]error:[/]", f"{type(error).__name__}: {error}")
+                raise typer.Exit(2) from None
+
+
+def _reader_left() -> bool:
+    """Tell whether standard output is a pipe that nobody reads any more; any other broken pipe is an error."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _say(kind: str, text: str) -> None:
+    console = Console(stderr=True)
+    console.print(f"{kind} ", end="")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning in place of Python, which prints the file and the source line that gave it as well."""
+    _say("[bold yellow]warning:[/]", " ".join(str(message).split()))
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -89,8 +120,15 @@ for _command in (
 
 
 def main() -> None:
-    """Run the command: the entry point of the package."""
-    app(prog_name="coop-edge")
+    """Run the command: the entry point of the package. A reader that closes the pipe (`| head`) ends it quietly."""
+    try:
+        try:
+            app(prog_name="coop-edge")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        sys.exit(1)
 
 
 if __name__ == "__main__":

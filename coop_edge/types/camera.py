@@ -70,7 +70,8 @@ class Camera:
     def __post_init__(self) -> None:
         K = floats(self.K, "K")
         if K.shape != (3, 3):
-            raise InputError(f"K: wanted a 3x3 matrix, got shape {list(K.shape)}")
+            form = "[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"
+            raise InputError(f"K: wanted a 3x3 matrix {form}, got shape {list(K.shape)}{_as_matrix(K)}")
         if not np.isfinite(K).all():
             raise InputError("K: holds NaN or infinity")
         if (K[2] != (0.0, 0.0, 1.0)).any() or K[1, 0] != 0.0:
@@ -185,7 +186,7 @@ class Camera:
         """
         shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
         if shape is None or dtype is None:
-            raise InputError(f"image: wanted an array uint8 [{self.height},{self.width},3], got {type(image).__name__}")
+            raise InputError(f"image: wanted an array uint8 [{self.height},{self.width},3], got {_no_image(image)}")
         if str(dtype).removeprefix("torch.") != "uint8":  # a PyTorch tensor is an image too: its memory is what counts
             hint = "; multiply a float image by 255 and convert" if "float" in str(dtype) else ""
             raise InputError(f"image: wanted dtype uint8, got {dtype}{hint}")
@@ -203,3 +204,19 @@ class Camera:
                 f"image: wanted RGB [{self.height},{self.width},3], got {list(shape)}{hint} (what OpenCV reads is BGR: "
                 "pass image[..., ::-1])"
             )
+
+
+def _as_matrix(K: NDArray[np.float64]) -> str:
+    """Return how an array of another shape becomes a 3x3 matrix; "" if it does not."""
+    if K.shape == (4,):
+        fx, fy, cx, cy = K
+        return f"; as fx, fy, cx, cy these numbers are [[{fx:g}, 0, {cx:g}], [0, {fy:g}, {cy:g}], [0, 0, 1]]"
+    return "; nine numbers row by row become one with np.reshape(K, (3, 3))" if K.shape == (9,) else ""
+
+
+def _no_image(image: Any) -> str:
+    """Return what was given in place of an array, and what to do."""
+    if image is None:
+        return "None; OpenCV's imread gives None for a file that is missing or that it cannot read"
+    hint = "; read the file first: cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)"
+    return type(image).__name__ + (hint if isinstance(image, (str, os.PathLike)) else "")

@@ -69,7 +69,11 @@ def _of_another(cx: float, cy: float, width: int, height: int) -> str:
         return ": K fits the image turned by 90 degrees, or width and height are swapped"
     if 0.8 < across / down < 1.25:
         like = f"{2 * cx + 1:.0f}x{2 * cy + 1:.0f}"
-        return f": K fits an image of about {like}; was this one resized? Then multiply fx, fy, cx and cy too"
+        about = f", about {2.0 / (across + down):.3g}" if 0.9 < across / down < 1.1 else ""
+        return (
+            f": K fits an image of about {like}; was this one resized? Then multiply fx, fy, cx and cy by this image's "
+            f"size over that one's{about}"
+        )
     return ""
 
 

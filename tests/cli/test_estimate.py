@@ -303,7 +303,7 @@ class TestInputs:
             ({"K": K, "focal": 1}, "unknown key 'focal' (known: K, cam_K, fx"),
             ({"K": K, "width": 640, "height": 480}, "its camera has 640x480 pixels, the image 64x48"),
             ({"K": K, "distortion": [0.1, 0, 0]}, "wanted 4, 5, 8, 12 or 14"),
-            ({"K": [1, 2, 3]}, "K: wanted a 3x3 matrix"),
+            ({"K": [1, 2, 3]}, "K: wanted a 3x3 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], got shape [3]"),
             ({"K": "eye"}, "K: wanted numbers"),
             ([1, 2], "wanted a JSON object with K"),
         ],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
@@ -215,6 +217,50 @@ def test_commands_know_every_effort():
 def test_debug_shows_the_trace(tmp_path):
     with pytest.raises(Exception, match="no such file"):
         runner.invoke(app, ["--debug", "render", "missing.obj", "--unit", "m", "-o", "x.png"], catch_exceptions=False)
+
+
+def test_a_warning_is_one_line_without_source_code(tmp_path):
+    """K is that of an image half as large; the command then ends with an error, for want of engines."""
+    cv2.imwrite(str(tmp_path / "image.png"), np.zeros((480, 640, 3), np.uint8))
+    command = ["estimate", tmp_path / "image.png", f"{MUG}:m", "--camera", "300,300,159.5,119.5", "--box", "1,2,30,40"]
+    usual = warnings.showwarning
+    result = invoke(*command, "--engines", "nowhere")
+    warned, error = result.stderr.splitlines()
+    assert warned.startswith("warning: Camera: the principal point is far from the image's centre: K fits")
+    assert error.startswith("error: BundleError: no bundle 'nowhere'")
+    assert warnings.showwarning is usual
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [["--help"], ["estimate", "--help"], ["--version"], ["chatter"]])
+def test_a_reader_that_closes_the_pipe_ends_a_command_quietly(command, unbuffered):
+    script = (
+        "import sys, typer\n"
+        "from coop_edge.cli import main\n"
+        "main.app.command()(lambda: [typer.echo('x' * 99) for _ in range(9999)] and None)\n"
+        "main.app.registered_commands[-1].name = 'chatter'\n"
+        "sys.stdin.read()\n"  # until nobody reads the output
+        f"sys.argv = ['coop-edge', *{command}]\n"
+        "main.main()\n"
+    )
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONUNBUFFERED": unbuffered}, **pipes
+    ) as run:
+        run.stdout.close()
+        run.stdin.close()
+        assert run.stderr.read() == b""
+    assert run.returncode == 1
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch):
+    def build(*_: object, **__: object) -> None:
+        raise BrokenPipeError(32, "a worker is gone")
+
+    monkeypatch.setattr("coop_edge.estimator.Estimator.from_engines", build)
+    result = invoke("onboard", MUG, "--unit", "m", "-o", "x.npz")
+    assert result.exit_code == 2
+    assert "error: BrokenPipeError: [Errno 32] a worker is gone" in result.stderr
 
 
 def test_the_installed_command_starts():
