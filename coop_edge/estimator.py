@@ -505,7 +505,7 @@ class Estimator:
         """What searches an image, the image, and what is looked for in it. Raises InputError, BundleError."""
         (picture, measured), finder = self._read(image, camera, *depth), Finder(self._pipeline)
         if not self._registry.meshes:
-            raise InputError(f"{what}: no objects are registered; add_object registers one")
+            raise InputError(f"{what}: there are no objects; add_object adds one")
         names = list(self._registry.meshes) if objects is None else as_sequence(objects, str, "objects")
         index = self._registry.indices(dict.fromkeys(names))
         return finder, self._frame(picture, camera, measured), Wanted.checked(index, max_instances, region, camera)

@@ -146,8 +146,8 @@ class ObjectRegistry:
             if name not in places:
                 close = difflib.get_close_matches(name, places, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
-                known = ", ".join(map(repr, places)) or "none; add_object registers one"
-                raise InputError(f"unknown object {name!r}; {hint}registered: {known}")
+                known = f"the objects are {', '.join(map(repr, places))}" if places else "add_object adds one"
+                raise InputError(f"unknown object {name!r}; {hint}{known}")
         return np.array([places[name] for name in names], np.int64)
 
     def _views(self, mesh: Mesh, templates: TemplateSet) -> Views | None:

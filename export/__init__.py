@@ -3,6 +3,6 @@
 Nothing in ``coop_edge`` imports this package, and it is not in the wheel.
 """
 
-from coop_edge.base.missing import say_in_one_line
+from coop_edge.base.missing import install_extra, say_in_one_line
 
-say_in_one_line("python -m export", "pip install '.[export]', in the checkout")
+say_in_one_line("python -m export", install_extra("export"))

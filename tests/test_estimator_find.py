@@ -138,7 +138,7 @@ def test_an_image_of_another_size_is_refused(estimator):
 def test_nothing_registered(tmp_path):
     with Estimator.from_engines(tiny_bundle(tmp_path), device="cpu", threads=1) as empty:
         for call in (empty.find, empty.detect):
-            with pytest.raises(InputError, match="no objects are registered; add_object registers one"):
+            with pytest.raises(InputError, match="there are no objects; add_object adds one"):
                 call(np.zeros((TINY.height, TINY.width, 3), np.uint8), TINY)
 
 

@@ -115,11 +115,11 @@ WRONG_CALLS = {
     "empty mask": (lambda e: Detection("cube", mask=np.zeros((48, 64), bool)), "mask: no pixel is True"),
     "unknown object": (
         lambda e: e.estimate(image(), TINY, [Detection("cub", bbox=(5, 5, 20, 20))]),
-        "unknown object 'cub'; did you mean 'cube'? registered: 'cube'",
+        "unknown object 'cub'; did you mean 'cube'? the objects are 'cube'",
     ),
     "unknown object, nothing like it": (
         lambda e: e.estimate(image(), TINY, [Detection("kettle", bbox=(5, 5, 20, 20))]),
-        "unknown object 'kettle'; registered: 'cube'",
+        "unknown object 'kettle'; the objects are 'cube'",
     ),
     "a matrix to track": (
         lambda e: e.track(image(), TINY, [HERE.T_camera_object]),
@@ -128,9 +128,9 @@ WRONG_CALLS = {
     "one result": (lambda e: e.track(image(), TINY, HERE), "results: wanted a sequence of PoseEstimate, got a single"),
     "result of an unknown object": (
         lambda e: e.track(image(), TINY, [HERE, dataclasses.replace(HERE, object="bar")]),
-        "unknown object 'bar'; registered: 'cube'",
+        "unknown object 'bar'; the objects are 'cube'",
     ),
-    "unknown object removed": (lambda e: e.remove_object("bar"), "unknown object 'bar'; registered: 'cube'"),
+    "unknown object removed": (lambda e: e.remove_object("bar"), "unknown object 'bar'; the objects are 'cube'"),
     "name twice": (
         lambda e: e.add_object("cube", BAR),
         "name: there is an object 'cube' already; remove_object('cube') first",

@@ -319,5 +319,5 @@ def test_a_program_without_its_extras_says_so_in_one_line(command, lacks, tmp_pa
     name = command[0].split(".")[0]
     assert done.stderr.splitlines() == [
         f"error: python -m {name} needs {lacks}, which is not installed: pip install "
-        f"'{'.[export]' if name == 'export' else '.[export,dev]'}', in the checkout"
+        f"'{'.[export]' if name == 'export' else '.[export,dev]'}' in the folder of the checkout"
     ]

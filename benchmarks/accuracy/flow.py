@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.common import command, print_table, write_json
 from coop_edge.base.hardware import hardware
+from coop_edge.base.missing import install_extra
 from coop_edge.config import EstimatorConfig
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
@@ -168,7 +169,7 @@ def measure(checkpoint: Path, dataset: BopDataset, starts: Sequence[float], thre
         from export.train.checkpoint import load_network
         from export.train.runner import RefinerRunner
     except ModuleNotFoundError as error:
-        raise InputError(f"{error}; pip install coop-edge[export]") from None
+        raise InputError(f"{error}; {install_extra('export')}") from None
     if threads:
         torch.set_num_threads(threads)
     net = load_network(checkpoint, "refiner")[0]

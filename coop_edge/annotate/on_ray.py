@@ -7,6 +7,7 @@ from typing import Any
 
 from coop_edge.annotate.items import Item
 from coop_edge.annotate.worker import Setup, Worker
+from coop_edge.base.missing import install_extra
 from coop_edge.errors import BackendUnavailable, InputError
 
 _BLOCK = 4  # images that one task takes: what a worker's death does again
@@ -39,7 +40,7 @@ def run_on_ray(items: Sequence[Item], setup: Setup, workers: int, address: str |
         import ray
         import ray.data
     except ImportError as error:
-        raise BackendUnavailable(f"--ray needs Ray ({error}): install coop_edge with its extra ray") from None
+        raise BackendUnavailable(f"--ray needs Ray ({error}): {install_extra('ray')}") from None
     mine = not ray.is_initialized()
     if mine:
         try:

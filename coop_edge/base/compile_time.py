@@ -1,7 +1,7 @@
 """Keeps the time that compilation takes apart from all other times, and says that it is going on.
 
-Code is compiled when it first runs on a machine, in whatever stage that is. Where something is timed, ``working_time``
-is read instead of the wall clock.
+Code is compiled when it first runs in an installation, in whatever stage that is. Where something is timed,
+``working_time`` is read instead of the wall clock.
 """
 
 from __future__ import annotations

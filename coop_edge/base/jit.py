@@ -85,7 +85,7 @@ def _name(event: Any) -> str:
 @cache
 def _say_compiling() -> None:
     """Once in a process."""
-    progress.warning("compiling the CPU's renderer and pose solvers once for this machine (about 40 s)")
+    progress.warning("compiling the CPU's renderer and pose solvers once for this installation (about 40 s)")
 
 
 @cache

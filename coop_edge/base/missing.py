@@ -1,4 +1,4 @@
-"""Says in one line which optional package a program lacks, in place of a trace."""
+"""Says which optional package is missing, and how to install it; for a program in one line in place of a trace."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import sys
 from types import TracebackType
 
 OURS = ("coop_edge", "export", "benchmarks", "tests")
+
+
+def install_extra(name: str) -> str:
+    """Return the command that installs an extra of this package, which is in no package index."""
+    return f"pip install '.[{name}]' in the folder of the checkout"
 
 
 def say_in_one_line(program: str, install: str) -> None:

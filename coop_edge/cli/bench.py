@@ -62,7 +62,7 @@ def _print(report: dict[str, Any]) -> None:
     memory = "" if peak is None else f"; memory of this process at its peak {peak:.0f} MB"
     compiled = f"; compiled once, in {report['compile_s']:.0f} s" if report["compile_s"] >= 1.0 else ""
     console.print(
-        f"opened in {cold['load_s']:.2f} s, an object registered in {cold['object_s']:.2f} s, first call "
+        f"opened in {cold['load_s']:.2f} s, an object added in {cold['object_s']:.2f} s, first call "
         f"{cold['first_call_ms']:.0f} ms{compiled}{memory}",
         highlight=False,
         soft_wrap=True,

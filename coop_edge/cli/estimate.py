@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coop_edge.cli import options, symmetries
-from coop_edge.cli.output import draw_poses, print_poses, what_ran
+from coop_edge.cli.output import draw_poses, print_hints, print_poses, what_ran
 from coop_edge.cli.search import MaxInstances, Region, search_limits, searching
 
 if TYPE_CHECKING:
@@ -112,4 +112,5 @@ def estimate(
         typer.echo(json.dumps(report))
     else:
         print_poses(report, results)
+        print_hints(results, boxed=boxed)
     raise typer.Exit(0 if all(result.success for result in results) else 1)

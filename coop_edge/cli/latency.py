@@ -126,8 +126,8 @@ def measure(
     """Measure one bundle. Returns figures as plain data: milliseconds, MiB.
 
     "cold" is of the first Estimator: its opening ("load_s"), an object's registration ("object_s") and its first call
-    without ``warmup``. That is cold only in a process that has not run another one. Compilation, once on a machine, is
-    in none of these, but in "compile_s".
+    without ``warmup``. That is cold only in a process that has not run another one. Compilation, once per installation,
+    is in none of these, but in "compile_s".
 
     Args:
         engines: name or folder of a bundle.

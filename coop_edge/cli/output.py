@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from coop_edge.render.base import Renderer
     from coop_edge.types import Camera, Detection, PoseEstimate
 
+WHOLE_POSES = "whole poses (4x4 matrices, covariances): --json"
+"""Says where the rotations are, which tables and lines leave out."""
+
 
 def print_values(values: Mapping[str, Any], as_json: bool) -> None:
     """Print a report of a few values as a table, or as JSON."""
@@ -93,6 +96,23 @@ def print_poses(
         console.print(f"milliseconds: {stages}; in all {times.total_ms:.1f}")
     if report["overlay"]:
         print_line(f"drawn: {report['overlay']}")
+
+
+def print_hints(results: Sequence[PoseEstimate], *, boxed: bool) -> None:
+    """Print what a user may want next: whole poses, and what to check where there is none.
+
+    Args:
+        results: of one call.
+        boxed: they were looked for in given boxes.
+    """
+    if any(result.success for result in results):
+        print_line(WHOLE_POSES)
+    if not all(result.success for result in results):
+        box = "a box is x, y, width, height and not two corners; " if boxed else ""
+        print_line(
+            f"to check: {box}the camera's K is of this image's size; the mesh's unit and colours; in Python, the image "
+            "is RGB. More: docs/guides/detections.md"
+        )
 
 
 def draw_poses(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from coop_edge.base.missing import install_extra
 from coop_edge.calibration.realsense import read_realsense
 from coop_edge.cli.frames import Shot
 from coop_edge.errors import BackendUnavailable, InputError, quoted
@@ -120,6 +121,6 @@ def _package() -> Any:
         import pyrealsense2
     except ImportError as error:
         raise BackendUnavailable(
-            f"a RealSense needs pyrealsense2 ({error}): pip install pyrealsense2, or coop_edge with its extra realsense"
+            f"a RealSense needs pyrealsense2 ({error}): pip install pyrealsense2, or {install_extra('realsense')}"
         ) from None
     return pyrealsense2

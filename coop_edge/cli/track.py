@@ -13,7 +13,7 @@ import typer
 
 from coop_edge.base.compile_time import working_time
 from coop_edge.cli import options, symmetries
-from coop_edge.cli.output import print_line, with_poses
+from coop_edge.cli.output import WHOLE_POSES, print_line, with_poses
 from coop_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ def track(
                 if put is not None:
                     looked = (estimator, frame.results, frame.detections)
                     put(frame.name, with_poses(frame.image, intrinsics, *looked, renderer=renderer))
+    if not as_json:
+        typer.echo(WHOLE_POSES, err=True)
     raise typer.Exit(0 if found else 1)
 
 

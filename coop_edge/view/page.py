@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from coop_edge.base.missing import install_extra
 from coop_edge.errors import BackendUnavailable, CoopEdgeError
 from coop_edge.view.pictures import agreement_picture, templates_picture, views_picture
 from coop_edge.view.scene import PoseScene
@@ -30,8 +31,14 @@ def make_server(host: str, port: int) -> Any:
     try:
         import viser
     except ImportError as error:
-        raise BackendUnavailable(f"the page needs viser ({error}): pip install viser") from None
+        raise BackendUnavailable(f"the page needs viser ({error}): {install_extra('view')}") from None
+    logging.getLogger("websockets.server").addFilter(_is_news)
     return viser.ViserServer(host=host, port=port, label="coop_edge", verbose=False)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out a trace of each connection that a browser opens ahead of need and closes unused."""
+    return record.getMessage() != "opening handshake failed"
 
 
 class Page:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from coop_edge.base.missing import install_extra
 from coop_edge.errors import BackendUnavailable
 from coop_edge.mesh import Mesh
 from coop_edge.types import Camera, Detection, PoseEstimate
@@ -26,7 +27,7 @@ def import_rerun(path: Path | None = Path()) -> Any:
     try:
         import rerun
     except ImportError as error:
-        raise BackendUnavailable(f"--rerun needs Rerun ({error}): install coop_edge with its extra rerun") from None
+        raise BackendUnavailable(f"--rerun needs Rerun ({error}): {install_extra('rerun')}") from None
     return rerun
 
 

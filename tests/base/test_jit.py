@@ -217,7 +217,7 @@ class TestTime:
             subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
             for _ in range(2)
         )
-        assert "compiling the CPU's renderer and pose solvers once for this machine (about 40 s)" in first.stderr
+        assert "compiling the CPU's renderer and pose solvers once for this installation (about 40 s)" in first.stderr
         assert "compiled pnp.sampling.draw_sample, " in first.stderr
         assert float(first.stdout) > 0.0
         assert second.stderr == ""

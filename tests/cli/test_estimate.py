@@ -104,6 +104,23 @@ class TestEstimate:
         assert result.stdout.count("found") == sum(each.success for each in results)
         assert result.stdout.count("coarse: nothing there") == sum(not each.success for each in results)
 
+    @pytest.mark.parametrize("reason", ["coarse: too few inliers", "select: score 0.000 is below select.min_score", ""])
+    def test_lines_below_the_table_say_what_to_do_next(self, command, files, answer, reason):
+        """Once, not for each object: how to get whole poses, and what to check where there is none."""
+        failed = PoseEstimate(False, reason, object="mug") if reason else FOUND
+        answer(FOUND, failed, failed)
+        (files / "found.json").write_text(json.dumps([{"object": "mug", "bbox": [20, 10, 20, 20]}] * 3))
+        lines = invoke(*command).stdout.splitlines()
+        assert lines.count("whole poses (4x4 matrices, covariances): --json") == 1
+        checks = [
+            line for line in lines if line.startswith("to check: a box is x, y, width, height and not two corners")
+        ]
+        assert len(checks) == bool(reason)
+        assert all("K" in line and "unit" in line and "docs/guides/detections.md" in line for line in checks)
+        answer(failed, failed, failed)
+        assert ("--json" in invoke(*command).stdout) == (not reason)
+        assert len(invoke(*command, "--json").stdout.splitlines()) == 1
+
     def test_a_recording(self, command, files, answer):
         pytest.importorskip("rerun", reason="rerun-sdk is not installed (extra rerun)")
         answer(FOUND)
@@ -120,7 +137,7 @@ class TestEstimate:
         asked = answer(FOUND)
         result = invoke(*command, "--rerun", files / "run.rrd")
         assert result.exit_code == 2
-        assert "install coop_edge with its extra rerun" in " ".join(result.output.split())
+        assert "pip install '.[rerun]' in the folder of the checkout" in " ".join(result.output.split())
         assert not asked
 
     def test_files_and_options_arrive(self, command, files, answer, templates):

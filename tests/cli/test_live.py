@@ -123,7 +123,9 @@ def test_no_package_no_camera_and_a_lens_that_is_not_known(monkeypatch):
     assert is_realsense("RealSense:12")
     assert not is_realsense("realsense.mp4")
     monkeypatch.setitem(sys.modules, "pyrealsense2", None)
-    with pytest.raises(BackendUnavailable, match=r"needs pyrealsense2 .*pip install pyrealsense2"):
+    with pytest.raises(
+        BackendUnavailable, match=r"needs pyrealsense2 .*pip install pyrealsense2, or pip install '\.\[realsense\]' in"
+    ):
         RealSense()
     monkeypatch.setitem(sys.modules, "pyrealsense2", package([], OF, start=RuntimeError("No device connected")))
     with pytest.raises(InputError, match=r"realsense: no RealSense streams .*No device connected.*is it connected"):

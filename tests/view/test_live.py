@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from coop_edge import Estimator, PoseEstimate
 from coop_edge.cli.frames import Shot
 from coop_edge.errors import InputError
 from coop_edge.view.live import LiveDisplay, watch
+from coop_edge.view.page import make_server
 from tests.estimators import AS_REFINED, SMALL, knowing, show
 from tests.stages.scene import Placed, Scene, at, colored_box
 
@@ -74,3 +78,19 @@ def test_the_display_shows_a_picture_and_a_line_for_each_object(seen):
         assert "lost: &lt;gone&gt;" in display._said.content
     finally:
         server.stop()
+
+
+def test_a_connection_that_is_closed_unused_leaves_no_trace_in_the_terminal(caplog):
+    """As browsers open them ahead of need; other errors of the server are still logged."""
+    pytest.importorskip("viser", reason="viser is not installed (extra view)")
+    server = make_server("127.0.0.1", 8137)
+    try:
+        for _ in range(3):
+            socket.create_connection(("127.0.0.1", server.get_port()), timeout=10).close()
+        with socket.create_connection(("127.0.0.1", server.get_port()), timeout=10) as asked:  # answered after these
+            asked.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert asked.recv(12) == b"HTTP/1.1 200"
+    finally:
+        server.stop()
+    logging.getLogger("websockets.server").error("connection handler failed")
+    assert [record.getMessage() for record in caplog.records] == ["connection handler failed"]

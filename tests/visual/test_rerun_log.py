@@ -60,5 +60,7 @@ def test_without_a_recording_nothing_is_asked_for(monkeypatch, tmp_path):
     assert import_rerun(None) is None
     with recording(None, {}) as log:
         assert log is None
-    with pytest.raises(BackendUnavailable, match=r"--rerun needs Rerun .*install coop_edge with its extra rerun"):
+    with pytest.raises(
+        BackendUnavailable, match=r"--rerun needs Rerun .*pip install '\.\[rerun\]' in the folder of the checkout"
+    ):
         recording(tmp_path / "a.rrd", {})
