@@ -71,6 +71,7 @@ def onboard(
         "views_described": templates.view_descriptors is not None,
         "seconds": round(seconds, 3),
         **meshes.describe(loaded),
+        "mesh_hash": templates.mesh_hash,
         "hash": templates.hash,
     }
     print_values(report, as_json)

@@ -51,11 +51,15 @@ class LabelStore:
         if other := {name: number for name, number in self.ids.items() if kept.get(name, number) != number}:
             name = next(iter(other))
             raise InputError(
-                f"{root}: its object {name!r} has id {kept[name]}, this one {other[name]}; use the same objects"
+                f"{root}: its object {name!r} has id {kept[name]}, this one {other[name]}; use the same objects, "
+                "or another folder"
             )
         self.ids = {**kept, **self.ids}
         if len(set(self.ids.values())) != len(self.ids):
-            raise InputError(f"{root}: two objects would share an id: {self.ids}; name the objects as before")
+            raise InputError(
+                f"{root}: two objects would share an id: {self.ids}; name the objects as before, or give another "
+                "folder (-o)"
+            )
 
     def labelled(self) -> set[int]:
         """Return the ids of the images that have labels, or were accepted without any."""

@@ -94,4 +94,7 @@ def check_corners(corners: NDArray[np.int64], n: int) -> None:
 def check_coordinates(uv: NDArray[Any]) -> None:
     """Raise MeshError unless all texture coordinates are finite."""
     if not np.isfinite(uv).all():
-        raise MeshError("texture coordinates hold NaN or infinity; repair the mesh or load with ignore_colors=True")
+        raise MeshError(
+            "texture coordinates hold NaN or infinity; repair the mesh or load with ignore_colors=True "
+            "(--ignore-colors of onboard and render)"
+        )

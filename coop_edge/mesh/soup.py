@@ -63,7 +63,10 @@ def check_finite(soup: Soup) -> None:
     if soup.faces.size and (far := float(np.abs(soup.vertices[soup.faces]).max())) > _FARTHEST:
         raise MeshError(f"a vertex has the coordinate {far:.3g}; repair the mesh or export it again")
     if not np.isfinite(soup.corner_uv).all():
-        raise MeshError("texture coordinates hold NaN or infinity; repair the mesh or load with ignore_colors=True")
+        raise MeshError(
+            "texture coordinates hold NaN or infinity; repair the mesh or load with ignore_colors=True "
+            "(--ignore-colors of onboard and render)"
+        )
 
 
 def drop_degenerate(soup: Soup) -> Soup:

@@ -207,9 +207,9 @@ class TemplateSet:
         """Raise BundleError if these are not the templates of ``mesh`` (geometry, centre, colours and textures)."""
         if mesh.hash != self.mesh_hash:
             raise BundleError(
-                f"templates {self.name!r} were rendered from another mesh (hash {self.mesh_hash[:12]}, diameter "
-                f"{self.diameter:.4g} m) than {mesh.name!r} (hash {mesh.hash[:12]}, diameter {mesh.diameter:.4g} m); "
-                "render them again: coop-edge onboard MESH --unit UNIT -o TEMPLATES.npz"
+                f"templates {self.name!r} were rendered from another mesh (mesh hash {self.mesh_hash[:12]}, "
+                f"diameter {self.diameter:.4g} m) than {mesh.name!r} (mesh hash {mesh.hash[:12]}, diameter "
+                f"{mesh.diameter:.4g} m); render them again: coop-edge onboard MESH --unit UNIT -o TEMPLATES.npz"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from coop_edge.cli.main import app
 from coop_edge.cli.options import EffortName
 from coop_edge.config import EFFORTS
+from coop_edge.mesh import Mesh
 from coop_edge.registry import check_templates
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.templates import TemplateSet
@@ -41,6 +42,7 @@ def test_onboard_writes_templates_and_a_contact_sheet(tmp_path):
     templates = TemplateSet.load(out)
     assert templates.rgb.shape == (42, 64, 64, 3)
     assert report["hash"] == templates.hash
+    assert report["mesh_hash"] == Mesh.load(MUG, unit="m").hash
     assert report["diameter_m"] == pytest.approx(templates.diameter, abs=1e-6)
     picture = cv2.imread(str(sheet))
     assert picture.shape[1] >= 7 * 64

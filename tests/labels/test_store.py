@@ -149,8 +149,12 @@ class TestStore:
         with pytest.raises(InputError, match="holds files, but no labels of this kind"):
             store(tmp_path)
         store(tmp_path / "a").write(0, "a.png", IMAGE, CAMERA, [])
-        with pytest.raises(InputError, match="its object 'bar' has id 2, this one 1; use the same objects"):
+        with pytest.raises(
+            InputError, match="its object 'bar' has id 2, this one 1; use the same objects, or another folder"
+        ):
             store(tmp_path / "a", ["bar", "cube"])
+        with pytest.raises(InputError, match=r"share an id: .* as before, or give another folder \(-o\)"):
+            store(tmp_path / "a", ["mug"])
         (tmp_path / "a/objects.json").write_text("{")
         with pytest.raises(InputError, match=r"objects\.json: not JSON"):
             store(tmp_path / "a")

@@ -108,7 +108,7 @@ def test_hash_depends_on_everything(torus, templates):
 
 def test_another_mesh_is_refused(torus, templates):
     templates.check_mesh(torus)
-    with pytest.raises(BundleError, match=r"another mesh.*grey_box.*coop-edge onboard"):
+    with pytest.raises(BundleError, match=r"another mesh \(mesh hash .*grey_box.*coop-edge onboard"):
         templates.check_mesh(grey_box())
 
 
