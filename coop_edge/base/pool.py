@@ -14,6 +14,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from coop_edge.base.warning_lines import show_as_lines
+
 Job = TypeVar("Job")
 Setup = TypeVar("Setup")
 Result = TypeVar("Result")
@@ -126,6 +128,7 @@ def _begin(make: Callable[[Any], Callable[[Any], Any]], setup: Any, threads: int
     import cv2
 
     _end_with_the_parent()
+    show_as_lines()  # they go to the terminal of the command that started the run
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; who asked for the jobs ends them
     cv2.setNumThreads(threads)
     _Process.make, _Process.setup = staticmethod(make), setup

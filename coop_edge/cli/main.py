@@ -18,13 +18,14 @@ import os
 import select
 import sys
 import warnings
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
 import coop_edge
+from coop_edge.base.warning_lines import show_as_lines
 from coop_edge.cli.annotate import annotate
 from coop_edge.cli.bench import bench
 from coop_edge.cli.build import build
@@ -47,13 +48,15 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for; Python's warnings become one line each."""
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            show_as_lines()
             try:
                 return super().invoke(ctx)
             except (CoopEdgeError, OSError) as error:
                 if ctx.params["debug"] or (isinstance(error, BrokenPipeError) and _reader_left()):
                     raise
-                _say("[bold red]error:[/]", f"{type(error).__name__}: {error}")
+                console = Console(stderr=True)
+                console.print(f"[bold red]error:[/] {type(error).__name__}: ", end="")
+                console.print(str(error), markup=False, highlight=False, soft_wrap=True)
                 raise typer.Exit(2) from None
 
 
@@ -62,24 +65,6 @@ def _reader_left() -> bool:
     poll = select.poll()
     poll.register(1, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _say(kind: str, text: str) -> None:
-    console = Console(stderr=True)
-    console.print(f"{kind} ", end="")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Show a warning in place of Python, which prints the file and the source line that gave it as well."""
-    _say("[bold yellow]warning:[/]", " ".join(str(message).split()))
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+import warnings
 
 import pytest
 
@@ -28,6 +29,8 @@ class Worker:
             raise KeyError(value)
         if kind == "threads":
             return os.environ["OMP_NUM_THREADS"], os.environ["NUMBA_NUM_THREADS"]
+        if kind == "warn":
+            warnings.warn(value, UserWarning, stacklevel=1)
         if kind == "sleep":
             time.sleep(value)
         return self._setup, value
@@ -45,6 +48,11 @@ def test_results_come_in_the_order_of_the_jobs():
     assert found == [("mine", 0.5), *(("mine", i) for i in range(1, 30)), ("3", "3")]
     assert os.environ == before
     assert list(pool([])) == []
+
+
+def test_warnings_of_the_processes_are_lines(capfd):
+    list(pool([("warn", "the principal point\n is far off")], processes=1))
+    assert capfd.readouterr().err == "warning: the principal point is far off\n"
 
 
 def test_a_job_that_kills_its_process_is_given_up_and_the_others_are_done():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 
 import numpy as np
 import pytest
 
 from coop_edge import Estimator, PoseEstimate
 from coop_edge.cli.frames import Shot
-from coop_edge.errors import InputError
+from coop_edge.errors import BackendUnavailable, InputError
 from coop_edge.view.live import LiveDisplay, watch
 from coop_edge.view.page import make_server
 from tests.estimators import AS_REFINED, SMALL, knowing, show
@@ -78,6 +79,14 @@ def test_the_display_shows_a_picture_and_a_line_for_each_object(seen):
         assert "lost: &lt;gone&gt;" in display._said.content
     finally:
         server.stop()
+
+
+def test_without_the_package_the_command_that_installs_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    with pytest.raises(
+        BackendUnavailable, match=r"needs viser .*pip install '\.\[view\]' in the folder of the checkout"
+    ):
+        make_server("127.0.0.1", 8137)
 
 
 def test_a_connection_that_is_closed_unused_leaves_no_trace_in_the_terminal(caplog):
