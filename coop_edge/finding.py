@@ -249,7 +249,7 @@ class Finder:
             least = config.advanced.find.min_weight
             chosen = select(
                 refined, np.arange(len(T)), len(T), frame.models, index, rest, judge=judge, least=least
-            ).with_covariance(*pipeline.bundle.covariance_maps, frame.diameters(index))
+            ).with_covariance(*pipeline.bundle.covariance_maps)
         poses, scores = refined.T_camera_object[refined.ok], chosen.scores[refined.ok]
         again = self._again(frame, i, poses, scores, max_instances, clock)
         results = [result for each in (chosen, again) for result in each.estimates([name] * len(each), clock.times())]

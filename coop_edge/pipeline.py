@@ -109,7 +109,7 @@ class Pipeline:
                 reasons=[found.coarse.reason(i) for i in range(len(found.coarse))],
                 judge=found.judge,
                 least=least,
-            ).with_covariance(*self.bundle.covariance_maps, frame.diameters(index))
+            ).with_covariance(*self.bundle.covariance_maps)
 
     def retrieved(self, frame: Frame, detection: Detection, index: int, count: int) -> CoarseHypotheses | None:
         """Find the ``count`` views that look most like a detection, best first; None without features."""
@@ -247,7 +247,7 @@ class Pipeline:
                 self.config,
                 T_previous=T[left.rows],
                 judge=judge,
-            ).with_covariance(*self.bundle.covariance_maps, frame.diameters(index))
+            ).with_covariance(*self.bundle.covariance_maps)
 
 
 def stand_in(

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import chi2, spearmanr
 
 from benchmarks.accuracy import metrics
@@ -30,13 +29,10 @@ from coop_edge.config import EFFORTS
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.runtime.bundle import Bundle, write_manifest
-from coop_edge.runtime.covariance_map import LEAST_SCORE, CovarianceMap, line_of_sight_axes
+from coop_edge.runtime.covariance_map import CovarianceMap
 
 LEVEL = 0.95
 FOLDS = 5
-LARGEST_POWER = 3.0
-_PARTS = ((0, 1), (2,), (3, 4, 5))
-"""Components of an error in axes of the line of sight, by ``covariance_map.PARTS``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +41,6 @@ class Errors:
 
     error: np.ndarray  # [M,6] (translation m, rotation rad) from the pose to the truth, camera axes
     covariance: np.ndarray  # [M,6,6], as the solver gives it
-    T_camera_object: np.ndarray  # [M,4,4]
-    diameter: np.ndarray  # [M] metres
-    score: np.ndarray  # [M]
     object: np.ndarray  # int [M]
 
     def rows(self, which: np.ndarray) -> Errors:
@@ -58,7 +51,7 @@ class Errors:
         """Return the covariances by a map; as they are without one."""
         if found is None:
             return self.covariance
-        return found.apply(self.covariance, self.T_camera_object, self.diameter, self.score)
+        return found.apply(self.covariance)
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ def gather(method: OursMethod, dataset: BopDataset, depth: str | None = None) ->
     pipeline = method.estimator._pipeline
     bare = replace(pipeline.bundle, covariance_map=None, depth_covariance_map=None)
     method.estimator._pipeline = replace(pipeline, bundle=bare)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, float, int]] = []
+    found: list[tuple[np.ndarray, np.ndarray, int]] = []
     boxes = read_boxes(dataset, "visib")
     with progress("images", len(dataset.images)) as advance:
         for image in dataset.images:
@@ -124,7 +117,7 @@ def gather(method: OursMethod, dataset: BopDataset, depth: str | None = None) ->
                 if far < RIGHT * model.diameter:
                     some = model.vertices[:: 1 + len(model.vertices) // 200]
                     error = error_of(T, truth.T_camera_object, model.T_symmetries, some)
-                    found.append((error, pose.covariance, T, model.diameter, pose.score, box.obj_id))
+                    found.append((error, pose.covariance, box.obj_id))
             advance()
     if not found:
         raise InputError(f"{dataset.name}: no right pose: nothing to fit covariances to")
@@ -132,47 +125,9 @@ def gather(method: OursMethod, dataset: BopDataset, depth: str | None = None) ->
 
 
 def fit(errors: Errors) -> CovarianceMap:
-    """Fit the map by likelihood, then scale it so that ``LEVEL`` lie inside."""
-    found = minimize_scalar(lambda power: _fitted(errors, power)[0], bounds=(0.0, LARGEST_POWER), method="bounded")
-    raw = _fitted(errors, float(found.x))[1]
-    far = np.quantile(distance(errors.error, errors.mapped(raw)), LEVEL)
-    scale = float(np.sqrt(far / chi2.ppf(LEVEL, 6)))
-    factor, floor = ([round(scale * v, 6) for v in values] for values in (raw.factor, raw.floor))
-    return CovarianceMap((factor[0], factor[1], factor[2]), (floor[0], floor[1], floor[2]), round(raw.score_power, 6))
-
-
-def _fitted(errors: Errors, power: float) -> tuple[float, CovarianceMap]:
-    """Fit factors and floors of each part apart, for a power of the score; return the negative logarithm of the
-    likelihood per pose, but for a constant, and the map."""
-    scored = np.maximum(errors.score, LEAST_SCORE) ** (2.0 * power)
-    R = line_of_sight_axes(errors.T_camera_object[:, :3, 3])
-    turned = se3.turn_covariances(R, errors.covariance)
-    error = np.concatenate([np.einsum("mij,mj->mi", R, errors.error[:, i : i + 3]) for i in (0, 3)], axis=1)
-    factor, floor, total = [], [], 0.0
-    for part in _PARTS:
-        unit = errors.diameter[:, None] if part != _PARTS[2] else np.ones((len(error), 1))
-        square = (error[:, part] / unit) ** 2 * scored[:, None]
-        variance = np.stack([turned[:, i, i] for i in part], axis=1) / unit**2
-        a, f, loss = _most_likely(square, variance)
-        factor.append(a)
-        floor.append(f)
-        total += len(part) * (loss - float(np.mean(np.log(scored))))
-    return total, CovarianceMap((factor[0], factor[1], factor[2]), (floor[0], floor[1], floor[2]), power)
-
-
-def _most_likely(square: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
-    """Return a factor, a floor and their loss: errors with these squares are likeliest to have variances factor^2 v +
-    floor^2."""
-
-    def loss(logarithms: np.ndarray) -> float:
-        a, f = np.exp(2.0 * logarithms)
-        total = a * variance + f
-        return float(np.mean(np.log(total) + square / total))
-
-    start = 0.5 * np.log([max(square.mean() / variance.mean(), 1e-8), max(0.1 * square.mean(), 1e-16)])
-    found = minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-8, "maxiter": 4000})
-    a, f = np.exp(np.clip(found.x, -20.0, 20.0))
-    return float(a), float(f), float(found.fun)
+    """Fit the scale so that ``LEVEL`` of the poses lie inside."""
+    far = np.quantile(distance(errors.error, errors.covariance), LEVEL)
+    return CovarianceMap(round(float(np.sqrt(far / chi2.ppf(LEVEL, 6))), 6))
 
 
 def cross_validated(errors: Errors) -> Truthfulness:

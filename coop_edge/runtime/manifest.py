@@ -134,17 +134,10 @@ class _Reader:
 
     def covariance_map(self, top: Mapping[str, Any], key: str) -> CovarianceMap:
         entry = self.mapping(top, "", key)
-        self.keys(key, entry, {"factor", "floor", "score_power"})
-        for name in ("factor", "floor"):
-            values = entry[name]
-            numbers = isinstance(values, list) and all(isinstance(v, (int, float)) for v in values)
-            if not numbers or any(isinstance(v, bool) for v in values) or len(values) != 3:
-                self.fail(f"{key}.{name}", "three numbers", repr(values))
-        power = self.take(entry, key, "score_power", float)
+        self.keys(key, entry, {"scale"})
         try:
-            (a, b, c), (d, e, f) = ([float(v) for v in entry[name]] for name in ("factor", "floor"))
-            return CovarianceMap((a, b, c), (d, e, f), power)
-        except (BundleError, OverflowError) as error:
+            return CovarianceMap(self.take(entry, key, "scale", float))
+        except BundleError as error:
             self.fail("", "a map of covariances", error)
 
     def parse(self) -> Any:

@@ -44,21 +44,17 @@ class Selection:
     def __len__(self) -> int:
         return len(self.reasons)
 
-    def with_covariance(
-        self, plain: CovarianceMap | None, with_depth: CovarianceMap | None, diameters: Floats
-    ) -> Selection:
+    def with_covariance(self, plain: CovarianceMap | None, with_depth: CovarianceMap | None) -> Selection:
         """Return the same answers with covariances that the errors of poses have.
 
         Args:
             plain, with_depth: maps for poses on which measured depth had no bearing, and for the others; None: as
                 solved.
-            diameters: [N], metres.
         """
         covariance = self.covariance
         for found, concerned in ((plain, ~self.used_depth), (with_depth, self.used_depth)):
             if found is not None:
-                mapped = found.apply(self.covariance, self.T_camera_object, diameters, self.scores)
-                covariance = np.where(concerned[:, None, None], mapped, covariance)
+                covariance = np.where(concerned[:, None, None], found.apply(self.covariance), covariance)
         return replace(self, covariance=covariance)
 
     def estimates(self, names: Sequence[str], times: StageTimes | None = None) -> list[PoseEstimate]:

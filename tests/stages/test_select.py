@@ -236,10 +236,10 @@ def test_estimates_carry_everything():
 def test_covariances_have_the_map_of_their_kind():
     """Of two poses the second used depth; without a map for it, it is as solved."""
     refined = dataclasses.replace(refined_of([cells(90, 10), cells(90, 10)]), used_depth=np.array([False, True]))
-    chosen, d = choose(refined, [0, 1], 2), np.full(2, 0.1)
-    one, other = (CovarianceMap((f, f, f), (0.0, 0.0, 0.0), 0.0) for f in (2.0, 3.0))
+    chosen = choose(refined, [0, 1], 2)
+    one, other = CovarianceMap(2.0), CovarianceMap(3.0)
     for maps, factors in (((one, other), (4.0, 9.0)), ((one, None), (4.0, 1.0)), ((None, None), (1.0, 1.0))):
-        found = chosen.with_covariance(*maps, d).covariance
+        found = chosen.with_covariance(*maps).covariance
         np.testing.assert_allclose(found, chosen.covariance * np.array(factors)[:, None, None], rtol=1e-9)
 
 
