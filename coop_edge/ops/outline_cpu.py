@@ -116,7 +116,10 @@ def _measure_one(
     tables: Tables,
     out: Results,
 ) -> None:
-    """Measure one outline: query [3,S,S], depth and signed distance [S,S], view [50]; ``out`` holds zeros."""
+    """Measure one outline: query [3,S,S], depth and signed distance [S,S], view [50]; ``out`` holds zeros.
+
+    measured: depth [S,S] metres, NaN = unknown, [0,0] without any; tolerance: metres, see ``MeasuredEdges``.
+    """
     border = _border(signed, tables.windows)
     color = colors_of(query)
     histograms = np.zeros((2, COLORS), np.int64)
