@@ -338,8 +338,9 @@ class AdvancedSelectConfig(Config):
     earlier; 0 leaves it to ``select.min_score`` and the ratio alone."""
     min_appearance: float = 0.46
     """Least similarity of render and image, -1 to 1, colours and light included, of a returned pose, beside
-    ``select.min_score``; without effect where that is 0, and with engines without ``features``. Larger refuses more
-    objects that are not there, and objects whose model has other colours; -1 refuses none."""
+    ``select.min_score``; without effect where that is 0, with models in plain grey, and with engines without
+    ``features``. Larger refuses more objects that are not there, and objects whose model has other colours; -1 refuses
+    none."""
     trusted_score: float = 0.6
     """Least score of a pose by which a lost object is found again, and of one that says where to look for it. Larger
     finds fewer objects again, and fewer that are not there; 0 accepts every pose."""

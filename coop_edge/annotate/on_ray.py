@@ -8,6 +8,7 @@ from typing import Any
 from coop_edge.annotate.items import Item
 from coop_edge.annotate.worker import Setup, Worker
 from coop_edge.base.missing import install_extra
+from coop_edge.base.pool import THREAD_VARIABLES
 from coop_edge.errors import BackendUnavailable, InputError
 
 _BLOCK = 4  # images that one task takes: what a worker's death does again
@@ -58,7 +59,12 @@ def run_on_ray(items: Sequence[Item], setup: Setup, workers: int, address: str |
             [{"item": item.plain()} for item in items], override_num_blocks=-(-len(items) // _BLOCK)
         )
         lines = rows.map_batches(
-            _Actor, fn_constructor_args=(setup.plain(),), batch_size=_BLOCK, compute=_pool(ray, count), **need
+            _Actor,
+            fn_constructor_args=(setup.plain(),),
+            batch_size=_BLOCK,
+            compute=_pool(ray, count),
+            runtime_env={"env_vars": dict.fromkeys(THREAD_VARIABLES, str(setup.threads))},
+            **need,
         )
         for row in lines.iter_rows():
             yield row["line"]

@@ -23,7 +23,8 @@ Result = TypeVar("Result")
 RETRIES = 2
 """How often a job is tried again whose process died; the last time alone."""
 _AHEAD = 4  # jobs per process that are on their way
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""What the numeric libraries take their number of threads from."""
 
 
 class _Died(Exception):
@@ -104,8 +105,8 @@ def _results(jobs: Sequence[Any], which: list[int], begin: Any, processes: int) 
 @contextlib.contextmanager
 def _environment(threads: int) -> Iterator[None]:
     """Let the processes that are started read their number of threads from the environment."""
-    earlier = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    earlier = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     try:
         yield
     finally:

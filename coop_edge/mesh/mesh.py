@@ -177,6 +177,14 @@ class Mesh:
         return "colours" if colored == 1.0 else f"colours on {colored:.0%} of the faces"
 
     @cached_property
+    def is_plain_grey(self) -> bool:
+        """Tell whether all faces have one grey, as CAD without colours has; it says nothing of the object's colours."""
+        if (self.face_texture >= 0).any() or not len(self.faces):
+            return False
+        colors = self.corner_colors.reshape(-1, 3)
+        return bool((colors == colors[0, 0]).all())
+
+    @cached_property
     def radius(self) -> float:
         """Return the largest distance of a vertex from ``centre``, metres."""
         return float(np.linalg.norm(self.vertices.astype(np.float64), axis=1).max())

@@ -33,6 +33,7 @@ class ObjectModel:
     object_points: Array  # float32 [V,S,S,3] metres, object's frame; NaN off the object
     descriptors: Array  # float32 [V,T,D]
     views: Views | None = None  # what frozen features see of it; None without them
+    plain_grey: bool = False  # whether the mesh tells nothing of the object's colours
 
     @classmethod
     def describe(
@@ -60,7 +61,8 @@ class ObjectModel:
             )
         rgb, points = ops.upload(templates.rgb), ops.upload(templates.object_points)
         tokens = run_batched(ops, encoder, {"image": ops.as_network_image(rgb)}, micro_batch)["tokens"]
-        return cls(name, mesh.centre, mesh.diameter, templates.symmetries, points, tokens, views)
+        measures = mesh.centre, mesh.diameter, templates.symmetries
+        return cls(name, *measures, points, tokens, views, mesh.is_plain_grey)
 
 
 def centres_and_diameters(

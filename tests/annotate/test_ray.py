@@ -53,12 +53,14 @@ def actors() -> list[int]:
 def test_two_nodes_a_killed_worker_and_a_corrupt_image(cluster, run):
     items, setup = run
     assert len(ray.nodes()) == 2
-    lines, killed = [], None
+    lines, killed, environment = [], None, b""
     for line in run_on_ray(items, setup, 2, cluster.address):
         lines.append(line)
         if killed is None and len(lines) > 20 and (there := actors()):
+            environment = Path(f"/proc/{there[0]}/environ").read_bytes()
             os.kill(killed := there[0], signal.SIGKILL)
     assert killed is not None
+    assert b"NUMBA_NUM_THREADS=1" in environment.split(b"\0")  # the threads of a worker are those it was given
     assert [json.loads(line)["index"] for line in lines] == list(range(COUNT))  # nothing lost, nothing twice, in order
     assert [json.loads(line)["name"] for line in lines if "error" in line and "error" in json.loads(line)] == [
         "0117.png"

@@ -34,6 +34,19 @@ def test_colours():
     assert Mesh.load(assets.trimesh_quad(assets.texture()), unit="m").color_summary == "colours (1 texture)"
 
 
+def test_plain_grey():
+    """One grey everywhere tells nothing of an object; one colour does, and so do two greys."""
+    colored = box()
+    assert Mesh.load(colored, unit="m").is_plain_grey
+    assert not Mesh.load(colored, unit="m", albedo=(255, 0, 0)).is_plain_grey
+    colored.visual.vertex_colors = np.full((8, 4), 120, np.uint8)
+    colored.visual.vertex_colors[:, 3] = 255
+    assert Mesh.load(colored, unit="m").is_plain_grey
+    colored.visual.vertex_colors[0, :3] = 60
+    assert not Mesh.load(colored, unit="m").is_plain_grey
+    assert not Mesh.load(assets.trimesh_quad(assets.texture()), unit="m").is_plain_grey
+
+
 @pytest.mark.parametrize(("color", "says"), [((200, 200, 200), "no colours"), ((9, 9, 9), "colours")])
 def test_a_mesh_made_by_hand(color, says):
     mesh = Mesh(

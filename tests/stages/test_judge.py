@@ -201,18 +201,20 @@ def test_what_does_not_look_alike_is_refused(case):
         def score(self, refined, object_index, fit, evidence):
             return Judged(np.array([0.4, 0.6, 0.5, 0.0]), np.array([0.5, 0.3, 0.49, 0.0]))
 
-    def reasons(refined, min_score, least):
+    def reasons(refined, min_score, least, *, models=chain.models):
         advanced = {"select": {"min_appearance": least}}
         options = {"min_score": min_score, "min_inlier_ratio": 0.0, "min_inliers": 0}
         config = EstimatorConfig.from_dict({"select": options, "advanced": advanced})
         judge = Alike(config.advanced.select)
-        return select(refined, INDEX, 2, chain.models, INDEX, config, judge=judge).hypothesis_reasons[:3]
+        return select(refined, INDEX, 2, models, INDEX, config, judge=judge).hypothesis_reasons[:3]
 
     said = "select: render and image do not look alike (similarity 0.30, wanted at least 0.49)"
     assert reasons(refined, 0.1, 0.49) == ("", said, "")
     assert reasons(refined, 0.1, -1.0) == ("", "", "")
     assert reasons(refined, 0.0, 0.49) == ("", "", "")
     assert reasons(replace(refined, iterations=np.zeros(len(refined), np.int64)), 0.1, 0.49) == ("", "", "")
+    grey = [replace(model, plain_grey=True) for model in chain.models]  # whose looks say nothing
+    assert reasons(refined, 0.1, 0.49, models=grey) == ("", "", "")
 
 
 def test_appearance_is_that_of_the_same_cells(case):
