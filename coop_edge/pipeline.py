@@ -190,19 +190,27 @@ class Pipeline:
             )
             return CoarseHypotheses.joined(hypotheses, matched)
 
-    def maker(self, frame: Frame, config: EstimatorConfig) -> PairMaker:
+    def maker(self, frame: Frame, config: EstimatorConfig) -> ImagePairMaker:
         """Return what makes the pairs of an image."""
         size, margin = self.bundle.input_size, config.advanced.refine.margin
         return ImagePairMaker(
             frame.image, frame.camera, frame.models, frame.renderer, size, margin, self.ops, frame.depth
         )
 
-    def judge(self, maker: PairMaker) -> Judge:
+    def judge(self, maker: ImagePairMaker) -> Judge:
         """Return who scores the hypotheses of ``maker``'s image."""
         if self.features is None:
             return FitJudge(self.config.advanced.select)
         bundle = self.bundle
-        return FeatureJudge(maker, self.features, bundle.score_map, self.config.depth, bundle.depth_score_map)
+        return FeatureJudge(
+            maker,
+            self.features,
+            bundle.score_map,
+            np.array([model.plain_grey for model in maker.objects], np.bool_),
+            bundle.grey_score_map,
+            self.config.depth,
+            bundle.depth_score_map,
+        )
 
     def refine(
         self,

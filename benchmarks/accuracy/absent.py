@@ -184,7 +184,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     about = {"dataset": dataset.name, "untextured": options.untextured, "config": config.to_dict()}
     done: dict[ImageKey, TriedImage] = {}
     with Estimator.from_engines(options.engines, device=options.device, config=config) as estimator:
-        about |= {"engines": estimator.bundle.name, "score": _map_of(estimator)}
+        about |= {"engines": estimator.bundle.name, "score": _map_of(estimator, grey=options.untextured)}
         with ImageJournal(
             journal_path(options.json), about, to_plain=TriedImage.to_plain, from_plain=TriedImage.from_plain
         ) as journal:
@@ -210,8 +210,9 @@ def _apart(a: Sequence[float], b: Sequence[float]) -> bool:
     return a[0] > b[0] + b[2] or b[0] > a[0] + a[2] or a[1] > b[1] + b[3] or b[1] > a[1] + a[3]
 
 
-def _map_of(estimator: Estimator) -> dict[str, Any] | None:
-    score_map = estimator.bundle.score_map
+def _map_of(estimator: Estimator, *, grey: bool) -> dict[str, Any] | None:
+    bundle = estimator.bundle
+    score_map = (bundle.grey_score_map if grey else None) or bundle.score_map
     return None if score_map is None else score_map.to_dict()
 
 

@@ -105,10 +105,10 @@ def presence(columns: dict[str, np.ndarray], score: np.ndarray, effort: str) -> 
     return {"absent": len(absent), "right": len(right), "thresholds": thresholds, "wanted": shares(least)}
 
 
-def write_score(bundle: str, fit: ScoreFit) -> Path:
+def write_score(bundle: str, fit: ScoreFit, *, grey: bool = False) -> Path:
     """Put the map into a bundle's manifest, and return its path; evidence that was left out weighs 0.
 
-    A map of depth's evidence is that for poses that use depth.
+    A map of depth's evidence is that for poses that use depth; grey: it is that for models in plain grey.
 
     Raises:
         BundleError: the folder is not a bundle.
@@ -117,7 +117,8 @@ def write_score(bundle: str, fit: ScoreFit) -> Path:
     names = DEPTH_EVIDENCE if of_depth else EVIDENCE
     score = ScoreMap(fit.intercept, {name: fit.weights.get(name, 0.0) for name in names} | fit.weights)
     loaded = Bundle.load(bundle)
-    return write_manifest(replace(loaded, depth_score_map=score) if of_depth else replace(loaded, score_map=score))
+    field = "depth_score_map" if of_depth else "grey_score_map" if grey else "score_map"
+    return write_manifest(replace(loaded, **{field: score}))
 
 
 def print_fit(fit: ScoreFit) -> None:
@@ -148,7 +149,9 @@ def gather_table(options: argparse.Namespace) -> np.ndarray:
     dataset = BopDataset(options.dataset, options.split, targets=options.targets, limit=options.limit)
     efforts = list(dict.fromkeys(options.effort or ["balanced"]))
     given = {"engines": options.bundle, "device": options.device, "threads": options.threads}
-    method = OursMethod(MethodOptions("ours", config=EstimatorConfig.parse(options.set or []), **given))
+    method = OursMethod(
+        MethodOptions("ours", config=EstimatorConfig.parse(options.set or []), untextured=options.untextured, **given)
+    )
     parts = [np.empty(0, ROW if options.depth is None else DEPTH_ROW)]
     try:
         method.add_objects(dataset)
@@ -184,6 +187,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--absent", action="store_true", help="search each box for an object that is not there, too")
     parser.add_argument("--depth", nargs="?", const=SENSOR_DEPTH, metavar="FOLDER", help=DEPTH_HELP)
+    parser.add_argument(
+        "--untextured", action="store_true", help="paint the models grey, and fit the map of such models' scores"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default cpu")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default 0: all cores)")
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="an option of EstimatorConfig; repeatable")
@@ -198,6 +204,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command. Returns 0, or 2 with one line on standard error."""
     options = parse(arguments)
+    if options.untextured and options.depth:
+        raise InputError("--untextured and --depth: with depth there is one map for all models; give one of the two")
     if (not options.dataset and not options.table) or (options.dataset and len(options.table or ()) > 1):
         raise InputError("--table: wanted files to read without --dataset, at most one to write with it")
     fit_and_report(options, [gather_table(options)] if options.dataset else read_tables(options.table))
@@ -218,7 +226,7 @@ def fit_and_report(options: argparse.Namespace, tables: Sequence[np.ndarray]) ->
         del figures["cross_validated"]
         write_json(options.json, {"benchmark": "fit_score", **figures, "absent": absent})
     if options.write:
-        print(f"wrote {write_score(options.bundle, fit)}")
+        print(f"wrote {write_score(options.bundle, fit, grey=options.untextured)}")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ class Bundle:
         radius_px: R of the refiner's flow probability, pixels of the S x S crop.
         training: data, samples, commit of every network.
         verification: the report of the export, empty if there is none.
-        score_map, depth_score_map: of the score without and with measured depth, None if the bundle has none.
+        score_map, grey_score_map, depth_score_map: of the score, of that of models in plain grey, and of that with
+            measured depth; None if the bundle has none.
         covariance_map, depth_covariance_map: of the covariance, likewise.
     """
 
@@ -80,6 +81,7 @@ class Bundle:
     verification: Mapping[str, Any] = field(default_factory=dict)
     score_map: ScoreMap | None = None
     covariance_map: CovarianceMap | None = None
+    grey_score_map: ScoreMap | None = None
     depth_score_map: ScoreMap | None = None
     depth_covariance_map: CovarianceMap | None = None
 

@@ -21,6 +21,14 @@ _BATCH = "N"
 _DTYPES = ("float32", "int32")
 _SIZES = {"input_size", "patch_size", "radius_px"}
 _TOP = {"schema", "name", "version", "licence", "training", "template", "networks"} | _SIZES
+_MAPS = {
+    "score": "score_map",
+    "score_grey": "grey_score_map",
+    "score_depth": "depth_score_map",
+    "covariance": "covariance_map",
+    "covariance_depth": "depth_covariance_map",
+}
+"""Names of what a bundle may lack, in the file and in ``Bundle``."""
 _TEMPLATE = {"views", "margin", "field_of_view"}
 _NETWORK = {"file", "sha256", "precision", "inputs", "outputs"}
 _TENSOR = {"name", "shape", "dtype"}
@@ -57,14 +65,7 @@ def manifest_text(path: Path, fields: Mapping[str, Any]) -> str:
     }
     template = dataclasses.asdict(fields["template"])
     content = {"schema": SCHEMA, **plain, **sizes, "template": template, "networks": networks}
-    if fields["score_map"] is not None:
-        content["score"] = fields["score_map"].to_dict()
-    if fields["covariance_map"] is not None:
-        content["covariance"] = fields["covariance_map"].to_dict()
-    if fields["depth_covariance_map"] is not None:
-        content["covariance_depth"] = fields["depth_covariance_map"].to_dict()
-    if fields["depth_score_map"] is not None:
-        content["score_depth"] = fields["depth_score_map"].to_dict()
+    content |= {key: fields[field].to_dict() for key, field in _MAPS.items() if fields[field] is not None}
     content["verification"] = fields["verification"]
     try:
         return json.dumps(content, indent=2, allow_nan=False, default=_plain) + "\n"
@@ -97,7 +98,7 @@ class _Reader:
         schema = top.get("schema")
         if schema != SCHEMA or isinstance(schema, bool):  # before all else: another schema has other keys
             self.fail("schema", f"{SCHEMA}, the one this version of coop_edge reads", repr(schema))
-        self.keys("", top, _TOP, {"verification", "score", "score_depth", "covariance", "covariance_depth"})
+        self.keys("", top, _TOP, {"verification", *_MAPS})
         template = self.mapping(top, "", "template")
         self.keys("template", template, _TEMPLATE)
         networks = self.mapping(top, "", "networks")
@@ -114,6 +115,7 @@ class _Reader:
             "networks": {role: self.network(networks, role) for role in networks},
             "verification": self.mapping(top, "", "verification") if "verification" in top else {},
             "score_map": self.score_map(top, "score", EVIDENCE) if "score" in top else None,
+            "grey_score_map": self.score_map(top, "score_grey", EVIDENCE) if "score_grey" in top else None,
             "depth_score_map": self.score_map(top, "score_depth", DEPTH_EVIDENCE) if "score_depth" in top else None,
             "covariance_map": self.covariance_map(top, "covariance") if "covariance" in top else None,
             "depth_covariance_map": (

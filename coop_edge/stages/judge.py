@@ -37,6 +37,9 @@ class FeatureJudge:
     Attributes:
         score_map: from evidence to a probability, of the bundle; without one (None) the score is similarity (1 + q a) /
             2, with the support a (``Fit``), which ranks hypotheses and is no probability.
+        grey: bool, of each object, whether its model is in plain grey; None: none is. What such an object looks like is
+            not known, and nothing is said of it.
+        grey_score_map: the map for those; without one ``score_map`` serves.
         depth: of the depth camera.
         depth_score_map: the map for poses that use depth; without one the score of the others is multiplied by clear (1
             + agreement) / 2.
@@ -45,6 +48,8 @@ class FeatureJudge:
     maker: PairMaker
     features: FeatureExtractor
     score_map: ScoreMap | None
+    grey: NDArray[np.bool_] | None = None
+    grey_score_map: ScoreMap | None = None
     depth: DepthConfig = field(default_factory=DepthConfig)
     depth_score_map: ScoreMap | None = None
 
@@ -64,10 +69,15 @@ class FeatureJudge:
         """
         alike, looks, said = self._look(refined, object_index)
         found = _named(alike, said, fit, refined.crop_size)
+        grey = np.zeros(len(refined), np.bool_) if self.grey is None else self.grey[np.asarray(object_index)]
+        looks = np.where(grey, np.nan, looks)
         if self.score_map is None:
             score = np.clip(alike, 0.0, 1.0) * (1.0 + fit.inlier_ratio * fit.support) / 2.0
         else:
-            score = self.score_map.probability({name: found[name] for name in EVIDENCE})
+            own = {name: found[name] for name in EVIDENCE}
+            score = self.score_map.probability(own)
+            if self.grey_score_map is not None:
+                score = np.where(grey, self.grey_score_map.probability(own), score)
         if said is not None:
             measured = score * said.clear * (1.0 + said.agreement) / 2.0
             if self.depth_score_map is not None:

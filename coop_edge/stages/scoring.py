@@ -42,7 +42,7 @@ class Judged(NamedTuple):
     """How far M hypotheses are to be believed."""
 
     score: Floats  # [M] in [0, 1]; 0 of what failed
-    appearance: Floats | None = None  # [M] how much render and image look alike, -1 to 1; None: not known
+    appearance: Floats | None = None  # [M] how much render and image look alike, -1 to 1; NaN, None: not known
 
 
 class Judge(Protocol):

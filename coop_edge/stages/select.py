@@ -111,7 +111,7 @@ def select(
     rejected = tuple(
         (reasons[i] if reasons else "")
         or refined.reasons[i]
-        or _rejection(refined, found, judged, config, i, grey=objects[index[i]].plain_grey, least=least)
+        or _rejection(refined, found, judged, config, i, least=least)
         for i in range(len(refined))
     )
     chosen = np.full(count, -1, np.int64)
@@ -140,12 +140,9 @@ def survivors(scores: Floats, ok: NDArray[np.bool_], detection: Indices, kept: i
     return np.sort(order[place < kept])
 
 
-def _rejection(
-    refined: Refined, found: Fit, judged: Judged, config: EstimatorConfig, i: int, *, grey: bool, least: float
-) -> str:
+def _rejection(refined: Refined, found: Fit, judged: Judged, config: EstimatorConfig, i: int, *, least: float) -> str:
     """Return why hypothesis i, which has a pose, is not to be believed; "" if it is.
 
-    grey: whether its model has no colours, which then cannot be told from the image's.
     least: weight that it needs. Without a box little evidence is not enough, however well it agrees: nothing says that
     the object is there, and the pose starts where it would be.
     """
@@ -155,7 +152,7 @@ def _rejection(
     if score < min_score:
         return f"select: score {score:.3f} is below select.min_score = {min_score:g}"
     looks, wanted = judged.appearance, config.advanced.select.min_appearance
-    if min_score and not grey and refined.iterations[i] and looks is not None and looks[i] < wanted:
+    if min_score and refined.iterations[i] and looks is not None and looks[i] < wanted:
         return f"select: render and image do not look alike (similarity {looks[i]:.2f}, wanted at least {wanted:g})"
     return ""
 

@@ -358,6 +358,23 @@ class TestOnADataset:
         assert said["absent"]["fast"]["absent"] == 100
         assert said["chosen"]["fast"]["count"] == 100
         assert "fast: 100 absent objects" in capsys.readouterr().out
+        again = [str(bundle), "--table", str(kept), "--write", "--untextured"]
+        assert main([*again, "--evidence=inlier_weight"]) == 0
+        both = Bundle.load(bundle)
+        assert both.score_map == score_map
+        assert both.grey_score_map.weights["similarity"] == 0.0  # another one, of other evidence
+        assert main([*again, "--depth", "depth"]) == 2
+        assert "there is one map for all models" in capsys.readouterr().err
+
+    def test_grey_models_look_otherwise(self, root, tmp_path):
+        bundle, tables = tiny_bundle(tmp_path / "tiny"), []
+        settings = [*(f"--set={each}" for each in LENIENT), "--effort", "fast", "--limit", "1", "--threads", "1"]
+        for more in ([], ["--untextured"]):
+            kept = tmp_path / f"{len(more)}.npy"
+            assert main([str(bundle), "--dataset", str(root), "--table", str(kept), *settings, *more]) == 2
+            tables.append(np.load(kept))
+        assert len(tables[0]) == len(tables[1])
+        assert (tables[0]["similarity"] != tables[1]["similarity"]).any()
 
     def test_a_bundle_without_features_is_refused(self, root, tmp_path, capsys):
         bundle = tiny_bundle(tmp_path / "tiny", features=False)

@@ -93,6 +93,14 @@ def test_a_bundle_keeps_a_second_map_for_poses_that_use_depth(folder):
         Bundle.load(folder)
 
 
+def test_a_bundle_keeps_a_map_for_models_in_plain_grey(folder):
+    grey = ScoreMap(-7.0, WEIGHTS)
+    write_manifest(dataclasses.replace(Bundle.load(folder), score_map=MAP, grey_score_map=grey))
+    again = Bundle.load(folder)
+    assert (again.score_map, again.grey_score_map, again.depth_score_map) == (MAP, grey, None)
+    assert json.loads((folder / MANIFEST).read_text())["score_grey"]["intercept"] == -7.0
+
+
 def test_whole_numbers_pass_for_numbers(folder):
     write_score(folder, {"intercept": -8, "weights": {"similarity": 7, "inlier_ratio": 4.5, "inlier_weight": 0}})
     assert Bundle.load(folder).score_map == MAP

@@ -199,22 +199,35 @@ def test_what_does_not_look_alike_is_refused(case):
 
     class Alike(FitJudge):
         def score(self, refined, object_index, fit, evidence):
-            return Judged(np.array([0.4, 0.6, 0.5, 0.0]), np.array([0.5, 0.3, 0.49, 0.0]))
+            return Judged(np.array([0.4, 0.6, 0.5, 0.0]), np.array([0.5, 0.3, np.nan, 0.0]))
 
-    def reasons(refined, min_score, least, *, models=chain.models):
+    def reasons(refined, min_score, least):
         advanced = {"select": {"min_appearance": least}}
         options = {"min_score": min_score, "min_inlier_ratio": 0.0, "min_inliers": 0}
         config = EstimatorConfig.from_dict({"select": options, "advanced": advanced})
         judge = Alike(config.advanced.select)
-        return select(refined, INDEX, 2, models, INDEX, config, judge=judge).hypothesis_reasons[:3]
+        return select(refined, INDEX, 2, chain.models, INDEX, config, judge=judge).hypothesis_reasons[:3]
 
     said = "select: render and image do not look alike (similarity 0.30, wanted at least 0.49)"
     assert reasons(refined, 0.1, 0.49) == ("", said, "")
     assert reasons(refined, 0.1, -1.0) == ("", "", "")
     assert reasons(refined, 0.0, 0.49) == ("", "", "")
     assert reasons(replace(refined, iterations=np.zeros(len(refined), np.int64)), 0.1, 0.49) == ("", "", "")
-    grey = [replace(model, plain_grey=True) for model in chain.models]  # whose looks say nothing
-    assert reasons(refined, 0.1, 0.49, models=grey) == ("", "", "")
+
+
+def test_a_model_in_plain_grey_has_a_map_of_its_own_and_no_looks(case):
+    chain, refined = case
+    maps = (ScoreMap(-2.0, dict.fromkeys(EVIDENCE, 1.0)), ScoreMap(-1.0, dict.fromkeys(EVIDENCE, 0.5)))
+    colored = judge_of(chain, maps[0]).score(refined, INDEX, FIT, None)
+    other = judge_of(chain, maps[1]).score(refined, INDEX, FIT, None)
+    grey = np.array([True, False])  # of the two objects
+    found = FeatureJudge(chain.maker(), Means(), maps[0], grey, maps[1]).score(refined, INDEX, FIT, None)
+    of = grey[INDEX]
+    np.testing.assert_array_equal(found.score, np.where(of, other.score, colored.score))
+    np.testing.assert_array_equal(found.appearance, np.where(of, np.nan, colored.appearance))
+    without = FeatureJudge(chain.maker(), Means(), maps[0], grey).score(refined, INDEX, FIT, None)
+    np.testing.assert_array_equal(without.score, colored.score)  # no map of their own: the one there is
+    np.testing.assert_array_equal(np.isnan(without.appearance), of)
 
 
 def test_appearance_is_that_of_the_same_cells(case):
