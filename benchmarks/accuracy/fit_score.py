@@ -117,8 +117,9 @@ def write_score(bundle: str, fit: ScoreFit, *, grey: bool = False) -> Path:
     names = DEPTH_EVIDENCE if of_depth else EVIDENCE
     score = ScoreMap(fit.intercept, {name: fit.weights.get(name, 0.0) for name in names} | fit.weights)
     loaded = Bundle.load(bundle)
-    field = "depth_score_map" if of_depth else "grey_score_map" if grey else "score_map"
-    return write_manifest(replace(loaded, **{field: score}))
+    if of_depth:
+        return write_manifest(replace(loaded, depth_score_map=score))
+    return write_manifest(replace(loaded, grey_score_map=score) if grey else replace(loaded, score_map=score))
 
 
 def print_fit(fit: ScoreFit) -> None:
