@@ -178,6 +178,12 @@ def write_png(path: str | os.PathLike[str], curves: Mapping[str, Reliability], *
         figure.savefig(file, format="png", dpi=dpi)
 
 
+def print_curve(name: str, curve: Reliability) -> None:
+    """Print a curve's bins as a table."""
+    lines = [(f"{b.low:.3f} to {b.high:.3f}", b.count, b.share, f"{b.lower:.2f} to {b.upper:.2f}") for b in curve.bins]
+    print_table(f"{name}: {_said(curve)}, {curve.falls} falls", lines, ("score", "poses", "right", "95 %"))
+
+
 def _bin(scores: np.ndarray, right: np.ndarray) -> Bin:
     count, n = len(scores), int(right.sum())
     low, high = wilson(n, count)
@@ -228,10 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
             evaluate(dataset, rows), bins=options.bins, correct=options.correct
         )
     for name, curve in curves.items():
-        lines = [
-            (f"{b.low:.3f} to {b.high:.3f}", b.count, b.share, f"{b.lower:.2f} to {b.upper:.2f}") for b in curve.bins
-        ]
-        print_table(f"{name}: {_said(curve)}, {curve.falls} falls", lines, ("score", "poses", "right", "95 %"))
+        print_curve(name, curve)
     if options.png:
         write_png(options.png, curves)
     return 0
