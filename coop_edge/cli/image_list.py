@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,22 @@ from coop_edge.cli.inputs import read_image
 from coop_edge.errors import InputError
 
 
-def list_pictures(source: Path) -> list[tuple[str, Callable[[], NDArray[np.uint8]]]]:
-    """List the images of a picture, a folder or a video: the name of each, and what reads it, in any order.
+class Picture(NamedTuple):
+    """One image of a source.
+
+    Attributes:
+        name: for people.
+        read: reads it, RGB uint8 [h,w,3].
+        path: of its file; of a frame the video's, and below it the frame's number.
+    """
+
+    name: str
+    read: Callable[[], NDArray[np.uint8]]
+    path: Path
+
+
+def list_pictures(source: Path) -> list[Picture]:
+    """List the images of a picture, a folder or a video; they can be read in any order.
 
     Named and ordered as ``open_frames`` does it.
 
@@ -23,16 +38,16 @@ def list_pictures(source: Path) -> list[tuple[str, Callable[[], NDArray[np.uint8
         InputError: there is nothing to read.
     """
     if source.is_file() and source.suffix.lower() in SUFFIXES:
-        return [(source.name, partial(read_image, source))]
+        return [Picture(source.name, partial(read_image, source), source)]
     if source.is_dir():
         paths = sorted((path for path in source.iterdir() if is_picture(path)), key=lambda path: natural(path.name))
         if not paths:
             raise InputError(f"{source}: no pictures in this folder (wanted {', '.join(SUFFIXES)})")
-        return [(path.name, partial(read_image, path)) for path in paths]
+        return [Picture(path.name, partial(read_image, path), path) for path in paths]
     if not source.is_file():
         raise InputError(f"{source}: no such image, video or folder")
     video = VideoReader(source)
-    return [(f"{i:06d}", partial(video.read, i)) for i in range(video.count)]
+    return [Picture(f"{i:06d}", partial(video.read, i), source / f"{i:06d}") for i in range(video.count)]
 
 
 class VideoReader:

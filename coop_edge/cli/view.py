@@ -48,8 +48,8 @@ def view(
     objects = inputs.parse_objects(object_, templates or [])
     pictures = list_pictures(source)
     unit = unit_of(depth_unit, camera, depth)
-    depths = None if depth is None else depths_by_number(depth, unit, source, [name for name, _ in pictures])
-    inputs.read_camera(camera, pictures[0][1]())  # wrong input ends here, before anything is loaded
+    depths = None if depth is None else depths_by_number(depth, unit, source, [each.name for each in pictures])
+    inputs.read_camera(camera, pictures[0].read())  # wrong input ends here, before anything is loaded
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
         inputs.add_objects(estimator, objects)
         estimator.warmup()
@@ -58,7 +58,9 @@ def view(
             return estimator.backend.renderer(estimator.objects[name])
 
         store = LabelStore(labels, [each.name for each in objects], renderer=renderer)
-        session = Session(estimator, pictures, lambda image: inputs.read_camera(camera, image), store, depths)
+        named = [(each.name, each.read) for each in pictures]
+        paths = [each.path for each in pictures]
+        session = Session(estimator, named, lambda image: inputs.read_camera(camera, image), store, depths, paths)
         server = make_server(host, port)
         try:
             Page(server, session)
@@ -68,6 +70,8 @@ def view(
             while True:
                 time.sleep(3600.0)
         except KeyboardInterrupt:
-            print_line(f"{len(store.labelled())} of {len(pictures)} images have labels in {labels}")
+            print_line(f"{session.labelled} of {len(pictures)} images have labels in {labels}")
+            for name, count in session.unaccepted().items():
+                print_line(f"{name}: {count} poses were not accepted")
         finally:
             server.stop()

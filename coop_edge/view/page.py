@@ -101,7 +101,7 @@ class Page:
         self._button(
             "Accept",
             lambda: session.accept(),
-            "Write the poses to the labels, or, without any, that the image shows no object.",
+            "Write all poses of this image to the labels, or, without any, that it shows no object.",
         )
         self._button("Remove", lambda: session.remove())
         self._button("Undo", lambda: session.undo())
@@ -112,11 +112,11 @@ class Page:
                 group = gui.add_button_group(name, ("-", "+"))
                 group.on_click(lambda event, axis=axis: self._nudge(axis, event.target.value))
         with gui.add_folder("Images"):
-            self._button("Next", lambda: session.go(session.index + 1))
-            self._button("Previous", lambda: session.go(session.index - 1))
+            self._button("Next", lambda: self._leave(lambda: session.go(session.index + 1)))
+            self._button("Previous", lambda: self._leave(lambda: session.go(session.index - 1)))
             self._button(
                 "Track to the next",
-                lambda: session.follow(),
+                lambda: self._leave(lambda: session.follow()),
                 "Track the objects that have a pose here into the next image.",
             )
         with gui.add_folder("View"):
@@ -178,6 +178,15 @@ class Page:
         result = self.session.estimate(name, box).result
         return "*Estimated*" if result.success else f"**Not found: {_safe(result.reason)}**"
 
+    def _leave(self, go: Callable[[], None]) -> str | None:
+        """Go to another image, and say what is not accepted in the one that is left."""
+        name = self.session.name
+        go()
+        if count := self.session.unaccepted().get(name):
+            poses = "pose is" if count == 1 else "poses are"
+            return f"**{_safe(name)}: {count} {poses} not accepted yet. They stay there until the page is closed.**"
+        return None
+
     def _find(self) -> str:
         name = None if self._object.value == ALL else self._object.value
         found = [item for item in self.session.find(name) if item.T is not None]
@@ -201,8 +210,9 @@ class Page:
         look(event.client)
 
     def _show_templates(self) -> str:
-        session = self.session
-        name = session.item.name if session.item else next(iter(session.estimator.objects))
+        session, name = self.session, self._object.value
+        if name == ALL:
+            return "**Choose which object's templates to show.**"
         self._show_sheet(templates_picture(session.estimator.objects[name], session.estimator.backend.renderer))
         return f"*The 42 templates of {_safe(name)}*"
 

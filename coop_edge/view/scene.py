@@ -148,7 +148,8 @@ class PoseScene:
         )  # fmt: skip
 
     def _ellipsoid(self, name: str, T: NDArray[np.float64], mesh: Mesh, covariance: NDArray[np.float64]) -> Any:
-        values, axes = np.linalg.eigh(covariance[:3, :3])
+        move = np.hstack([np.eye(3), -se3.hat(T[:3, :3] @ mesh.centre)])  # of the centre, by (translation, rotation)
+        values, axes = np.linalg.eigh(move @ covariance @ move.T)
         axes[:, 0] *= np.sign(np.linalg.det(axes))
         radii = _SIGMAS * np.sqrt(np.clip(values, 1e-12, None))
         centre = se3.transform(T, mesh.centre[None])[0]

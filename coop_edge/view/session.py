@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from coop_edge.geometry import se3
 from coop_edge.labels.store import LabelStore
 from coop_edge.types import Camera, Detection, PoseEstimate
 from coop_edge.view.cloud import in_metres
+from coop_edge.view.item import Item, same_place
 from coop_edge.visual.overlay import OverlayItem, draw_overlay
 
 Image = NDArray[np.uint8]
@@ -23,33 +25,6 @@ Picture = tuple[str, Callable[[], Image]]
 """Name of an image, and what reads it."""
 Depths = Callable[[int], Mapping[str, Any]]
 """Gives ``depth`` and ``depth_unit`` of an image, by its number, as ``Estimator.estimate`` takes them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Item:
-    """One object in the image: a result, or what a person made of it.
-
-    Attributes:
-        result: the pose, or why there is none.
-        detection: where it was looked for, None where it was not in a box.
-        accepted: whether it is among the labels.
-        moved: whether a person has moved it since it was found.
-    """
-
-    result: PoseEstimate
-    detection: Detection | None = None
-    accepted: bool = False
-    moved: bool = False
-
-    @property
-    def name(self) -> str:
-        """Return the object's name."""
-        return self.result.object
-
-    @property
-    def T(self) -> Pose | None:
-        """Return T_camera_object [4,4], metres; None where there is no pose."""
-        return self.result.T_camera_object
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +48,11 @@ class Session:
         camera_of: makes the camera of an image.
         store: where labels go.
         depths: of the images; poses use them. None: there are none.
+        paths: of the images, by which labels know them, as ``LabelStore.source`` takes them; None: their names.
 
     Raises:
-        InputError: no pictures, or one that cannot be read, or whose depth is of another size or of no unit.
+        InputError: no pictures, or one that cannot be read, or whose depth is of another size or of no unit, or whose
+            labels were made on another picture.
     """
 
     def __init__(
@@ -85,14 +62,20 @@ class Session:
         camera_of: Callable[[Image], Camera],
         store: LabelStore,
         depths: Depths | None = None,
+        paths: Sequence[Path] | None = None,
     ) -> None:
         if not pictures:
             raise InputError("view: wanted at least one image")
         self.estimator, self.pictures, self.store = estimator, pictures, store
         self._camera_of, self._depths = camera_of, depths
         self._before: list[_State] = []
+        self._paths = [Path(name) for name, _ in pictures] if paths is None else list(paths)
+        self._ids = store.image_ids(self._paths)
+        self.items: tuple[Item, ...] = ()
+        self.active: int | None = None
+        self._left: dict[int, tuple[Item, ...]] = {}
         labelled = store.labelled()
-        self.go(next((i for i in range(len(pictures)) if i not in labelled), 0))
+        self._show(next((i for i, number in enumerate(self._ids) if number not in labelled), 0))
 
     @property
     def name(self) -> str:
@@ -104,26 +87,45 @@ class Session:
         """Return the item that is being worked on; None without one."""
         return None if self.active is None else self.items[self.active]
 
+    @property
+    def labelled(self) -> int:
+        """Return how many of the images have labels, or were accepted without any."""
+        return len(self.store.labelled().intersection(self._ids))
+
+    def unaccepted(self) -> dict[str, int]:
+        """Return how many poses are not accepted, by the image's name; images without such are left out."""
+        items = {**self._left, self.index: self.items}
+        counts = {i: sum(item.T is not None and not item.accepted for item in items[i]) for i in sorted(items)}
+        return {self.pictures[i][0]: count for i, count in counts.items() if count}
+
     def go(self, index: int) -> None:
-        """Show another image, with its labels.
+        """Show another image, with its labels and what was left there unaccepted.
 
         Raises:
-            InputError: no such image, or one that cannot be read.
+            InputError: no such image, or one that cannot be read, or whose labels were made on another picture.
         """
+        left, items = self.index, self.items
+        self._show(index)
+        self._left[left] = items
+        self.items = self._left.pop(index, self.items)
+        self.active = len(self.items) - 1 if self.items else None
+
+    def _show(self, index: int) -> None:
         if not 0 <= index < len(self.pictures):
             raise InputError(f"there is no image {index} (there are {len(self.pictures)}, from 0)")
         image = self.pictures[index][1]()
+        self.store.check_picture(self._ids[index], image)
         camera = self._camera_of(image)
         measured = {} if self._depths is None else dict(self._depths(index))
         self.depth_m = in_metres(measured["depth"], measured["depth_unit"], camera) if measured else None
         if self.depth_m is not None and not self.depth_m.any():
             measured = {}  # nothing is known: the Estimator would refuse it
         self.index, self.image, self.camera, self._measured = index, image, camera, measured
-        self.items: tuple[Item, ...] = tuple(
+        self.items = tuple(
             Item(PoseEstimate(True, T_camera_object=T, score=1.0, object=name), accepted=True)
-            for name, T in self.store.labels(index)
+            for name, T in self.store.labels(self._ids[index])
         )
-        self.active: int | None = len(self.items) - 1 if self.items else None
+        self.active = len(self.items) - 1 if self.items else None
 
     def estimate(self, name: str, bbox: Sequence[float]) -> Item:
         """Estimate an object's pose in a box (x, y, width, height), pixels.
@@ -141,7 +143,7 @@ class Session:
         """Look for one object, or all of them, without a box."""
         results = self.estimator.find(self.image, self.camera, None if name is None else [name], **self._measured)
         known = [item for item in self.items if item.accepted]
-        return [self._add(Item(result)) for result in results if not any(_same(result, item) for item in known)]
+        return [self._add(Item(result)) for result in results if not any(same_place(result, item) for item in known)]
 
     def refine(self) -> Item:
         """Refine the current item's pose from where it is. What loses it leaves it where it is, with the reason.
@@ -186,12 +188,16 @@ class Session:
         return np.asarray(se3.transform(T, self.estimator.objects[item.name].centre[None])[0])
 
     def accept(self) -> None:
-        """Make the current item a label, and write the image's labels; without items, that there are none."""
-        if self.item is None:
-            self._remember()
-            self._write()
-        else:
-            self._change(replace(self._with_pose(), accepted=True))
+        """Make all items that have a pose labels, and write the image's labels; without items, that there are none.
+
+        Raises:
+            InputError: there are items, and none has a pose.
+        """
+        if self.items and all(item.T is None for item in self.items):
+            self._with_pose()
+        self._remember()
+        self.items = tuple(replace(item, accepted=item.T is not None) for item in self.items)
+        self._write()
 
     def remove(self) -> None:
         """Take the current item away, from the labels too.
@@ -222,8 +228,8 @@ class Session:
         self.items, self.active = state.items, state.active
         if state.labelled:
             self._write()
-        elif self.index in self.store.labelled():
-            self.store.forget(self.index)
+        elif self._ids[self.index] in self.store.labelled():
+            self.store.forget(self._ids[self.index])
 
     def follow(self) -> None:
         """Go to the next image and track there what has a pose here.
@@ -233,8 +239,8 @@ class Session:
         """
         found = [item.result for item in self.items if item.T is not None]
         self.go(self.index + 1)
-        if self.items or not found:
-            return  # it has labels already: nothing takes their place
+        if not found or self.items or self._ids[self.index] in self.store.labelled():
+            return  # nothing takes the place of what is there, nor of its having been accepted as empty
         for result in self.estimator.track(self.image, self.camera, found, **self._measured):
             self._add(Item(result))
 
@@ -253,7 +259,7 @@ class Session:
         return item
 
     def _remember(self) -> None:
-        labelled = self.index in self.store.labelled()
+        labelled = self._ids[self.index] in self.store.labelled()
         self._before.append(_State(self.index, self.items, self.active, labelled))
 
     def _add(self, item: Item) -> Item:
@@ -274,11 +280,5 @@ class Session:
 
     def _write(self) -> None:
         labels: list[tuple[str, Any]] = [(item.name, item.T) for item in self.items if item.accepted]
-        self.store.write(self.index, self.name, self.image, self.camera, labels)
-
-
-def _same(result: PoseEstimate, item: Item) -> bool:
-    """Whether a result is an item that is known: the same object, less than a centimetre away."""
-    if result.T_camera_object is None or item.T is None or result.object != item.name:
-        return False
-    return bool(np.linalg.norm(result.T_camera_object[:3, 3] - item.T[:3, 3]) < 0.01)
+        source = self.store.source(self._paths[self.index])
+        self.store.write(self._ids[self.index], source, self.image, self.camera, labels)

@@ -182,6 +182,40 @@ class TestStore:
         assert store(tmp_path).labelled() == {0}
         json.loads((tmp_path / "train/000000/scene_gt.json").read_text())  # whole
 
+    def test_what_is_labelled_is_in_every_file_whenever_it_is_killed(self, tmp_path, monkeypatch):
+        """Killed at each file in turn, while an image is added and while its labels are replaced."""
+        real, left = LabelStore._write_json, [0]
+
+        def killed(self, path, content):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            real(self, path, content)
+
+        monkeypatch.setattr(LabelStore, "_write_json", killed)
+        for labels in ([("cube", FRONT)], [("bar", FRONT), ("cube", BACK)], [("cube", BACK)]):
+            for count in range(20):
+                left[0] = count
+                made = LabelStore(tmp_path, ["cube", "bar"], renderer=renderer)
+                try:
+                    made.write(0, "a.png", IMAGE, CAMERA, labels)
+                except KeyboardInterrupt:
+                    done = False
+                else:
+                    done = True
+                if made.labelled():
+                    scene = tmp_path / "train/000000"
+                    poses = [entry["cam_t_m2c"] for entry in read(scene / "scene_gt.json")["0"]]
+                    coco = read(tmp_path / "coco.json")
+                    assert [image["id"] for image in coco["images"]] == [0]
+                    assert [entry["pose"]["cam_t_m2c"] for entry in coco["annotations"]] == poses
+                    assert len(read(scene / "scene_gt_info.json")["0"]) == len(poses)
+                if done:
+                    assert made.labelled() == {0}
+                    break
+            else:
+                pytest.fail("it was never done")
+
 
 @pytest.mark.parametrize(
     ("names", "ids"),

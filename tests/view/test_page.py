@@ -14,6 +14,7 @@ from coop_edge import Estimator
 from coop_edge.demo import load_scene
 from coop_edge.geometry import se3
 from coop_edge.labels.store import LabelStore
+from coop_edge.view.pictures import templates_picture
 from coop_edge.view.session import Session
 
 pytest.importorskip("viser", reason="viser is not installed (extra view)")
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian: a
 
 SCENE = load_scene()
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # as on a machine without a network
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,9 @@ class Opened:
         self.server = make_server("127.0.0.1", 8117)
         self.page = Page(self.server, self.session)
         self.tab = browser.new_page(viewport={"width": 1400, "height": 900})
+        self.asked: list[str] = []
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.on("websocket", lambda socket: self.asked.append(socket.url))
         self.tab.goto(f"http://127.0.0.1:{self.server.get_port()}")
         self.tab.get_by_role("button", name="Draw a box").wait_for(timeout=60_000)
         self.wait(lambda: self.fits())
@@ -62,6 +67,9 @@ class Opened:
     def close(self) -> None:
         self.tab.close()
         self.server.stop()
+        here = f"//127.0.0.1:{self.server.get_port()}"
+        assert any(url.startswith(f"ws:{here}") for url in self.asked)
+        assert [url for url in self.asked if here not in url and not url.startswith(("data:", "blob:"))] == []
 
     def fits(self) -> bool:
         """Whether the whole image is on the canvas, by the place of its corners."""
@@ -83,6 +91,13 @@ class Opened:
         x, y, width, height = self.canvas()
         share = 0.5 + 0.5 * rays[:, :2] / (tangent * np.array([client.camera.aspect, 1.0]))
         return share * (width, height) + (x, y)
+
+    def choose(self, name: str) -> None:
+        """Choose the object in the list."""
+        now = self.page._object.value
+        self.tab.get_by_role("textbox", name="Object").or_(self.tab.locator(f"input[value={now}]")).first.click()
+        self.tab.get_by_role("option", name=name).click()
+        self.wait(lambda: self.page._object.value == name)
 
     def wait(self, what, seconds: float = 90.0) -> None:
         end = time.monotonic() + seconds
@@ -147,10 +162,7 @@ def off(entry: dict, name: str, estimator) -> float:
 
 def test_a_box_drawn_nudged_refined_and_accepted_is_a_label(opened, estimator):
     house = next(d for d in SCENE.detections if d.object == "house")
-    opened.tab.get_by_role("textbox", name="Object").or_(opened.tab.locator("input[value=carton]")).first.click()
-    opened.tab.get_by_role("option", name="house").click()
-    opened.wait(lambda: opened.page._object.value == "house")
-
+    opened.choose("house")
     opened.draw(house.bbox)
     item = opened.session.item
     assert item.name == "house"
@@ -174,6 +186,33 @@ def test_a_box_drawn_nudged_refined_and_accepted_is_a_label(opened, estimator):
     opened.press("Accept", lambda: bool(opened.saved()))
     opened.press("Next", lambda: opened.session.index == 1)
     opened.wait(lambda: "again.png" in opened.tab.inner_text("body"))
+
+
+def test_find_and_leave_without_accepting_and_find_again(opened, estimator):
+    opened.choose("house")
+    opened.press("Find", lambda: "Found 1" in opened.page._said.content)
+    assert opened.session.item.name == "house"
+    opened.press("Next", lambda: "scene.png: 1 pose is not accepted yet" in opened.page._said.content)
+    opened.press("Previous", lambda: opened.session.index == 0 and "done" in opened.page._said.content)
+    opened.press("Accept", lambda: bool(opened.saved()))
+    assert off(opened.saved()[0], "house", estimator) < 0.1
+    opened.press("Find", lambda: "Nothing found" in opened.page._said.content)  # it is known already
+    assert len(opened.session.items) == 1
+
+
+def test_the_templates_are_those_of_the_object_that_is_chosen(opened, estimator):
+    sheets = {}
+    for name in ("carton", "house"):
+        opened.choose(name)
+        opened.page._do("Templates", opened.page._show_templates)  # its section is closed at first
+        assert opened.page._said.content == f"*The 42 templates of {name}*"
+        sheets[name] = np.asarray(opened.page._sheet.image)
+        made = templates_picture(estimator.objects[name], estimator.backend.renderer)
+        np.testing.assert_array_equal(sheets[name], made)
+    assert not np.array_equal(sheets["carton"], sheets["house"])
+    opened.choose("all objects")
+    opened.page._do("Templates", opened.page._show_templates)
+    assert "Choose which object" in opened.page._said.content
 
 
 def test_the_handles_move_the_object(opened, estimator):

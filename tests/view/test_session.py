@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
 from coop_edge.labels.store import LabelStore
-from coop_edge.types import Camera
+from coop_edge.types import Camera, PoseEstimate
 from coop_edge.view.cloud import cloud
 from coop_edge.view.scene import screen_to_pixels
 from coop_edge.view.session import Session
@@ -99,6 +101,132 @@ def test_another_session_goes_on_where_this_one_stopped(begin, table):
     assert again.store.labelled() == {0, 1}
 
 
+def test_accept_takes_all_poses_of_the_image_in_one_step(begin, table):
+    session = begin()
+    session.estimate("cube", table.box(0))
+    session.estimate("bar", table.box(1))
+    session.estimate("cube", (2, 2, 12, 12))  # found nothing, and is no label
+    session.accept()
+    assert [item.accepted for item in session.items] == [True, True, False]
+    assert [name for name, _ in session.store.labels(0)] == ["cube", "bar"]
+    session.undo()
+    assert session.store.labelled() == set()
+    assert [item.accepted for item in session.items] == [False, False, False]
+
+
+def test_what_is_not_accepted_stays_where_it_was_found(begin, table):
+    session = begin()
+    session.estimate("cube", table.box(0))
+    T = session.item.T
+    assert session.unaccepted() == {"0.png": 1}
+    session.follow()
+    assert session.unaccepted() == {"0.png": 1, "1.png": 1}
+    session.accept()
+    session.go(0)
+    np.testing.assert_array_equal(session.item.T, T)
+    assert session.unaccepted() == {"0.png": 1}
+    session.accept()
+    session.go(2)
+    assert session.unaccepted() == {}
+    assert session.labelled == 2
+
+
+def test_an_image_accepted_as_empty_is_not_tracked_into(begin, table):
+    session = begin()
+    session.go(1)
+    session.accept()
+    session.go(0)
+    session.estimate("cube", table.box(0))
+    session.follow()
+    assert (session.index, session.items) == (1, ())
+
+
+class TestWhichImageItIs:
+    """Labels belong to an image, wherever it stands in a folder."""
+
+    @pytest.fixture
+    def view(self, exact, table, tmp_path):
+        def session(*paths, shade=0) -> Session:
+            """As ``coop-edge view`` makes one of these files, whose pixels are the table's, made darker."""
+            renderer = exact.backend.renderer
+            names = ["cube", "bar"]
+            store = LabelStore(tmp_path / "labels", names, renderer=lambda name: renderer(exact.objects[name]))
+            for path in paths:
+                path.parent.mkdir(exist_ok=True)
+                path.touch()
+            image = np.maximum(table.image, shade) - np.uint8(shade)
+            pictures = [(path.name, lambda: image) for path in paths]
+            return Session(exact, pictures, lambda image: table.camera, store, paths=paths)
+
+        return session
+
+    def test_another_file_is_another_image(self, view, table, tmp_path):
+        view(tmp_path / "a.png").accept()
+        other = view(tmp_path / "b.png", shade=60)
+        assert other.labelled == 0
+        other.estimate("cube", table.box(0))
+        other.accept()
+        kept = cv2.imread(str(tmp_path / "labels/train/000000/rgb/000001.png"))[..., ::-1]
+        np.testing.assert_array_equal(kept, other.image)
+        assert json.loads((tmp_path / "labels/images.json").read_text()) == {"0": "../a.png", "1": "../b.png"}
+        assert view(tmp_path / "a.png").items == ()
+        assert len(view(tmp_path / "b.png", shade=60).items) == 1
+        one_more = view(tmp_path / "more" / "a.png", shade=60)  # of the same name, and the first is still there
+        assert one_more.labelled == 0
+
+    def test_a_folder_that_grows_keeps_its_labels(self, view, table, tmp_path):
+        folder = tmp_path / "images"
+        session = view(folder / "1.png", folder / "3.png", folder / "5.png")
+        session.estimate("cube", table.box(0))
+        session.accept()
+        session.go(1)
+        session.accept()
+        session.undo()
+        session.accept()
+        grown = view(*(folder / f"{i}.png" for i in range(6)))
+        assert (grown.index, grown.labelled) == (0, 2)
+        grown.accept()  # image 0 must not take the id of another one
+        grown.go(1)
+        assert [item.name for item in grown.items] == ["cube"]
+        assert grown.store.labelled() == {0, 1, 2}
+        shrunk = view(folder / "3.png", folder / "1.png")
+        assert shrunk.labelled == 2
+        shrunk.go(1)
+        assert [item.name for item in shrunk.items] == ["cube"]
+
+    def test_a_folder_that_moved_keeps_its_labels(self, view, tmp_path):
+        view(tmp_path / "images" / "1.png").accept()
+        (tmp_path / "images").rename(tmp_path / "elsewhere")
+        moved = view(tmp_path / "elsewhere" / "1.png")
+        assert moved.labelled == 1
+        moved.accept()
+        assert json.loads((tmp_path / "labels/images.json").read_text()) == {"0": "../elsewhere/1.png"}
+
+    def test_frames_of_videos(self, view, tmp_path):
+        for name in ("one.mp4", "two.mp4"):
+            (tmp_path / name).touch()
+        store = view(tmp_path / "a.png").store
+        paths = [tmp_path / name / f"{i:06d}" for name in ("one.mp4", "two.mp4") for i in range(2)]
+        sources = [store.source(path) for path in paths]
+        assert sources == ["../one.mp4/000000", "../one.mp4/000001", "../two.mp4/000000", "../two.mp4/000001"]
+        assert store.image_ids(paths) == [0, 1, 2, 3]
+
+    def test_two_that_are_gone_and_have_one_name(self, view, tmp_path):
+        view(tmp_path / "a" / "1.png", tmp_path / "b" / "1.png").accept()
+        second = view(tmp_path / "b" / "1.png")
+        second.accept()
+        for name in "ab":
+            (tmp_path / name / "1.png").unlink()
+        with pytest.raises(InputError, match=r"several images called '1\.png', .*another folder \(-o\)"):
+            view(tmp_path / "c" / "1.png")
+
+    def test_other_pixels_under_the_same_name(self, view, tmp_path):
+        view(tmp_path / "a.png").accept()
+        (tmp_path / "a.png").unlink()
+        with pytest.raises(InputError, match=r"000000\.png: these labels were made on another picture"):
+            view(tmp_path / "other" / "a.png", shade=60)
+
+
 def test_following_tracks_into_images_without_labels(begin, table):
     session = begin()
     session.estimate("cube", table.box(0))
@@ -113,6 +241,26 @@ def test_following_tracks_into_images_without_labels(begin, table):
     session.go(1)
     session.follow()
     assert session.items == ()
+
+
+def test_find_adds_what_is_not_known_yet(begin, table, exact, monkeypatch):
+    """An accepted object less than a centimetre away is the one that was found; another object is not."""
+    session = begin()
+    session.estimate("cube", table.box(0))
+    T = session.item.T
+    near, far = T.copy(), T.copy()
+    near[0, 3] += 0.009
+    far[0, 3] += 0.011
+    poses = {"near": ("cube", near), "far": ("cube", far), "other": ("bar", near)}
+    results = [PoseEstimate(True, T_camera_object=T, score=0.5, object=name) for name, T in poses.values()]
+    results.append(PoseEstimate(False, "nowhere", object="bar"))
+    monkeypatch.setattr(type(exact), "find", lambda self, image, camera, names: results)
+    assert [item.result for item in session.find()] == results  # what is not accepted is no reason to leave one out
+    while len(session.items) > 1:
+        session.undo()
+    session.accept()
+    assert [item.result for item in session.find()] == results[1:]
+    assert [item.accepted for item in session.items] == [True, False, False, False]
 
 
 def test_what_is_not_found_stays_until_the_next_try(begin, table):
