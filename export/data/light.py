@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from export.data.geometry import Pixels, Random, inverse_camera, on_gpu, per_pixel, rotate, selected_pixels
 from export.data.light_cpu import compose
-from export.data.photo import blur_matrix
+from export.data.resample import blur_matrix
 from export.data.scenes import Scenes, SceneViews, inside_view
 from export.data.stock import ObjectStock
 from export.data.textures import LINEAR

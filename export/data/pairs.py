@@ -40,9 +40,9 @@ from export.data.photo import (
     camera,
     draw_backdrops,
     draw_looks,
-    warped,
 )
 from export.data.render import Layers, StockRenderer
+from export.data.resample import warped
 from export.data.scenes import Scenes, draw_crops, draw_scenes, inside, look, object_crops
 from export.data.starts import STATED, StartMix, draw_spread, start_poses
 from export.data.stock import ObjectStock

@@ -14,17 +14,19 @@ from export.data.geometry import Random
 from export.data.jpeg import jpeg, jpeg_of_tensors
 from export.data.photo import (
     GREY_SHARE,
-    blur_matrix,
-    blurred,
     camera,
     color_matrices,
     draw_backdrops,
     draw_blur,
     draw_cells,
     draw_looks,
+    motion_kernels,
+)
+from export.data.resample import (
+    blur_matrix,
+    blurred,
     enlarged,
     enlargement_matrix,
-    motion_kernels,
     reduced,
     reduction_matrix,
     warped,
