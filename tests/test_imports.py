@@ -200,6 +200,10 @@ def test_the_runtime_never_imports_the_workstation_side(module):
     assert not tops & {"torch", "export", "benchmarks", "tests", "pycuda"}
 
 
+LAZY = ["viser", "ray", "rerun", "playwright", "pyrealsense2", "tritonclient"]
+"""Packages of extras that are imported by what needs them, when it does."""
+
+
 def _run(code: str) -> str:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
@@ -240,11 +244,27 @@ def test_every_module_imports_without_the_optional_packages():
         "fast_simplification",
         "pycuda",
         "matplotlib",
+        *LAZY,
     ]
     code = (
         BLOCK.format(blocked=blocked)
         + f"import importlib\nfor m in {MODULES!r}: importlib.import_module(m)\nprint('ok')"
     )
+    assert _run(code).strip() == "ok"
+
+
+def test_what_only_some_commands_need_is_not_imported_by_the_others():
+    """Packages of extras that are installed here too: in place of each stands one that says that it was imported."""
+    code = f"""
+import sys, types
+class Seen:
+    def find_spec(self, name, path=None, target=None):
+        assert name.split(".")[0] not in {LAZY!r}, name
+sys.meta_path.insert(0, Seen())
+import importlib
+for m in {MODULES!r}: importlib.import_module(m)
+print('ok')
+"""
     assert _run(code).strip() == "ok"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coop_edge.annotate.items import Item
+from coop_edge.base.pool import RETRIES
 from coop_edge.config import EstimatorConfig
 from coop_edge.errors import CoopEdgeError
 from coop_edge.estimator import Estimator
@@ -64,7 +65,7 @@ class Worker:
 
     def __call__(self, item: Item) -> str:
         """Return the image's line: JSON, the same for the same image, without times. An error is said in it."""
-        line: dict[str, Any] = {"index": item.index, "scene": item.scene, "image": item.image, "name": item.name}
+        line = _begun(item)
         try:
             line |= self._annotated(item)
         except (CoopEdgeError, OSError) as error:
@@ -96,6 +97,15 @@ class Worker:
             mesh = self._estimator.objects[name]
             self._renderers[name] = self._estimator.backend.renderer(mesh, threads=self._setup.threads)
         return self._renderers[name]
+
+
+def lost_line(item: Item) -> str:
+    """Return the line of an image that no worker survived."""
+    return json.dumps({**_begun(item), "error": f"its worker died, {RETRIES + 1} times; is there enough memory?"})
+
+
+def _begun(item: Item) -> dict[str, Any]:
+    return {"index": item.index, "scene": item.scene, "image": item.image, "name": item.name}
 
 
 def _said(result: PoseEstimate) -> dict[str, Any]:

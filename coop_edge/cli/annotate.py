@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from coop_edge.cli import options
 from coop_edge.cli.output import print_line
 
 if TYPE_CHECKING:
     from coop_edge.base.journal import Journal
+
+LOCAL = "local"
+"""Address of ``--ray`` that means a cluster on this machine, which ends with the run."""
+
+
+class Annotate(TyperCommand):
+    """The command, whose ``--ray`` may stand without a value: then Ray runs on this machine."""
+
+    def parse_args(self, ctx: Any, args: Sequence[str]) -> list[str]:
+        """Read the arguments, with a value for every ``--ray``."""
+        following = [*args[1:], "-"]
+        bare = [text == "--ray" and after.startswith("-") for text, after in zip(args, following, strict=True)]
+        given = [f"--ray={LOCAL}" if alone else text for text, alone in zip(args, bare, strict=True)]
+        return list(super().parse_args(ctx, given))
 
 
 def annotate(
@@ -31,9 +46,15 @@ def annotate(
     detections: Annotated[
         Path | None, typer.Option(help="COCO file, list of the BOP challenge, or JSON {IMAGE: [{object, bbox}]}.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes, each with an Estimator; 0 = one per core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes, each with an Estimator; 0 = one per core, on a GPU a single one.")
+    ] = 0,
     ray: Annotated[
-        str | None, typer.Option(help="Run on Ray: `local`, or the address of a cluster such as `auto`.")
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Run on Ray: of this machine, or of the cluster at an address; `auto` is the one that runs here.",
+        ),
     ] = None,
     no_masks: Annotated[
         bool, typer.Option("--no-masks", help="Write no masks and boxes, and so no COCO labels; faster.")
@@ -60,7 +81,9 @@ def annotate(
     from coop_edge.base.journal import Journal
     from coop_edge.cli import inputs
     from coop_edge.labels.store import object_ids
+    from coop_edge.visual.rerun_log import import_rerun
 
+    import_rerun(rerun)
     flags = {"effort": effort}
     options.configured(settings, flags)  # wrong options end here
     given = [f"{name}={value.value}" for name, value in flags.items() if value is not None]
@@ -80,9 +103,9 @@ def annotate(
         if journal.count:
             print_line(f"{journal.count} of {len(items)} images are there already")
         if ray is not None:
-            lines: Iterable[str] = run_on_ray(left, setup, workers, None if ray == "local" else ray)
+            lines: Iterable[str] = run_on_ray(left, setup, workers, None if ray == LOCAL else ray)
         else:
-            lines = run_local(left, setup, min(workers or os.cpu_count() or 1, max(1, len(left))))
+            lines = run_local(left, setup, min(workers or _usual_workers(device), max(1, len(left))))
         _record(journal, lines, len(items))
     summary = write_files(record, output, ids)
     if rerun is not None:
@@ -93,6 +116,14 @@ def annotate(
     if len(summary.failed) > 20:
         print_line(f"... and {len(summary.failed) - 20} more, see {output / 'index.html'}")
     raise typer.Exit(1 if summary.failed else 0)
+
+
+def _usual_workers(device: options.DeviceName) -> int:
+    """Return one per core on a CPU; on a GPU one, as several would hold the networks several times and wait."""
+    from coop_edge.backend import probe_cuda
+
+    on_gpu = device is options.DeviceName.cuda or (device is options.DeviceName.auto and probe_cuda() is None)
+    return 1 if on_gpu else os.cpu_count() or 1
 
 
 def _record(journal: Journal, lines: Iterable[str], total: int) -> None:

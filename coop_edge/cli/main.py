@@ -26,7 +26,7 @@ from typer.core import TyperGroup
 
 import coop_edge
 from coop_edge.base.warning_lines import show_as_lines
-from coop_edge.cli.annotate import annotate
+from coop_edge.cli.annotate import Annotate, annotate
 from coop_edge.cli.bench import bench
 from coop_edge.cli.build import build
 from coop_edge.cli.demo import demo
@@ -101,7 +101,7 @@ for _command in (
     annotate,
     serve_model,
 ):
-    app.command()(_command)
+    app.command(cls=Annotate if _command is annotate else None)(_command)
 
 
 def main() -> None:

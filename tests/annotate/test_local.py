@@ -6,9 +6,12 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import signal
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -231,6 +234,122 @@ def test_the_command_and_its_second_run(small, tmp_path):
     other = CliRunner().invoke(app, [*options, "--no-masks"])
     assert other.exit_code == 2
     assert "masks was true, now false" in " ".join(other.output.split())
+
+
+def test_without_rerun_the_command_ends_before_it_does_anything(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    folder = small[1].objects[0][1].rpartition("/")[0]
+    options = ["annotate", f"{folder}/images", "--camera", CAMERA, "--object", f"cube={folder}/cube.ply:m"]
+    result = CliRunner().invoke(app, [*options, "-o", str(tmp_path / "out"), "--rerun", str(tmp_path / "a.rrd")])
+    assert result.exit_code == 2
+    assert re.search(r"--rerun needs Rerun .*pip install '\.\[rerun\]'", " ".join(result.output.split()))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        (["--ray"], None),
+        (["--ray", "--no-masks"], None),
+        (["--ray", "local"], None),
+        (["--ray", "auto"], "auto"),
+        (["--ray=10.0.0.1:6379"], "10.0.0.1:6379"),
+        (["--ray", "-o", "OUT"], None),
+    ],
+)
+def test_ray_with_and_without_an_address(small, tmp_path, monkeypatch, given, address):
+    _, setup, lines = small
+    asked = []
+
+    def run(items, setup, workers, at):
+        asked.append((len(items), workers, at))
+        return lines
+
+    monkeypatch.setattr("coop_edge.annotate.on_ray.run_on_ray", run)
+    folder = setup.objects[0][1].rpartition("/")[0]
+    options = ["annotate", f"{folder}/images", "--camera", CAMERA, "--object", f"cube={folder}/cube.ply:m"]
+    out = [] if "-o" in given else ["-o", str(tmp_path / "out")]
+    end = [str(tmp_path / "out") if text == "OUT" else text for text in given]
+    result = CliRunner().invoke(app, [*options, "--engines", setup.engines, *out, *end])
+    assert result.exit_code == 1, result.output  # one image is corrupt
+    assert asked == [(COUNT, 0, address)]
+
+
+def test_without_ray_the_command_names_the_extra(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    folder = small[1].objects[0][1].rpartition("/")[0]
+    options = ["annotate", f"{folder}/images", "--camera", CAMERA, "--object", f"cube={folder}/cube.ply:m"]
+    result = CliRunner().invoke(app, [*options, "-o", str(tmp_path / "out"), "--ray"])
+    assert result.exit_code == 2
+    assert re.search(
+        r"error: BackendUnavailable: --ray needs Ray .*pip install '\.\[ray\]'", " ".join(result.output.split())
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "gpu", "wanted"),
+    [
+        (["--device", "cuda"], True, 1),
+        (["--device", "auto"], True, 1),
+        (["--device", "auto"], False, 7),
+        (["--device", "cpu"], True, 7),
+        (["--device", "cuda", "--workers", "3"], True, 3),
+    ],
+)
+def test_a_gpu_has_one_worker_unless_more_are_asked_for(small, tmp_path, monkeypatch, given, gpu, wanted):
+    _, setup, lines = small
+    asked = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.setattr("coop_edge.backend.probe_cuda", lambda: None if gpu else "no GPU here")
+    monkeypatch.setattr(local, "run_local", lambda items, setup, workers: asked.append(workers) or lines)
+    folder = setup.objects[0][1].rpartition("/")[0]
+    options = ["annotate", f"{folder}/images", "--camera", CAMERA, "--object", f"cube={folder}/cube.ply:m"]
+    result = CliRunner().invoke(app, [*options, "--engines", setup.engines, "-o", str(tmp_path / "out"), *given])
+    assert result.exit_code == 1, result.output
+    assert asked == [wanted]
+
+
+def frames(path: Path, count: int) -> list[np.ndarray]:
+    """A video of pictures in plain grey, each brighter than the one before; what OpenCV reads of it."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV has no Motion JPEG")
+    for i in range(count):
+        writer.write(np.full((48, 64, 3), 20 * i, np.uint8))
+    writer.release()
+    capture, read = cv2.VideoCapture(str(path)), []
+    while (got := capture.read())[0]:
+        read.append(got[1][..., ::-1])
+    assert len(read) == count
+    return read
+
+
+def test_videos_are_annotated_frame_by_frame(small, tmp_path):
+    """The lines are those of the frames as pictures, but for their names."""
+    _, setup, _ = small
+    wanted = frames(tmp_path / "clip.avi", 5)
+    boxes = [{"object": "cube", "bbox": [20, 10, 20, 20]}]
+    names = [f"clip.avi/{i:06d}" for i in range(5)]
+    (tmp_path / "boxes.json").write_text(json.dumps(dict.fromkeys(names, boxes)))
+    items = list_items([tmp_path / "clip.avi"], CAMERA, tmp_path / "boxes.json", IDS)
+    assert [(item.name, item.frame) for item in items] == [(name, i) for i, name in enumerate(names)]
+    for order in (range(5), (3, 1, 4)):
+        for i in order:
+            np.testing.assert_array_equal(items[i].read(), wanted[i])
+    (tmp_path / "frames").mkdir()
+    for i, image in enumerate(wanted):
+        cv2.imwrite(str(tmp_path / f"frames/{i}.png"), image[..., ::-1])
+    (tmp_path / "boxes.json").write_text(json.dumps({f"{i}.png": boxes for i in range(5)}))
+    pictures = list_items([tmp_path / "frames"], CAMERA, tmp_path / "boxes.json", IDS)
+    assert [len(item.detections) for item in pictures] == [1] * 5
+    worker = Worker(setup)
+    for frame, picture in zip(items, pictures, strict=True):
+        one, other = (json.loads(worker(item)) for item in (frame, picture))
+        assert {**one, "name": ""} == {**other, "name": ""}
+        assert "results" in one
+    (tmp_path / "no.avi").write_bytes(b"RIFF and no more")
+    with pytest.raises(InputError, match=r"no\.avi: not a video that OpenCV reads"):
+        list_items([tmp_path / "no.avi"], CAMERA, None, IDS)
 
 
 def test_a_recording_has_all_images_of_a_resumed_run(small, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from coop_edge.annotate import on_ray
 from coop_edge.annotate.on_ray import run_on_ray
-from coop_edge.annotate.worker import Worker
+from coop_edge.annotate.worker import Worker, lost_line
+from coop_edge.errors import BundleError, InputError, MeshError
 from tests.annotate.runs import items_of, pictures, setup_of
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
@@ -67,6 +70,58 @@ def test_two_nodes_a_killed_worker_and_a_corrupt_image(cluster, run):
     ]
     worker = Worker(setup)
     assert lines == [worker(item) for item in items]  # byte for byte
+
+
+def test_an_image_that_no_worker_survives_is_named_and_the_others_are_done(cluster, run, monkeypatch, tmp_path):
+    """The line is that of the run on processes."""
+    items, setup = run
+    monkeypatch.setattr(on_ray, "Worker", Deadly)
+    deaths = tmp_path / "deaths"
+    setup = dataclasses.replace(setup, engines=str(deaths))
+    found = list(run_on_ray(items[:14], setup, 2, cluster.address))
+    assert [line for i, line in enumerate(found) if i != 6] == [f"line {i}" for i in range(14) if i != 6]
+    assert found[6] == lost_line(items[6])
+    assert "its worker died, 3 times" in found[6]
+    assert len(deaths.read_text()) == 3
+
+
+class Deadly:
+    """A worker that the seventh image kills, and that writes each death down."""
+
+    def __init__(self, setup):
+        self._deaths = Path(setup.engines)
+
+    def __call__(self, item):
+        if item.index == 6:
+            with self._deaths.open("a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return f"line {item.index}"
+
+
+@pytest.mark.parametrize("what", ["mesh", "bundle"])
+def test_what_keeps_workers_from_being_made_ends_the_run_with_the_error_of_the_local_run(cluster, run, what):
+    items, setup = run
+    (name, mesh, unit, templates) = setup.objects[0]
+    if what == "mesh":
+        wrong, error = dataclasses.replace(setup, objects=((name, "/nowhere/cube.ply", unit, templates),)), MeshError
+    else:
+        wrong, error = dataclasses.replace(setup, engines=str(Path(mesh).parent / "images")), BundleError
+    with pytest.raises(error) as local:
+        Worker(wrong)
+    with pytest.raises(error) as found:
+        list(run_on_ray(items[:6], wrong, 2, cluster.address))
+    assert str(found.value) == str(local.value)
+
+
+def test_no_cluster_at_an_address(run, monkeypatch):
+    def init(address, **options):
+        raise ConnectionError("nobody answers\nand more")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError, match=r"^--ray 10\.0\.0\.1:1: no cluster there: ConnectionError: nobody answers$"):
+        list(run_on_ray(*run, 1, "10.0.0.1:1"))
 
 
 def test_no_images(run):
