@@ -10,6 +10,7 @@ import pytest
 
 from coop_edge import Camera, Detection, PoseEstimate
 from coop_edge.config import CoarseConfig, EstimatorConfig, OutlineConfig, RefineConfig
+from coop_edge.geometry import se3
 from coop_edge.ops.cpu import CpuOperations
 from coop_edge.stages.crop import pose_crop
 from tests.estimators import AS_REFINED, SMALL, error_px, knowing
@@ -200,6 +201,16 @@ def test_poses_behind_a_lens_are_those_of_the_ideal_camera(table, tmp_path, dist
         assert error_px(result, table, i % 4) < 0.1
         off = np.linalg.norm(result.T_camera_object[:3, 3] - truth[:3, 3])
         assert off < 1e-3 * np.linalg.norm(truth[:3, 3])
+    undistort = cv2.fisheye.undistortImage if fisheye else cv2.undistort
+    image = undistort(behind.image, camera.K, np.array(camera.distortion), **({"Knew": camera.K} if fisheye else {}))
+    assert np.abs(image.astype(int) - behind.image).mean() > 2
+    with knowing(tmp_path / "undistorted", table, config=AS_REFINED) as (estimator, _):
+        others = estimator.estimate(image, SMALL, table.detections())
+    for result, other in zip(results[:4], others, strict=True):
+        distance = np.linalg.norm(other.T_camera_object[:3, 3])
+        apart = np.linalg.norm(result.T_camera_object[:3, 3] - other.T_camera_object[:3, 3])
+        assert apart < 1e-3 * distance
+        assert se3.rotation_angle(result.T_camera_object[:3, :3], other.T_camera_object[:3, :3]) < np.radians(0.3)
 
 
 def test_crops_through_a_lens_show_what_the_undistorted_image_shows(table):

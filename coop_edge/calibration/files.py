@@ -49,13 +49,13 @@ def read_calibration(path: Path, *, name: str | None = None, rectified: bool = F
     """Read intrinsics and distortion.
 
     JSON: ours (K or fx, fy, cx, cy; width, height, distortion, fisheye), BOP's camera.json and scene_camera.json,
-    MegaPose's camera_data.json, Open3D's intrinsics, RealSense's intrinsics. YAML: ROS' camera_info, Kalibr's. OpenCV's
-    FileStorage as YAML, XML or JSON.
+    MegaPose's camera_data.json, Open3D's intrinsics, parameters and trajectories, RealSense's intrinsics. YAML: ROS'
+    camera_info, Kalibr's. OpenCV's FileStorage as YAML, XML or JSON.
 
     Args:
         path: the file.
         name: which camera (Kalibr: "cam0"), stream (RealSense: "color"), image (BOP's scene_camera.json: "17") or
-            matrix (OpenCV: "M1") of a file that holds several.
+            matrix (OpenCV: "M1") or view (Open3D's trajectory: "0") of a file that holds several.
         rectified: whether a camera_info is to be read for rectified images.
 
     Raises:
@@ -90,6 +90,8 @@ def _read(path: Path, text: str, name: str | None, rectified: bool) -> Calibrati
         return _kalibr(data if not kalibr else one_of(kalibr, name, "camera"))
     if "intrinsic_matrix" in data or isinstance(data.get("intrinsic"), Mapping):
         return _open3d(data.get("intrinsic", data))
+    if data.get("class_name") == "PinholeCameraTrajectory":
+        return _open3d_trajectory(data, name)
     if any(_is_opencv_matrix(value) for value in data.values()):
         return _opencv(data, name)
     if "resolution" in data and "K" in data:
@@ -147,6 +149,23 @@ def _open3d(data: Mapping[str, Any]) -> Calibration:
     if isinstance(data["intrinsic_matrix"][0], list):
         K = K.T
     return Calibration(K, positive(data.get("width"), "width"), positive(data.get("height"), "height"))
+
+
+def _open3d_trajectory(data: Mapping[str, Any], name: str | None) -> Calibration:
+    """Read the intrinsics that all views of a trajectory share, or those of one view. Where they were is not asked."""
+    views = data.get("parameters")
+    if not isinstance(views, list) or not views:
+        raise InputError(f"parameters: wanted a list of views, each with its intrinsic, got {views!r:.60}")
+    found = {}
+    for i, view in enumerate(views):
+        if not isinstance(view, Mapping) or not isinstance(view.get("intrinsic"), Mapping):
+            raise InputError(f"parameters: view {i} has no intrinsic")
+        found[str(i)] = _open3d(view["intrinsic"])
+    first = found["0"]
+    if name is None and all(np.array_equal(first.K, other.K) and first[1:3] == other[1:3] for other in found.values()):
+        return first
+    chosen: Calibration = one_of(found, name, "view")
+    return chosen
 
 
 def _kalibr(data: Mapping[str, Any]) -> Calibration:

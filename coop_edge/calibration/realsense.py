@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 WORST = 0.1
 """Pixels by which OpenCV's model may differ from one of librealsense's own, at most."""
 _KEYS = ("fx", "fy", "ppx", "ppy")
+_MODELS = ("none", "modified_brown_conrady", "inverse_brown_conrady", "ftheta", "brown_conrady", "kannala_brandt4")
+"""Of librealsense's ``rs2_distortion``, by its numbers from 0 on."""
 
 
 def is_realsense(data: Mapping[str, Any]) -> bool:
@@ -39,6 +41,8 @@ def read_realsense(data: Mapping[str, Any], *, name: str | None) -> Calibration:
     K = pinhole(*(data[key] for key in _KEYS))
     model = str(data.get("model", data.get("distortion_model", "none"))).lower().removeprefix("distortion.")
     model = model.removeprefix("rs2_distortion_").replace(" ", "_").replace("-", "_")
+    if model.isdecimal() and int(model) < len(_MODELS):
+        model = _MODELS[int(model)]
     coefficients = numbers(data.get("coeffs", data.get("distortion_coeffs")), "coeffs")
     if model == "kannala_brandt4":
         return Calibration(K, width, height, coefficients[:4], True)
@@ -50,7 +54,7 @@ def read_realsense(data: Mapping[str, Any], *, name: str | None) -> Calibration:
         return Calibration(K, width, height, _fitted(model, coefficients, K, width, height))
     raise InputError(
         f"model: {model!r} is not known (known: none, brown_conrady, inverse_brown_conrady, "
-        "modified_brown_conrady, kannala_brandt4)"
+        "modified_brown_conrady, kannala_brandt4, or their numbers 0, 4, 2, 1, 5 in librealsense)"
     )
 
 

@@ -33,7 +33,13 @@ def read_ros(data: Mapping[str, Any], *, rectified: bool) -> Calibration:
     width = positive(data.get("image_width", data.get("width")), "image_width")
     height = positive(data.get("image_height", data.get("height")), "image_height")
     if rectified:
-        K = matrix(data.get("projection_matrix", _get(data, "p")), "projection_matrix", 3, 4)[:, :3]
+        P = data.get("projection_matrix", _get(data, "p"))
+        if P is None:
+            raise InputError(
+                "has no projection_matrix (P), which holds the camera of rectified images; leave out rectified=True "
+                "(--camera FILE without #rectified) and give the raw images, or let ROS's calibrator write P"
+            )
+        K = matrix(P, "projection_matrix", 3, 4)[:, :3]
     else:
         K = matrix(data.get("camera_matrix", _get(data, "k")), "camera_matrix")
     if not K.any():

@@ -30,6 +30,8 @@ def matrix(value: Any, name: str, rows: int = 3, columns: int = 3) -> NDArray[np
     """
     if isinstance(value, Mapping) and "data" in value:
         value = value["data"]
+    if value is None:
+        raise InputError(f"{name}: wanted a {rows}x{columns} matrix; the file has none of this name, or an empty one")
     array = floats(value, name)
     if array.size != rows * columns or array.shape not in ((rows, columns), (rows * columns,)):
         raise InputError(f"{name}: wanted a {rows}x{columns} matrix, got shape {list(array.shape)}")

@@ -151,6 +151,20 @@ class TestJson:
         values = {"class_name": "PinholeCameraParameters", "extrinsic": [1.0] * 16, "intrinsic": inner}
         is_ours(Camera.load(write(tmp_path, values)), None)
 
+    def test_open3d_trajectories(self, tmp_path):
+        inner = {"width": 640, "height": 480, "intrinsic_matrix": K.T.ravel().tolist()}
+        view = {"class_name": "PinholeCameraParameters", "extrinsic": [1.0] * 16, "intrinsic": inner}
+        values = {"class_name": "PinholeCameraTrajectory", "parameters": [view] * 3, "version_major": 1}
+        is_ours(Camera.load(write(tmp_path, values)), None)
+        other = {**view, "intrinsic": {**inner, "intrinsic_matrix": (K + np.diag([5.0, 0, 0])).T.ravel().tolist()}}
+        path = write(tmp_path, {**values, "parameters": [other, view]})
+        is_ours(Camera.load(path, name=1), None)
+        with pytest.raises(InputError, match=r"holds several \(view 0, 1\); say which: name='0' \(--camera FILE#0\)"):
+            Camera.load(path)
+        for wrong, says in (([], "wanted a list of views"), ([view, {}], "view 1 has no intrinsic")):
+            with pytest.raises(InputError, match=f"parameters: {says}"):
+                Camera.load(write(tmp_path, {**values, "parameters": wrong}))
+
     @pytest.mark.open3d
     def test_open3d_as_it_writes_them(self, tmp_path):
         import open3d
@@ -158,6 +172,12 @@ class TestJson:
         made = open3d.camera.PinholeCameraIntrinsic(640, 480, 600.0, 610.0, 322.0, 241.0)
         open3d.io.write_pinhole_camera_intrinsic(str(tmp_path / "camera.json"), made)
         is_ours(Camera.load(tmp_path / "camera.json"), None)
+        view = open3d.camera.PinholeCameraParameters()
+        view.intrinsic, view.extrinsic = made, np.eye(4)
+        trajectory = open3d.camera.PinholeCameraTrajectory()
+        trajectory.parameters = [view, view]
+        open3d.io.write_pinhole_camera_trajectory(str(tmp_path / "trajectory.json"), trajectory)
+        is_ours(Camera.load(tmp_path / "trajectory.json"), None)
 
 
 REALSENSE = {"width": 640, "height": 480, "ppx": 322.0, "ppy": 241.0, "fx": 600.0, "fy": 610.0}
@@ -182,26 +202,31 @@ class TestRealSense:
     COLOR = (-0.055, 0.066, -0.0005, 0.0007, -0.021)
     """Of a D455's colour camera."""
 
-    @pytest.mark.parametrize("model", ["distortion.brown_conrady", "Brown Conrady", "RS2_DISTORTION_BROWN_CONRADY"])
+    @pytest.mark.parametrize(
+        "model", ["distortion.brown_conrady", "Brown Conrady", "RS2_DISTORTION_BROWN_CONRADY", 4, "4"]
+    )
     def test_brown_conrady_is_opencvs(self, tmp_path, model):
         is_ours(Camera.load(write(tmp_path, {**REALSENSE, "model": model, "coeffs": D})))
 
-    @pytest.mark.parametrize("model", ["distortion.inverse_brown_conrady", "none", "f_theta"])
+    @pytest.mark.parametrize("model", ["distortion.inverse_brown_conrady", "none", "f_theta", 0, 2])
     def test_zeros(self, tmp_path, model):
         is_ours(Camera.load(write(tmp_path, {**REALSENSE, "model": model, "coeffs": [0] * 5})), None)
 
-    def test_fisheye(self, tmp_path):
-        values = {**REALSENSE, "model": "distortion.kannala_brandt4", "coeffs": [*D[:4], 0.0]}
+    @pytest.mark.parametrize("model", ["distortion.kannala_brandt4", 5])
+    def test_fisheye(self, tmp_path, model):
+        values = {**REALSENSE, "model": model, "coeffs": [*D[:4], 0.0]}
         is_ours(Camera.load(write(tmp_path, values)), D[:4], fisheye=True)
 
-    def test_inverse(self, tmp_path):
-        camera = Camera.load(write(tmp_path, {**REALSENSE, "model": "inverse_brown_conrady", "coeffs": self.COLOR}))
+    @pytest.mark.parametrize("model", ["inverse_brown_conrady", 2])
+    def test_inverse(self, tmp_path, model):
+        camera = Camera.load(write(tmp_path, {**REALSENSE, "model": model, "coeffs": self.COLOR}))
         pixels = np.random.default_rng(0).uniform(0, (639, 479), (200, 2))
         x, y = deprojected(self.COLOR, *((pixels - K[:2, 2]) / (600.0, 610.0)).T)
         np.testing.assert_allclose(camera.project(np.stack([x, y, np.ones(200)], axis=1)), pixels, atol=0.1)
 
-    def test_modified(self, tmp_path):
-        camera = Camera.load(write(tmp_path, {**REALSENSE, "model": "modified_brown_conrady", "coeffs": self.COLOR}))
+    @pytest.mark.parametrize("model", ["modified_brown_conrady", 1])
+    def test_modified(self, tmp_path, model):
+        camera = Camera.load(write(tmp_path, {**REALSENSE, "model": model, "coeffs": self.COLOR}))
         rays = np.random.default_rng(0).uniform(-0.5, 0.5, (200, 2)) * (1.0, 0.75)
         seen = np.stack(projected(self.COLOR, *rays.T), axis=1) * (600.0, 610.0) + K[:2, 2]
         np.testing.assert_allclose(camera.project(np.c_[rays, np.ones(200)]), seen, atol=0.1)
@@ -218,6 +243,8 @@ class TestRealSense:
         ("model", "coeffs", "says"),
         [
             ("ftheta", [0.1] * 5, "model: 'ftheta' is not known"),
+            (3, [0.1] * 5, "model: 'ftheta' is not known"),
+            (6, [0.1] * 5, "model: '6' is not known .* or their numbers 0, 4, 2, 1, 5"),
             ("inverse_brown_conrady", [2.0, -3.0, 0, 0, 5.0], "px from librealsense's inverse_brown_conrady"),
             ("inverse_brown_conrady", [0.1], "coeffs: wanted 5, got 1"),
         ],
@@ -235,6 +262,21 @@ class TestRos:
         rectified = Camera.load(path, rectified=True)
         np.testing.assert_array_equal(rectified.K, [[550, 0, 320], [0, 550, 240], [0, 0, 1]])
         assert (rectified.distortion, rectified.size) == (None, (640, 480))
+
+    @pytest.mark.parametrize("text", [CALIBRATOR[: CALIBRATOR.index("projection_matrix")], "no P"])
+    def test_rectified_without_its_matrix(self, tmp_path, text):
+        if text == "no P":
+            values = {"height": 480, "width": 640, "distortion_model": "plumb_bob", "d": D, "k": K.ravel().tolist()}
+            text = json.dumps(values)
+        path = write(tmp_path, text, "camera_info.yaml")
+        is_ours(Camera.load(path))
+        with pytest.raises(InputError, match=r"has no projection_matrix \(P\).*without #rectified\) and give the raw"):
+            Camera.load(path, rectified=True)
+
+    def test_no_matrix(self, tmp_path):
+        text = CALIBRATOR.replace("data: [600.0, 0.0, 322.0, 0.0, 610.0, 241.0, 0.0, 0.0, 1.0]", "data:")
+        with pytest.raises(InputError, match="camera_matrix: wanted a 3x3 matrix; the file has none of this name, or"):
+            Camera.load(write(tmp_path, text))
 
     def test_messages_as_json(self, tmp_path):
         values = {"height": 480, "width": 640, "distortion_model": "rational_polynomial", "d": [*D, 0.1, 0.0, 0.0]}
