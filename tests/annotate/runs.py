@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import trimesh
 
 from coop_edge.annotate.items import Item, list_items
@@ -30,6 +31,21 @@ def pictures(folder: Path, count: int, corrupt: tuple[int, ...] = ()) -> Path:
     boxes = {f"{i:04d}.png": [{"object": "cube", "bbox": [20 + i % 7, 10, 20, 20]}] for i in range(count)}
     (folder.parent / "boxes.json").write_text(json.dumps(boxes))
     return folder
+
+
+def video(path: Path, count: int) -> list[np.ndarray]:
+    """Write a video of pictures in plain grey, each brighter than the one before; return what OpenCV reads of it."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV has no Motion JPEG")
+    for i in range(count):
+        writer.write(np.full((48, 64, 3), 20 * i, np.uint8))
+    writer.release()
+    capture, read = cv2.VideoCapture(str(path)), []
+    while (got := capture.read())[0]:
+        read.append(got[1][..., ::-1])
+    assert len(read) == count
+    return read
 
 
 def setup_of(folder: Path) -> Setup:

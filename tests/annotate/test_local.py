@@ -24,7 +24,7 @@ from coop_edge.base.journal import Journal
 from coop_edge.cli.main import app
 from coop_edge.errors import InputError, MeshError
 from coop_edge.geometry.masks import decode_rle
-from tests.annotate.runs import CAMERA, IDS, items_of, pictures, setup_of
+from tests.annotate.runs import CAMERA, IDS, items_of, pictures, setup_of, video
 from tests.recordings import read_recording
 
 COUNT, CORRUPT = 24, (5,)
@@ -309,25 +309,10 @@ def test_a_gpu_has_one_worker_unless_more_are_asked_for(small, tmp_path, monkeyp
     assert asked == [wanted]
 
 
-def frames(path: Path, count: int) -> list[np.ndarray]:
-    """A video of pictures in plain grey, each brighter than the one before; what OpenCV reads of it."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    if not writer.isOpened():
-        pytest.skip("this OpenCV has no Motion JPEG")
-    for i in range(count):
-        writer.write(np.full((48, 64, 3), 20 * i, np.uint8))
-    writer.release()
-    capture, read = cv2.VideoCapture(str(path)), []
-    while (got := capture.read())[0]:
-        read.append(got[1][..., ::-1])
-    assert len(read) == count
-    return read
-
-
 def test_videos_are_annotated_frame_by_frame(small, tmp_path):
     """The lines are those of the frames as pictures, but for their names."""
     _, setup, _ = small
-    wanted = frames(tmp_path / "clip.avi", 5)
+    wanted = video(tmp_path / "clip.avi", 5)
     boxes = [{"object": "cube", "bbox": [20, 10, 20, 20]}]
     names = [f"clip.avi/{i:06d}" for i in range(5)]
     (tmp_path / "boxes.json").write_text(json.dumps(dict.fromkeys(names, boxes)))
