@@ -122,26 +122,79 @@ def naming(path: Path) -> Iterator[None]:
         raise _cannot(error, path) from error
 
 
-class _Pending:
-    """A file that is being written beside the one whose place it will take."""
+class Replacement:
+    """A file that a program writes by its name beside the one whose place it will take, as ``atomic_write`` does.
 
-    def __init__(self, path: Path) -> None:
+    ``temporary`` is where it has to be written; the file is there, empty, from the beginning.
+
+    Args:
+        path: what will be replaced, through symbolic links.
+        suffix: that the name ends with, for programs that go by it.
+
+    Raises:
+        OSError: as ``atomic_write`` does.
+    """
+
+    def __init__(self, path: Path, suffix: str = "") -> None:
         self.asked = path
-
-    def __enter__(self) -> _Pending:
-        with naming(self.asked):
-            self._target = Path(os.path.realpath(self.asked))
+        with naming(path):
+            self._target = Path(os.path.realpath(path))
             self._check()
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary = temporary_beside(self._target)
-            self.file: BinaryIO = self._temporary.open("wb")
-            self._keep_mode()
+            self.temporary = temporary_beside(self._target, suffix)
+            self._create()
+
+    def finish(self) -> None:
+        """Bring the data to the disk, and give the file its name.
+
+        Raises:
+            OSError: the message names the file that was asked for.
+        """
+        with naming(self.asked):
+            if self._before is not None:
+                self.temporary.chmod(stat.S_IMODE(self._before.st_mode))
+            with self.temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(self.temporary, self._target)
+
+    def discard(self) -> None:
+        """Remove what has been written."""
+        self.temporary.unlink(missing_ok=True)
+
+    def _create(self) -> None:
+        with self.temporary.open("wb") as file:
+            self._keep_mode(file, more=stat.S_IWUSR | stat.S_IRUSR)
+
+    def _check(self) -> None:
+        """Refuse what is no regular file."""
+        try:
+            self._before: os.stat_result | None = self._target.stat()
+        except FileNotFoundError:
+            self._before = None
+            return
+        if stat.S_ISDIR(self._before.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "cannot write: it is a folder, wanted the name of a file")
+        if not stat.S_ISREG(self._before.st_mode):
+            raise OSError(errno.EINVAL, "cannot write: it is a device, pipe or socket, wanted the name of a file")
+
+    def _keep_mode(self, file: BinaryIO, more: int = 0) -> None:
+        if self._before is None:
+            return
+        with contextlib.suppress(PermissionError):  # only root gives files away
+            os.fchown(file.fileno(), self._before.st_uid, self._before.st_gid)
+        os.fchmod(file.fileno(), stat.S_IMODE(self._before.st_mode) | more)
+
+
+class _Pending(Replacement):
+    """A file that is written through the handle that it was made with."""
+
+    def __enter__(self) -> _Pending:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         with contextlib.suppress(OSError):  # of an error in the block, which is said already
             self.file.close()
-        self._temporary.unlink(missing_ok=True)
+        self.discard()
         if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
             raise _cannot(error, self.asked) from error
 
@@ -156,27 +209,11 @@ class _Pending:
             if not self.file.closed:
                 self.sync()
                 self.file.close()
-            os.replace(self._temporary, self._target)
+            os.replace(self.temporary, self._target)
 
-    def _check(self) -> None:
-        """Refuse what is no regular file."""
-        try:
-            self._before: os.stat_result | None = self._target.stat()
-        except FileNotFoundError:
-            self._before = None
-            return
-        if stat.S_ISDIR(self._before.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "cannot write: it is a folder, wanted the name of a file")
-        if not stat.S_ISREG(self._before.st_mode):
-            raise OSError(errno.EINVAL, "cannot write: it is a device, pipe or socket, wanted the name of a file")
-
-    def _keep_mode(self) -> None:
-        if self._before is None:
-            return
-        handle = self.file.fileno()
-        with contextlib.suppress(PermissionError):  # only root gives files away
-            os.fchown(handle, self._before.st_uid, self._before.st_gid)
-        os.fchmod(handle, stat.S_IMODE(self._before.st_mode))
+    def _create(self) -> None:
+        self.file: BinaryIO = self.temporary.open("wb")
+        self._keep_mode(self.file)
 
 
 def _cannot(error: OSError, path: Path) -> OSError:

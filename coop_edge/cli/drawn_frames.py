@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.base.files import temporary_beside
+from coop_edge.base.files import Replacement
 from coop_edge.errors import InputError
 from coop_edge.visual.draw import write_image
 
@@ -31,7 +30,7 @@ def open_output(path: Path, frames_per_second: float) -> Iterator[Put]:
 
     Raises:
         InputError: no such video can be written.
-        OSError: it cannot be read or written.
+        OSError: it cannot be written, or is a folder, device, pipe or socket.
     """
     if path.suffix.lower() not in CODECS:
         yield lambda name, image: write_image(path / _picture_name(name), image)
@@ -47,7 +46,7 @@ class _Video:
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self._path, self._rate = path, frames_per_second
         self._writer: Any = None
-        self._partial = temporary_beside(path, path.suffix.lower())
+        self._file = Replacement(path, path.suffix.lower())
 
     def put(self, _: str, image: NDArray[np.uint8]) -> None:
         """Append a frame."""
@@ -57,14 +56,15 @@ class _Video:
 
     def close(self) -> None:
         """Give the video its name, if it has a frame."""
-        if self._writer is not None:
-            self._writer.release()
-            os.replace(self._partial, self._path)
+        if self._writer is None:
+            self._file.discard()
+            return
+        self._writer.release()
+        self._file.finish()
 
     def _opened(self, width: int, height: int) -> Any:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
-        writer = cv2.VideoWriter(str(self._partial), codec, self._rate, (width, height))
+        writer = cv2.VideoWriter(str(self._file.temporary), codec, self._rate, (width, height))
         if not writer.isOpened():
             raise InputError(
                 f"--overlay: {self._path}: OpenCV cannot write such a video of {width}x{height} here; give a folder, "

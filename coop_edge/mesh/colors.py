@@ -5,7 +5,7 @@ the material's colour, else the albedo. Colours are sRGB as they stand in the fi
 colours and factors are linear light (glTF 2.0, sections 3.9.2 and 3.7.2.1) and are encoded to sRGB here. In glTF a
 factor also multiplies its texture or vertex colours; in MTL files Kd is taken as the colour of untextured faces only,
 and so is a factor of trimesh's own, in memory or in a file that it wrote: it may be the Kd of where it came from.
-Alpha is ignored.
+Alpha is ignored, with a note.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from coop_edge.errors import MeshError
 from coop_edge.mesh.images import Range, unroll
-from coop_edge.mesh.parts import Part, Texture
+from coop_edge.mesh.parts import TRANSPARENCY, Part, Texture
 
 _ROUNDED = 2.0  # float colours up to here count as 0..1: brighter than white, or rounded; a larger one as 0..255
 
@@ -116,6 +116,8 @@ def unit_colors(colors: Any, notes: list[str] | None = None) -> NDArray[np.float
     if array.ndim != 2 or array.shape[1] not in (3, 4) or array.dtype.kind not in "iufb":
         raise MeshError(f"colours: wanted numbers [N,3] or [N,4], got {array.dtype} {list(array.shape)}")
     notes = [] if notes is None else notes
+    if array.shape[1] == 4:
+        check_alpha(array[:, 3], array[:, :3], notes)
     array = array[:, :3]
     if array.dtype.kind in "iub":
         return _from_integers(array.view(np.uint8) if array.dtype == np.int8 else array, notes)
@@ -129,6 +131,24 @@ def unit_colors(colors: Any, notes: list[str] | None = None) -> NDArray[np.float
     if high > 1.01 or values.min(initial=0.0) < -0.01:
         notes.append(f"colours between {values.min(initial=0.0):.3g} and {high:.3g} of white are cut to 0..1")
     return np.clip(values, 0.0, 1.0)
+
+
+def are_normals(numbers: NDArray[np.float64], notes: list[str]) -> bool:
+    """Tell whether numbers [N,3] behind positions, which nothing says to be colours, look like normals; note it."""
+    negative = bool((numbers < -0.02).any())
+    if negative:
+        notes.append("the numbers behind the positions of its vertices look like normals: not used as colours")
+    return negative
+
+
+def check_alpha(alpha: NDArray[Any], colors: NDArray[Any], notes: list[str]) -> None:
+    """Note transparency, if one of the values [N] beside colours [N,3] is less than full."""
+    high = max(alpha.max(initial=0), colors.max(initial=0))
+    full = 65535.0 if high > 255 else 255.0
+    if alpha.dtype.kind == "b" or (alpha.dtype.kind == "f" and high <= _ROUNDED):
+        full = 1.0
+    if (alpha < 0.998 * full).any():
+        notes.append(TRANSPARENCY)
 
 
 def _from_integers(array: NDArray[Any], notes: list[str]) -> NDArray[np.float64]:

@@ -13,6 +13,8 @@ from coop_edge.mesh.polygons import triangulate
 
 REPEAT, MIRROR, CLAMP = "repeat", "mirror", "clamp"
 """How a texture goes on outside [0, 1]."""
+TRANSPARENCY = "transparency is not read: all faces are opaque"
+"""The note of a file whose faces are not."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,10 @@ from coop_edge.errors import MeshError
 
 def decode(data: bytes) -> str:
     """Decode UTF-8, or else Latin-1, which has a letter for every byte: the two differ in names and comments alone."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    wide = _wide(data[:4])
+    if wide:
         try:
-            return data.decode("utf-16")
+            return data.decode(wide)
         except UnicodeDecodeError:
             pass
     try:
@@ -24,9 +25,52 @@ def decode(data: bytes) -> str:
         return data.decode("latin-1")
 
 
+def _wide(head: bytes) -> str:
+    """Return the name of the encoding if letters take two bytes each, by a mark or by every other byte being zero."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    zero = [byte == 0 for byte in head]
+    return {(False, True) * 2: "utf-16-le", (True, False) * 2: "utf-16-be"}.get(tuple(zero), "")
+
+
 def lines(text: str) -> list[str]:
     """Split at line ends alone: ``str.splitlines`` also splits at characters that names may hold."""
     return re.split(r"\r\n|\n|\r", text)
+
+
+def statements(text: str, numbers: Collection[str], names: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Yield the lines of OBJ or MTL text and their numbers, from 1; what goes on behind a backslash is joined to one.
+
+    A comment and a name may end in a backslash as well (``C:\\models\\``): they are not continued.
+
+    Args:
+        numbers: keywords (lower case) that numbers follow: continued where the next line begins with one.
+        names: keywords that names follow: continued where the backslash stands apart and no keyword follows.
+    """
+    rows = lines(text)
+    if "\\" not in text:
+        yield from enumerate(rows, 1)
+        return
+    at = 0
+    while at < len(rows):
+        number, line = at + 1, rows[at]
+        at += 1
+        while at < len(rows) and _goes_on(line, rows[at], numbers, names):
+            line = f"{line.rstrip()[:-1]} {rows[at]}"
+            at += 1
+        yield number, line
+
+
+def _goes_on(line: str, following: str, numbers: Collection[str], names: Collection[str]) -> bool:
+    before = line.rstrip()
+    if not before.endswith("\\") or "#" in line:
+        return False
+    key, after = before.split()[0].lower(), following.strip()
+    if key in numbers:
+        return not after or after[0] in "0123456789+-.\\"
+    first = after.split()[0].lower() if after else ""
+    apart = before[:-1] != before[:-1].rstrip()
+    return key in names and apart and first not in numbers and first not in names and not first.startswith("#")
 
 
 def floats(tokens: Sequence[str], what: str) -> NDArray[np.float64]:
@@ -60,8 +104,10 @@ def _reason(tokens: Sequence[str], kind: type) -> str:
         try:
             kind(token)
         except ValueError:
-            if "," in token and is_number(token.replace(",", ".")):
+            if re.fullmatch(r"[+-]?\d*,\d+(e[+-]?\d+)?", token, re.I) and kind is float:
                 return f"{token[:40]!r} is not a number: decimals want a point, not a comma; export it with points"
+            if "," in token and all(is_number(each) for each in token.strip(",").split(",")):
+                return f"{token[:40]!r}: numbers are to be parted by blanks, not by commas; export it so"
             wanted = "an integer" if kind is int else "a number"
             return f"{token[:40]!r} is not {wanted}; the file is damaged, or of another format"
     return "not all of them are numbers"

@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from coop_edge.base.files import temporary_beside
+from coop_edge.base.files import Replacement
 from coop_edge.base.plain import parse_json
 from coop_edge.errors import InputError, MeshError
 from coop_edge.geometry import se3
@@ -53,9 +53,8 @@ class PackWriter:
     def __init__(self, path: str | os.PathLike[str], texture: int) -> None:
         self.path = Path(path)
         self._texture = texture
-        self._partial = temporary_beside(self.path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._zip = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_LZMA)
+        self._file = Replacement(self.path)
+        self._zip = zipfile.ZipFile(self._file.temporary, "w", zipfile.ZIP_LZMA)
         self._index: list[Asset] = []
 
     def add(self, mesh: Mesh, name: str, source: str, licence: str) -> None:
@@ -68,7 +67,7 @@ class PackWriter:
         index = {"schema": SCHEMA, "objects": [asdict(a) for a in self._index]}
         self._zip.writestr("index.json", json.dumps(index))
         self._zip.close()
-        os.replace(self._partial, self.path)
+        self._file.finish()
 
     def __enter__(self) -> PackWriter:
         return self
@@ -78,7 +77,7 @@ class PackWriter:
             self.close()
         else:
             self._zip.close()
-            self._partial.unlink()
+            self._file.discard()
 
 
 class Pack:

@@ -12,15 +12,93 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from coop_edge.base import files
-from coop_edge.base.files import atomic_write, exchange, temporary_beside, write_together
+from coop_edge.base.files import Replacement, atomic_write, exchange, temporary_beside, write_together
+from coop_edge.cli.drawn_frames import open_output
 
 
 def write(path, content: bytes = b"new") -> None:
     with atomic_write(path) as file:
         file.write(content)
+
+
+def replace(path, suffix: str = "") -> None:
+    """As programs do that are given a name."""
+    file = Replacement(Path(path), suffix)
+    file.temporary.write_bytes(b"new")
+    file.finish()
+
+
+def write_video(path) -> None:
+    with open_output(Path(path), 10.0) as put:
+        put("0", np.zeros((64, 64, 3), np.uint8))
+
+
+def write_pack(path) -> None:
+    from export.data.packs import PackWriter
+
+    with PackWriter(path, 16):
+        pass
+
+
+class TestProgramsThatAreGivenAName:
+    """The suffix is a video's, which all of them take."""
+
+    @pytest.fixture(params=[write, replace, write_video, write_pack])
+    def writer(self, request):
+        return request.param
+
+    @pytest.mark.parametrize("mode", [0o600, 0o644, 0o755, 0o440])
+    def test_the_mode_stays(self, writer, tmp_path, mode):
+        path = tmp_path / "a.mp4"
+        path.write_bytes(b"old")
+        path.chmod(mode)
+        writer(path)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+        assert path.read_bytes() != b"old"
+        assert [each.name for each in tmp_path.iterdir()] == ["a.mp4"]
+
+    def test_through_links(self, writer, tmp_path):
+        (tmp_path / "real").mkdir()
+        target = tmp_path / "real" / "a.mp4"
+        target.write_bytes(b"old")
+        target.chmod(0o600)
+        for name, to in (("link.mp4", "real/a.mp4"), ("new.mp4", "real/b.mp4")):
+            (tmp_path / name).symlink_to(to)
+            writer(tmp_path / name)
+            assert (tmp_path / name).is_symlink()
+        assert target.read_bytes() != b"old"
+        assert stat.S_IMODE(target.stat().st_mode) == 0o600
+        assert sorted(path.name for path in (tmp_path / "real").iterdir()) == ["a.mp4", "b.mp4"]
+
+    def test_what_is_no_regular_file_is_refused(self, writer, tmp_path):
+        os.mkfifo(tmp_path / "pipe.mp4")
+        (tmp_path / "null.mp4").symlink_to("/dev/null")
+        (tmp_path / "folder.mp4").mkdir()
+        for name in ("pipe.mp4", "null.mp4", "folder.mp4"):
+            with pytest.raises(OSError, match="cannot write: it is a") as caught:
+                writer(tmp_path / name)
+            assert caught.value.filename == str(tmp_path / name)
+        assert stat.S_ISFIFO((tmp_path / "pipe.mp4").stat().st_mode)
+        assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+        assert len(list(tmp_path.iterdir())) == 3
+
+    def test_a_new_file_has_the_usual_mode(self, writer, tmp_path):
+        writer(tmp_path / "a" / "b.mp4")
+        (tmp_path / "usual").touch()
+        assert (tmp_path / "a" / "b.mp4").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_video_without_frames_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"old")
+    with open_output(path, 10.0):
+        pass
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_a_new_file_and_its_folders(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from coop_edge.errors import MeshError
 from coop_edge.mesh import Mesh
+from coop_edge.mesh.parts import TRANSPARENCY
 from tests.mesh import assets, surface
 from tests.oracles.texture import color_at
 
@@ -34,6 +35,8 @@ def load(folder, text: str, mtl: str | None = None, **options) -> Mesh:
         TRIANGLE + "f 1// 2// 3//\n",
         TRIANGLE + "vn 0 0 1\nf 1//1 2//1 3//1\n",
         TRIANGLE + "fo 1 2 3\n",
+        "v 0 0 0\nv .1 0 \\  \n0\nv 0 .1 0\nf 1 \\\t\r\n2 \\\r\n3\n",
+        "v 0 0 0\rv .1 0 \\\r0\rv 0 .1 0\rf 1 2\\\r 3\r",
         "\ufeff" + TRIANGLE + "f -3 -2 -1\n",
         "v 0 0 0 1\nv .1 0 0 1\nv 0 .1 0 1\nf 1 2 3\n",
         "v 0 0 0\nv 1e-1 0 0\nv 0 +.1 0\nf 1 2 3\n",
@@ -43,6 +46,61 @@ def test_ways_to_write_a_triangle(text, tmp_path):
     mesh = load(tmp_path, text)
     assert surface.area(mesh) == pytest.approx(0.005)
     assert mesh.notes == ()
+
+
+TETRAHEDRON = "v 0 0 0\nv .1 0 0\nv 0 .1 0\nv 0 0 .1\n"
+SIDES = "f 1 3 2\nf 1 2 4\nf 2 3 4\nf 3 1 4\n"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# from C:\\models\\",
+        "#\\",
+        "g C:\\a\\",
+        "g a \\",
+        "o part\\",
+        "usemtl C:\\a\\",
+        "s off\\",
+        "vendor C:\\a\\",
+        "vn 0 0 1 # \\",
+    ],
+)
+def test_a_backslash_behind_a_comment_or_a_name_goes_on_nowhere(line, end, tmp_path):
+    text = f"{line}\n{TETRAHEDRON}{line}\n{SIDES}{line}\nf 1 2 3\n".replace("\n", end)
+    (tmp_path / "a.obj").write_bytes(text.encode())
+    mesh = Mesh.load(tmp_path / "a.obj", unit="m")
+    assert len(mesh.faces) == 5
+    np.testing.assert_allclose(mesh.centre, 0.05, atol=1e-9)
+
+
+@pytest.mark.parametrize("line", ["# from C:\\tmp\\", "newmtl red # old\\", "newmtl C:\\red\\", "map_Kd C:\\red\\"])
+def test_a_backslash_in_a_library_swallows_nothing(line, tmp_path):
+    mtl = f"newmtl grey\n{line}\nnewmtl red\nKd 1 0 0\n" if "newmtl" not in line else f"{line}\nKd 1 0 0\n"
+    if line.startswith("map"):
+        mtl = "newmtl red\nKd 1 0 0 \\\nnewmtl other\n"
+    name = r"C:\red\ ".strip() if "newmtl C" in line else "red"
+    mesh = load(tmp_path, f"mtllib m.mtl\n{TRIANGLE}usemtl {name}\nf 1 2 3\n", mtl)
+    assert (mesh.corner_colors == RED).all()
+
+
+def test_what_goes_on_in_the_next_line_of_libraries(tmp_path):
+    (tmp_path / "n.mtl").write_text("newmtl b\nKd 0 1 0\n")
+    mtl = "newmtl a\nKd 1 \\\n 0 \\  \n0\n"
+    mesh = load(tmp_path, f"mtllib m.mtl \\\n n.mtl\n{TWO}usemtl a\nf 1 2 4\nusemtl b\nf 1 4 3\n", mtl)
+    assert surface.all_colors(mesh) == [(0, 255, 0), RED]
+
+
+@pytest.mark.parametrize("end", ["f 1 2 3 \\", "f 1 2 3 \\\nf 1 2 3\n", "f 1 2 \\\n# 3\n"])
+def test_a_backslash_before_nothing_is_an_error(end, tmp_path):
+    with pytest.raises(MeshError, match=r"line 4: .*corners"):
+        load(tmp_path, TRIANGLE + end)
+
+
+def test_lines_are_numbered_as_in_the_file(tmp_path):
+    with pytest.raises(MeshError, match="line 6: a face refers to number 0"):
+        load(tmp_path, "v 0 0 \\\n0\nv .1 0 0\nv 0 .1 0\n\nf 1 2 0\n")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +167,135 @@ def test_counts_that_fit(text, tmp_path):
     assert mesh.notes == ()
 
 
+ANNOUNCED = """# 4 faces|# Faces: 4|#Faces:4|# faces 4|# Number of faces: 4|# 4 polygons|# 0 polygons - 4 triangles
+# 2 polygons - 4 triangles|# vertices: 4, faces: 4|# 4 vertices, 4 faces|# 1,004 faces|# Mesh has 4 faces
+# face count: 4|# facets: 4|# 4 elements|# triangles = 4|# 4 triangles in group|# 4 facets|# numfaces 4
+#  4  faces, 0 materials
+# FaceCount=4|# face_count: 4|# num_faces = 4|# Vertices 4 Faces 4 Normals 0|## 4 normals 4 verts 4 tris|# polys: 4
+# (4 faces)|# 4 vertices 4 texture coordinates 4 faces|# no. of faces: 4|# total: 4 faces|# The file contains 4 faces
+# Faces: 4 Materials: 1|# total faces 4""".replace("\n", "|").split("|")
+
+
+class TestAnnouncements:
+    @pytest.mark.parametrize("comment", ANNOUNCED)
+    def test_fewer_faces_than_a_comment_announces(self, comment, tmp_path):
+        for text in (f"{comment}\n{TETRAHEDRON}{SIDES[:16]}", f"{TETRAHEDRON}{comment}\n{SIDES[:16]}"):
+            with pytest.raises(MeshError, match="cut off: its comments announce"):
+                load(tmp_path, text)
+
+    @pytest.mark.parametrize("comment", [c for c in ANNOUNCED if "1,004" not in c and "- 4" not in c])
+    def test_as_many_as_a_comment_announces(self, comment, tmp_path):
+        for text in (f"{comment}\n{TETRAHEDRON}{SIDES}", f"{TETRAHEDRON}{SIDES}{comment}\n"):
+            assert load(tmp_path, text).notes == ()
+
+    @pytest.mark.parametrize(
+        "comment",
+        [
+            "# face 7", "# faces 1-9", "# faces 0..9", "# facet: 9", "# reduced from 100 faces", "# f 1 2 3", "# 9",
+            "# at most 9000 faces per group, max 100000 faces", "# 2024-01-02 12:30", "# v1.9, faces", "# group 9",
+            "# cube9 faces up", "# 90% of the faces", "# 9 materials, 4 faces", "# exported by Face2Mesh 9.1",
+        ],
+    )  # fmt: skip
+    def test_other_numbers(self, comment, tmp_path):
+        assert load(tmp_path, f"{comment}\n{TETRAHEDRON}{SIDES}").notes == ()
+
+    def test_what_may_be_of_something_else_is_a_note(self, tmp_path):
+        mesh = load(tmp_path, f"# cube of Anna: 9 faces\n{TETRAHEDRON}{SIDES}")
+        assert mesh.notes == ("comments announce 9 faces, the file holds 4: it may be cut off",)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "# 4 faces\n# 2 faces\ng a\nF\nF\n# 2 faces\ng b\nF\nF\n",
+            "g a\nF\nF\n# 2 faces\ng b\nF\nF\n# 2 faces\n# 4 faces\n",
+            "g a\n# 3 faces\nF\nF\nF\ng b\n# 1 faces\nF\n",
+            "g a\n# 2 faces\nF\nF\ng b\n# 2 faces\nF\nF\n",
+            "# object a\nF\n# 1 polygons - 0 triangles\n# object b\nQ\n# 1 polygons - 2 triangles\n",
+            "# 1 polygons - 2 triangles\nQ\nF\nF\n",
+            "# 3 polygons - 2 triangles\nQ\nF\nF\n",
+            "# 2 faces, 3 triangles\nQ\nF\n",
+            "# 3 triangles\nQ\nF\n",
+            "g a\nF\ng b\nF\nF\n# 2 faces\n",
+            "# faces: 3\nF\nF\nF\n# faces: 3\n",
+            "# triangles: 5\ng a\nF\nF\n# 2 triangles\ng b\nF\nF\nF\n# 3 triangles\n",
+        ],
+    )
+    def test_group_by_group(self, text, tmp_path):
+        lines = text.replace("F", "f 1 2 4").replace("Q", "f 1 2 4 3").replace("f 1 2 4aces", "Faces")
+        mesh = load(tmp_path, TWO + lines)
+        assert mesh.notes == () or "cut off" not in str(mesh.notes)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "g a\n# 3 faces\nF\nF\nF\ng b\n# 3 faces\nF\n",
+            "# 6 faces\n# 3 faces\ng a\nF\nF\nF\n# 3 faces\ng b\nF\nF\n",
+            "# triangles: 6\ng a\nF\nF\n# 2 triangles\ng b\nF\nF\n",
+            "# 2 polygons - 4 triangles\nQ\n",
+            "# 4 triangles\nQ\nF\n",
+        ],
+    )
+    def test_cut_off_in_a_group(self, text, tmp_path):
+        with pytest.raises(MeshError, match="cut off: its comments announce"):
+            load(tmp_path, TWO + text.replace("F", "f 1 2 4").replace("Q", "f 1 2 4 3"))
+
+    def test_thousands_of_groups(self, tmp_path):
+        text = TWO + "".join(f"g {i}\nf 1 2 4\nf 1 4 3\n# 2 faces\n" for i in range(20_000))
+        assert not any("cut off" in note for note in load(tmp_path, text).notes)
+
+
+@pytest.mark.parametrize(("second", "notes"), [("Kd 0 1 0", 1), ("Kd 1 0 0", 1)])
+def test_two_materials_of_one_name(second, notes, tmp_path):
+    text = f"mtllib m.mtl\n{TRIANGLE}usemtl a\nf 1 2 3\n"
+    mesh = load(tmp_path, text, f"newmtl a\nKd 1 0 0\nnewmtl a\n{second}\n")
+    assert (mesh.corner_colors == RED).all()
+    assert mesh.notes == ("m.mtl, line 3: there is a material 'a' already: the first counts",)
+    (tmp_path / "n.mtl").write_text(f"newmtl a\n{second}\n")
+    mesh = load(tmp_path, text.replace("m.mtl", "m.mtl n.mtl"), "newmtl a\nKd 1 0 0\n")
+    assert (mesh.corner_colors == RED).all()
+    assert mesh.notes == ("material 'a' is in two libraries: the first counts",)
+
+
+@pytest.mark.parametrize("dark", ["", "Kd 0 0 0\n", "Kd 0.0\n"])
+@pytest.mark.parametrize("glow", ["Ke 1 0 0\n", "ke 1.0 0.0 0.0\n", "map_Ke red.png\n", "Ke 0 0 0\nmap_Ke red.png\n"])
+def test_materials_that_only_shine(dark, glow, tmp_path):
+    assets.save_png(tmp_path / "red.png", np.full((4, 4, 3), RED, np.uint8))
+    text = f"mtllib m.mtl\n{TRIANGLE}vt .2 .2\nusemtl a\nf 1/1 2/1 3/1\n"
+    mesh = load(tmp_path, text, f"newmtl a\n{dark}{glow}")
+    assert surface.all_colors(mesh) == [RED]
+    assert mesh.notes == ("material 'a' has no colour but the light that it gives off: taken as its colour",)
+    mesh = load(tmp_path, text, f"newmtl a\nKd 0 1 0\n{glow}")
+    assert surface.all_colors(mesh) == [(0, 255, 0)]
+    assert any("is not read: material 'a' has a colour beside the light" in note for note in mesh.notes)
+    assert load(tmp_path, text, "newmtl a\nKd 0 0 0\nKe 0 0 0\n").notes == ()
+
+
+@pytest.mark.parametrize("line", ["d 0.5", "d 0.0", "d -halo 0.5", "map_d mask.png", "Tr 0.3", "map_Tr mask.png"])
+def test_transparency_is_noted(line, tmp_path):
+    text = f"mtllib m.mtl\n{TRIANGLE}usemtl a\nf 1 2 3\n"
+    assert load(tmp_path, text, f"newmtl a\nKd 1 0 0\n{line}\n").notes == (TRANSPARENCY,)
+    for plain in ("d 1.0", "Tr 0", "Tr 1", "d 1 # whole"):
+        assert load(tmp_path, text, f"newmtl a\nKd 1 0 0\n{plain}\nnewmtl b\n{line}\n").notes == ()
+
+
+def test_transparent_vertices_are_noted(tmp_path):
+    rows = "v 0 0 0 1 0 0 {0}\nv .1 0 0 1 0 0 1\nv 0 .1 0 1 0 0 1\nf 1 2 3\n"
+    assert load(tmp_path, rows.format(0.5)).notes == (TRANSPARENCY,)
+    assert load(tmp_path, rows.format(1)).notes == ()
+
+
+def test_normals_behind_positions_are_no_colors(tmp_path):
+    mesh = load(tmp_path, "v 0 0 0 -.5 -.5 -.7\nv .1 0 0 1 0 0\nv 0 .1 0 0 1 0\nf 1 2 3\n")
+    assert surface.all_colors(mesh) == [(200, 200, 200)]
+    assert any("look like normals" in note for note in mesh.notes)
+
+
+def test_textures_that_no_material_names_are_noted(tmp_path):
+    notes = load(tmp_path, f"maplib x\n{TRIANGLE}usemap red\nf 1 2 3\n").notes
+    assert len(notes) == 2
+    assert all("are not read, those of materials" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     "mtl",
     [
@@ -116,7 +303,6 @@ def test_counts_that_fit(text, tmp_path):
         "newmtl\ta\n\tKd\t1\t0\t0\n",
         "newmtl a # skin\nKd 1 0 0 # red\n",
         "newmtl a\nkd 1.0 0.0 0.0\nKs 1 1 1\n",
-        "newmtl a\nKd 1 0 0\nnewmtl a\nKd 0 1 0\n",
     ],
 )
 @pytest.mark.parametrize("use", ["usemtl a", "\tusemtl\ta ", "usemtl a # red", 'usemtl "a"'])
@@ -132,7 +318,14 @@ def test_names_may_hold_the_sign_of_a_comment(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "libraries", ["mtllib one.mtl two.mtl", "mtllib one.mtl\nmtllib two.mtl", 'mtllib "one.mtl" "two.mtl"']
+    "libraries",
+    [
+        "mtllib one.mtl two.mtl",
+        "mtllib one.mtl\nmtllib two.mtl",
+        'mtllib "one.mtl" "two.mtl"',
+        'mtllib "one.mtl" two.mtl # c',
+        'mtllib one.mtl "two.mtl"',
+    ],
 )
 def test_several_libraries(libraries, tmp_path):
     (tmp_path / "one.mtl").write_text("newmtl a\nKd 1 0 0\n")

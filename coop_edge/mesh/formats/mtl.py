@@ -1,9 +1,12 @@
-"""Reads material libraries (MTL): the diffuse colour and the colour texture of each material."""
+"""Reads material libraries (MTL): the diffuse colour and the colour texture of each material.
+
+A material without them that shines (Ke, map_Ke) shows that colour.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +15,22 @@ from numpy.typing import NDArray
 from coop_edge.errors import MeshError
 from coop_edge.mesh.parts import CLAMP, REPEAT, Material, Texture
 from coop_edge.mesh.source import Source
-from coop_edge.mesh.text import decode, floats, is_number, lines
+from coop_edge.mesh.text import decode, floats, is_number, statements
 
 _ARGUMENTS = {
     **dict.fromkeys(("-blendu", "-blendv", "-bm", "-boost", "-cc", "-clamp", "-imfchan", "-texres", "-type"), 1),
     "-mm": 2,
 }
+Color = tuple[float, float, float]
+
 _VECTORS = ("-o", "-s", "-t")  # one to three numbers
+
+
+_NUMBERS = ("ka", "kd", "ks", "ke", "tf", "tr", "d", "ns", "ni", "illum", "sharpness", "pr", "pm", "ps", "pc", "pcr")
+_NAMES = (
+    "newmtl", "map_ka", "map_kd", "map_ks", "map_ke", "map_ns", "map_d", "map_tr", "map_bump", "map_pr",
+    "map_pm", "bump", "disp", "decal", "norm", "refl",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class MtlMaterial:
     """A material, and how its texture lies: coordinates become uv * scale + offset."""
 
     material: Material
+    transparent: bool = False
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
 
@@ -38,36 +51,50 @@ class MtlMaterial:
 @dataclass
 class _Entry:
     name: str
-    color: tuple[float, float, float] | None = None
-    texture: str | None = None  # what stands behind map_Kd
+    colors: dict[str, Color | None] = field(default_factory=dict)  # by keyword: kd, ke
+    maps: dict[str, str] = field(default_factory=dict)  # what stands behind map_kd and map_ke
+    transparent: bool = False
 
 
 def read_mtl(source: Source, path: Path, data: bytes) -> dict[str, MtlMaterial]:
-    """Read the materials of a library by name.
+    """Read the materials of a library by name; of two of one name the first counts.
 
     Raises:
         MeshError: damaged, or a texture that cannot be used.
     """
     entries: dict[str, _Entry] = {}
     entry: _Entry | None = None
-    for number, line in enumerate(lines(re.sub(r"\\\r?\n", " ", decode(data))), 1):
+    for number, line in statements(decode(data), _NUMBERS, _NAMES):
         key, _, rest = line.strip().replace("\t", " ").partition(" ")
         key, rest = key.lower(), rest.strip()
+        where = f"{path.name}, line {number}"
         if key == "newmtl":
             entry = _Entry(rest)
-            entries.setdefault(rest, entry)
+            if entries.setdefault(rest, entry) is not entry:
+                source.note(f"{where}: there is a material {rest!r} already: the first counts")
         elif entry is None or not key or key.startswith("#"):
             continue
-        elif key == "kd":
-            entry.color = _color(source, f"{path.name}, line {number}: Kd", rest)
-        elif key == "map_kd":
-            entry.texture = rest
-        elif key in ("map_ka", "map_ke") and rest and not rest.startswith("#"):
+        elif key in ("kd", "ke"):
+            entry.colors[key] = _color(source, f"{where}: {key.capitalize()}", rest)
+        elif key in ("map_kd", "map_ke"):
+            entry.maps[key] = rest
+        elif key in ("map_ka", "decal") and rest and not rest.startswith("#"):
             source.note(f"{path.name}: {line.strip().split()[0]} is not read")
+        elif key in ("d", "tr", "map_d", "map_tr"):
+            entry.transparent |= _is_transparent(key, rest)
     return {name: _material(source, path, each) for name, each in entries.items()}
 
 
-def _color(source: Source, what: str, text: str) -> tuple[float, float, float] | None:
+def _is_transparent(key: str, text: str) -> bool:
+    """Tell whether a statement makes a material so; Tr 1 does not: some programs write it for what is opaque."""
+    words = text.split("#")[0].split()
+    if key.startswith("map_"):
+        return bool(words)
+    values = [float(word) for word in words if is_number(word)]
+    return bool(values) and (values[-1] < 0.998 if key == "d" else 0.002 < values[-1] < 0.998)
+
+
+def _color(source: Source, what: str, text: str) -> Color | None:
     words = text.split("#")[0].split()
     if words and words[0].lower() in ("spectral", "xyz"):
         source.note(f"{what} {words[0]} is not read: wanted R G B")
@@ -86,21 +113,35 @@ def _color(source: Source, what: str, text: str) -> tuple[float, float, float] |
 
 
 def _material(source: Source, path: Path, entry: _Entry) -> MtlMaterial:
-    found = MtlMaterial(Material(entry.name, entry.color))
-    if entry.texture is None:
+    color, glow = entry.colors.get("kd"), entry.colors.get("ke")
+    found = MtlMaterial(Material(entry.name, color), entry.transparent)
+    textured = _textured(source, path, entry, found, "map_Kd")
+    if not any(glow or ()) and not entry.maps.get("map_ke"):
+        return textured
+    if textured.material.texture is not None or any(color or ()):
+        what = "map_Ke" if entry.maps.get("map_ke") else "Ke"
+        source.note(f"{path.name}: {what} is not read: material {entry.name!r} has a colour beside the light")
+        return textured
+    source.note(f"material {entry.name!r} has no colour but the light that it gives off: taken as its colour")
+    return _textured(source, path, entry, replace(found, material=replace(found.material, color=glow)), "map_Ke")
+
+
+def _textured(source: Source, path: Path, entry: _Entry, found: MtlMaterial, key: str) -> MtlMaterial:
+    """Return a material with the texture that a statement names; as it is where there is none."""
+    if key.lower() not in entry.maps:
         return found
-    options, name = _split(entry.texture, f"{path.name}, material {entry.name!r}: map_Kd")
+    options, name = _split(entry.maps[key.lower()], f"{path.name}, material {entry.name!r}: {key}")
     name = _file_name(source, path, name)
     if not name:
-        source.note(f"{path.name}: material {entry.name!r} has a map_Kd without a file")
+        source.note(f"{path.name}: material {entry.name!r} has a {key} without a file")
         return found
-    for key in ("-mm", "-imfchan", "-cc", "-t"):
-        if key in options:
-            source.note(f"{path.name}: the option {key} of the texture {name!r} is not read")
+    for option in ("-mm", "-imfchan", "-cc", "-t"):
+        if option in options:
+            source.note(f"{path.name}: the option {option} of the texture {name!r} is not read")
     clamp = CLAMP if options.get("-clamp", ["off"])[0].lower() == "on" else REPEAT
     texture = Texture(source.assets.image(name, path.parent), (clamp, clamp))
     scale, offset = _pair(options.get("-s"), 1.0), _pair(options.get("-o"), 0.0)
-    return MtlMaterial(replace(found.material, texture=texture), scale, offset)
+    return replace(found, material=replace(found.material, texture=texture), scale=scale, offset=offset)
 
 
 def _split(text: str, what: str) -> tuple[dict[str, list[str]], str]:

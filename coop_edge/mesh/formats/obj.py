@@ -12,20 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.errors import MeshError
-from coop_edge.mesh.colors import unit_colors
+from coop_edge.mesh.colors import are_normals, check_alpha, unit_colors
 from coop_edge.mesh.formats.mtl import MtlMaterial, read_mtl
+from coop_edge.mesh.formats.obj_counts import Announcement, check_counts, read_announcement
 from coop_edge.mesh.formats.obj_faces import FaceLines, Faces
-from coop_edge.mesh.parts import Part, check_coordinates
+from coop_edge.mesh.parts import TRANSPARENCY, Part, check_coordinates
 from coop_edge.mesh.source import Source
-from coop_edge.mesh.text import decode, floats, lines
+from coop_edge.mesh.text import decode, floats, lines, statements
 
-_QUIET = ("vn", "vp", "g", "o", "s", "mg", "l", "p", "lod", "bevel", "c_interp", "d_interp", "usemap", "maplib")
+_QUIET = ("vn", "vp", "s", "mg", "lod", "bevel", "c_interp", "d_interp")
 _SURFACES = ("surf", "curv", "curv2", "bzp", "bsp", "patch", "cdc", "cdp", "call", "csh")
-_ANNOUNCED = re.compile(
-    r"^#+\s*(?:(?:number of\s+)?(faces|polygons|triangles)\s*[:=]\s*(\d+)|(\d+)\s+(faces|polygons|triangles))"
-    r"(?:\s*-\s*\d+ triangles)?\s*$",
-    re.I,
-)
+_NUMBERS = (  # keywords that numbers follow
+    "v", "vt", "vn", "vp", "f", "fo", "l", "p", "curv", "curv2", "surf", "parm", "trim", "hole", "scrv", "sp",
+    "end", "con", "deg", "bmat", "step", "cstype", "bzp", "bsp", "patch", "cdc", "cdp", "res", "ctech",
+    "stech",
+)  # fmt: skip
+_NAMES = ("g", "o", "s", "mg", "usemtl", "mtllib", "usemap", "maplib", "lod", "bevel", "c_interp", "d_interp", "call")
 
 
 @dataclass
@@ -36,7 +38,8 @@ class _Contents:
     coordinates: list[str] = field(default_factory=list)
     groups: dict[str | None, FaceLines] = field(default_factory=dict)  # by material
     libraries: list[str] = field(default_factory=list)
-    announced: list[int] = field(default_factory=list)
+    announced: list[Announcement] = field(default_factory=list)
+    borders: list[int] = field(default_factory=list)  # lines where a group, object or material begins
 
 
 def read_obj(source: Source) -> list[Part]:
@@ -66,7 +69,7 @@ def read_obj(source: Source) -> list[Part]:
 def _read_lines(source: Source, text: str) -> _Contents:
     found = _Contents()
     material: str | None = None
-    for number, line in enumerate(lines(re.sub(r"\\\r?\n", " ", text)), 1):
+    for number, line in statements(text, _NUMBERS, _NAMES):
         words = line.split(None, 1)
         if not words:
             continue
@@ -80,9 +83,12 @@ def _read_lines(source: Source, text: str) -> _Contents:
             group.texts.append(rest)
             group.before.append((number, len(found.vertices), len(found.coordinates)))
         elif key.startswith("#"):
-            _comment(source, found, line.strip())
+            _comment(source, found, number, line.strip())
+        elif key in ("g", "o"):
+            found.borders.append(number)
         elif key == "usemtl":
             material = rest
+            found.borders.append(number)
         elif key == "mtllib":
             found.libraries.append(rest)
             if not rest:
@@ -91,29 +97,28 @@ def _read_lines(source: Source, text: str) -> _Contents:
             raise MeshError(f"line {number}: {key!r}: curved surfaces are not read; export it as triangles")
         elif key in ("l", "p"):
             source.note("lines and points are not read")
+        elif key in ("usemap", "maplib"):
+            source.note(f"textures named by {key!r} are not read, those of materials (mtllib, usemtl) are")
         elif key not in _QUIET:
             source.note(f"lines that begin with {key[:20]!r} are not read")
     return found
 
 
-def _comment(source: Source, found: _Contents, text: str) -> None:
-    announced = _ANNOUNCED.match(text)
+def _comment(source: Source, found: _Contents, number: int, text: str) -> None:
+    announced = read_announcement(number, text)
     if announced:
-        found.announced.append(int(announced.group(2) or announced.group(3)))
+        found.announced.append(announced)
     elif text.startswith("#MRGB"):
         source.note("the colours of ZBrush (#MRGB) are not read; export it with a texture")
 
 
 def _check_complete(source: Source, found: _Contents, faces: list[Faces], text: str) -> None:
-    """Compare the faces with what comments announce, in the file's head or group by group; note signs of a cut."""
-    count = sum(len(each.polygons.sizes) for each in faces)
-    triangles = sum(int((each.polygons.sizes - 2).sum()) for each in faces)
-    if counts := found.announced:
-        wanted = counts[0] if sum(counts[1:]) in (0, counts[0]) else sum(counts)  # the first may count all of them
-        if count < wanted and triangles != wanted:
-            raise MeshError(f"cut off: its comments announce {wanted} faces, it holds {count}; export it again")
-        if wanted not in (count, triangles):
-            source.note(f"comments announce {wanted} faces, the file holds {count}: it may be cut off")
+    """Compare the faces with what comments announce; note other signs of a cut."""
+    if found.announced:
+        groups = found.groups.values()
+        rows = [(at[0], len(t.split("#")[0].split())) for g in groups for at, t in zip(g.before, g.texts, strict=True)]
+        table = np.array(sorted(rows), np.int64).reshape(-1, 2)
+        check_counts(source, found.announced, table[:, 0], table[:, 1], np.array(found.borders, np.int64))
     for what, n, used in (
         ("vertices", len(found.vertices), [each.polygons.corners for each in faces]),
         ("texture coordinates", len(found.coordinates), [f.coordinates for f in faces if f.coordinates is not None]),
@@ -141,11 +146,16 @@ def _vertices(source: Source, rows: list[str]) -> tuple[NDArray[np.float64], NDA
     has = sizes >= 6
     if source.ignore_colors or not has.any():
         return points, None
+    given = floats([word for row in words if len(row) >= 6 for word in row[3:6]], "colours of vertices").reshape(-1, 3)
+    if are_normals(given, source.notes):
+        return points, None
     if not has.all():
         source.note(f"{int((~has).sum())} of {len(rows)} vertices have no colour")
     colors = np.full((len(rows), 3), np.nan)
-    given = floats([word for row in words if len(row) >= 6 for word in row[3:6]], "colours of vertices")
-    colors[has] = unit_colors(given.reshape(-1, 3), source.notes)
+    colors[has] = unit_colors(given, source.notes)
+    alpha = [row[6] for row in words if len(row) == 7]
+    if alpha:
+        check_alpha(floats(alpha, "colours of vertices"), given, source.notes)
     return points, colors
 
 
@@ -166,7 +176,8 @@ def _libraries(source: Source, found: _Contents) -> dict[str | None, MtlMaterial
         path = source.assets.find(name)
         assert path is not None
         for key, each in read_mtl(source, path, data).items():
-            materials.setdefault(key, each)
+            if materials.setdefault(key, each) is not each and key in used:
+                source.note(f"material {key!r} is in two libraries: the first counts")
     # A comment may stand behind a name, on either side, and names may hold its sign: the whole name comes first.
     plain = {_plain(name): each for name, each in reversed(materials.items()) if name is not None}
     for name in used - set(materials):
@@ -185,16 +196,14 @@ def _plain(name: str) -> str:
 
 
 def _names(source: Source, line: str) -> list[str]:
-    """Return the names behind mtllib: one that may hold spaces, or several."""
-    quoted = re.findall(r'"([^"]+)"', line)
-    if quoted:
-        return quoted
+    """Return the names behind mtllib: one that may hold spaces, or several, in quotes or not."""
     plain = re.split(r"\s#", line)[0].strip()
-    for whole in (line, plain):
-        if source.assets.find(whole):
-            return [whole]
-    words = plain.split()
-    if len(words) > 1 and any(source.assets.find(word) for word in words):
+    if '"' not in plain:
+        for whole in (line, plain):
+            if source.assets.find(whole):
+                return [whole]
+    words = [quoted or word for quoted, word in re.findall(r'"([^"]+)"|([^\s"]+)', plain)]
+    if '"' in plain or (len(words) > 1 and any(source.assets.find(word) for word in words)):
         return words
     return [plain] if plain else []
 
@@ -216,5 +225,7 @@ def _part(
             raise MeshError(f"a face refers to texture coordinate {rows.max() + 1} of {len(coordinates)}: damaged")
         uv = found.coordinates(coordinates[rows[places]])
         check_coordinates(uv)
+    if found is not None and found.transparent:
+        source.note(TRANSPARENCY)
     material = None if found is None else found.material
     return Part(vertices, corners, None if colors is None else colors[corners], uv, material)
