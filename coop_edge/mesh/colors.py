@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from coop_edge.errors import MeshError
 from coop_edge.mesh.images import Range, unroll
+from coop_edge.mesh.limits import LoadLimits
 from coop_edge.mesh.parts import TRANSPARENCY, Part, Texture
 
 _ROUNDED = 2.0  # float colours up to here count as 0..1: brighter than white, or rounded; a larger one as 0..255
@@ -39,37 +40,63 @@ class TextureTable:
             together.
     """
 
-    def __init__(self, parts: list[Part], notes: list[str]) -> None:
+    def __init__(self, parts: list[Part], limits: LoadLimits, notes: list[str]) -> None:
         self.images: list[NDArray[np.uint8]] = []
-        self._notes = notes
+        self._limits, self._notes = limits, notes
         self._index: dict[tuple[int, tuple[str, str], tuple[float, ...] | None], int] = {}
         self._unrolled: dict[tuple[int, tuple[str, str]], tuple[NDArray[np.uint8], Range]] = {}
         self._reach: dict[tuple[int, tuple[str, str]], Range] = {}
+        files = {}
         for part in parts:
             texture = part.material.texture if part.material is not None else None
-            if texture is not None and part.uv is not None and part.uv.size:
+            if texture is None:
+                continue
+            files[id(texture.image)] = texture.image
+            if part.uv is not None and part.uv.size:
                 low, high = part.uv.min(axis=(0, 1)), part.uv.max(axis=(0, 1))
                 before = self._reach.get(_key(texture), (low, high))
                 self._reach[_key(texture)] = np.minimum(low, before[0]), np.maximum(high, before[1])
+        self._pixels = sum(image.shape[0] * image.shape[1] for image in files.values())
 
     def add(
         self, texture: Texture, uv: NDArray[np.float64], factor: tuple[float, ...] | None
     ) -> tuple[int, NDArray[np.float64]]:
-        """Return the index of a texture times a linear-light ``factor`` [3], and the coordinates [F,3,2] in it."""
+        """Return the index of a texture times a linear-light ``factor`` [3], and the coordinates [F,3,2] in it.
+
+        Raises:
+            MeshError: the pictures of the file and those made of them exceed the limits.
+        """
         key = _key(texture)
         if key not in self._unrolled:
-            self._unrolled[key] = unroll(texture, self._reach.get(key, (np.zeros(2), np.zeros(2))), self._notes)
+            self._unrolled[key] = unroll(
+                texture, self._reach.get(key, (np.zeros(2), np.zeros(2))), self._charge, self._notes
+            )
         image, (shift, scale) = self._unrolled[key]
         factor = None if factor is None or all(f == 1.0 for f in factor) else factor
         entry = (*key, factor)
         if entry not in self._index:
             if factor is not None:
-                levels = srgb_to_linear(np.arange(256) / 255.0)[:, None] * np.asarray(factor)
-                image = np.stack([to_bytes(linear_to_srgb(levels))[image[..., c], c] for c in range(3)], axis=-1)
+                image = self._tinted(image, np.asarray(factor))
             self._index[entry] = len(self.images)
-            self.images.append(np.ascontiguousarray(image))
+            image = np.ascontiguousarray(image)
+            image.setflags(write=False)  # or the Mesh would copy it
+            self.images.append(image)
         plain = not shift.any() and (scale == 1.0).all()
         return self._index[entry], uv if plain else (uv - shift) * scale
+
+    def _tinted(self, image: NDArray[np.uint8], factor: NDArray[np.float64]) -> NDArray[np.uint8]:
+        self._charge(image.shape[0] * image.shape[1])
+        levels = to_bytes(linear_to_srgb(srgb_to_linear(np.arange(256) / 255.0)[:, None] * factor))
+        made = np.empty_like(image)
+        for c in range(3):
+            made[..., c] = levels[:, c][image[..., c]]
+        return made
+
+    def _charge(self, pixels: int) -> None:
+        """Count the pixels of a picture that is about to be made."""
+        self._pixels += pixels
+        what = f"the textures have {self._pixels} pixels, with the tinted and continued copies"
+        self._limits.check("all_texture_pixels", self._pixels, what)
 
 
 def _key(texture: Texture) -> tuple[int, tuple[str, str]]:
@@ -134,11 +161,19 @@ def unit_colors(colors: Any, notes: list[str] | None = None) -> NDArray[np.float
 
 
 def are_normals(numbers: NDArray[np.float64], notes: list[str]) -> bool:
-    """Tell whether numbers [N,3] behind positions, which nothing says to be colours, look like normals; note it."""
-    negative = bool((numbers < -0.02).any())
-    if negative:
+    """Tell whether numbers [N,3] behind positions, which nothing says to be colours, are normals: some are negative.
+
+    That they are so, or may be (all of length 1), is noted.
+    """
+    if (numbers < -0.02).any():
         notes.append("the numbers behind the positions of its vertices look like normals: not used as colours")
-    return negative
+        return True
+    plain = np.isin(numbers, (0.0, 1.0)).all()
+    if len(numbers) and not plain and (np.abs(np.linalg.norm(numbers, axis=1) - 1.0) < 1e-3).all():
+        notes.append(
+            "the numbers behind the positions of its vertices, of length 1 as normals are, are taken as colours"
+        )
+    return False
 
 
 def check_alpha(alpha: NDArray[Any], colors: NDArray[Any], notes: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -79,8 +80,7 @@ def to_rgb(image: Any, label: str = "an image of the mesh") -> NDArray[np.uint8]
     """
     try:
         if image.mode.startswith("I"):
-            deep = np.asarray(image).astype(np.int64)
-            grey = np.clip(deep >> 8, 0, 255).astype(np.uint8)
+            grey = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=-1)
         if image.mode == "F":
             raise MeshError(f"{label} holds floating-point numbers, which are not read; save it as an 8-bit PNG")
@@ -94,11 +94,16 @@ Range = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Smallest and largest texture coordinate [2]."""
 
 
-def unroll(texture: Texture, reach: Range, notes: list[str]) -> tuple[NDArray[np.uint8], Range]:
+def unroll(
+    texture: Texture, reach: Range, charge: Callable[[int], None], notes: list[str]
+) -> tuple[NDArray[np.uint8], Range]:
     """Return an image that, repeated, shows what the texture shows within ``reach``; and how to look it up.
 
     A texture that is clamped or mirrored is written out as far as the coordinates reach, with one texel more on each
     side for interpolation. Coordinates become (uv - shift) * scale; (shift, scale) is what is returned.
+
+    Args:
+        charge: is given the number of pixels of each picture before it is made.
     """
     image = texture.image
     shift, scale = np.zeros(2), np.ones(2)
@@ -114,6 +119,7 @@ def unroll(texture: Texture, reach: Range, notes: list[str]) -> tuple[NDArray[np
             notes.append(f"a texture that is to be continued as {wrap!r}, {(last - first) / n:.0f} times, is repeated")
             continue
         low, high = int(np.floor(first)) - 1, int(np.floor(last)) + 2
+        charge((high - low) * image.shape[1 - along])
         index = np.arange(low, high)
         index = np.clip(index, 0, n - 1) if wrap == CLAMP else _mirrored(index, n)
         image = image[:, index] if along == 1 else image[::-1][index][::-1]  # v counts from the bottom row

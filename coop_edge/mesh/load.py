@@ -16,6 +16,7 @@ from coop_edge.errors import InputError, MeshError
 from coop_edge.mesh import measure
 from coop_edge.mesh.files import read_file
 from coop_edge.mesh.limits import LoadLimits
+from coop_edge.mesh.parts import Part
 from coop_edge.mesh.simplify import simplify
 from coop_edge.mesh.soup import (
     Soup,
@@ -71,8 +72,7 @@ def load_mesh(
         parts = TrimeshReader(ignore_colors=ignore_colors, limits=bounds, notes=notes).read(source)
         label = f"this {type(source).__name__}"
     try:
-        soup, colored = assemble(parts, color, notes)
-        fields = _build(soup, metres, unit, int(max_faces), name or "", notes) | {"colored": colored}
+        fields = _build(parts, color, bounds, metres, unit, int(max_faces), name or "", notes)
     except MeshError as error:
         raise MeshError(f"{label}: {error}") from error
     for note in fields["notes"]:
@@ -80,12 +80,25 @@ def load_mesh(
     return fields
 
 
-def _build(soup: Soup, metres: float, unit: str, max_faces: int, name: str, notes: list[str]) -> dict[str, Any]:
+def _build(
+    parts: list[Part],
+    color: NDArray[np.uint8],
+    bounds: LoadLimits,
+    metres: float,
+    unit: str,
+    max_faces: int,
+    name: str,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Return the fields of the mesh; empties ``parts``, since a large mesh should not be in memory twice."""
+    soup, colored = assemble(parts, color, bounds, notes)
+    parts.clear()
     if len(soup.faces) == 0:
         raise MeshError("has no triangles (a point cloud, lines, or an empty file); wanted a triangle mesh")
     check_finite(soup)
     given = len(soup.faces)
-    soup = compact(drop_degenerate(replace(soup, vertices=soup.vertices * metres)))
+    soup = replace(soup, vertices=soup.vertices * metres)
+    soup = compact(drop_degenerate(soup))
     if len(soup.faces) == 0:
         raise MeshError(f"all of its {given} triangles are degenerate (zero area); wanted a surface")
     _check_diameter(measure.diameter(soup.vertices), metres, unit)
@@ -118,6 +131,7 @@ def _build(soup: Soup, metres: float, unit: str, max_faces: int, name: str, note
         "textures": soup.textures,
         "name": name,
         "notes": tuple(dict.fromkeys(notes)),
+        "colored": colored,
     }
 
 

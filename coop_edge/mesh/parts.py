@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,14 @@ class Part:
     uv: NDArray[np.float64] | None = None  # [F,3,2], v upwards
     material: Material | None = None
     linear: bool = False  # colours are linear light (glTF), else sRGB
+
+    def trimmed(self) -> Part:
+        """Return the part without the vertices that no face uses: parts may share many, and be placed many times."""
+        used = np.zeros(len(self.vertices), bool)
+        used[self.faces] = True
+        if used.all():
+            return self
+        return replace(self, vertices=self.vertices[used], faces=(np.cumsum(used) - 1)[self.faces])
 
     def moved(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the vertices moved by ``matrix`` [4,4]."""

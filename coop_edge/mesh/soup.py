@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from coop_edge.errors import MeshError
 from coop_edge.mesh.colors import TextureTable, paint
+from coop_edge.mesh.limits import LoadLimits
 from coop_edge.mesh.parts import Part
 
 _FARTHEST = 1e12
 """Of a coordinate in the file's unit; beyond it the squares of lengths leave what numbers hold."""
+_BLOCK = 1 << 17
+"""Faces that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,14 @@ class Soup:
         )
 
 
-def assemble(parts: list[Part], albedo: NDArray[np.uint8], notes: list[str]) -> tuple[Soup, float]:
-    """Join all parts and settle their colours; also return the share of faces that have one of their own."""
-    table = TextureTable(parts, notes)
+def assemble(parts: list[Part], albedo: NDArray[np.uint8], limits: LoadLimits, notes: list[str]) -> tuple[Soup, float]:
+    """Join all parts and settle their colours; also return the share of faces that have one of their own.
+
+    Raises:
+        MeshError: the textures exceed the limits.
+    """
+    parts = [part.trimmed() for part in parts]
+    table = TextureTable(parts, limits, notes)
     painted = [paint(part, albedo, table, notes) for part in parts]
     starts = np.cumsum([0, *(len(p.vertices) for p in parts)])[:-1]
     colored = np.concatenate([np.zeros(0, bool), *(c.colored for c in painted)])
@@ -60,7 +68,10 @@ def check_finite(soup: Soup) -> None:
     if bad[soup.faces].any():
         n = int(np.unique(soup.faces[bad[soup.faces]]).size)
         raise MeshError(f"{n} vertices used by faces are NaN or infinite; repair the mesh or export it again")
-    if soup.faces.size and (far := float(np.abs(soup.vertices[soup.faces]).max())) > _FARTHEST:
+    used = np.zeros((len(soup.vertices), 1), bool)
+    used[soup.faces] = True
+    low, high = soup.vertices.min(where=used, initial=0.0), soup.vertices.max(where=used, initial=0.0)
+    if (far := float(max(-low, high))) > _FARTHEST:
         raise MeshError(f"a vertex has the coordinate {far:.3g}; repair the mesh or export it again")
     if not np.isfinite(soup.corner_uv).all():
         raise MeshError(
@@ -71,11 +82,13 @@ def check_finite(soup: Soup) -> None:
 
 def drop_degenerate(soup: Soup) -> Soup:
     """Drop the faces that have no area to within rounding (height below 1e-7 of the longest edge)."""
-    corners = soup.vertices[soup.faces]
-    edges = corners[:, [1, 2, 0]] - corners
-    longest = (edges**2).sum(-1).max(axis=1, initial=0.0)
-    twice_area = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1)
-    keep = (twice_area > 1e-7 * longest) & (longest > 0)
+    keep = np.zeros(len(soup.faces), bool)
+    for start in range(0, len(soup.faces), _BLOCK):  # in blocks: the arrays take ten times the memory of the faces
+        corners = soup.vertices[soup.faces[start : start + _BLOCK]]
+        edges = corners[:, [1, 2, 0]] - corners
+        longest = (edges**2).sum(-1).max(axis=1, initial=0.0)
+        twice_area = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1)
+        keep[start : start + _BLOCK] = (twice_area > 1e-7 * longest) & (longest > 0)
     return soup if keep.all() else soup.select(keep)
 
 
@@ -91,14 +104,17 @@ def drop_repeated(soup: Soup) -> Soup:
 
 def compact(soup: Soup) -> Soup:
     """Drop unused vertices, and merge vertices at equal positions (colours belong to the corners)."""
-    used, faces = np.unique(soup.faces, return_inverse=True)
-    points = soup.vertices[used] + 0.0  # -0.0 becomes 0.0, which compares equal but sorts apart
+    used = np.zeros(len(soup.vertices), bool)
+    used[soup.faces] = True
+    points = soup.vertices[used]
+    points += 0.0  # -0.0 becomes 0.0, which compares equal but sorts apart
     order = np.lexsort(points.T)
+    points = points[order]
     new = np.ones(len(points), bool)
-    new[1:] = (points[order[1:]] != points[order[:-1]]).any(axis=1)
-    group = np.empty(len(points), np.int64)
-    group[order] = np.cumsum(new) - 1
-    return replace(soup, vertices=points[order[new]], faces=group[faces.reshape(-1, 3)])
+    new[1:] = (points[1:] != points[:-1]).any(axis=1)
+    group = np.full(len(soup.vertices), -1, np.int64)
+    group[np.flatnonzero(used)[order]] = np.cumsum(new) - 1
+    return replace(soup, vertices=points[new], faces=group[soup.faces])
 
 
 def drop_unused_textures(soup: Soup) -> Soup:

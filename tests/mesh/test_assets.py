@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 import struct
 import threading
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from PIL import Image
 from coop_edge.errors import InputError, MeshError
 from coop_edge.mesh import LoadLimits, Mesh
 from tests.mesh import assets
-from tests.mesh.assets import QUAD, QUAD_FACES
+from tests.mesh.assets import QUAD, QUAD_FACES, QUAD_UV
 from tests.mesh.dae_writer import collada, primitive
 from tests.mesh.glb import Glb
 
@@ -284,6 +287,97 @@ def test_instances_of_gltf(folder):
         Mesh.load(path, unit="m")
     with pytest.raises(MeshError, match="its scene holds 10002 triangles or more"):
         Mesh.load(path, unit="m", limits=LoadLimits(instances=20_000, triangles=10_000))
+
+
+def peak_mb(path: Path, **options) -> float:
+    """Most memory that loading takes at a time, whether it ends in an error or not."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(MeshError):
+            Mesh.load(path, unit="m", **options)
+        return tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("count", [70_000, 3_000_000, 29_999_997])
+def test_an_accessor_without_data_takes_no_memory(count, sparse, folder):
+    glb = Glb()
+    change = {"count": 3, "indices": {"bufferView": glb.view(bytes([0, 1, 2])), "componentType": 5121}}
+    change["values"] = {"bufferView": glb.view(QUAD[:3].astype("<f4").tobytes())}
+    entry = {"componentType": 5126, "count": count, "type": "VEC3"} | ({"sparse": change} if sparse else {})
+    glb.mesh({"attributes": {"POSITION": glb.add("accessors", entry)}})
+    path = glb.write(folder / "a.gltf")
+    assert path.stat().st_size < 1000
+    assert peak_mb(path) < 5
+    with pytest.raises(MeshError, match=f"has {count} entries without data of its own"):
+        Mesh.load(path, unit="m")
+
+
+def test_a_sparse_accessor_of_a_mesh_that_has_data_is_read(folder):
+    """As morph targets are stored: as many entries as there are vertices."""
+    points = np.tile(QUAD, (30_000, 1))
+    glb = Glb()
+    position = glb.accessor(points)
+    change = {"count": 1, "indices": {"bufferView": glb.view(bytes([2])), "componentType": 5121}}
+    change["values"] = {"bufferView": glb.view(np.array([0, 0, 0.5], "<f4").tobytes())}
+    target = glb.add("accessors", {"componentType": 5126, "count": len(points), "type": "VEC3", "sparse": change})
+    part = {"attributes": {"POSITION": position}, "indices": glb.accessor(QUAD_FACES.ravel(), "u2")}
+    glb.mesh(part | {"targets": [{"POSITION": target}]}, weights=[1.0])
+    mesh = Mesh.load(glb.write(folder / "a.glb"), unit="m")
+    assert np.ptp(mesh.vertices[:, 2]) == pytest.approx(0.5)
+
+
+def tinted(folder, *, tints: int, side: int = 512, wrap: int = 10497) -> Path:
+    """A picture of one colour that many materials tint, one triangle each."""
+    glb = Glb()
+    position, uv = glb.accessor(QUAD[:3]), glb.accessor(3.0 * QUAD_UV[:3] - 1.0)
+    glb.header["samplers"] = [{"wrapS": wrap, "wrapT": wrap}]
+    index = glb.image(np.full((side, side, 3), 128, np.uint8), sampler=0)
+    parts = []
+    for i in range(tints):
+        look = {"baseColorFactor": [1, 1, 1 - 0.9 * (i + 1) / tints, 1], "baseColorTexture": {"index": index}}
+        material = glb.add("materials", {"pbrMetallicRoughness": look})
+        parts.append({"attributes": {"POSITION": position, "TEXCOORD_0": uv}, "material": material})
+    glb.mesh(*parts)
+    return glb.write(folder / "a.glb")
+
+
+@pytest.mark.parametrize(("tints", "wrap", "copies"), [(10, 10497, 11), (1, 33071, 8), (3, 33648, 20)])
+def test_pictures_that_are_made_of_others_count(tints, wrap, copies, folder):
+    path, pixels = tinted(folder, tints=tints, wrap=wrap), 512 * 512
+    limits = LoadLimits(all_texture_pixels=copies * pixels)
+    with pytest.raises(MeshError, match=r"with the tinted and continued copies, more than.*all_texture_pixels="):
+        Mesh.load(path, unit="m", limits=LoadLimits(all_texture_pixels=(copies // 2) * pixels))
+    assert peak_mb(path, limits=limits) < 3.0 * 1.3 * copies * pixels / 1e6 + 10
+
+
+def test_vertices_that_no_face_uses_are_not_placed_again_and_again(folder):
+    """Each of 100 parts has three corners of the same 100,000 vertices."""
+    glb = Glb()
+    position = glb.accessor(np.tile(QUAD, (25_000, 1)))
+    glb.mesh({"attributes": {"POSITION": position}, "indices": glb.accessor([0, 1, 2], "u1")})
+    glb.header["nodes"] = [{"mesh": 0, "translation": [0, 0, 0.01 * i]} for i in range(100)]
+    path = glb.write(folder / "a.glb")
+    assert len(Mesh.load(path, unit="m").faces) == 100
+    assert peak_mb(path) < 30
+    rows = [f"v {x} {y} {z}" for x, y, z in np.tile(QUAD, (5_000, 1))]
+    rows += [line for i in range(200) for line in (f"usemtl m{i}", "f 1 2 3")]
+    (folder / "a.obj").write_text("\n".join(rows) + "\n")
+    assert peak_mb(folder / "a.obj") < 30
+
+
+def test_memory_of_many_triangles(folder):
+    """Of a file that holds them all, and of a small one that repeats them."""
+    count = 300_000
+    points = np.random.default_rng(0).uniform(0, 0.1, (3 * 1000, 3))
+    glb = Glb()
+    glb.mesh({"attributes": {"POSITION": glb.accessor(points)}})
+    glb.header["nodes"] = [{"mesh": 0, "translation": [0, 0, 1e-4 * i]} for i in range(count // 1000)]
+    path = glb.write(folder / "a.glb")
+    assert peak_mb(path, max_faces=10**6) < 500 * count / 1e6
 
 
 def test_a_fifo_in_place_of_the_mesh(folder):

@@ -7,6 +7,7 @@ import pytest
 
 from coop_edge.errors import MeshError
 from coop_edge.mesh import Mesh
+from coop_edge.mesh.parts import TRANSPARENCY
 from tests.mesh import assets, surface
 from tests.mesh.assets import QUAD, QUAD_FACES, QUAD_UV
 from tests.mesh.dae_writer import bind, collada, effect, floats, primitive
@@ -129,6 +130,52 @@ def test_commas_in_decimals_say_so(tmp_path):
         load(tmp_path, text)
     with pytest.raises(MeshError, match="'0,08' is not a number: decimals want a point"):
         load(tmp_path, collada(QUAD, [primitive("triangles", FACES)]).replace("0.08", "0,08"))
+
+
+def test_commas_between_indices_say_so(tmp_path):
+    for text in ("0, 1, 2", "0,1 2", "0,1,2"):
+        wrong = collada(QUAD, [primitive("triangles", FACES)]).replace("<p>0 1 2", f"<p>{text}")
+        with pytest.raises(MeshError, match="numbers are to be parted by blanks, not by commas"):
+            load(tmp_path, wrong)
+
+
+WHITE = '<transparent opaque="{}"><color>{}</color></transparent><transparency><float>{}</float></transparency>'
+
+
+@pytest.mark.parametrize(
+    ("look", "clear"),
+    [
+        (WHITE.format("A_ONE", "1 1 1 0.5", "1"), True),
+        (WHITE.format("A_ONE", "1 1 1 1", "0.1"), True),
+        (WHITE.format("RGB_ZERO", "1 1 1 1", "0.3"), True),
+        ("<transparency><float>0.5</float></transparency>", True),
+        ('<transparent opaque="A_ONE"><texture texture="x" texcoord="UV"/></transparent>', True),
+        (WHITE.format("A_ONE", "1 1 1 1", "1"), False),
+        (WHITE.format("RGB_ZERO", "0 0 0 1", "1"), False),
+        (WHITE.format("RGB_ZERO", "1 1 1 1", "0"), False),
+        ("", False),
+    ],
+)
+def test_transparency_is_noted(look, clear, tmp_path):
+    libraries = effect("<diffuse><color>1 0 0 1</color></diffuse>" + look)
+    text = collada(QUAD, [primitive("triangles", FACES, material="M")], libraries=libraries, bind=bind())
+    mesh = load(tmp_path, text)
+    assert surface.all_colors(mesh) == [RED]
+    assert mesh.notes == ((TRANSPARENCY,) if clear else ())
+
+
+def test_ambient_colors_are_noted(tmp_path):
+    libraries = effect("<ambient><color>1 0 0 1</color></ambient>")
+    text = collada(QUAD, [primitive("triangles", FACES, material="M")], libraries=libraries, bind=bind())
+    assert load(tmp_path, text).notes == ("material 'M' has no diffuse colour; its ambient one is not read",)
+
+
+def test_geometries_outside_the_scene_are_noted(tmp_path):
+    text = collada(QUAD, [primitive("triangles", FACES)])
+    start, end = text.index('<geometry id="g">'), text.index("</library_geometries>")
+    other = text[start:end].replace('"g"', '"h"').replace('"p', '"q').replace("#p", "#q").replace('"v"', '"w"')
+    mesh = load(tmp_path, text[:end] + other + text[end:])
+    assert mesh.notes == ("1 geometries are not in the scene: they are not read",)
 
 
 def test_colors_of_vertices(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from coop_edge.errors import MeshError
 from coop_edge.mesh import Mesh
+from coop_edge.mesh.parts import TRANSPARENCY
 from tests.mesh import surface
 from tests.mesh.assets import QUAD, QUAD_FACES, QUAD_UV, texel_points, texture
 from tests.mesh.glb import Glb
@@ -53,6 +54,94 @@ def test_normalised_texture_coordinates(dtype, tmp_path):
     mesh = load(glb, tmp_path)
     for point, color in texel_points(image):
         np.testing.assert_allclose(color_at(mesh, point), color, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_integer_texture_coordinates_are_normalised_whether_they_say_so_or_not(dtype, tmp_path):
+    image, top = texture(), np.iinfo(dtype).max
+    for quantized in (False, True):
+        glb = Glb()
+        if quantized:  # then they count as they are: texels of a picture that repeats
+            glb.header["extensionsUsed"] = ["KHR_mesh_quantization"]
+        uv = UV_DOWN if quantized else UV_DOWN * top
+        part = quad(glb, TEXCOORD_0=glb.accessor(np.rint(uv), dtype))
+        material = {"pbrMetallicRoughness": {"baseColorTexture": {"index": glb.image(image)}}}
+        glb.mesh(part | {"material": glb.add("materials", material)})
+        mesh = load(glb, tmp_path)
+        for point, color in texel_points(image):
+            np.testing.assert_allclose(color_at(mesh, point), color, atol=0.1)
+        assert bool(mesh.notes) != quantized
+
+
+@pytest.mark.parametrize(
+    "material",
+    [
+        {"alphaMode": "BLEND"},
+        {"alphaMode": "MASK"},
+        {"extensions": {"KHR_materials_transmission": {"transmissionFactor": 1.0}}},
+    ],
+)
+def test_transparency_is_noted(material, tmp_path):
+    for look, notes in ((material, (TRANSPARENCY,)), ({"alphaMode": "OPAQUE"}, ())):
+        glb = Glb()
+        base = {"pbrMetallicRoughness": {"baseColorFactor": [1, 0, 0, 0.2]}}
+        glb.mesh(quad(glb) | {"material": glb.add("materials", base | look)})
+        mesh = load(glb, tmp_path)
+        assert surface.all_colors(mesh) == [(255, 0, 0)]
+        assert mesh.notes == notes
+
+
+def test_what_lies_outside_the_scene_is_noted(tmp_path):
+    glb = Glb()
+    glb.mesh(quad(glb))
+    glb.header["nodes"] = [{"mesh": 0}, {"mesh": 0, "translation": [1, 0, 0]}]
+    glb.header["scenes"] = [{"nodes": [0]}]
+    assert load(glb, tmp_path).notes == ("1 nodes with meshes are not in the scene that is read",)
+    glb.mesh(quad(glb))
+    glb.header["scenes"] = [{"nodes": [0, 1]}]
+    assert load(glb, tmp_path).notes == ("1 meshes are placed by no node: they are not read",)
+
+
+def test_colors_of_instances_are_noted(tmp_path):
+    glb = Glb()
+    glb.mesh(quad(glb))
+    attributes = {"TRANSLATION": glb.accessor(np.zeros((1, 3))), "_COLOR_0": glb.accessor(np.ones((1, 3)))}
+    glb.header["nodes"] = [{"mesh": 0, "extensions": {"EXT_mesh_gpu_instancing": {"attributes": attributes}}}]
+    assert load(glb, tmp_path).notes == ("_COLOR_0 of the instances of a mesh are not read",)
+
+
+@pytest.mark.parametrize("where", ["primitive", "node", "material", "texture"])
+def test_extensions_that_are_not_declared(where, tmp_path):
+    for name in ("VENDOR_thing", "KHR_draco_mesh_compression", "KHR_materials_unlit"):
+        glb = Glb()
+        extra = {"extensions": {name: {}}}
+        info = {"index": glb.image(texture())} | (extra if where == "texture" else {})
+        look = {"pbrMetallicRoughness": {"baseColorTexture": info}} | (extra if where == "material" else {})
+        part = quad(glb, TEXCOORD_0=glb.accessor(UV_DOWN)) | {"material": glb.add("materials", look)}
+        glb.mesh(part | (extra if where == "primitive" else {}))
+        glb.header["nodes"] = [{"mesh": 0} | (extra if where == "node" else {})]
+        if "draco" in name:
+            with pytest.raises(MeshError, match="compressed with KHR_draco_mesh_compression"):
+                load(glb, tmp_path)
+        else:
+            want = (f"what the extension {name} adds is not read",) if "VENDOR" in name else ()
+            assert load(glb, tmp_path).notes == want
+
+
+def test_a_version_that_is_asked_for(tmp_path):
+    for asset, says in (
+        ({"version": "2.1"}, None),
+        ({"version": "2.1", "minVersion": "2.0"}, None),
+        ({"version": "2.1", "minVersion": "2.1"}, r"glTF 2\.1 is not read"),
+    ):
+        glb = Glb()
+        glb.header["asset"] = asset
+        glb.mesh(quad(glb))
+        if says is None:
+            assert len(load(glb, tmp_path).faces) == 2
+            continue
+        with pytest.raises(MeshError, match=says):
+            load(glb, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i1", "i2"])

@@ -7,6 +7,7 @@ import pytest
 
 from coop_edge.errors import MeshError
 from coop_edge.mesh import Mesh
+from coop_edge.mesh.parts import TRANSPARENCY
 from tests.mesh import surface
 from tests.mesh.assets import QUAD, QUAD_FACES
 from tests.oracles.texture import color_at
@@ -68,6 +69,8 @@ def test_normals_and_texture_coordinates_of_vertices(tmp_path):
         (("0.5 0 1 1", "0 1 0 1"), [(0, 255, 0), (128, 0, 255)]),
         (("1 0 0", "0 1 0"), [(0, 255, 0), (255, 0, 0)]),  # without a point, but none above 1
         (("255 0 0", ""), [(200, 200, 200), (255, 0, 0)]),
+        (("255 0 0", "0.0 0.5 0.0"), [(0, 128, 0), (255, 0, 0)]),
+        (("0.0 0.5 0.0 1.0", "1 20 3 255"), [(0, 128, 0), (1, 20, 3)]),
     ],
 )
 def test_colors_of_faces(face, want, tmp_path):
@@ -76,6 +79,21 @@ def test_colors_of_faces(face, want, tmp_path):
 
 def test_the_color_of_a_polygon(tmp_path):
     assert surface.all_colors(load(tmp_path, off(face=("10 20 30", ""), quad=True))) == [(10, 20, 30)]
+
+
+@pytest.mark.parametrize(
+    ("face", "clear"), [(("9 0 0 128", ""), True), (("0.5 0 0 0.3", "9 0 0"), True), (("9 0 0 255", ".1 0 0 1"), False)]
+)
+def test_transparency_is_noted(face, clear, tmp_path):
+    assert load(tmp_path, off(face=face)).notes == ((TRANSPARENCY,) if clear else ())
+
+
+def test_normals_behind_positions_are_no_colors(tmp_path):
+    mesh = load(tmp_path, off(vertex=("-.5 -.5 -.7", "1 0 0", "0 1 0", "0 0 1")))
+    assert surface.all_colors(mesh) == [(200, 200, 200)]
+    assert any("look like normals: not used" in note for note in mesh.notes)
+    mesh = load(tmp_path, off(vertex=("0.6 0.8 0", "0 .6 .8", "0 0 1", "0 1 0")))
+    assert any("of length 1 as normals are, are taken as colours" in note for note in mesh.notes)
 
 
 def test_what_off_does_not_read(tmp_path):
@@ -154,6 +172,15 @@ def text_stl(word=str.lower, solids: int = 1) -> str:
 @pytest.mark.parametrize("solids", [1, 2])
 def test_text_stl(word, solids, tmp_path):
     assert surface.area(load(tmp_path, text_stl(word, solids), "stl")) == pytest.approx(AREA, rel=1e-6)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["part", "Größe" * 100])
+def test_text_stl_as_editors_save_it(encoding, name, tmp_path):
+    mesh = load(tmp_path, text_stl().replace("solid part", f"solid {name}").encode(encoding), "stl")
+    assert surface.area(mesh) == pytest.approx(AREA, rel=1e-6)
+    with pytest.raises(MeshError, match="no endsolid"):
+        load(tmp_path, text_stl().replace("endsolid part", "").encode(encoding), "stl")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from coop_edge.errors import MeshError
 from coop_edge.mesh import Mesh
+from coop_edge.mesh.parts import TRANSPARENCY
 from tests.mesh import assets, surface
 from tests.mesh.assets import QUAD, QUAD_FACES, QUAD_UV
 from tests.oracles.texture import color_at
@@ -175,6 +176,77 @@ def test_what_is_not_read_is_noted(tmp_path):
         "elements 'edge' are not read",
         "1 rows behind the last element are not read",
     }
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        b"comment TextureFile\tskin.png", b"comment\tTextureFile skin.png", b"comment TextureFile: skin.png",
+        b"comment TextureFile:skin.png", b'comment texturefile = "skin.png"', b"comment TEXTUREFILE 'skin.png'",
+        b"comment  TextureFile  skin.png ", b"obj_info TextureFile skin.png", b"comment texture_file skin.png",
+        b"comment texture skin.png", b"comment Texture File: skin.png", b"comment TextureFile=skin.png",
+    ],
+)  # fmt: skip
+def test_ways_to_name_a_texture(comment, tmp_path):
+    image = assets.texture()
+    assets.save_png(tmp_path / "skin.png", image)
+    elements = [
+        ("vertex", [*XYZ, "float u", "float v"], vertices(QUAD_UV.T)),
+        ("face", FACE, [[f.tolist()] for f in QUAD_FACES]),
+    ]
+    data = ply("ascii", elements).replace(b"element vertex", comment + b"\nelement vertex", 1)
+    mesh = load(tmp_path, data)
+    assert mesh.notes == ()
+    for point, color in assets.texel_points(image):
+        np.testing.assert_allclose(color_at(mesh, point), color, atol=0.01)
+    other = load(tmp_path, data.replace(comment, b"comment painted with skin.png"))
+    assert any("'painted with skin.png' is not read: wanted 'TextureFile NAME'" in note for note in other.notes)
+    assert any("'u', 'v' of 'vertex' are not read: no comment names a texture" in note for note in other.notes)
+
+
+@pytest.mark.parametrize("where", ["vertex", "face"])
+@pytest.mark.parametrize(
+    "properties",
+    ["float rgb", "uint rgba", "list uchar uchar color", "uchar gray", "uchar Red_", "float f_dc_0",
+     "uchar ambient_red", "float quality", "uchar alpha", "uchar green"],
+)  # fmt: skip
+def test_properties_that_are_not_read_are_noted(properties, where, tmp_path):
+    value = [1, 2, 3] if "list" in properties else 7
+    name = properties.split()[-1].lower()
+    elements = [
+        (
+            "vertex",
+            XYZ + [properties] * (where == "vertex"),
+            [[*v, *[value] * (where == "vertex")] for v in vertices()],
+        ),
+        (
+            "face",
+            FACE + [properties] * (where == "face"),
+            [[f.tolist(), *[value] * (where == "face")] for f in QUAD_FACES],
+        ),
+    ]
+    (note,) = load(tmp_path, ply("binary_little_endian", elements)).notes
+    assert name in note
+    assert f"{where!r}" in note
+    assert load(tmp_path, ply("binary_little_endian", elements), ignore_colors=True).notes == ()
+
+
+def test_normals_are_not_noted(tmp_path):
+    elements = [("vertex", [*XYZ, "float nx", "float ny", "float nz"], vertices(np.eye(4)[:3]))]
+    mesh = load(tmp_path, ply("ascii", [*elements, ("face", FACE, [[f.tolist()] for f in QUAD_FACES])]))
+    assert mesh.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "alpha", "clear"),
+    [("uchar", 255, False), ("uchar", 90, True), ("float", 1.0, False), ("float", 0.5, True)],
+)
+def test_transparency_is_noted(kind, alpha, clear, tmp_path):
+    properties = [f"{kind} {n}" for n in ("red", "green", "blue", "alpha")]
+    values = [*(COLORS if kind == "uchar" else COLORS / 255).T.tolist(), [alpha] * 4]
+    elements = [("vertex", XYZ + properties, vertices(values)), ("face", FACE, [[f.tolist()] for f in QUAD_FACES])]
+    mesh = load(tmp_path, ply("binary_little_endian", elements))
+    assert mesh.notes == ((TRANSPARENCY,) if clear else ())
 
 
 def _plain(**change) -> bytes:

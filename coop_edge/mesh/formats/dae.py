@@ -45,6 +45,9 @@ def read_dae(source: Source) -> list[Part]:
             triangles += len(part.faces)
             source.limits.check("triangles", triangles, f"its scene holds {triangles} triangles or more")
             parts.append(replace(part, vertices=part.moved(matrix)))
+    placed = {name for name, _ in made}
+    if left := sum(each.get("id", "") not in placed for each in file.root.findall("library_geometries/geometry")):
+        source.note(f"{left} geometries are not in the scene: they are not read")
     return parts
 
 

@@ -11,7 +11,7 @@ from coop_edge.errors import MeshError
 from coop_edge.mesh.colors import unit_colors
 from coop_edge.mesh.formats.dae_file import DaeFile, Element, attribute, indices, integer
 from coop_edge.mesh.formats.dae_materials import DaeMaterial
-from coop_edge.mesh.parts import Part, Polygons, check_coordinates, check_corners
+from coop_edge.mesh.parts import TRANSPARENCY, Part, Polygons, check_coordinates, check_corners
 from coop_edge.mesh.polygons import cut_outline
 
 _SURFACES = ("triangles", "polylist", "polygons", "tristrips", "trifans")
@@ -60,16 +60,18 @@ def _read_primitive(
     faces = rows[triangles, position.offset] if len(rows) else np.zeros((0, 3), np.int64)
     check_corners(faces, len(vertices))
     if file.source.ignore_colors:
-        return Part(vertices, faces)
+        return Part(vertices, faces).trimmed()
     symbol = primitive.get("material")
     found = materials.get(symbol or "")
     if found is None and symbol is not None:
         file.source.note(f"no node binds a material to {symbol!r}: these faces take the albedo")
+    if found is not None and found.transparent:
+        file.source.note(TRANSPARENCY)
     colors = _colors(file, inputs, rows, triangles)
     uv = None
     if found is not None and found.material.texture is not None:
         uv = _coordinates(file, inputs, rows, triangles, found, label)
-    return Part(vertices, faces, colors, uv, None if found is None else found.material)
+    return Part(vertices, faces, colors, uv, None if found is None else found.material).trimmed()
 
 
 def _inputs(mesh: Element, primitive: Element, label: str) -> tuple[list[_Input], int]:

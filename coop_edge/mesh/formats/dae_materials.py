@@ -9,6 +9,7 @@ import numpy as np
 from coop_edge.errors import MeshError
 from coop_edge.mesh.formats.dae_file import DaeFile, Element, attribute, integer, numbers
 from coop_edge.mesh.parts import CLAMP, MIRROR, REPEAT, Material, Texture
+from coop_edge.mesh.text import is_number
 
 _WRAPS = {"WRAP": REPEAT, "MIRROR": MIRROR, "CLAMP": CLAMP, "BORDER": CLAMP}
 _MODELS = ("phong", "blinn", "lambert", "constant")
@@ -21,6 +22,7 @@ class DaeMaterial:
     material: Material
     name: str | None = None
     bound: int | None = None
+    transparent: bool = False
 
 
 class DaeMaterials:
@@ -58,7 +60,7 @@ class DaeMaterials:
                 raise MeshError(f"material {reference!r} has no effect; the file is damaged")
             effect = self._file.target(instance.get("url"), "effect")
             label = element.get("name") or reference[1:]
-            self._made[reference] = self._effect(effect, label)
+            self._made[reference] = replace(self._effect(effect, label), transparent=_is_transparent(effect))
         return self._made[reference]
 
     def _effect(self, effect: Element, label: str) -> DaeMaterial:
@@ -76,12 +78,14 @@ class DaeMaterials:
         if model.tag == "constant":  # it has no diffuse part
             return emission or DaeMaterial(Material(label))
         if emission is not None and not _dark(emission):
-            if diffuse is None or _dark(diffuse):
+            if _dark(diffuse):
                 self._file.source.note(
                     f"material {label!r} has no colour but the light that it gives off: taken as its colour"
                 )
                 return emission
             self._file.source.note(f"the light that material {label!r} gives off (emission) is not read")
+        if diffuse is None and not _dark(self._look(model.find("ambient"), params, label)):
+            self._file.source.note(f"material {label!r} has no diffuse colour; its ambient one is not read")
         return diffuse or DaeMaterial(Material(label))
 
     def _look(self, element: Element | None, params: dict[str | None, Element], label: str) -> DaeMaterial | None:
@@ -153,5 +157,25 @@ class DaeMaterials:
                     self._file.source.note(f"{element.tag} of the texture of material {label!r} is not read")
 
 
-def _dark(look: DaeMaterial) -> bool:
-    return look.material.texture is None and not any(look.material.color or (0.0,))
+def _is_transparent(effect: Element) -> bool:
+    """Tell whether an effect lets light through, by the four rules of COLLADA 1.5."""
+    color, amount = effect.find(".//transparent"), effect.find(".//transparency")
+    if color is None and amount is None:
+        return False
+    if color is not None and color.find("texture") is not None:
+        return True
+    words = [*(amount.findtext("float") or "").split(), "1"] if amount is not None else ["1"]
+    share = float(words[0]) if is_number(words[0]) else 1.0
+    given = ((color.findtext("color") or "") if color is not None else "").split()
+    values = [float(word) for word in given if is_number(word)]
+    r, g, b, a = [*values, *(1.0,) * 4][:4]
+    return {
+        "A_ONE": a * share < 0.998,
+        "A_ZERO": a * share > 0.002,
+        "RGB_ONE": min(r, g, b) * share < 0.998,
+        "RGB_ZERO": max(r, g, b) * share > 0.002,
+    }.get(color.get("opaque", "A_ONE") if color is not None else "A_ONE", True)
+
+
+def _dark(look: DaeMaterial | None) -> bool:
+    return look is None or (look.material.texture is None and not any(look.material.color or (0.0,)))

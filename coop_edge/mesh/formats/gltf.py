@@ -12,7 +12,7 @@ from coop_edge.mesh.colors import unit_colors
 from coop_edge.mesh.formats.gltf_file import GltfFile
 from coop_edge.mesh.formats.gltf_materials import GltfMaterial, GltfMaterials
 from coop_edge.mesh.formats.gltf_scene import Placed, placed_meshes
-from coop_edge.mesh.parts import Part, check_coordinates, check_corners
+from coop_edge.mesh.parts import TRANSPARENCY, Part, check_coordinates, check_corners
 from coop_edge.mesh.source import Source
 
 _COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
@@ -43,7 +43,7 @@ _HARMLESS = (  # they change neither geometry nor the colour of the surface itse
     "KHR_materials_iridescence",
     "KHR_materials_sheen",
     "KHR_materials_specular",
-    "KHR_materials_transmission",
+    "KHR_materials_transmission",  # noted as transparency
     "KHR_materials_unlit",
     "KHR_materials_variants",
     "KHR_materials_volume",
@@ -98,8 +98,28 @@ def _check_extensions(file: GltfFile) -> None:
             raise MeshError(f"geometry is compressed with {name}, which is not read; export the mesh again without it")
     if unknown := sorted({name for name in required if name not in (*_READ, *_HARMLESS)}):
         raise MeshError(f"requires the extension {', '.join(unknown)}, which is not read; export the mesh without it")
-    if unknown := sorted({name for name in used if name not in (*_READ, *_HARMLESS)}):
+    found = _extensions_in(file.header)
+    if compressed := sorted(found & set(_COMPRESSED)):
+        raise MeshError(
+            f"geometry is compressed with {compressed[0]}, which is not read; export the mesh again without it"
+        )
+    if unknown := sorted({name for name in (*used, *found) if name not in (*_READ, *_HARMLESS)}):
         file.source.note(f"what the extension {', '.join(unknown)} adds is not read")
+
+
+def _extensions_in(header: dict[str, Any]) -> set[str]:
+    """Return the names of all extensions that objects of the file have, declared or not."""
+    found: set[str] = set()
+    waiting: list[Any] = [header]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            extensions = each.get("extensions")
+            found |= {str(name) for name in extensions} if isinstance(extensions, dict) else set()
+            waiting += [value for key, value in each.items() if key != "extras" and isinstance(value, (dict, list))]
+        else:
+            waiting += [value for value in each if isinstance(value, (dict, list))]
+    return found
 
 
 def _primitive(file: GltfFile, entry: Any, placed: Placed, materials: GltfMaterials, linear: bool) -> Part | None:
@@ -124,8 +144,10 @@ def _primitive(file: GltfFile, entry: Any, placed: Placed, materials: GltfMateri
     faces = _triangles(corners.astype(np.int64), mode)
     check_corners(faces, n)
     if file.source.ignore_colors:
-        return Part(vertices, faces)
+        return Part(vertices, faces).trimmed()
     material = materials.get(entry.get("material"))
+    if material.transparent:
+        file.source.note(TRANSPARENCY)
     colors = _colors(file, entry, placed, n)
     uv = _coordinates(file, entry, placed, material, n)
     extra = [name for name in attributes if name.startswith("COLOR_") and name != "COLOR_0"]
@@ -138,7 +160,7 @@ def _primitive(file: GltfFile, entry: Any, placed: Placed, materials: GltfMateri
         None if uv is None else uv[faces],
         material.material,
         linear,
-    )
+    ).trimmed()
 
 
 def _triangles(corners: NDArray[np.int64], mode: int) -> NDArray[np.int64]:
@@ -215,7 +237,7 @@ def _colors(file: GltfFile, entry: dict[str, Any], placed: Placed, n: int) -> ND
         colors = _attribute(file, entry, "COLOR_0", placed.weights, (3, 4))
     if len(colors) != n or colors.shape[1] not in (3, 4):
         raise MeshError(f"glTF: COLOR_0 is {list(colors.shape)} for {n} vertices; the file is damaged")
-    return unit_colors(colors, file.source.notes)
+    return unit_colors(colors[:, :3], file.source.notes)  # what their alpha does, a material says
 
 
 def _coordinates(
@@ -233,6 +255,10 @@ def _coordinates(
     uv = _attribute(file, entry, name, placed.weights, (2,))
     if len(uv) != n:
         raise MeshError(f"glTF: {name} is {list(uv.shape)} for {n} vertices; the file is damaged")
+    raw = file.accessor(entry["attributes"][name]).dtype
+    if raw.kind in "iu" and not file.uses("KHR_mesh_quantization"):  # section 3.7.2.1 allows normalised ones alone
+        file.source.note(f"the integers of {name} are not said to be normalised, which they have to be: taken as such")
+        uv = np.maximum(uv / np.iinfo(raw).max, -1.0)
     check_coordinates(uv)
     uv = material.moved(uv)
     return np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)

@@ -18,6 +18,7 @@ from coop_edge.mesh.source import Source
 _JSON, _BIN = 0x4E4F534A, 0x004E4942
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+_EMPTY = 1 << 16  # entries that an accessor without data may have in any file
 _AGAIN = "copy or export it again"
 
 
@@ -28,11 +29,11 @@ class GltfFile:
         self.source = source
         self.header, self._blob = _open(source)
         self._buffers: dict[int, bytes] = {}
-        version = str(self.section(self.header, "asset", dict).get("version", ""))
-        if not version.startswith("2."):
-            raise MeshError(
-                f"glTF {version or 'of no version'} is not read; wanted glTF 2.0: convert or export it again"
-            )
+        asset = self.section(self.header, "asset", dict)
+        version, least = (str(asset.get(key, "")) for key in ("version", "minVersion"))
+        if not version.startswith("2.") or least not in ("", "2.0"):
+            which = least if version.startswith("2.") else version
+            raise MeshError(f"glTF {which or 'of no version'} is not read; wanted glTF 2.0: convert or export it again")
 
     def section(self, holder: dict[str, Any], key: str, kind: type = list) -> Any:
         """Return a part of the JSON, empty if it is not there.
@@ -78,12 +79,21 @@ class GltfFile:
         if "bufferView" in entry:
             values = self._view(entry, where, dtype, width, count)
         else:
-            values = np.zeros((count, width), dtype)
+            values = self._zeros(where, count, width, dtype)
         if "sparse" in entry:
             values = self._sparse(entry, where, values, dtype, width)
         if entry.get("normalized", False) and dtype.kind in "iu":
             return np.maximum(values / float(np.iinfo(dtype).max), -1.0)
         return values
+
+    def _zeros(self, where: str, count: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return what an accessor without data holds, so many entries at most as there are bytes, or few."""
+        stored = sum(len(self._buffer(i)) for i in range(len(self.section(self.header, "buffers"))))
+        if count > max(stored, _EMPTY):
+            raise MeshError(
+                f"glTF: {where} has {count} entries without data of its own, the buffers hold {stored} bytes; {_AGAIN}"
+            )
+        return np.zeros((count, width), dtype)
 
     def integer(self, entry: dict[str, Any], key: str, where: str, default: int | None = None) -> int:
         """Return an integer of at least 0 of the JSON.
@@ -174,6 +184,11 @@ class GltfFile:
                 raise MeshError(f"glTF: buffers[{index}]: truncated, {len(data)} of {wanted} bytes; {_AGAIN}")
             self._buffers[index] = data
         return self._buffers[index]
+
+    def uses(self, extension: str) -> bool:
+        """Tell whether the file says that it uses an extension."""
+        names = [*self.section(self.header, "extensionsUsed"), *self.section(self.header, "extensionsRequired")]
+        return extension in names
 
     def uri_bytes(self, uri: Any) -> bytes:
         """Return what a URI stands for: data inside it, or a file.

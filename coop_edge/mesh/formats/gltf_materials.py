@@ -7,7 +7,7 @@ Materials are told apart by their number: names may repeat. A material without a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class GltfMaterial:
     material: Material
     coordinates: int = 0
     transform: NDArray[np.float64] | None = None  # [2,3]; glTF's v counts downwards
+    transparent: bool = False
 
     def moved(self, uv: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return coordinates [...,2] as the texture wants them, v downwards."""
@@ -56,7 +57,8 @@ class GltfMaterials:
             # White is what the specification gives where there is no material; here that is "no colour of its own".
             return GltfMaterial(Material())
         if index not in self._made:
-            self._made[index] = self._make(self._file.entry("materials", index), index)
+            entry = self._file.entry("materials", index)
+            self._made[index] = replace(self._make(entry, index), transparent=_is_transparent(self._file, entry))
         return self._made[index]
 
     def _make(self, entry: dict[str, Any], index: int) -> GltfMaterial:
@@ -117,6 +119,11 @@ class GltfMaterials:
                 data = file.uri_bytes(uri) if uri is not None else file.view_bytes(entry.get("bufferView"))
                 self._images[index] = file.source.assets.decode(data, f"the texture of material {label}")
         return self._images[index]
+
+
+def _is_transparent(file: GltfFile, entry: dict[str, Any]) -> bool:
+    glass = file.section(file.section(entry, "extensions", dict), "KHR_materials_transmission", dict)
+    return entry.get("alphaMode", "OPAQUE") != "OPAQUE" or bool(glass.get("transmissionFactor"))
 
 
 @dataclass(frozen=True)

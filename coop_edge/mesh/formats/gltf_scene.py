@@ -37,6 +37,12 @@ def placed_meshes(file: GltfFile) -> Iterator[Placed]:
         MeshError: damaged, a circle, too many.
     """
     worlds = _worlds(file)
+    nodes = file.section(file.header, "nodes")
+    if left := sum("mesh" in file.entry("nodes", i) for i in range(len(nodes)) if i not in worlds):
+        file.source.note(f"{left} nodes with meshes are not in the scene that is read")
+    named = {mesh for i in range(len(nodes)) if _whole(mesh := file.entry("nodes", i).get("mesh"))}
+    if (loose := len(file.section(file.header, "meshes")) - len(named)) > 0:
+        file.source.note(f"{loose} meshes are placed by no node: they are not read")
     count = 0
     for index, world in worlds.items():
         node = file.entry("nodes", index)
@@ -110,6 +116,8 @@ def _instances(file: GltfFile, node: dict[str, Any], world: Matrix) -> Matrix:
         return world[None]
     attributes = file.section(extension, "attributes", dict)
     found = {key: file.accessor(index).astype(np.float64) for key, index in attributes.items() if key in _SHAPES}
+    if other := [key for key in attributes if key not in _SHAPES]:
+        file.source.note(f"{', '.join(map(str, other))} of the instances of a mesh are not read")
     counts = {len(values) for values in found.values()}
     wrong = any(values.shape[1] != _SHAPES[key] for key, values in found.items())
     if len(counts) != 1 or wrong:

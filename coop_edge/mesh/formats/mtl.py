@@ -74,7 +74,7 @@ def read_mtl(source: Source, path: Path, data: bytes) -> dict[str, MtlMaterial]:
                 source.note(f"{where}: there is a material {rest!r} already: the first counts")
         elif entry is None or not key or key.startswith("#"):
             continue
-        elif key in ("kd", "ke"):
+        elif key in ("ka", "kd", "ke"):
             entry.colors[key] = _color(source, f"{where}: {key.capitalize()}", rest)
         elif key in ("map_kd", "map_ke"):
             entry.maps[key] = rest
@@ -117,6 +117,8 @@ def _material(source: Source, path: Path, entry: _Entry) -> MtlMaterial:
     found = MtlMaterial(Material(entry.name, color), entry.transparent)
     textured = _textured(source, path, entry, found, "map_Kd")
     if not any(glow or ()) and not entry.maps.get("map_ke"):
+        if color is None and textured.material.texture is None and any(entry.colors.get("ka") or ()):
+            source.note(f"{path.name}: material {entry.name!r} has no diffuse colour; its ambient one is not read")
         return textured
     if textured.material.texture is not None or any(color or ()):
         what = "map_Ke" if entry.maps.get("map_ke") else "Ke"

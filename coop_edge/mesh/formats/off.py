@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.errors import MeshError
-from coop_edge.mesh.colors import unit_colors
+from coop_edge.mesh.colors import are_normals, check_alpha, unit_colors
 from coop_edge.mesh.parts import Part, Polygons
 from coop_edge.mesh.source import Source
 from coop_edge.mesh.text import decode, floats, integers, lines
@@ -90,8 +90,10 @@ def _vertices(rows: Rows, layout: _Layout, notes: list[str]) -> tuple[NDArray[np
     if not colors:
         return table[:, :3], None
     start = 3 + 3 * layout.normal
+    if not layout.color and are_normals(table[:, start : start + 3], notes):
+        return table[:, :3], None
     words = [row[start : start + colors] for row in rows]
-    return table[:, :3], _unit(words, table[:, start : start + colors], notes)
+    return table[:, :3], _unit(words, notes)
 
 
 def _faces(rows: Rows, notes: list[str]) -> tuple[Polygons, NDArray[np.float64] | None]:
@@ -111,22 +113,28 @@ def _faces(rows: Rows, notes: list[str]) -> tuple[Polygons, NDArray[np.float64] 
     has = np.array([len(words) >= 3 for words in extra], bool)
     if not has.any():
         return Polygons(corners, sizes), None
-    colored = [words[:3] for words in extra if len(words) >= 3]
     colors = np.full((len(rows), 3), np.nan)
-    numbers = floats([word for words in colored for word in words], "colours of faces").reshape(-1, 3)
-    colors[has] = _unit(colored, numbers, notes)
+    colors[has] = _unit([words for words in extra if len(words) >= 3], notes)
     return Polygons(corners, sizes), colors
 
 
-def _unit(words: Rows, numbers: NDArray[np.float64], notes: list[str]) -> NDArray[np.float64]:
-    """Convert colours to 0..1: as integers they count to 255, with a decimal point to 1.
+def _unit(words: Rows, notes: list[str]) -> NDArray[np.float64]:
+    """Convert colours to 0..1: rows of integers count to 255, with a decimal point to 1.
 
-    Where all are 0 or 1 without a point they count to 1: writers of C++ leave the point out.
+    Where all integers are 0 or 1 they count to 1: writers of C++ leave the point out.
     """
-    whole = all(re.fullmatch(r"[+-]?\d+", word) for row in words for word in row[:3])
-    if whole and numbers[:, :3].max(initial=0) > 1:
-        high = numbers[:, :3].max()
-        if high > 255 or numbers[:, :3].min() < 0:
-            raise MeshError(f"colours are integers up to {high:g}; wanted 0..255")
-        return np.asarray(numbers[:, :3] / 255.0)
-    return unit_colors(numbers, notes)
+    numbers = floats([word for row in words for word in row[:3]], "colours").reshape(-1, 3)
+    whole = np.array([all(re.fullmatch(r"[+-]?\d+", word) for word in row[:3]) for row in words])
+    for alike in (whole, ~whole):
+        given = [row for row, chosen in zip(words, alike, strict=True) if chosen and len(row) == 4]
+        table = floats([word for row in given for word in row], "colours").reshape(-1, 4)
+        check_alpha(table[:, 3], table[:, :3], notes)
+    integers_ = numbers[whole]
+    if integers_.max(initial=0) <= 1:
+        return unit_colors(numbers, notes)
+    if integers_.max() > 255 or integers_.min() < 0:
+        raise MeshError(f"colours are integers up to {integers_.max():g}; wanted 0..255")
+    colors = numbers / 255.0
+    if not whole.all():
+        colors[~whole] = unit_colors(numbers[~whole], notes)
+    return np.asarray(colors)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.errors import MeshError
-from coop_edge.mesh.colors import unit_colors
+from coop_edge.mesh.colors import check_alpha, unit_colors
 from coop_edge.mesh.formats.ply_elements import Element, read_header, read_rows
 from coop_edge.mesh.parts import Material, Part, Polygons, Texture, check_coordinates
 from coop_edge.mesh.source import Source
@@ -14,6 +16,9 @@ from coop_edge.mesh.source import Source
 _COLORS = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
 _COORDINATES = (("texture_u", "texture_v"), ("u", "v"), ("s", "t"), ("texture_s", "texture_t"))
 _INDICES = ("vertex_indices", "vertex_index")
+_NORMALS = ("nx", "ny", "nz", "normal_x", "normal_y", "normal_z")
+_TEXTURE = re.compile(r"texture[ _-]?(?:file)?(?:name)?[ \t]*[:=]?[ \t]+(.+)|texturefile[:=](.+)", re.IGNORECASE)
+_PICTURE = re.compile(r"\.(?:png|jpe?g|tga|bmp|tiff?|webp|dds|mtl)\b", re.IGNORECASE)
 _KNOWN = ("vertex", "face", "tristrips")
 
 
@@ -40,11 +45,13 @@ def read_ply(source: Source) -> list[Part]:
         return []
     places, owner = polygons.cut(vertices, source.notes)
     faces = polygons.corners[places]
-    files = [] if source.ignore_colors else _texture_files(header.comments)
+    files = [] if source.ignore_colors else _texture_files(source, header.comments)
     uv, number = _coordinates(vertex, face, polygons, places, owner) if files else (None, None)
     if files and uv is None:
         raise MeshError("names a texture, but its vertices and faces have no texture coordinates")
     colors = None if source.ignore_colors else _colors(vertex, face, faces, owner, source.notes)
+    if not source.ignore_colors:
+        _note_unread(source, [vertex, *([face] if face is not None else [])], textured=bool(files))
     if not files:
         return [Part(vertices, faces, colors=colors)]
     return _textured(source, files, Part(vertices, faces, colors, uv), number)
@@ -96,13 +103,29 @@ def _strips(element: Element) -> Polygons:
     return Polygons(corners.ravel(), np.full(len(corners), 3, np.int64))
 
 
-def _texture_files(comments: list[str]) -> list[str]:
+def _texture_files(source: Source, comments: list[str]) -> list[str]:
+    """Return the files that comments name as TextureFile; note other comments that name a picture."""
     files = []
     for comment in comments:
-        key, _, name = comment.strip().partition(" ")
-        if key.lower() == "texturefile" and name.strip():
-            files.append(name.strip())
+        found = _TEXTURE.fullmatch(comment)
+        name = (found[1] or found[2]).strip() if found else ""
+        if name and (comment.lower().startswith("texturefile") or _PICTURE.search(name)):
+            quoted = re.fullmatch(r"""(["'])(.+)\1""", name)
+            files.append(quoted[2] if quoted else name)
+        elif _PICTURE.search(comment):
+            source.note(f"the comment {comment[:60]!r} is not read: wanted 'TextureFile NAME'")
     return files
+
+
+def _note_unread(source: Source, elements: list[Element], *, textured: bool) -> None:
+    for element in elements:
+        left = [name for name in element.columns if name not in element.used and name not in _NORMALS]
+        if not left or not element.rows:
+            continue
+        names = ", ".join(map(repr, left[:8])) + (f" and {len(left) - 8} more" if len(left) > 8 else "")
+        places = {name for pair in _COORDINATES for name in pair} | {"texcoord", "texnumber"}
+        why = ": no comment names a texture (TextureFile)" if not textured and set(left) <= places else ""
+        source.note(f"the properties {names} of {element.name!r} are not read{why}")
 
 
 def _coordinates(
@@ -153,11 +176,13 @@ def _color_columns(element: Element, notes: list[str]) -> NDArray[np.float64] | 
             kinds = {np.asarray(c).dtype for c in found}
             if len(kinds) > 1:
                 raise MeshError(f"the colours {', '.join(names)} are of different types; wanted one")
-            return unit_colors(np.column_stack([np.asarray(c) for c in found]), notes)
+            colors = np.column_stack([np.asarray(c) for c in found])
+            alpha = next((element.scalar(n) for n in ("alpha", "a", "diffuse_alpha") if n in element.columns), None)
+            if alpha is not None:
+                check_alpha(alpha, colors, notes)
+            return unit_colors(colors, notes)
         if found:
             notes.append(f"colours of {element.name!r} lack some of {', '.join(names)}: not used")
-    if any(name.endswith("_red") or name == "red" for name in element.columns):
-        notes.append(f"colours of {element.name!r} have names that are not known: not used")
     return None
 
 

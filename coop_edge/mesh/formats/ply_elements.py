@@ -51,6 +51,7 @@ class Element:
     rows: int
     properties: list[Property] = field(default_factory=list)
     columns: dict[str, Any] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)  # names of the columns that have been asked for
 
     def scalar(self, name: str) -> NDArray[Any] | None:
         """Return a column of numbers [rows], None if there is none.
@@ -58,7 +59,7 @@ class Element:
         Raises:
             MeshError: it holds lists.
         """
-        column = self.columns.get(name)
+        column = self._get(name)
         if isinstance(column, ListColumn):
             raise MeshError(f"property {name!r} of {self.name!r} holds lists; wanted a number per row")
         return column
@@ -69,10 +70,14 @@ class Element:
         Raises:
             MeshError: it holds numbers.
         """
-        column = self.columns.get(name)
+        column = self._get(name)
         if column is not None and not isinstance(column, ListColumn):
             raise MeshError(f"property {name!r} of {self.name!r} holds single numbers; wanted a list per row")
         return column
+
+    def _get(self, name: str) -> Any:
+        self.used.add(name)
+        return self.columns.get(name)
 
 
 @dataclass
@@ -101,7 +106,7 @@ def read_header(data: bytes) -> Header:
             continue
         key = words[0].lower()
         if key in ("comment", "obj_info"):
-            comments.append(line.strip().partition(" ")[2] if " " in line.strip() else "")
+            comments.append(line.strip()[len(key) :].strip())
         elif key == "format" and len(words) >= 2:
             kind = words[1].lower()
         elif key == "element" and len(words) == 3 and words[2].isascii() and words[2].isdigit():

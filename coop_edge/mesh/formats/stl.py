@@ -27,9 +27,10 @@ def read_stl(source: Source) -> list[Part]:
     """
     data = source.data
     wanted = 84 + 50 * int.from_bytes(data[80:84], "little")  # if binary: a header, a count, 50 bytes a triangle
-    if len(data) != wanted and data.lstrip()[:5].lower() == b"solid" and b"facet" in data.lower():
-        corners = _read_text(source)
-        return [_part(corners, None)]
+    if len(data) != wanted and decode(data[:512].removeprefix(b"\xef\xbb\xbf")).lstrip()[:5].lower() == "solid":
+        text = decode(data)
+        if "facet" in text.lower():
+            return [_part(_read_text(source, text), None)]
     if len(data) < wanted or len(data) < 84:
         raise MeshError(f"truncated, or not an STL file: {len(data)} of {wanted} bytes; {_AGAIN}")
     if len(data) > wanted:
@@ -62,11 +63,11 @@ def _colors(header: bytes, spare: NDArray[np.uint16], source: Source) -> NDArray
     return np.where(flag[:, None], fives[:, ::-1], np.nan)
 
 
-def _read_text(source: Source) -> NDArray[np.float64]:
+def _read_text(source: Source, text: str) -> NDArray[np.float64]:
     """Return the corners of the triangles [F,3,3] of all solids of a text file."""
     numbers: list[str] = []
     facets, corners, inside, solids = 0, 0, False, 0  # facets: those that still lack their loop
-    for i, line in enumerate(lines(decode(source.data)), 1):
+    for i, line in enumerate(lines(text), 1):
         words = line.split()
         key = words[0].lower() if words else ""
         if key == "vertex":
