@@ -29,8 +29,8 @@ def _wide(head: bytes) -> str:
     """Return the name of the encoding if letters take two bytes each, by a mark or by every other byte being zero."""
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
-    zero = [byte == 0 for byte in head]
-    return {(False, True) * 2: "utf-16-le", (True, False) * 2: "utf-16-be"}.get(tuple(zero), "")
+    zeros = "".join(str(int(byte == 0)) for byte in head)
+    return {"0101": "utf-16-le", "1010": "utf-16-be"}.get(zeros, "")
 
 
 def lines(text: str) -> list[str]:
