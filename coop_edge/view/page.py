@@ -9,10 +9,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from coop_edge.base.missing import install_extra
 from coop_edge.errors import BackendUnavailable, CoopEdgeError
 from coop_edge.view.pictures import agreement_picture, templates_picture, views_picture
-from coop_edge.view.scene import PoseScene
+from coop_edge.view.scene import PoseScene, centre_covariance
 from coop_edge.view.session import Session
 
 log = logging.getLogger("coop_edge")
@@ -247,6 +249,10 @@ class Page:
         lines = [f"**{_safe(item.name)}**, score {result.score:.2f}", f"x, y, z: {x}, {y}, {z} mm"]
         if result.reprojection_rms_px is not None:
             lines.append(f"{result.n_inliers} inliers, {result.reprojection_rms_px:.2f} px rms")
+        if result.covariance is not None:
+            spread = centre_covariance(item.T, self.session.estimator.objects[item.name], result.covariance)
+            sigma = ", ".join(f"{1e3 * value:.1f}" for value in np.sqrt(np.diag(spread)))
+            lines.append(f"centre ± {sigma} mm (standard deviations along x, y, z)")
         if self.session.depth_m is not None and not item.accepted:
             lines.append(
                 "with depth" if result.used_depth else "from the colour image: too little depth is known there"

@@ -22,7 +22,8 @@ from coop_edge.visual.overlay import COLORS
 
 Box = tuple[float, float, float, float]
 
-_SIGMAS = 2.0  # of the covariance's ellipsoid
+_SIGMAS = 10.0
+"""Standard deviations of the covariance's ellipsoid: one of a good pose, less than a millimetre, would not be seen."""
 
 
 class PoseScene:
@@ -148,13 +149,12 @@ class PoseScene:
         )  # fmt: skip
 
     def _ellipsoid(self, name: str, T: NDArray[np.float64], mesh: Mesh, covariance: NDArray[np.float64]) -> Any:
-        move = np.hstack([np.eye(3), -se3.hat(T[:3, :3] @ mesh.centre)])  # of the centre, by (translation, rotation)
-        values, axes = np.linalg.eigh(move @ covariance @ move.T)
+        values, axes = np.linalg.eigh(centre_covariance(T, mesh, covariance))
         axes[:, 0] *= np.sign(np.linalg.det(axes))
         radii = _SIGMAS * np.sqrt(np.clip(values, 1e-12, None))
         centre = se3.transform(T, mesh.centre[None])[0]
         return self._server.scene.add_icosphere(
-            name, 1.0, (255, 80, 80), scale=tuple(radii.tolist()), opacity=0.5, wxyz=self._wxyz(axes), position=centre,
+            name, 1.0, (255, 40, 40), scale=tuple(radii.tolist()), wxyz=self._wxyz(axes), position=centre,
             visible=self.meshes_shown,
         )  # fmt: skip
 
@@ -183,6 +183,17 @@ class PoseScene:
 
         controls.on_update(while_dragged)
         self._keep("controls", controls)
+
+
+def centre_covariance(T: NDArray[np.float64], mesh: Mesh, covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the covariance [3,3] of where a mesh's centre is, m^2 in camera axes.
+
+    Args:
+        T: T_camera_object [4,4].
+        covariance: of the pose, [6,6], as in ``PoseEstimate``: its translation is that of the object's origin.
+    """
+    by_pose = np.hstack([np.eye(3), -se3.hat(T[:3, :3] @ mesh.centre)])
+    return np.asarray(by_pose @ covariance @ by_pose.T)
 
 
 def screen_to_pixels(

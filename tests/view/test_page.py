@@ -168,7 +168,7 @@ def test_a_box_drawn_nudged_refined_and_accepted_is_a_label(opened, estimator):
     assert item.name == "house"
     assert item.T is not None, item.result.reason
     np.testing.assert_allclose(item.detection.bbox, house.bbox, atol=2.5)  # a screen pixel is up to 0.7 of the image's
-    opened.wait(lambda: "score" in opened.tab.inner_text("body"))
+    opened.wait(lambda: "score" in opened.tab.inner_text("body") and "centre ±" in opened.tab.inner_text("body"))
     assert opened.saved() == []
 
     before = item.T.copy()
