@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -54,6 +55,16 @@ def test_the_wheel_holds_every_module_and_data_file(names):
     assert "coop_edge/engines/__init__.py" in names
     bundles = {f"coop_edge/engines/{p.relative_to(ROOT / 'engines')}" for p in (ROOT / "engines").rglob("*.onnx")}
     assert bundles <= names
+
+
+def test_what_runs_the_networks_on_a_cpu_is_installed_with_it(wheel):
+    """``pip install`` without extras is enough: ONNX Runtime belongs to no extra."""
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        rows = archive.read(metadata).decode().splitlines()
+    needed = [row.removeprefix("Requires-Dist: ") for row in rows if row.startswith("Requires-Dist: ")]
+    core = {re.split(r"[^\w-]", each)[0] for each in needed if "extra ==" not in each}
+    assert {"onnxruntime", "numpy", "numba", "opencv-python-headless"} <= core
 
 
 def test_the_wheel_holds_nothing_else(names):

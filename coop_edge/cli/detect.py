@@ -51,6 +51,8 @@ def detect(
     max_instances: MaxInstances = None,
     region: Region = None,
     templates: options.Templates = None,
+    ignore_colors: options.IgnoreColors = False,
+    allow_outside: options.AllowOutside = False,
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,
     threads: options.Threads = 0,
@@ -75,7 +77,7 @@ def detect(
     intrinsics = inputs.read_camera(camera, picture)
     config = options.configured(settings)
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
-        inputs.add_objects(estimator, objects)
+        inputs.add_objects(estimator, objects, ignore_colors=ignore_colors, allow_outside=allow_outside)
         with searching() as progress:
             found = estimator.detect(picture, intrinsics, progress=progress, **limits)
         report = {"image": source, "output": str(output) if output else None, **what_ran(estimator)}

@@ -38,6 +38,8 @@ def estimate(
     overlay: Annotated[Path | None, typer.Option(help="Picture to write: the poses drawn over the image.")] = None,
     rerun: options.Rerun = None,
     templates: options.Templates = None,
+    ignore_colors: options.IgnoreColors = False,
+    allow_outside: options.AllowOutside = False,
     models_info: symmetries.ModelsInfo = None,
     object_id: symmetries.ObjectIds = None,
     engines: options.Engines = "coop-xs",
@@ -87,7 +89,9 @@ def estimate(
     if depth is not None:
         measured = {"depth": depth_of_image(depth, Path(source)), "depth_unit": unit}
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
-        known = inputs.add_objects(estimator, objects, entries)
+        known = inputs.add_objects(
+            estimator, objects, entries, ignore_colors=ignore_colors, allow_outside=allow_outside
+        )
         estimator.warmup()  # else the times were those of a first call
         if wanted is None:
             with searching() as progress:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.cli.inputs import read_image
+from coop_edge.cli.pictures import settle_bits
 from coop_edge.errors import InputError
 
 log = logging.getLogger("coop_edge")
@@ -48,6 +49,7 @@ def open_frames(source: str | Path) -> Iterator[Frame]:
         paths = sorted((each for each in path.iterdir() if is_picture(each)), key=lambda each: natural(each.name))
         if not paths:
             raise InputError(f"{path}: no pictures in this folder (wanted {', '.join(SUFFIXES)})")
+        settle_bits(paths)
         return ((each.name, read_image(each)) for each in paths)
     if not path.is_file():
         raise InputError(f"{path}: no such video or folder")

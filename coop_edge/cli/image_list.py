@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from coop_edge.cli.frames import SUFFIXES, is_picture, natural
 from coop_edge.cli.inputs import read_image
+from coop_edge.cli.pictures import settle_bits
 from coop_edge.errors import InputError
 
 
@@ -43,6 +44,7 @@ def list_pictures(source: Path) -> list[Picture]:
         paths = sorted((path for path in source.iterdir() if is_picture(path)), key=lambda path: natural(path.name))
         if not paths:
             raise InputError(f"{source}: no pictures in this folder (wanted {', '.join(SUFFIXES)})")
+        settle_bits(paths)
         return [Picture(path.name, partial(read_image, path), path) for path in paths]
     if not source.is_file():
         raise InputError(f"{source}: no such image, video or folder")

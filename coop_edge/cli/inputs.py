@@ -126,11 +126,15 @@ def add_objects(
     estimator: Estimator,
     objects: Sequence[ObjectArgument],
     entries: Mapping[str, tuple[Path, int]] | None = None,
+    *,
+    ignore_colors: bool = False,
+    allow_outside: bool = False,
 ) -> list[dict[str, Any]]:
     """Register the objects, and say on stderr what each of them is; return the same as plain data.
 
     Args:
         entries: file and entry of ``--models-info``, by name.
+        ignore_colors: as ``Mesh.load`` has it; so is ``allow_outside``.
 
     Raises:
         CoopEdgeError: what ``Mesh.load`` and ``Estimator.add_object`` raise.
@@ -141,7 +145,9 @@ def add_objects(
 
     found = []
     for each in objects:
-        mesh = Mesh.load(each.mesh, unit=each.unit, name=each.name)
+        mesh = Mesh.load(
+            each.mesh, unit=each.unit, name=each.name, ignore_colors=ignore_colors, allow_outside=allow_outside
+        )
         typer.echo(mesh.summary, err=True)
         symmetries = symmetries_of(each.name, entries or {}, mesh, each.unit)
         estimator.add_object(each.name, mesh, symmetries=symmetries, templates=each.templates)

@@ -37,12 +37,7 @@ Supersample = Annotated[int, typer.Option(help="Samples per pixel side: 1, 3 or 
 Albedo = Annotated[
     str | None, typer.Option(help="R,G,B (0..255) of faces without a colour of their own; default 200,200,200.")
 ]
-IgnoreColors = Annotated[bool, typer.Option("--ignore-colors", help="Drop the file's colours and textures.")]
 MaxFaces = Annotated[int, typer.Option(min=4, help="Simplify a mesh that has more triangles than this.")]
-AllowOutside = Annotated[
-    bool,
-    typer.Option("--allow-outside", help="Also read textures that lie outside the parent of the mesh's folder."),
-]
 
 
 def load_mesh(

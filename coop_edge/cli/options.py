@@ -66,6 +66,12 @@ Templates = Annotated[
     list[str] | None, typer.Option(help="NAME=TEMPLATES.npz of `coop-edge onboard`; may be given several times.")
 ]
 
+IgnoreColors = Annotated[bool, typer.Option("--ignore-colors", help="Drop the file's colours and textures.")]
+AllowOutside = Annotated[
+    bool,
+    typer.Option("--allow-outside", help="Also read textures that lie outside the parent of the mesh's folder."),
+]
+
 Depth = Annotated[
     Path | None,
     typer.Option(

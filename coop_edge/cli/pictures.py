@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ _ORIENTATION = 274
 """Number of the tag, in TIFF and in EXIF."""
 _DEPTHS = (8, 10, 12, 14)
 """Bits of sensors whose pictures are kept in 16."""
+_LOOKED_AT = 8
+"""Frames by which the bits of all frames of a folder are decided."""
+_SETTLED: dict[Path, int] = {}
+"""Bits of the frames of a folder."""
 
 
 def decode(path: Path, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -27,7 +32,7 @@ def decode(path: Path, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     An orientation tag is not applied, since the intrinsics are of the image as the sensor saw it; a picture that has
     one is named in the log. Of 16 bits the upper 8 are taken, or of as few bits as the picture uses, if it is a
-    sensor's of 10, 12 or 14, with a warning.
+    sensor's of 10, 12 or 14, with a warning; of frames of one folder the same bits: see ``settle_bits``.
 
     Args:
         path: of the file, for errors and the log.
@@ -52,10 +57,35 @@ def decode(path: Path, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[..., ::-1], np.uint8)
 
 
+def settle_bits(paths: Sequence[Path]) -> None:
+    """Decide once for the frames of a folder how many of 16 bits they use, by a few of them.
+
+    Else a dark frame of 12 bits, which none of its pixels needs, would come out brighter than the others.
+    """
+    bits = 0
+    for i in np.unique(np.linspace(0, len(paths) - 1, _LOOKED_AT).astype(int)):
+        try:
+            image = cv2.imdecode(np.fromfile(paths[i], np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        except (cv2.error, OSError):  # said when the frame is read
+            continue
+        if image is not None and image.dtype != np.uint16:
+            return
+        bits = max(bits, 0 if image is None else _bits(image))
+    _SETTLED[paths[0].parent] = bits
+
+
+def _bits(image: NDArray[Any]) -> int:
+    top = int(image.max())
+    return next((depth for depth in _DEPTHS if top < 1 << depth), 16)
+
+
 def _eight_bits(path: Path, image: NDArray[Any]) -> NDArray[np.uint8]:
     """The upper eight of the bits that are used."""
-    top = int(image.max())
-    bits = next((depth for depth in _DEPTHS if top < 1 << depth), 16)
+    own, settled = _bits(image), _SETTLED.get(path.parent, 0)
+    bits = max(own, settled)
+    if own > settled > 0:
+        _SETTLED[path.parent] = own
+        _say(path, f"uses {own} bits, frames before it were read as of {settled} bits: it is darker than they are")
     if bits < 16:
         _say(path, f"uses {bits} of its 16 bits, by which it looks black; it is read as a picture of {bits} bits")
     return (image >> (bits - 8)).astype(np.uint8)

@@ -22,9 +22,9 @@ def render(
     renderer: Annotated[meshes.RendererName, typer.Option(help="Which renderer to use.")] = meshes.RendererName.cpu,
     supersample: meshes.Supersample = 3,
     albedo: meshes.Albedo = None,
-    ignore_colors: meshes.IgnoreColors = False,
+    ignore_colors: options.IgnoreColors = False,
     max_faces: meshes.MaxFaces = 100_000,
-    allow_outside: meshes.AllowOutside = False,
+    allow_outside: options.AllowOutside = False,
     as_json: options.Json = False,
 ) -> None:
     """Render one view of a mesh: colour, depth and object-point map side by side."""

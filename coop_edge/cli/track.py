@@ -79,6 +79,8 @@ def track(
         ),
     ] = None,
     templates: options.Templates = None,
+    ignore_colors: options.IgnoreColors = False,
+    allow_outside: options.AllowOutside = False,
     models_info: symmetries.ModelsInfo = None,
     object_id: symmetries.ObjectIds = None,
     engines: options.Engines = "coop-xs",
@@ -129,7 +131,7 @@ def track(
     intrinsics = inputs.read_camera(camera, picture)
     found = True
     with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
-        inputs.add_objects(estimator, objects, entries)
+        inputs.add_objects(estimator, objects, entries, ignore_colors=ignore_colors, allow_outside=allow_outside)
         estimator.warmup()
         renderer = functools.cache(functools.partial(estimator.backend.renderer, threads=threads))
         with (

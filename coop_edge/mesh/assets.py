@@ -16,7 +16,7 @@ from coop_edge.mesh.limits import LoadLimits
 
 _HELP = (
     "Put it beside the mesh, or do without its colours: Mesh.load(..., ignore_colors=True) in Python, --ignore-colors "
-    "of the commands onboard and render; for the other commands save the mesh without textures"
+    "of the commands onboard, render, estimate, track and detect; for others save the mesh without textures"
 )
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
@@ -98,7 +98,7 @@ class Assets:
             if not path.resolve().is_relative_to(bound):
                 raise MeshError(
                     f"refers to {name!r}, which lies outside {bound}; if you trust the file, load it with "
-                    "allow_outside=True (--allow-outside of onboard and render), else put it beside the mesh"
+                    "allow_outside=True (--allow-outside of the commands), else put it beside the mesh"
                 )
         if not path.is_file():
             raise MeshError(f"refers to {name!r}, which is not a regular file. {_HELP}")

@@ -106,5 +106,5 @@ def check_coordinates(uv: NDArray[Any]) -> None:
     if not np.isfinite(uv).all():
         raise MeshError(
             "texture coordinates hold NaN or infinity; repair the mesh or load with ignore_colors=True "
-            "(--ignore-colors of onboard and render)"
+            "(--ignore-colors of the commands)"
         )

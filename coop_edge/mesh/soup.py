@@ -76,7 +76,7 @@ def check_finite(soup: Soup) -> None:
     if not np.isfinite(soup.corner_uv).all():
         raise MeshError(
             "texture coordinates hold NaN or infinity; repair the mesh or load with ignore_colors=True "
-            "(--ignore-colors of onboard and render)"
+            "(--ignore-colors of the commands)"
         )
 
 

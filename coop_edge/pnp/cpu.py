@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.base.hardware import available_cores
+from coop_edge.base.hardware import thread_count
 from coop_edge.config import LmConfig, RansacConfig, RansacSearchConfig
 from coop_edge.errors import InputError
 from coop_edge.geometry import se3
@@ -63,12 +63,13 @@ class CpuPnpSolver:
 
     Args:
         threads: problems solved at the same time; default: the cores this process may use.
+
+    Raises:
+        InputError: ``threads`` is no positive integer, or far more than the cores.
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise InputError(f"threads: wanted a positive integer or None (all cores), got {threads!r}")
-        self.threads = threads or available_cores()
+        self.threads = thread_count(threads)
         self._pool: tuple[int, ThreadPoolExecutor] | None = None  # and the process that started it
 
     def ransac_epnp(

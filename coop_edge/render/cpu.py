@@ -30,8 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from coop_edge.base.hardware import available_cores
-from coop_edge.errors import InputError
+from coop_edge.base.hardware import thread_count
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.render.base import Renderer, Shading
 from coop_edge.render.rasterize import Buffer, Pinhole, Surface, Vertices, rasterize, transform_vertices
@@ -59,10 +58,7 @@ class CpuRenderer(Renderer):
         threads: int | None = None,
     ) -> None:
         super().__init__(meshes, shading=shading, supersample=supersample)
-        integral = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
-        if threads is not None and (not integral or threads < 1):
-            raise InputError(f"threads: wanted an integer >= 1, or None for all cores, got {threads!r}")
-        self.threads = int(threads) if threads is not None else available_cores()
+        self.threads = thread_count(int(threads) if isinstance(threads, np.integer) else threads)
         self._textures = [mesh.packed_textures() for mesh in self.meshes]
 
     def _render(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 
 from coop_edge import InputError
 from coop_edge.cli import pictures
+from coop_edge.cli.frames import open_frames
+from coop_edge.cli.image_list import list_pictures
 from coop_edge.cli.inputs import read_image
 
 RNG = np.random.default_rng(0)
@@ -20,6 +23,7 @@ PICTURE = RNG.integers(0, 256, (6, 10, 3), np.uint8)
 @pytest.fixture(autouse=True)
 def _unsaid(monkeypatch):
     monkeypatch.setattr(pictures, "_SAID", set())
+    monkeypatch.setattr(pictures, "_SETTLED", {})
 
 
 def tiff(orientation: int, order: str, *, big: bool = False, frames: int = 1) -> bytes:
@@ -101,6 +105,57 @@ def test_bits_of_a_sensor_in_a_16_bit_file(tmp_path, bits, suffix, caplog):
     np.testing.assert_array_equal(image, values >> (bits - 8))
     assert 120 < image.mean() < 135
     assert (f"uses {bits} of its 16 bits, by which it looks black" in caplog.text) == (bits < 16)
+
+
+@pytest.mark.parametrize("dark", [[0], [3, 7], [11], list(range(11))])
+@pytest.mark.parametrize("read", ["frames", "list"])
+def test_frames_of_a_folder_are_read_as_of_the_same_bits(dark, read, tmp_path, caplog):
+    """A dark one of 12 bits needs 10 or fewer."""
+    frames = RNG.integers(0, 4096, (12, 6, 10, 3), np.uint16)
+    frames[:, 0, 0] = 4095
+    frames[dark] >>= 3
+    for i, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), frame[..., ::-1])
+    if read == "frames":
+        found = [image for _, image in open_frames(tmp_path)]
+    else:
+        found = [each.read() for each in reversed(list_pictures(tmp_path))][::-1]
+    np.testing.assert_array_equal(np.stack(found), frames >> 4)
+    assert caplog.text.count("read as a picture of 12 bits") == 1
+
+
+def test_a_frame_of_more_bits_than_those_that_were_looked_at_is_named(tmp_path, caplog):
+    for i in range(40):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((6, 10), 4095 if i == 1 else 900, np.uint16))
+    means = [image.mean() for _, image in open_frames(tmp_path)]
+    assert (means[0], means[1], means[2]) == (900 >> 2, 4095 >> 4, 900 >> 4)
+    assert "1.png: uses 12 bits, frames before it were read as of 10 bits" in caplog.text
+
+
+def test_a_folder_with_a_damaged_frame_names_it_when_it_is_read(tmp_path):
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((6, 10), 4095, np.uint16))
+    (tmp_path / "1.png").write_bytes(b"")
+    frames = open_frames(tmp_path)
+    next(frames)
+    with pytest.raises(InputError, match=r"1\.png: the file is empty"):
+        next(frames)
+
+
+DATA = Path(__file__).parents[1] / "data" / "image"
+
+
+def test_orientation_tags_of_tiff_files_are_not_applied():
+    """o1 says "as stored", o3 and o6 ask for a turn: the stored pixels, as Pillow reads them, are the same."""
+    stored = np.array(Image.open(DATA / "o1.tif").convert("RGB"))
+    for name in ("o1.tif", "o3.tif", "o6.tif"):
+        np.testing.assert_array_equal(read_image(DATA / name), stored)
+
+
+def test_grey_of_twelve_bits(caplog):
+    image = read_image(DATA / "g12.png")
+    assert image.mean() == pytest.approx(127, abs=1)
+    assert "g12.png: uses 12 of its 16 bits, by which it looks black" in caplog.text
 
 
 def test_grey_and_alpha_and_floats(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from benchmarks.pnp_problems import make_problems, perturbed
 from coop_edge.config import RansacConfig
 from coop_edge.errors import InputError
 from coop_edge.pnp.cpu import CpuPnpSolver
+from coop_edge.render.cpu import CpuRenderer
+from tests.stages.scene import colored_box
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,6 +84,12 @@ def test_threads_are_checked(threads):
         CpuPnpSolver(threads=threads)
 
 
+def test_far_more_threads_than_cores_are_refused():
+    for make in (CpuPnpSolver, functools.partial(CpuRenderer, colored_box())):
+        with pytest.raises(InputError, match=r"threads: 500 are far more than the \d+ cores"):
+            make(threads=500)
+
+
 @pytest.mark.parametrize("threads", [2, 3, 16, None])
 def test_the_number_of_threads_changes_nothing(solver, problems, threads):
     many = CpuPnpSolver(threads=threads)
@@ -115,6 +124,8 @@ import os, signal
 import numpy as np
 from benchmarks.pnp_problems import make_problems
 from coop_edge.pnp.cpu import CpuPnpSolver
+from coop_edge.render.cpu import CpuRenderer
+from tests.stages.scene import colored_box
 
 p = make_problems(4, 40, seed=1)
 solver = CpuPnpSolver(threads=2)
