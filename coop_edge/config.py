@@ -29,8 +29,8 @@ class Schedule(NamedTuple):
 
 EFFORTS: dict[Effort, Schedule] = {
     "fast": Schedule(4, 1, 1),
-    "balanced": Schedule(5, 1, 3),
-    "best": Schedule(8, 2, 5),
+    "balanced": Schedule(8, 1, 3),
+    "best": Schedule(12, 2, 5),
 }
 """What each ``EstimatorConfig.effort`` stands for."""
 

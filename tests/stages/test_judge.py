@@ -87,7 +87,9 @@ def test_similarity_is_that_of_crop_and_render(case):
     assert found[0] > 0.9  # the image at the true pose is a render, but for what is in front
     assert found[0] > found[1] + 0.1
     assert judge.features.asked == [6]  # crops and renders of three poses, in one go
-    np.testing.assert_array_equal(judge.rank(refined, INDEX, FIT, None), np.clip(found, 0, 1))
+    ranked = judge.rank(refined, INDEX, FIT, None)
+    wanted = np.where(refined.ok, np.clip(found, 0, 1) + 0.1 * np.log(1 + FIT.weight), 0.0)
+    np.testing.assert_allclose(ranked, wanted, rtol=1e-12)
 
 
 def test_the_score_without_a_map_is_the_documented_product(case):
