@@ -421,7 +421,7 @@ class EstimatorConfig(Config):
 
     effort: Effort = "balanced"
     """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
-    "fast" 4, 1, 1; "balanced" 5, 1, 3; "best" 8, 2, 5. More take longer and find more objects;
+    "fast" 4, 1, 1; "balanced" 8, 1, 3; "best" 12, 2, 5. More take longer and find more objects;
     ``coarse.hypotheses``, ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""
