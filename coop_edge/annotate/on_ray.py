@@ -66,14 +66,24 @@ def run_on_ray(items: Sequence[Item], setup: Setup, workers: int, address: str |
             following = missing
 
 
-@contextlib.contextmanager
-def _cluster(address: str | None) -> Iterator[Any]:
-    """Give Ray, connected to a cluster; one that was not there before ends with the block."""
+def import_ray() -> Any:
+    """Return the package ray.
+
+    Raises:
+        BackendUnavailable: it is not installed.
+    """
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise BackendUnavailable(f"--ray needs Ray ({error}): {install_extra('ray')}") from None
+    return ray
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None) -> Iterator[Any]:
+    """Give Ray, connected to a cluster; one that was not there before ends with the block."""
+    ray = import_ray()
     mine = not ray.is_initialized()
     if mine:
         try:

@@ -12,10 +12,12 @@ from typer.core import TyperCommand
 
 from coop_edge.cli import options
 from coop_edge.cli.output import print_line
+from coop_edge.errors import InputError
 
 if TYPE_CHECKING:
     from coop_edge.base.journal import Journal
 
+ADVICE = "give another folder"
 LOCAL = "local"
 """Address of ``--ray`` that means a cluster on this machine, which ends with the run."""
 
@@ -75,7 +77,7 @@ def annotate(
     from coop_edge.annotate.files import write_files
     from coop_edge.annotate.items import list_items
     from coop_edge.annotate.local import run_local
-    from coop_edge.annotate.on_ray import run_on_ray
+    from coop_edge.annotate.on_ray import import_ray, run_on_ray
     from coop_edge.annotate.recording import write_recording
     from coop_edge.annotate.worker import Setup
     from coop_edge.base.journal import Journal
@@ -84,6 +86,8 @@ def annotate(
     from coop_edge.visual.rerun_log import import_rerun
 
     import_rerun(rerun)
+    if ray is not None:
+        import_ray()
     flags = {"effort": effort}
     options.configured(settings, flags)  # wrong options end here
     given = [f"{name}={value.value}" for name, value in flags.items() if value is not None]
@@ -98,7 +102,16 @@ def annotate(
     record = output / "annotations.jsonl"
     header = {"images": len(items), **setup.plain(), "sources": [str(source.resolve()) for source in sources]}
     header |= {"camera": camera, "detections": str(detections.resolve()) if detections else None}
-    with Journal(record, header, "give another folder") as journal:
+    changed: list[str] = []
+
+    def check(line: dict[str, Any]) -> None:
+        index, name = line["index"], line["name"]
+        if index < len(items) and name != items[index].name:  # that there are fewer, the header says
+            changed.append(f"image {index} was {name}, now it is {items[index].name}")
+
+    with Journal(record, header, ADVICE, check) as journal:
+        if changed:
+            raise InputError(f"{record}: the sources hold other images than in the earlier run: {changed[0]}; {ADVICE}")
         left = items[journal.count :]
         if journal.count:
             print_line(f"{journal.count} of {len(items)} images are there already")

@@ -51,14 +51,14 @@ def live(
     objects = inputs.parse_objects(object_, templates or [])
     with ExitStack() as stack:
         intrinsics, shots = _open(source, camera, stack)
+        server = make_server(host, port)  # before what takes long: viser may be missing
+        stack.callback(server.stop)
         estimator = stack.enter_context(
             Estimator.from_engines(engines, device=device.value, config=config, threads=threads)
         )
         inputs.add_objects(estimator, objects)
         estimator.warmup()
         log = stack.enter_context(recording(rerun, estimator.objects))
-        server = make_server(host, port)
-        stack.callback(server.stop)
         display = LiveDisplay(server)
         print_address(host, server.get_port(), "see the page")
         renderer = functools.cache(functools.partial(estimator.backend.renderer, threads=threads))

@@ -50,28 +50,29 @@ def view(
     unit = unit_of(depth_unit, camera, depth)
     depths = None if depth is None else depths_by_number(depth, unit, source, [each.name for each in pictures])
     inputs.read_camera(camera, pictures[0].read())  # wrong input ends here, before anything is loaded
-    with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
-        inputs.add_objects(estimator, objects)
-        estimator.warmup()
+    server = make_server(host, port)  # before what takes long: viser may be missing
+    try:
+        with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
+            inputs.add_objects(estimator, objects)
+            estimator.warmup()
 
-        def renderer(name: str):  # type: ignore[no-untyped-def]
-            return estimator.backend.renderer(estimator.objects[name])
+            def renderer(name: str):  # type: ignore[no-untyped-def]
+                return estimator.backend.renderer(estimator.objects[name])
 
-        store = LabelStore(labels, [each.name for each in objects], renderer=renderer)
-        named = [(each.name, each.read) for each in pictures]
-        paths = [each.path for each in pictures]
-        session = Session(estimator, named, lambda image: inputs.read_camera(camera, image), store, depths, paths)
-        server = make_server(host, port)
-        try:
+            store = LabelStore(labels, [each.name for each in objects], renderer=renderer)
+            named = [(each.name, each.read) for each in pictures]
+            paths = [each.path for each in pictures]
+            session = Session(estimator, named, lambda image: inputs.read_camera(camera, image), store, depths, paths)
             Page(server, session)
             ran = what_ran(estimator)
             print_line(f"{ran['engines']} {ran['version']} on {ran['backend']['name']}; labels go to {labels}")
             print_address(host, server.get_port(), "use the page and write labels")
-            while True:
-                time.sleep(3600.0)
-        except KeyboardInterrupt:
-            print_line(f"{session.labelled} of {len(pictures)} images have labels in {labels}")
-            for name, count in session.unaccepted().items():
-                print_line(f"{name}: {count} poses were not accepted")
-        finally:
-            server.stop()
+            try:
+                while True:
+                    time.sleep(3600.0)
+            except KeyboardInterrupt:
+                print_line(f"{session.labelled} of {len(pictures)} images have labels in {labels}")
+                for name, count in session.unaccepted().items():
+                    print_line(f"{name}: {count} poses were not accepted")
+    finally:
+        server.stop()

@@ -246,6 +246,37 @@ def test_without_rerun_the_command_ends_before_it_does_anything(small, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_whose_pictures_were_exchanged_is_not_gone_on_with(small, tmp_path, monkeypatch):
+    """As many as before, so that every image would have another one's poses."""
+    _, setup, _ = small
+    pictures(tmp_path / "images", 4)
+    monkeypatch.setattr(local, "run_local", lambda items, setup, workers: (Named()(item) for item in items))
+    options = ["annotate", str(tmp_path / "images"), "--camera", CAMERA, "--object", f"cube={setup.objects[0][1]}:m"]
+    options += ["--engines", setup.engines, "-o", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, options).exit_code == 0
+    record = tmp_path / "out/annotations.jsonl"
+    record.write_bytes(b"".join(record.read_bytes().splitlines(keepends=True)[:-1]))
+    kept = record.read_bytes()
+    (tmp_path / "images/0000.png").rename(tmp_path / "images/0002b.png")
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert "the sources hold other images than in the earlier run: image 0 was 0000.png, now it is 0001.png" in said
+    assert record.read_bytes() == kept
+    for name in ("0001.png", "0002b.png"):
+        (tmp_path / "images" / name).unlink()
+    result = CliRunner().invoke(app, options)
+    assert "the earlier run had other options: images was 4, now 2" in " ".join(result.output.split())
+
+
+class Named:
+    """A worker that finds nothing in any image."""
+
+    def __call__(self, item):
+        said = {"index": item.index, "scene": 0, "image": item.image, "name": item.name, "width": 64, "height": 48}
+        return json.dumps({**said, "camera": {}, "results": []})
+
+
 @pytest.mark.parametrize(
     ("given", "address"),
     [
@@ -266,6 +297,7 @@ def test_ray_with_and_without_an_address(small, tmp_path, monkeypatch, given, ad
         return lines
 
     monkeypatch.setattr("coop_edge.annotate.on_ray.run_on_ray", run)
+    monkeypatch.setattr("coop_edge.annotate.on_ray.import_ray", lambda: None)
     folder = setup.objects[0][1].rpartition("/")[0]
     options = ["annotate", f"{folder}/images", "--camera", CAMERA, "--object", f"cube={folder}/cube.ply:m"]
     out = [] if "-o" in given else ["-o", str(tmp_path / "out")]
@@ -281,6 +313,7 @@ def test_without_ray_the_command_names_the_extra(small, tmp_path, monkeypatch):
     options = ["annotate", f"{folder}/images", "--camera", CAMERA, "--object", f"cube={folder}/cube.ply:m"]
     result = CliRunner().invoke(app, [*options, "-o", str(tmp_path / "out"), "--ray"])
     assert result.exit_code == 2
+    assert not (tmp_path / "out").exists()
     assert re.search(
         r"error: BackendUnavailable: --ray needs Ray .*pip install '\.\[ray\]'", " ".join(result.output.split())
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from coop_edge import Estimator
 from coop_edge.cli.image_list import VideoReader, list_pictures
 from coop_edge.cli.main import app
 from coop_edge.errors import InputError
@@ -65,6 +67,17 @@ def opened(monkeypatch):
 def view(folder: Path, source: object, *more: object, camera: str = CAMERA, cube: str = "cube.ply:m"):
     options = ["view", source, "--camera", camera, "--object", f"cube={folder}/{cube}", "--engines", folder / "tiny"]
     return CliRunner().invoke(app, [*map(str, options), "--device", "cpu", *map(str, more)])
+
+
+@pytest.mark.parametrize("command", ["view", "live"])
+def test_without_viser_the_command_ends_before_anything_is_loaded(folder, tmp_path, monkeypatch, command):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    monkeypatch.setattr(Estimator, "from_engines", lambda *arguments, **more: pytest.fail("it was loaded"))
+    options = [command, folder / "images", "--camera", CAMERA, "--object", f"cube={folder}/cube.ply:m"]
+    result = CliRunner().invoke(app, [str(text) for text in options])
+    assert result.exit_code == 2, result.output
+    said = " ".join(result.output.split())
+    assert re.search(r"^error: BackendUnavailable: the page needs viser .*pip install '\.\[view\]'", said)
 
 
 def test_it_listens_on_this_machine_alone_unless_asked_otherwise(folder, opened, tmp_path):
@@ -200,5 +213,6 @@ def test_wrong_input_ends_in_one_line_before_a_page_is_opened(folder, opened, tm
     lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert "Traceback" not in result.output
-    assert len(list(opened)) == 0
+    assert all(server.stopped for server in opened)
+    assert "open http" not in result.output
     assert re.search(says, " ".join(result.output.split())), result.output
