@@ -336,7 +336,7 @@ class Estimator:
 
         Does what ``find`` does without the last stages: poses are refined once and none is refused. A box is that of
         the object at such a pose, hidden parts included, as far as it lies in the image; its score, in [0, 1], is the
-        similarity of the image and a render there. Objects that are not in the image have boxes too, with low scores.
+        agreement of the image and a render there. Objects that are not in the image have boxes too, with low scores.
         Arguments and errors are those of ``find``.
         """
         with self._call("detect"):

@@ -132,7 +132,7 @@ class Finder:
     def detect(self, frame: Frame, wanted: Wanted, progress: Progress | None = None) -> list[Detection]:
         """Return boxes of objects by falling score, at most ``wanted.max_instances`` per object, object by object.
 
-        The score is the similarity of the image and a render in the box.
+        The score is how far the image and a render agree in the box, 0 to 1; it ranks boxes and is no probability.
 
         Raises:
             InputError: as ``find`` does.

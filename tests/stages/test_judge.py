@@ -88,7 +88,8 @@ def test_similarity_is_that_of_crop_and_render(case):
     assert found[0] > found[1] + 0.1
     assert judge.features.asked == [6]  # crops and renders of three poses, in one go
     ranked = judge.rank(refined, INDEX, FIT, None)
-    wanted = np.where(refined.ok, np.clip(found, 0, 1) + 0.1 * np.log(1 + FIT.weight), 0.0)
+    weight = np.log(1 + FIT.weight) / np.log(1 + 32 * 32)
+    wanted = np.where(refined.ok, 0.6 * np.clip(found, 0, 1) + 0.4 * weight, 0.0)
     np.testing.assert_allclose(ranked, wanted, rtol=1e-12)
 
 
