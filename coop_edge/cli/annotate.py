@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,7 +81,6 @@ def annotate(
     from coop_edge.annotate.on_ray import import_ray, run_on_ray
     from coop_edge.annotate.recording import write_recording
     from coop_edge.annotate.worker import Setup
-    from coop_edge.base.journal import Journal
     from coop_edge.cli import inputs
     from coop_edge.labels.store import object_ids
     from coop_edge.visual.rerun_log import import_rerun
@@ -102,16 +102,7 @@ def annotate(
     record = output / "annotations.jsonl"
     header = {"images": len(items), **setup.plain(), "sources": [str(source.resolve()) for source in sources]}
     header |= {"camera": camera, "detections": str(detections.resolve()) if detections else None}
-    changed: list[str] = []
-
-    def check(line: dict[str, Any]) -> None:
-        index, name = line["index"], line["name"]
-        if index < len(items) and name != items[index].name:  # that there are fewer, the header says
-            changed.append(f"image {index} was {name}, now it is {items[index].name}")
-
-    with Journal(record, header, ADVICE, check) as journal:
-        if changed:
-            raise InputError(f"{record}: the sources hold other images than in the earlier run: {changed[0]}; {ADVICE}")
+    with _journal(record, header, [item.name for item in items]) as journal:
         left = items[journal.count :]
         if journal.count:
             print_line(f"{journal.count} of {len(items)} images are there already")
@@ -129,6 +120,24 @@ def annotate(
     if len(summary.failed) > 20:
         print_line(f"... and {len(summary.failed) - 20} more, see {output / 'index.html'}")
     raise typer.Exit(1 if summary.failed else 0)
+
+
+@contextlib.contextmanager
+def _journal(record: Path, header: dict[str, Any], names: Sequence[str]) -> Iterator[Journal]:
+    """Open the record of a run. Raises InputError where an earlier run had other options, or images of other names."""
+    from coop_edge.base.journal import Journal
+
+    changed: list[str] = []
+
+    def check(line: dict[str, Any]) -> None:
+        index, name = line["index"], line["name"]
+        if index < len(names) and name != names[index]:  # that there are fewer, the header says
+            changed.append(f"image {index} was {name}, now it is {names[index]}")
+
+    with Journal(record, header, ADVICE, check) as journal:
+        if changed:
+            raise InputError(f"{record}: the sources hold other images than in the earlier run: {changed[0]}; {ADVICE}")
+        yield journal
 
 
 def _usual_workers(device: options.DeviceName) -> int:

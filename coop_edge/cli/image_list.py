@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +50,17 @@ def list_pictures(source: Path) -> list[Picture]:
         raise InputError(f"{source}: no such image, video or folder")
     video = VideoReader(source)
     return [Picture(f"{i:06d}", partial(video.read, i), source / f"{i:06d}") for i in range(video.count)]
+
+
+def first_image(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
+    """Return the first image that can be read. Raises InputError, of the first, if none can."""
+    failed: InputError | None = None
+    for picture in pictures:
+        try:
+            return picture.read()
+        except InputError as error:
+            failed = failed or error
+    raise failed or InputError("wanted at least one image")
 
 
 class VideoReader:

@@ -38,7 +38,7 @@ def view(
     from coop_edge.cli import inputs
     from coop_edge.cli.depth import depth_unit as unit_of
     from coop_edge.cli.depth import depths_by_number
-    from coop_edge.cli.image_list import list_pictures
+    from coop_edge.cli.image_list import first_image, list_pictures
     from coop_edge.estimator import Estimator
     from coop_edge.labels.store import LabelStore
     from coop_edge.view.page import Page, make_server
@@ -49,7 +49,7 @@ def view(
     pictures = list_pictures(source)
     unit = unit_of(depth_unit, camera, depth)
     depths = None if depth is None else depths_by_number(depth, unit, source, [each.name for each in pictures])
-    inputs.read_camera(camera, pictures[0].read())  # wrong input ends here, before anything is loaded
+    inputs.read_camera(camera, first_image(pictures))  # wrong input ends here, before anything is loaded
     server = make_server(host, port)  # before what takes long: viser may be missing
     try:
         with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:

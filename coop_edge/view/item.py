@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coop_edge.geometry import se3
 from coop_edge.types import Detection, PoseEstimate
 
 Pose = NDArray[np.float64]
@@ -37,6 +38,23 @@ class Item:
     def T(self) -> Pose | None:
         """Return T_camera_object [4,4], metres; None where there is no pose."""
         return self.result.T_camera_object
+
+
+def nudged(T_camera_object: Pose, centre: Pose, axis: int, amount: float) -> Pose:
+    """Return a pose [4,4] moved by metres along x, y, z of the camera (axis 0..2), or turned by radians (3..5).
+
+    Args:
+        centre: the camera point [3] about which it turns.
+    """
+    T, step = T_camera_object.copy(), np.zeros(3)
+    step[axis % 3] = amount
+    if axis < 3:
+        T[:3, 3] += step
+    else:
+        turn = se3.so3_exp(step)
+        T[:3, 3] = turn @ (T[:3, 3] - centre) + centre
+        T[:3, :3] = turn @ T[:3, :3]
+    return T
 
 
 def same_place(result: PoseEstimate, item: Item) -> bool:

@@ -56,7 +56,7 @@ class Page:
         self._drawing: Callable[[Any], None] | None = None
         server.scene.on_rect_select(modifier="shift")(self._on_box)
         server.on_client_connect(self._greet)
-        self.refresh()
+        self.refresh("  \n".join(f"**Passed over: {_safe(why)}**" for why in session.passed_over))
 
     def _greet(self, client: Any) -> None:
         """Show a new browser the whole image, and again whenever its window changes shape."""
@@ -114,8 +114,8 @@ class Page:
                 group = gui.add_button_group(name, ("-", "+"))
                 group.on_click(lambda event, axis=axis: self._nudge(axis, event.target.value))
         with gui.add_folder("Images"):
-            self._button("Next", lambda: self._leave(lambda: session.go(session.index + 1)))
-            self._button("Previous", lambda: self._leave(lambda: session.go(session.index - 1)))
+            self._button("Next", lambda: self._leave(lambda: session.step(1)))
+            self._button("Previous", lambda: self._leave(lambda: session.step(-1)))
             self._button(
                 "Track to the next",
                 lambda: self._leave(lambda: session.follow()),
@@ -184,10 +184,11 @@ class Page:
         """Go to another image, and say what is not accepted in the one that is left."""
         name = self.session.name
         go()
+        said = [f"**Passed over: {_safe(why)}**" for why in self.session.passed_over]
         if count := self.session.unaccepted().get(name):
-            poses = "pose is" if count == 1 else "poses are"
-            return f"**{_safe(name)}: {count} {poses} not accepted yet. They stay there until the page is closed.**"
-        return None
+            poses = "1 pose is" if count == 1 else f"{count} poses are"
+            said.append(f"**{_safe(name)}: {poses} not accepted yet, and kept there until the page is closed.**")
+        return "  \n".join(said) or None
 
     def _find(self) -> str:
         name = None if self._object.value == ALL else self._object.value

@@ -16,7 +16,7 @@ from coop_edge.geometry import se3
 from coop_edge.labels.store import LabelStore
 from coop_edge.types import Camera, Detection, PoseEstimate
 from coop_edge.view.cloud import in_metres
-from coop_edge.view.item import Item, same_place
+from coop_edge.view.item import Item, nudged, same_place
 from coop_edge.visual.overlay import OverlayItem, draw_overlay
 
 Image = NDArray[np.uint8]
@@ -42,6 +42,9 @@ class Session:
 
     It begins at the first image without labels.
 
+    Attributes:
+        passed_over: why images between the last one and this cannot be shown.
+
     Args:
         estimator: with its objects.
         pictures: at least one.
@@ -51,8 +54,8 @@ class Session:
         paths: of the images, by which labels know them, as ``LabelStore.source`` takes them; None: their names.
 
     Raises:
-        InputError: no pictures, or one that cannot be read, or whose depth is of another size or of no unit, or whose
-            labels were made on another picture.
+        InputError: no pictures, or none that can be shown: it cannot be read, its depth is of another size or of no
+            unit, or its labels were made on another picture.
     """
 
     def __init__(
@@ -74,8 +77,10 @@ class Session:
         self.items: tuple[Item, ...] = ()
         self.active: int | None = None
         self._left: dict[int, tuple[Item, ...]] = {}
+        self.passed_over: list[str] = []
         labelled = store.labelled()
-        self._show(next((i for i, number in enumerate(self._ids) if number not in labelled), 0))
+        start = next((i for i, number in enumerate(self._ids) if number not in labelled), 0)
+        self._first_of([*range(start, len(pictures)), *range(start)], self._show)
 
     @property
     def name(self) -> str:
@@ -97,6 +102,25 @@ class Session:
         items = {**self._left, self.index: self.items}
         counts = {i: sum(item.T is not None and not item.accepted for item in items[i]) for i in sorted(items)}
         return {self.pictures[i][0]: count for i, count in counts.items() if count}
+
+    def step(self, by: int) -> None:
+        """Show the next image (``by`` = 1) or the previous one (-1) that can be shown.
+
+        Raises:
+            InputError: there is none.
+        """
+        further = range(self.index + by, -1 if by < 0 else len(self.pictures), by)
+        self._first_of(further or [self.index + by], self.go)
+
+    def _first_of(self, order: Sequence[int], show: Callable[[int], None]) -> None:
+        """Show the first image that can be shown; ``passed_over`` says why those before it cannot."""
+        self.passed_over = []
+        for index in order:
+            try:
+                return show(index)
+            except InputError as error:
+                self.passed_over.append(str(error))
+        raise InputError("; ".join(self.passed_over))
 
     def go(self, index: int) -> None:
         """Show another image, with its labels and what was left there unaccepted.
@@ -169,17 +193,7 @@ class Session:
 
         It turns about its own centre, by axes of the camera: x right, y down, z forward.
         """
-        T = np.array(self._with_pose().T)
-        step = np.zeros(3)
-        step[axis % 3] = amount
-        if axis < 3:
-            T[:3, 3] += step
-        else:
-            centre = self.mesh_centre()
-            turn = se3.so3_exp(step)
-            T[:3, 3] = turn @ (T[:3, 3] - centre) + centre
-            T[:3, :3] = turn @ T[:3, :3]
-        return self.move(T)
+        return self.move(nudged(np.asarray(self._with_pose().T), self.mesh_centre(), axis, amount))
 
     def mesh_centre(self) -> NDArray[np.float64]:
         """Return the current item's centre as a camera point [3], metres."""

@@ -129,6 +129,14 @@ def test_ctrl_c_says_what_has_labels_and_what_was_not_accepted(folder, opened, t
     assert "0001.png: 1 poses were not accepted" in said
 
 
+def test_a_folder_that_begins_with_a_broken_picture(folder, opened, tmp_path):
+    images = pictures(tmp_path / "images", 3, corrupt=(0,))
+    opened.does = lambda session: session.accept()
+    result = view(folder, images, "-o", tmp_path / "labels")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "labels/images.json").read_text()) == {"1": "../images/0001.png"}
+
+
 def test_frames_of_a_video_are_labelled_and_found_again(folder, opened, tmp_path):
     wanted = video(tmp_path / "clip.avi", 4)
 

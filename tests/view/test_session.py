@@ -289,6 +289,40 @@ def test_wrong_steps_are_said(begin, table):
         Session(session.estimator, [], lambda image: table.camera, session.store)
 
 
+def test_an_image_that_cannot_be_read_is_passed_over_and_said(exact, table, tmp_path):
+    def broken():
+        raise InputError("broken.png: not an image")
+
+    def session(*good: bool) -> Session:
+        renderer = exact.backend.renderer
+        store = LabelStore(tmp_path / "labels", ["cube", "bar"], renderer=lambda name: renderer(exact.objects[name]))
+        pictures = [(f"{i}.png", (lambda: table.image) if well else broken) for i, well in enumerate(good)]
+        return Session(exact, pictures, lambda image: table.camera, store)
+
+    here = session(False, True, False, False, True, False)
+    assert (here.index, here.passed_over) == (1, ["broken.png: not an image"])
+    here.accept()
+    here.step(1)
+    assert (here.index, here.passed_over) == (4, ["broken.png: not an image"] * 2)
+    with pytest.raises(InputError, match=r"^broken\.png: not an image$"):
+        here.step(1)
+    assert here.index == 4
+    here.accept()
+    again = session(False, True, False, False, True, False)  # all that can be labelled is
+    assert (again.index, len(again.passed_over)) == (1, 1)
+    again.step(1)
+    assert (again.index, len(again.passed_over)) == (4, 2)
+    again.step(-1)
+    assert again.index == 1
+    whole = session(True, True)
+    whole.step(1)
+    assert (whole.index, whole.passed_over) == (1, [])
+    with pytest.raises(InputError, match="no image 2"):
+        whole.step(1)
+    with pytest.raises(InputError, match=r"broken\.png"):
+        session(False, False)
+
+
 def test_the_overlay_shows_every_item(begin, table):
     session = begin()
     assert np.array_equal(session.overlay(), table.image)
