@@ -14,7 +14,7 @@ from coop_edge.errors import MeshError
 from coop_edge.mesh.colors import unit_colors
 from coop_edge.mesh.images import ImageDecoder
 from coop_edge.mesh.limits import LoadLimits
-from coop_edge.mesh.parts import Material, Part, Texture, check_corners
+from coop_edge.mesh.parts import TRANSPARENCY, Material, Part, Texture, check_corners
 
 _DEFAULT_DIFFUSE = (102, 102, 102)  # what trimesh fills in where a material states no colour
 
@@ -91,6 +91,8 @@ class TrimeshReader:
         if material is None:
             return None
         name = str(getattr(material, "name", None) or "")
+        if getattr(material, "alphaMode", None) in ("MASK", "BLEND"):
+            self._notes.append(TRANSPARENCY)
         color = _color(material)
         image = material.baseColorTexture if isinstance(material, PBRMaterial) else getattr(material, "image", None)
         # Texture coordinates without any material: trimesh puts a tiny grey image in its place.

@@ -27,7 +27,7 @@ def decode(data: bytes) -> str:
 
 def _wide(head: bytes) -> str:
     """Return the name of the encoding if letters take two bytes each, by a mark or by every other byte being zero."""
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if (head[:2] == b"\xff\xfe" and head[3:4] == b"\0") or (head[:2] == b"\xfe\xff" and head[2:3] == b"\0"):
         return "utf-16"
     zeros = "".join(str(int(byte == 0)) for byte in head)
     return {"0101": "utf-16-le", "1010": "utf-16-be"}.get(zeros, "")

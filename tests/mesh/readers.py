@@ -70,18 +70,29 @@ def obj(path: Path) -> list[Polygon]:
     materials: dict[str, dict] = {}
     for words in lines:
         if words[:1] == ["mtllib"] and len(words) > 1:
-            current: dict = {}
+            current: dict | None = None
             for row in text_of(path.parent / words[1]):
-                if row[:1] == ["newmtl"]:
+                if row and row[0].lower() == "newmtl":
                     current = materials.setdefault(" ".join(row[1:]), {}) if " ".join(row[1:]) not in materials else {}
-                elif row and row[0].lower() == "kd":
-                    values = [float(w) for w in row[1:4]]
-                    current["color"] = np.clip(values * 3 if len(values) == 1 else values, 0, 1)
-                elif row and row[0].lower() == "map_kd":
-                    current["image"] = picture(path.parent / row[1])
+                elif current is None:
+                    continue
+                elif row and row[0].lower() in ("kd", "ke"):
+                    values = [float(w) for w in " ".join(row[1:]).split("#")[0].split()[:3]]
+                    which = "color" if row[0].lower() == "kd" else "glow"
+                    current[which] = np.clip(values * 3 if len(values) == 1 else values, 0, 1)
+                elif row and row[0].lower() in ("map_kd", "map_ke"):
+                    name = re.split(r"(?:^|\s)#", " ".join(row[1:]))[0].strip(' "')
+                    if name:
+                        current["image" if row[0].lower() == "map_kd" else "glow image"] = path.parent / name
+    for each in materials.values():
+        shines = "glow image" in each or np.any(each.get("glow", 0))
+        if shines and "image" not in each and not np.any(each.get("color", 0)):
+            each.update({a: each[b] for a, b in (("color", "glow"), ("image", "glow image")) if b in each})
     points = [[float(w) for w in words[1:]] for words in lines if words[:1] == ["v"]]
     vt = [[float(w) for w in (words[1:] + ["0"])[:2]] for words in lines if words[:1] == ["vt"]]
     given = [p[3:6] for p in points if len(p) >= 6]
+    if given and np.min(given) < -0.02:  # normals
+        points, given = [p[:3] for p in points], []
     colors = iter(unit(np.array(given)) if given else [])
     vertex = [levels(next(colors)) if len(p) >= 6 else None for p in points]
     polygons, name, seen, coordinates = [], None, 0, 0
@@ -104,7 +115,7 @@ def obj(path: Path) -> list[Polygon]:
                 color = np.array([vertex[i] for i in index])
             if uv and "image" in material:
                 places = [vt[i - 1 if i > 0 else coordinates + i] for i in uv]
-                color = shown(material["image"], places)
+                color = shown(picture(material["image"]), places)
             polygons.append((np.array([points[i][:3] for i in index]), color))
     return polygons
 
@@ -220,12 +231,13 @@ def stl(path: Path) -> list[Polygon]:
 def off(path: Path) -> list[Polygon]:
     rows = [" ".join(row).split("#")[0].split() for row in text_of(path)]
     rows = [row for row in rows if row]
+    head = rows[0][0]
     if rows[0][0][-3:].isalpha():
         rows = [rows[0][1:], *rows[1:]] if len(rows[0]) > 1 else rows[1:]
     n, m = int(rows[0][0]), int(rows[0][1])
     points = [[float(w) for w in row] for row in rows[1 : n + 1]]
     vertex = None
-    if len(points[0]) >= 6:
+    if len(points[0]) >= 6 and ("C" in head.upper() or min(min(p[3:6]) for p in points) >= -0.02):  # else normals
         vertex = levels(_off_unit([row[3:6] for row in rows[1 : n + 1]]))
     faces = rows[n + 1 : n + m + 1]
     given = [row[int(row[0]) + 1 :][:3] for row in faces]
@@ -243,8 +255,13 @@ def off(path: Path) -> list[Polygon]:
 
 def _off_unit(words: list[list[str]]) -> np.ndarray:
     numbers = np.array([[float(w) for w in row] for row in words])
-    whole = all(re.fullmatch(r"[+-]?\d+", w) for row in words for w in row)
-    return numbers / 255 if whole and numbers.max() > 1 else unit(numbers)
+    whole = np.array([all(re.fullmatch(r"[+-]?\d+", w) for w in row) for row in words])
+    if not whole.any() or numbers[whole].max() <= 1:
+        return unit(numbers)
+    numbers[whole] /= 255
+    if not whole.all():
+        numbers[~whole] = unit(numbers[~whole])
+    return numbers
 
 
 def glb(path: Path) -> list[Polygon]:

@@ -133,6 +133,7 @@ def _dae(folder: Path, *, textured: bool) -> Path:
 SEEDS = {
     "obj": lambda d: _obj(d, colored=False),
     "obj colours": lambda d: _obj(d, colored=True),
+    "mtl": lambda d: _obj(d, colored=False),
     "ply ascii": lambda d: _ply(d, form="ascii", textured=False),
     "ply binary": lambda d: _ply(d, form="binary_little_endian", textured=False),
     "ply ascii texture": lambda d: _ply(d, form="ascii", textured=True),
@@ -182,7 +183,7 @@ def mutate(data: bytes, rng: np.random.Generator, head: int) -> bytes:
             data = data[:at] + data[at + int(rng.integers(1, 30)) :]
         elif kind == 3:
             span = data[at : at + int(rng.integers(1, 40))]
-            to = int(rng.integers(0, n))
+            to = int(rng.integers(0, max(1, n)))
             data = data[:to] + span + data[to:]
         elif kind == 4 and rng.random() < 0.5:
             data = data[:at]
@@ -236,12 +237,13 @@ def test_damaged_files(seed, tmp_path):
     assets.save_png(tmp_path / "skin.png", assets.texture(5, (16, 8)))
     path = SEEDS[seed](tmp_path)
     compare(Mesh.load(path, unit="m"), readers.read(path))
-    whole = path.read_bytes()
+    changed = path.with_name("m.mtl") if seed == "mtl" else path
+    whole = changed.read_bytes()
     head = whole.find(b"end_header") if path.suffix == ".ply" else 60
     rng = np.random.default_rng(zlib.crc32(seed.encode()))
     loaded = 0
     for i in range(MUTATIONS):
-        path.write_bytes(mutate(whole, rng, head))
+        changed.write_bytes(mutate(whole, rng, head))
         try:
             mesh = Mesh.load(path, unit="m")
         except MeshError:
@@ -250,7 +252,9 @@ def test_damaged_files(seed, tmp_path):
         try:
             compare(mesh, readers.read(path))
         except Exception as error:
-            keep = Path(os.environ.get("COOP_EDGE_FUZZ_KEEP", tmp_path)) / f"{seed.replace(' ', '_')}_{i}{path.suffix}"
-            keep.write_bytes(path.read_bytes())
+            keep = (
+                Path(os.environ.get("COOP_EDGE_FUZZ_KEEP", tmp_path)) / f"{seed.replace(' ', '_')}_{i}{changed.suffix}"
+            )
+            keep.write_bytes(changed.read_bytes())
             raise AssertionError(f"mutation {i} of {seed}, kept as {keep}: {error!r}") from error
     assert loaded > 0.01 * MUTATIONS, "the mutations leave nothing to compare"

@@ -284,6 +284,12 @@ def test_transparent_vertices_are_noted(tmp_path):
     assert load(tmp_path, rows.format(1)).notes == ()
 
 
+def test_what_belongs_to_no_material_is_noted(tmp_path):
+    text = f"mtllib m.mtl\n{TRIANGLE}usemtl a\nf 1 2 3\n"
+    mesh = load(tmp_path, text, "# c\n\nKd 1 0 0\nnewmtl a\nKd 0 1 0\n")
+    assert mesh.notes == ("m.mtl, line 3: what stands before the first newmtl is of no material: not read",)
+
+
 def test_normals_behind_positions_are_no_colors(tmp_path):
     mesh = load(tmp_path, "v 0 0 0 -.5 -.5 -.7\nv .1 0 0 1 0 0\nv 0 .1 0 0 1 0\nf 1 2 3\n")
     assert surface.all_colors(mesh) == [(200, 200, 200)]

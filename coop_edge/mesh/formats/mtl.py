@@ -24,9 +24,10 @@ _ARGUMENTS = {
 Color = tuple[float, float, float]
 
 _VECTORS = ("-o", "-s", "-t")  # one to three numbers
-
-
-_NUMBERS = ("ka", "kd", "ks", "ke", "tf", "tr", "d", "ns", "ni", "illum", "sharpness", "pr", "pm", "ps", "pc", "pcr")
+_NUMBERS = (  # keywords that numbers follow
+    "ka", "kd", "ks", "ke", "tf", "tr", "d", "ns", "ni", "illum", "sharpness", "pr", "pm", "ps", "pc", "pcr", "aniso",
+    "anisor",
+)  # fmt: skip
 _NAMES = (
     "newmtl", "map_ka", "map_kd", "map_ks", "map_ke", "map_ns", "map_d", "map_tr", "map_bump", "map_pr",
     "map_pm", "bump", "disp", "decal", "norm", "refl",
@@ -65,15 +66,17 @@ def read_mtl(source: Source, path: Path, data: bytes) -> dict[str, MtlMaterial]:
     entries: dict[str, _Entry] = {}
     entry: _Entry | None = None
     for number, line in statements(decode(data), _NUMBERS, _NAMES):
-        key, _, rest = line.strip().replace("\t", " ").partition(" ")
-        key, rest = key.lower(), rest.strip()
+        words = line.split(None, 1)
+        key, rest = words[0].lower() if words else "", words[1].strip() if len(words) > 1 else ""
         where = f"{path.name}, line {number}"
         if key == "newmtl":
             entry = _Entry(rest)
             if entries.setdefault(rest, entry) is not entry:
                 source.note(f"{where}: there is a material {rest!r} already: the first counts")
-        elif entry is None or not key or key.startswith("#"):
+        elif not key or key.startswith("#"):
             continue
+        elif entry is None:
+            source.note(f"{where}: what stands before the first newmtl is of no material: not read")
         elif key in ("ka", "kd", "ke"):
             entry.colors[key] = _color(source, f"{where}: {key.capitalize()}", rest)
         elif key in ("map_kd", "map_ke"):
@@ -82,6 +85,8 @@ def read_mtl(source: Source, path: Path, data: bytes) -> dict[str, MtlMaterial]:
             source.note(f"{path.name}: {line.strip().split()[0]} is not read")
         elif key in ("d", "tr", "map_d", "map_tr"):
             entry.transparent |= _is_transparent(key, rest)
+        elif key not in (*_NUMBERS, *_NAMES) and not key.startswith("map_"):
+            source.note(f"{path.name}: lines that begin with {line.split()[0][:20]!r} are not read")
     return {name: _material(source, path, each) for name, each in entries.items()}
 
 
@@ -151,7 +156,7 @@ def _split(text: str, what: str) -> tuple[dict[str, list[str]], str]:
     options: dict[str, list[str]] = {}
     rest = text.strip()
     while rest.startswith("-"):
-        key, _, tail = rest.partition(" ")
+        key, tail = [*rest.split(None, 1), ""][:2]
         key = key.lower()
         words = tail.split()
         if key in _VECTORS:
