@@ -9,6 +9,7 @@ from PIL import Image
 
 from coop_edge.errors import InputError
 from coop_edge.mesh import DEFAULT_ALBEDO, Mesh
+from coop_edge.mesh.parts import TRANSPARENCY
 from tests.mesh import assets, gltf_writer
 from tests.oracles.texture import color_at, lookup
 
@@ -242,3 +243,12 @@ def test_a_tint_that_is_not_used_is_said(tmp_path):
         assert Mesh.load(source, unit="m").notes == (
             "the colour that trimesh keeps in a material beside its texture is not used",
         )
+
+
+@pytest.mark.parametrize("mode", ["OPAQUE", "MASK", "BLEND", None])
+def test_transparency_of_objects_in_memory_is_noted(mode):
+    quad = assets.trimesh_quad(assets.texture(), pbr=True)
+    quad.visual.material.alphaMode = mode
+    assert (TRANSPARENCY in Mesh.load(quad, unit="m").notes) == (mode in ("MASK", "BLEND"))
+    colored = trimesh.Trimesh(assets.QUAD, assets.QUAD_FACES, vertex_colors=[[9, 9, 9, 90]] * 4, process=False)
+    assert Mesh.load(colored, unit="m").notes == (TRANSPARENCY,)
