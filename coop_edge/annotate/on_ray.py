@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def run_on_ray(items: Sequence[Item], setup: Setup, workers: int, address: str |
     their lines, as ``run_local`` does it. Images, meshes and engines must lie at the same paths on every node.
 
     Raises:
-        BackendUnavailable: Ray is not installed.
+        BackendUnavailable: Ray is not installed, or the cluster fails while it works.
         InputError: there is no cluster at this address.
         CoopEdgeError: what a worker's Estimator raises when it is made.
     """
@@ -92,6 +93,10 @@ def _cluster(address: str | None) -> Iterator[Any]:
             raise InputError(f"--ray {address or 'local'}: no cluster there: {quoted(error)}") from None
     try:
         yield ray
+    except ray.exceptions.RayTaskError:
+        raise  # a bug, whose trace is wanted
+    except ray.exceptions.RayError as error:
+        raise BackendUnavailable(f"--ray: the cluster failed: {quoted(error)}; the same command goes on") from error
     finally:
         if mine:
             ray.shutdown()
@@ -109,15 +114,17 @@ def _pass(ray: Any, items: Sequence[Item], setup: Setup, workers: int) -> Any:
     need = _need(setup)
     room = int(ray.cluster_resources().get("GPU" if "num_gpus" in need else "CPU", 1))
     jobs = [{"place": i, "item": item.plain()} for i, item in enumerate(items)]
-    rows = ray.data.from_items(jobs, override_num_blocks=-(-len(items) // _BLOCK)).map_batches(
-        _Actor,
-        fn_constructor_args=(Worker, setup.plain()),
-        batch_size=_BLOCK,
-        compute=ray.data.ActorPoolStrategy(size=workers or max(1, room // next(iter(need.values())))),
-        max_task_retries=RETRIES - 1,
-        **need,
-        runtime_env=_environment(setup),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*ray_remote_args")  # the one way to bound retries; gone in Ray 2.64
+        rows = ray.data.from_items(jobs, override_num_blocks=-(-len(items) // _BLOCK)).map_batches(
+            _Actor,
+            fn_constructor_args=(Worker, setup.plain()),
+            batch_size=_BLOCK,
+            compute=ray.data.ActorPoolStrategy(size=workers or max(1, room // next(iter(need.values())))),
+            max_task_retries=RETRIES - 1,
+            **need,
+            runtime_env=_environment(setup),
+        )
     return iter(rows.iter_rows())
 
 

@@ -58,7 +58,7 @@ def nudged(T_camera_object: Pose, centre: Pose, axis: int, amount: float) -> Pos
 
 
 def same_place(result: PoseEstimate, item: Item) -> bool:
-    """Whether a result is an item that is known: the same object, less than a centimetre away."""
+    """Tell whether a result is an item that is known: the same object, less than a centimetre away."""
     if result.T_camera_object is None or item.T is None or result.object != item.name:
         return False
     return bool(np.linalg.norm(result.T_camera_object[:3, 3] - item.T[:3, 3]) < 0.01)

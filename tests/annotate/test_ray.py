@@ -13,7 +13,7 @@ import pytest
 from coop_edge.annotate import on_ray
 from coop_edge.annotate.on_ray import run_on_ray
 from coop_edge.annotate.worker import Worker, lost_line
-from coop_edge.errors import BundleError, InputError, MeshError
+from coop_edge.errors import BackendUnavailable, BundleError, InputError, MeshError
 from tests.annotate.runs import items_of, pictures, setup_of
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
@@ -122,6 +122,19 @@ def test_no_cluster_at_an_address(run, monkeypatch):
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(InputError, match=r"^--ray 10\.0\.0\.1:1: no cluster there: ConnectionError: nobody answers$"):
         list(run_on_ray(*run, 1, "10.0.0.1:1"))
+
+
+def test_a_cluster_that_fails_while_it_works_is_said_in_one_line(run, monkeypatch):
+    def rows(*arguments):
+        yield {"place": 0, "line": "first", "kind": "", "text": ""}
+        raise ray.exceptions.NodeDiedError("all nodes are gone\nand more")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(on_ray, "_pass", rows)
+    lines = run_on_ray(*run, 1, None)
+    assert next(lines) == "first"
+    with pytest.raises(BackendUnavailable, match="failed: NodeDiedError: all nodes are gone; the same command"):
+        next(lines)
 
 
 def test_no_images(run):
