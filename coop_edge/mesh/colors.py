@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from coop_edge.errors import MeshError
 from coop_edge.mesh.images import Range, unroll
 from coop_edge.mesh.limits import LoadLimits
-from coop_edge.mesh.parts import TRANSPARENCY, Part, Texture
+from coop_edge.mesh.parts import TRANSPARENCY, Material, Part, Texture
 
 _ROUNDED = 2.0  # float colours up to here count as 0..1: brighter than white, or rounded; a larger one as 0..255
 
@@ -46,22 +46,27 @@ class TextureTable:
         self._index: dict[tuple[int, tuple[str, str], tuple[float, ...] | None], int] = {}
         self._unrolled: dict[tuple[int, tuple[str, str]], tuple[NDArray[np.uint8], Range]] = {}
         self._reach: dict[tuple[int, tuple[str, str]], Range] = {}
-        files = {}
+        files, tinted = {}, {}
         for part in parts:
-            texture = part.material.texture if part.material is not None else None
-            if texture is None:
+            material = part.material
+            texture = None if material is None else material.texture
+            if material is None or texture is None:
                 continue
             files[id(texture.image)] = texture.image
+            if part.uv is not None and _tint(material) is not None:
+                tinted[_key(texture), _tint(material)] = texture.image
             if part.uv is not None and part.uv.size:
                 low, high = part.uv.min(axis=(0, 1)), part.uv.max(axis=(0, 1))
                 before = self._reach.get(_key(texture), (low, high))
                 self._reach[_key(texture)] = np.minimum(low, before[0]), np.maximum(high, before[1])
-        self._pixels = sum(image.shape[0] * image.shape[1] for image in files.values())
+        self._pixels = sum(image.shape[0] * image.shape[1] for image in [*files.values(), *tinted.values()])
+        self._check()  # before the first is made
+        self._pixels -= sum(image.shape[0] * image.shape[1] for image in tinted.values())
 
     def add(
         self, texture: Texture, uv: NDArray[np.float64], factor: tuple[float, ...] | None
     ) -> tuple[int, NDArray[np.float64]]:
-        """Return the index of a texture times a linear-light ``factor`` [3], and the coordinates [F,3,2] in it.
+        """Return the index of a texture times a linear-light ``factor`` [3], None for 1, and the coordinates [F,3,2].
 
         Raises:
             MeshError: the pictures of the file and those made of them exceed the limits.
@@ -72,7 +77,6 @@ class TextureTable:
                 texture, self._reach.get(key, (np.zeros(2), np.zeros(2))), self._charge, self._notes
             )
         image, (shift, scale) = self._unrolled[key]
-        factor = None if factor is None or all(f == 1.0 for f in factor) else factor
         entry = (*key, factor)
         if entry not in self._index:
             if factor is not None:
@@ -95,12 +99,21 @@ class TextureTable:
     def _charge(self, pixels: int) -> None:
         """Count the pixels of a picture that is about to be made."""
         self._pixels += pixels
+        self._check()
+
+    def _check(self) -> None:
         what = f"the textures have {self._pixels} pixels, with the tinted and continued copies"
         self._limits.check("all_texture_pixels", self._pixels, what)
 
 
 def _key(texture: Texture) -> tuple[int, tuple[str, str]]:
     return id(texture.image), texture.wrap  # the parts keep the images alive, so ids stay unique
+
+
+def _tint(material: Material) -> tuple[float, ...] | None:
+    """Return what a material multiplies its texture by, None if that changes nothing."""
+    changes = material.tints and material.color is not None and any(c != 1.0 for c in material.color)
+    return material.color if changes else None
 
 
 def paint(part: Part, albedo: NDArray[np.uint8], table: TextureTable, notes: list[str]) -> Corners:
@@ -113,7 +126,7 @@ def paint(part: Part, albedo: NDArray[np.uint8], table: TextureTable, notes: lis
     has_own = np.zeros(f, bool) if own is None else np.asarray(~np.isnan(own).any(axis=(1, 2)))
     tint = None if material is None else material.color
     if material is not None and material.texture is not None and part.uv is not None:
-        index, coordinates = table.add(material.texture, part.uv, tint if material.tints else None)
+        index, coordinates = table.add(material.texture, part.uv, _tint(material))
         with np.errstate(over="ignore"):  # infinity is refused later
             texture[:], uv[:] = index, coordinates
         if own is not None and not np.all(own[has_own] == 1.0):
@@ -154,6 +167,9 @@ def unit_colors(colors: Any, notes: list[str] | None = None) -> NDArray[np.float
         values = np.where(np.isfinite(values), values, 0.0)
     high = float(values.max(initial=0.0))
     if high > _ROUNDED:
+        small = values.max(axis=1)
+        if ((small < 1.0) & (small > 0.0)).any():
+            notes.append("colours below 1 beside others up to 255: all of them are taken as 0..255")
         values, high = values / 255.0, high / 255.0
     if high > 1.01 or values.min(initial=0.0) < -0.01:
         notes.append(f"colours between {values.min(initial=0.0):.3g} and {high:.3g} of white are cut to 0..1")

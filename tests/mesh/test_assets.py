@@ -354,6 +354,13 @@ def test_pictures_that_are_made_of_others_count(tints, wrap, copies, folder):
     assert peak_mb(path, limits=limits) < 3.0 * 1.3 * copies * pixels / 1e6 + 10
 
 
+def test_copies_beyond_the_limit_are_not_even_begun(folder):
+    path = tinted(folder, tints=200)  # 160 MB
+    with pytest.raises(MeshError, match="with the tinted and continued copies"):
+        Mesh.load(path, unit="m", limits=LoadLimits(all_texture_pixels=100 * 512 * 512))
+    assert peak_mb(path, limits=LoadLimits(all_texture_pixels=100 * 512 * 512)) < 10
+
+
 def test_vertices_that_no_face_uses_are_not_placed_again_and_again(folder):
     """Each of 100 parts has three corners of the same 100,000 vertices."""
     glb = Glb()

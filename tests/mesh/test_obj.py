@@ -284,6 +284,22 @@ def test_transparent_vertices_are_noted(tmp_path):
     assert load(tmp_path, rows.format(1)).notes == ()
 
 
+def test_statements_that_are_there_twice_are_noted(tmp_path):
+    text = f"mtllib m.mtl\n{TRIANGLE}usemtl a\nf 1 2 3\n"
+    mesh = load(tmp_path, text, "newmtl a\nKd 0 1 0\nKd 1 0 0\n")
+    assert surface.all_colors(mesh) == [RED]
+    assert mesh.notes == ("m.mtl, line 3: Kd of 'a' is there twice: the last counts",)
+    assets.save_png(tmp_path / "skin.png", assets.texture())
+    notes = load(tmp_path, text, "newmtl a\nmap_Kd skin.png\nmap_Kd skin.png\n").notes
+    assert "m.mtl, line 3: map_Kd of 'a' is there twice: the last counts" in notes
+    assert "m.mtl: lines that begin with 'colour' are not read" in load(tmp_path, text, "newmtl a\ncolour 1\n").notes
+
+
+def test_colors_of_two_scales_are_noted(tmp_path):
+    mesh = load(tmp_path, "v 0 0 0 255 0 0\nv .1 0 0 0 .5 0\nv 0 .1 0 255 0 0\nf 1 2 3\n")
+    assert mesh.notes == ("colours below 1 beside others up to 255: all of them are taken as 0..255",)
+
+
 def test_what_belongs_to_no_material_is_noted(tmp_path):
     text = f"mtllib m.mtl\n{TRIANGLE}usemtl a\nf 1 2 3\n"
     mesh = load(tmp_path, text, "# c\n\nKd 1 0 0\nnewmtl a\nKd 0 1 0\n")

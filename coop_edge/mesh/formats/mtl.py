@@ -78,8 +78,12 @@ def read_mtl(source: Source, path: Path, data: bytes) -> dict[str, MtlMaterial]:
         elif entry is None:
             source.note(f"{where}: what stands before the first newmtl is of no material: not read")
         elif key in ("ka", "kd", "ke"):
+            if key in entry.colors:
+                source.note(f"{where}: {key.capitalize()} of {entry.name!r} is there twice: the last counts")
             entry.colors[key] = _color(source, f"{where}: {key.capitalize()}", rest)
         elif key in ("map_kd", "map_ke"):
+            if key in entry.maps:
+                source.note(f"{where}: map_{key[4:].capitalize()} of {entry.name!r} is there twice: the last counts")
             entry.maps[key] = rest
         elif key in ("map_ka", "decal") and rest and not rest.startswith("#"):
             source.note(f"{path.name}: {line.strip().split()[0]} is not read")
