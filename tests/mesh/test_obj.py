@@ -173,7 +173,10 @@ ANNOUNCED = """# 4 faces|# Faces: 4|#Faces:4|# faces 4|# Number of faces: 4|# 4 
 #  4  faces, 0 materials
 # FaceCount=4|# face_count: 4|# num_faces = 4|# Vertices 4 Faces 4 Normals 0|## 4 normals 4 verts 4 tris|# polys: 4
 # (4 faces)|# 4 vertices 4 texture coordinates 4 faces|# no. of faces: 4|# total: 4 faces|# The file contains 4 faces
-# Faces: 4 Materials: 1|# total faces 4""".replace("\n", "|").split("|")
+# Faces: 4 Materials: 1|# total faces 4|# 4 face(s)
+# 4 triangle faces|# elements: 4|# faces=4;verts=4|# vert count: 4 face count: 4|# facecount 4""".replace(
+    "\n", "|"
+).split("|")
 
 
 class TestAnnouncements:
@@ -215,6 +218,8 @@ class TestAnnouncements:
             "# 3 polygons - 2 triangles\nQ\nF\nF\n",
             "# 2 faces, 3 triangles\nQ\nF\n",
             "# 3 triangles\nQ\nF\n",
+            "# 1 quads, 2 triangles\nQ\nF\nF\n",
+            "# 3 faces, 1 quads, 2 triangles\nQ\nF\nF\n",
             "g a\nF\ng b\nF\nF\n# 2 faces\n",
             "# faces: 3\nF\nF\nF\n# faces: 3\n",
             "# triangles: 5\ng a\nF\nF\n# 2 triangles\ng b\nF\nF\nF\n# 3 triangles\n",
@@ -233,6 +238,7 @@ class TestAnnouncements:
             "# triangles: 6\ng a\nF\nF\n# 2 triangles\ng b\nF\nF\n",
             "# 2 polygons - 4 triangles\nQ\n",
             "# 4 triangles\nQ\nF\n",
+            "# 3 quads\nQ\n",
         ],
     )
     def test_cut_off_in_a_group(self, text, tmp_path):

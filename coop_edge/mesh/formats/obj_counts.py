@@ -14,10 +14,9 @@ from coop_edge.mesh.source import Source
 
 _KINDS = {  # the last: what is counted beside faces, and tells on which side of the words the numbers stand
     "faces": "faces?|facets?|elements?",
-    "polygons": "polygons?|polys?",
+    "polygons": "polygons?|polys?|quads",
     "triangles": "triangles?|tris?",
-    "": "vertices|vertex|verts?|normals?|points|edges|quads|materials|groups|objects|parts|coord(?:inate)?s|uvs|"
-    "texcoords",
+    "": "vertices|vertex|verts?|normals?|points|edges|materials|groups|objects|parts|coord(?:inate)?s|uvs|texcoords",
 }
 _NOUN = re.compile(
     "(?:num|nb|n|total)?(?:" + "|".join(f"(?P<k{i}>{words})" for i, words in enumerate(_KINDS.values())) + ")(?:count)?"
@@ -27,7 +26,7 @@ _COUNTED = ("count", "counts", "number", "num", "nb", "nr", "total")
 _FILLERS = (
     *_COUNTED,
     "numbers", "no", "of", "the", "in", "is", "are", "has", "have", "with", "and", "contains", "holds", "this",
-    "file", "mesh", "model", "group", "object", "triangular", "triangulated", "texture",
+    "file", "mesh", "model", "group", "object", "triangular", "triangulated", "texture", "s",
 )  # fmt: skip
 _ELSEWHERE = re.compile(  # such a number is of another mesh, or a bound
     r"from|scan(?:ned)?|original(?:ly)?|before|after|reduced?|simplif\w+|decimat\w+|was|were|had|source|max(?:imum)?|"
