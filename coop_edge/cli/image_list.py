@@ -53,7 +53,11 @@ def list_pictures(source: Path) -> list[Picture]:
 
 
 def first_image(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
-    """Return the first image that can be read. Raises InputError, of the first, if none can."""
+    """Return the first image that can be read.
+
+    Raises:
+        InputError: none can; the error is the first picture's.
+    """
     failed: InputError | None = None
     for picture in pictures:
         try:
