@@ -42,6 +42,7 @@ def _figures(name: str) -> dict:
 ACCURACY = {
     '`coop-xs` 0.5.0, `effort="fast"`': ("synthetic fast", "lmo_dev fast"),
     '`coop-xs` 0.5.0, `"balanced"`, the default': ("synthetic balanced", "lmo_dev balanced"),
+    '`coop-xs` 0.5.0, `"best"`': ("synthetic best", "lmo_dev best"),
     "MegaPose, published poses (found boxes)": (None, "lmo_dev megapose cnos published"),
     "SIFT with the same templates and solver": ("synthetic sift", "lmo_dev sift"),
 }
