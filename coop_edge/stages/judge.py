@@ -24,7 +24,7 @@ DEPTH_SHARE = 0.5
 """Share of measured depth in the rank of hypotheses that use it; the rest is the similarity's."""
 
 MOST_WEIGHT = float(np.log1p((REFERENCE_SIZE // 4) ** 2))
-"""Of log(1 + inlier weight): every cell matches with full confidence."""
+"""log(1 + inlier weight) if every cell, of 4 x 4 pixels, matches with full confidence."""
 WEIGHT_SHARE = 0.4
 """Share of log(1 + inlier weight) over ``MOST_WEIGHT`` in the rank of hypotheses. With it the one that comes out best
 is more often among the three best after one iteration: of 8 views of 162 synthetic targets, mean of AR_MSSD and AR_MSPD
@@ -61,8 +61,8 @@ class FeatureJudge:
     depth_score_map: ScoreMap | None = None
 
     def rank(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
-        """Rank by similarity, depth and a little by the refiner's inlier weight, since after one iteration the refiner
-        can hardly tell yet; see ``Judge.rank``."""
+        """Rank in [0, 1] by similarity, depth and inlier weight, not by the score: after one iteration the refiner's
+        inlier ratio does not tell yet; see ``Judge.rank``."""
         alike, _, said = self._look(refined, object_index)
         alike = np.clip(alike, 0.0, 1.0)
         if said is not None:

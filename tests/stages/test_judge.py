@@ -202,7 +202,7 @@ def test_what_does_not_look_alike_is_refused(case):
 
     class Alike(FitJudge):
         def score(self, refined, object_index, fit, evidence):
-            return Judged(np.array([0.4, 0.6, 0.5, 0.0]), np.array([0.5, 0.3, np.nan, 0.0]))
+            return Judged(np.array([0.4, 0.6, 0.5, 0.0]), np.array([0.49, 0.3, np.nan, 0.0]))
 
     def reasons(refined, min_score, least):
         advanced = {"select": {"min_appearance": least}}
