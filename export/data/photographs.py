@@ -9,7 +9,6 @@ it. Pictures under another licence than Creative Commons, or none, are left out.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from coop_edge.base.files import atomic_write
 from export.data.assets import debian_licences
-from export.data.sources import cache_folder, debian_package
+from export.data.sources import debian_package, folder_argument
 
 PACKAGES = ("ukui-wallpapers", "lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04")
 SIDE = 320
@@ -78,8 +77,7 @@ def pieces(path: Path) -> Iterator[Image.Image]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fetch the photographs and say how many there are."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    folder = Path(given[0]) if given else cache_folder()
+    folder = folder_argument(__doc__, arguments)
     counted = fetch_photographs(folder)
     print(f"{folder / 'photos'}: {sum(counted.values())} pieces")
     for name, count in sorted(counted.items()):

@@ -14,6 +14,7 @@ What each of them runs (once; what is in the cache folder is not fetched again):
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import shutil
@@ -63,10 +64,16 @@ def fetch(name: str, cache: str | os.PathLike[str] | None = None) -> list[Source
     return [Source(wheel, "random_urdfs", "Zlib", "pybullet_data/random_urdfs/*.obj")]
 
 
+def folder_argument(about: str | None, arguments: Sequence[str] | None = None) -> Path:
+    """Read a command's one argument, FOLDER, from ``arguments``, by default the command line's."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=cache_folder(), help="by default %(default)s")
+    return Path(parser.parse_args(arguments).folder)
+
+
 def main(arguments: Sequence[str] | None = None) -> Report:
     """Fetch every collection and build a pack of them."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    folder = Path(given[0]) if given else cache_folder()
+    folder = folder_argument(__doc__, arguments)
     logging.basicConfig(level=logging.ERROR)
     sources = [source for name in NAMES for source in fetch(name, folder)]
     report = build_pack(sources, folder / "pack.npz", limit=LIMIT, progress=_print_progress)

@@ -19,7 +19,7 @@ from benchmarks.meshes import colored_torus, grey_box, textured_sphere
 from coop_edge.errors import InputError, MeshError
 from coop_edge.render.cpu import CpuRenderer
 from coop_edge.templates.viewpoints import template_camera
-from export.data import assets, sources, textures
+from export.data import assets, photographs, sources, textures
 from export.data.assets import Source, build_pack
 from export.data.assets_vrml import read_vrml
 from export.data.packs import Pack, PackWriter
@@ -283,6 +283,16 @@ def test_sources_that_are_not_there(tmp_path):
     assert not (tmp_path / "p.npz").exists()
     with pytest.raises(InputError, match="wanted one of sweethome3d, kicad, random_urdfs, got 'shapenet'"):
         sources.fetch("shapenet", tmp_path)
+
+
+@pytest.mark.parametrize("module", [sources, photographs])
+def test_fetching_commands_explain_themselves_and_fetch_nothing(module, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--help"])
+    assert ended.value.code == 0
+    assert "folder" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 def test_vrml(tmp_path):
