@@ -3,6 +3,7 @@
 On the scene of the demo (640 x 480): a process' first call, then percentiles per stage and in all for one object and
 for eight with each effort, and for tracking; the share of the networks, and the peak memory.
 Every refinement does all its iterations. "networks" is the floor: what is left if everything else were free.
+With --find N finding N objects in the whole image is timed too, at the first effort.
 With --depth every case is also timed with a depth image, call by call in turn.
 """
 
@@ -41,6 +42,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any option of EstimatorConfig; repeatable"
     )
     parser.add_argument("--depth", action="store_true", help="time every case with a depth image as well")
+    parser.add_argument(
+        "--find", action="append", type=int, default=[], metavar="N", help="time finding N objects too; repeatable"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
     return parser.parse_args(arguments)
 
@@ -72,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         efforts=options.effort or tuple(EFFORTS),
         settings=[*given, *options.set],
         depth=scene_depth(load_scene()) if options.depth else None,
+        find=options.find,
     )
     machine = hardware()
     Console().print(table(result))

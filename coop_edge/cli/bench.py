@@ -24,6 +24,9 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Calls timed per case.")] = 20,
     seconds: Annotated[float, typer.Option(min=0.0, help="Stop repeating a case after so many seconds.")] = 10.0,
     efforts: options.Efforts = None,
+    find: Annotated[
+        list[int] | None, typer.Option(min=1, help="Time finding so many objects too; may be given several times.")
+    ] = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
@@ -44,6 +47,7 @@ def bench(
             seconds=seconds,
             efforts=[effort.value for effort in efforts or map(options.EffortName, EFFORTS)],
             settings=settings or (),
+            find=find or (),
         )
         for each in wanted
     ]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from numpy.typing import NDArray
 
 from coop_edge.backend import Backend, probe_networks
 from coop_edge.base.compile_time import compile_seconds, working_time
+from coop_edge.cli.network_time import NetworkClock, TimedBackend
 from coop_edge.config import EFFORTS, Effort, EstimatorConfig
 from coop_edge.demo import DemoScene, load_scene
 from coop_edge.errors import InputError
 from coop_edge.estimator import Estimator
-from coop_edge.runtime.base import Runner, TensorSpec
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.types import Detection, PoseEstimate, StageTimes
 
@@ -33,83 +32,26 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Case:
-    """What is called: ``estimate`` of some detections with an effort, or ``track`` of as many poses."""
+    """What is called: ``estimate`` of some detections with an effort, ``track`` of as many poses, or ``find`` of
+    objects, if there are any to find."""
 
     name: str
     effort: Effort
     detections: int = 1
     track: bool = False
+    find: int = 0
 
 
-def cases_of(efforts: Sequence[Effort]) -> list[Case]:
-    """Return the cases measured: one object and eight with each effort, and tracking, where efforts do not differ."""
+def cases_of(efforts: Sequence[Effort], find: Sequence[int] = ()) -> list[Case]:
+    """Return the cases measured: one object and eight with each effort, and tracking, where efforts do not differ.
+
+    find: numbers of objects to be found without boxes, at the first of the efforts.
+    """
     cases = [Case(f"1 object, {effort}", effort) for effort in efforts]
     cases += [Case(f"8 objects, {effort}", effort, detections=8) for effort in efforts]
-    return [*cases, *(Case("track 1 object", effort, track=True) for effort in efforts[:1])]
-
-
-class NetworkClock:
-    """Adds up milliseconds in networks by role, inside ``counting`` only."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
-        self.counts = False
-
-    @contextmanager
-    def counting(self) -> Iterator[dict[str, float]]:
-        """Count from zero on; yields what is being counted."""
-        self.ms, self.counts = {}, True
-        try:
-            yield self.ms
-        finally:
-            self.counts = False
-
-
-class TimedRunner(Runner):
-    """Runs the network of another runner, and tells a clock how long that takes.
-
-    While the clock counts, each run on a GPU is waited for, before and after.
-    """
-
-    def __init__(self, runner: Runner, role: str, clock: NetworkClock, wait: Callable[[], None]) -> None:
-        """runner: not opened yet; opens and closes with this one. wait: until what is queued on the device is done."""
-        super().__init__(runner.label, [*runner.inputs.values()], [*runner.outputs.values()])
-        self.device, self.max_batch = runner.device, runner.max_batch
-        self._runner, self._role, self._clock, self._wait = runner, role, clock, wait
-
-    def _run(self, feed: Mapping[str, Any], batch: int, stream: Any) -> dict[str, Any]:
-        if not self._clock.counts:
-            return self._runner.run(feed, stream)
-        self._wait()
-        start = working_time()
-        outputs = self._runner.run(feed, stream)
-        self._wait()
-        ms = self._clock.ms
-        ms[self._role] = ms.get(self._role, 0.0) + 1e3 * (working_time() - start)
-        return outputs
-
-    def _load(self) -> None:
-        self._runner.open()
-
-    def _release(self) -> None:
-        self._runner.close()
-
-    def _check_device(self, name: str, array: Any) -> None:
-        self._runner._check_device(name, array)
-
-    def _empty(self, spec: TensorSpec, batch: int) -> Any:
-        return self._runner._empty(spec, batch)
-
-
-@dataclass(frozen=True)
-class TimedBackend(Backend):
-    """A backend whose runners tell ``clock`` how long they take."""
-
-    clock: NetworkClock
-
-    def runner(self, bundle: Bundle, role: str, **options: Any) -> Runner:
-        """See ``Backend.runner``."""
-        return TimedRunner(super().runner(bundle, role, **options), role, self.clock, self.operations().wait)
+    cases += [Case("track 1 object", effort, track=True) for effort in efforts[:1]]
+    counted = [(n, f"{n} object" if n == 1 else f"{n} objects") for n in find]
+    return cases + [Case(f"find {named}, {efforts[0]}", efforts[0], find=n) for n, named in counted]
 
 
 def measure(
@@ -122,6 +64,7 @@ def measure(
     efforts: Sequence[Effort] = tuple(EFFORTS),
     settings: Sequence[str] = (),
     depth: NDArray[np.float32] | None = None,
+    find: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Measure one bundle. Returns figures as plain data: milliseconds, MiB.
 
@@ -139,15 +82,19 @@ def measure(
         depth: of the demo's scene, metres [height,width]. Each case is then timed with it too, call by call in turn
             with those without; "depth" of a case has the milliseconds, "ratio" (the median of the pairs' ratios) and
             stages.
+        find: numbers of objects that are to be found without boxes in one call; more than the scene has are more of
+            the same.
 
     Raises:
-        InputError: fewer than one repeat, or no effort.
+        InputError: fewer than one repeat, no effort, or fewer than one object to find.
         CoopEdgeError: what ``Estimator.from_engines`` raises.
     """
     efforts = list(dict.fromkeys(efforts))
     if not efforts or repeats < 1:
         raise InputError(f"wanted at least one effort and one call, got {len(efforts)} and {repeats}")
-    cases = cases_of(efforts)
+    if min(find, default=1) < 1:
+        raise InputError(f"find: wanted numbers of objects of at least 1, got {list(find)}")
+    cases = cases_of(efforts, find)
     scene, bundle = load_scene(), Bundle.load(engines)
     out: dict[str, Any] = {"engines": bundle.name, "version": bundle.version, "input_size": bundle.input_size}
     figures: dict[str, Any] = {}
@@ -246,13 +193,28 @@ def _times(run: Sequence[tuple[float, list[PoseEstimate]]]) -> dict[str, Any]:
 def _call(
     estimator: Estimator, scene: DemoScene, case: Case, depth: NDArray[np.float32] | None
 ) -> Callable[[], list[PoseEstimate]]:
-    """Detections of the scene in turn; for tracking, its true poses."""
+    """Detections of the scene in turn, or its objects; for tracking, its true poses."""
     wanted: list[Detection] = [scene.detections[i % len(scene.detections)] for i in range(case.detections)]
     more = () if depth is None else (depth,)
+    if case.find:
+        names = _registered(estimator, scene, case.find)
+        return lambda: estimator.find(scene.image, scene.camera, names, depth=depth)
     if not case.track:
         return lambda: estimator.estimate(scene.image, scene.camera, wanted, *more)
     known = [PoseEstimate(True, T_camera_object=scene.truth[d.object], object=d.object) for d in wanted]
     return lambda: estimator.track(scene.image, scene.camera, known, *more)
+
+
+def _registered(estimator: Estimator, scene: DemoScene, count: int) -> list[str]:
+    """Return the names of ``count`` objects, the scene's in turn; those there are not yet are added."""
+    names, meshes = [], [*scene.meshes.items()]
+    for i in range(count):
+        again, which = divmod(i, len(meshes))
+        name, (mesh, unit) = meshes[which]
+        names.append(f"{name} {again + 1}" if again else name)
+        if names[-1] not in estimator.objects:
+            estimator.add_object(names[-1], mesh, unit=unit)
+    return names
 
 
 def _network(call: Callable[[], object], clock: NetworkClock, repeats: int) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from benchmarks import latency as benchmark
 from coop_edge import ConfigError, EngineError, Estimator, InputError
-from coop_edge.cli.latency import FEWEST, NetworkClock, TimedRunner, cases_of, measure, memory, percentiles
+from coop_edge.cli.latency import FEWEST, cases_of, measure, memory, percentiles
 from coop_edge.cli.main import app
+from coop_edge.cli.network_time import NetworkClock, TimedRunner
 from coop_edge.config import EFFORTS
 from coop_edge.demo import load_scene
 from coop_edge.runtime.base import Runner, TensorSpec
@@ -140,6 +141,27 @@ def test_numbers_of_hypotheses_may_be_set_and_are_told(folder):
     assert report["settings"]["schedules"] == {"best": {"hypotheses": 1, "matched": 1, "survivors": 1}}
 
 
+def test_objects_are_found_among_copies_of_the_scenes_own(tmp_path, monkeypatch):
+    wanted, find = [], Estimator.find
+
+    def spy(self, image, camera, objects, **options):
+        wanted.append((self.config.effort, objects))
+        return find(self, image, camera, objects, **options)
+
+    monkeypatch.setattr(Estimator, "find", spy)
+    report = measure(tiny_bundle(tmp_path), **{**QUICK, "repeats": 1}, seconds=0.0, find=[1, 4])
+    assert list(report["cases"])[-2:] == ["find 1 object, fast", "find 4 objects, fast"]
+    assert [report["cases"][f"find {n}, fast"]["of"] for n in ("1 object", "4 objects")] == [1, 4]
+    names = [*load_scene().meshes]
+    assert {effort for effort, _ in wanted} == {"fast"}
+    assert {tuple(asked) for _, asked in wanted} == {(names[0],), (*names, f"{names[0]} 2")}
+
+
+def test_no_object_to_find(folder):
+    with pytest.raises(InputError, match="find: wanted numbers of objects of at least 1, got \\[0\\]"):
+        measure(folder, **QUICK, find=[0])
+
+
 @pytest.mark.parametrize("wrong", [{"efforts": []}, {"repeats": 0}])
 def test_nothing_to_measure(folder, wrong):
     with pytest.raises(InputError, match="wanted at least one effort and one call"):
@@ -208,7 +230,7 @@ class TestTimedRunner:
     def test_runs_are_timed_only_while_counted(self, parts, monkeypatch):
         runner, clock, done = parts
         now = iter(range(100))
-        monkeypatch.setattr("coop_edge.cli.latency.working_time", lambda: next(now))
+        monkeypatch.setattr("coop_edge.cli.network_time.working_time", lambda: next(now))
         other = TimedRunner(FakeRunner([]), "features", clock, lambda: None)
         with runner, other:
             np.testing.assert_array_equal(runner.run({"x": self.X}, "a stream")["y"], 2 * self.X)
