@@ -369,12 +369,16 @@ class AdvancedFindConfig(Config):
     """Least sum of the confidence W over the cells that agree with a pose, in a 128-pixel crop, beside
     ``select.min_score``: without a box many places are tried, and one of them may look like the object. Larger finds
     fewer objects that are not there, and fewer that are hidden or small."""
+    sure: float = 0.8
+    """Score from which on a pose that was found stands; in the box of any other the object is estimated once more, with
+    all the views of ``effort``. Smaller is faster; 1 estimates all once more."""
 
     def __post_init__(self) -> None:
         self._int("views", 1, MOST_HYPOTHESES)
         self._int("survivors", 1, 1000)
         self._number("largest", 1e-3, 4.0)
         self._number("min_weight", 0.0, 1e9)
+        self._number("sure", 0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from coop_edge import Detection, Estimator
 from coop_edge.cli.demo import WRONG
 from coop_edge.errors import BundleError, InputError
+from coop_edge.pipeline import Pipeline
 from coop_edge.stages.boxes import overlaps
 from tests.estimators import TINY
 from tests.runtime.networks import tiny_bundle
@@ -53,6 +56,23 @@ def test_boxes_of_detect_are_those_of_the_objects_best_first(estimator):
     scores = [box.score for box in boxes]
     assert scores == sorted(scores, reverse=True)
     assert overlaps(np.array([boxes[0].bbox]), box_of(NAMES[1])) > 0.6
+
+
+@pytest.mark.parametrize(("sure", "again"), [(0.0, 0), (1.0, 1)])
+def test_only_poses_that_are_not_sure_are_estimated_once_more(estimator, monkeypatch, sure, again):
+    asked, estimated = [], Pipeline.estimated
+
+    def spy(self, frame, detections, *args, **options):
+        asked.append(len(detections))
+        return estimated(self, frame, detections, *args, **options)
+
+    x, y, w, h = box_of(NAMES[0])[0]
+    config = estimator._pipeline.config.updated([f"advanced.find.sure={sure}"])
+    monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
+    monkeypatch.setattr(Pipeline, "estimated", spy)
+    (result,) = estimator.find(SCENE.image, SCENE.camera, NAMES[:1], region=(x - w / 2, y - h / 2, 2 * w, 2 * h))
+    assert asked == [again]
+    assert off(estimator, result) <= 2 * WRONG
 
 
 def test_an_object_that_is_elsewhere_is_not_found(estimator):
