@@ -342,8 +342,9 @@ class AdvancedSelectConfig(Config):
     ``features``. Larger refuses more objects that are not there, and objects whose model has other colours; -1 refuses
     none."""
     trusted_score: float = 0.6
-    """Least score of a pose by which a lost object is found again, and of one that says where to look for it. Larger
-    finds fewer objects again, and fewer that are not there; 0 accepts every pose."""
+    """Least score of a pose by which a lost object is found again, of one that says where to look for it, and of one
+    that a search does not estimate once more. Larger finds fewer objects again, and fewer that are not there; 0 accepts
+    every pose."""
 
     def __post_init__(self) -> None:
         self._number("inlier_px", 1e-3, 1e3)
@@ -369,16 +370,12 @@ class AdvancedFindConfig(Config):
     """Least sum of the confidence W over the cells that agree with a pose, in a 128-pixel crop, beside
     ``select.min_score``: without a box many places are tried, and one of them may look like the object. Larger finds
     fewer objects that are not there, and fewer that are hidden or small."""
-    sure: float = 0.8
-    """Score from which on a pose that was found stands; in the box of any other the object is estimated once more, with
-    all the views of ``effort``. Smaller is faster; 1 estimates all once more."""
 
     def __post_init__(self) -> None:
         self._int("views", 1, MOST_HYPOTHESES)
         self._int("survivors", 1, 1000)
         self._number("largest", 1e-3, 4.0)
         self._number("min_weight", 0.0, 1e9)
-        self._number("sure", 0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ def test_boxes_of_detect_are_those_of_the_objects_best_first(estimator):
     assert overlaps(np.array([boxes[0].bbox]), box_of(NAMES[1])) > 0.6
 
 
-@pytest.mark.parametrize(("sure", "again"), [(0.0, 0), (1.0, 1)])
-def test_only_poses_that_are_not_sure_are_estimated_once_more(estimator, monkeypatch, sure, again):
+@pytest.mark.parametrize(("trusted", "again"), [(0.0, 0), (1.0, 1)])
+def test_only_poses_that_are_not_trusted_are_estimated_once_more(estimator, monkeypatch, trusted, again):
     asked, estimated = [], Pipeline.estimated
 
     def spy(self, frame, detections, *args, **options):
@@ -67,7 +67,7 @@ def test_only_poses_that_are_not_sure_are_estimated_once_more(estimator, monkeyp
         return estimated(self, frame, detections, *args, **options)
 
     x, y, w, h = box_of(NAMES[0])[0]
-    config = estimator._pipeline.config.updated([f"advanced.find.sure={sure}"])
+    config = estimator._pipeline.config.updated([f"advanced.select.trusted_score={trusted}"])
     monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
     monkeypatch.setattr(Pipeline, "estimated", spy)
     (result,) = estimator.find(SCENE.image, SCENE.camera, NAMES[:1], region=(x - w / 2, y - h / 2, 2 * w, 2 * h))
