@@ -13,20 +13,19 @@ from coop_edge.types import Detection, PoseEstimate
 from coop_edge.visual.rerun_log import RerunLog
 
 
-def write_recording(path: Path, record: Path, items: Sequence[Item], objects: Mapping[str, tuple[Path, str]]) -> None:
+def write_recording(path: Path, record: Path, items: Sequence[Item], meshes: Mapping[str, Mesh]) -> None:
     """Write a recording of all images of a run, in their order; each is read once more.
 
     Args:
         path: to write (.rrd).
         record: of the run.
         items: of the run.
-        objects: mesh and its unit, by name.
+        meshes: of the objects, by name.
 
     Raises:
         BackendUnavailable: Rerun is not installed.
         InputError: an image that can no longer be read.
     """
-    meshes = {name: Mesh.load(mesh, unit=unit, name=name) for name, (mesh, unit) in objects.items()}
     with RerunLog(path, meshes) as log:
         for line in read_lines(record):
             item = items[line["index"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from coop_edge.estimator import Estimator
 from coop_edge.geometry.masks import encode_rle
 from coop_edge.labels.instances import instances
 from coop_edge.labels.records import camera_entry
+from coop_edge.mesh import Mesh
 from coop_edge.types import PoseEstimate
 
 log = logging.getLogger("coop_edge")
@@ -30,6 +32,7 @@ class Setup:
         config: settings as ``--set`` takes them.
         threads: of one worker.
         masks: whether masks and boxes are rendered.
+        ignore_colors, allow_outside: as ``Mesh.load`` has them.
     """
 
     engines: str
@@ -38,6 +41,8 @@ class Setup:
     objects: tuple[tuple[str, str, str, str | None], ...]
     threads: int = 1
     masks: bool = True
+    ignore_colors: bool = False
+    allow_outside: bool = False
 
     def plain(self) -> dict[str, Any]:
         """Return the setup as plain data."""
@@ -49,6 +54,15 @@ class Setup:
         objects = tuple(tuple(each) for each in values["objects"])
         return cls(**{**values, "config": tuple(values["config"]), "objects": objects})
 
+    def meshes(self) -> dict[str, Mesh]:
+        """Load the objects' meshes, by name.
+
+        Raises:
+            MeshError: one is missing, damaged, or holds what is not read.
+        """
+        load = functools.partial(Mesh.load, ignore_colors=self.ignore_colors, allow_outside=self.allow_outside)
+        return {name: load(Path(mesh), unit=unit, name=name) for name, mesh, unit, _ in self.objects}
+
 
 class Worker:
     """Annotates one image after the other. Errors are those of the Estimator."""
@@ -59,8 +73,9 @@ class Worker:
         self._estimator = Estimator.from_engines(
             setup.engines, device=setup.device, config=config, threads=setup.threads
         )
-        for name, mesh, unit, templates in setup.objects:
-            self._estimator.add_object(name, Path(mesh), unit=unit, templates=templates)
+        meshes = setup.meshes()
+        for name, *_, templates in setup.objects:
+            self._estimator.add_object(name, meshes[name], templates=templates)
         self._renderers: dict[str, Any] = {}
 
     def __call__(self, item: Item) -> str:

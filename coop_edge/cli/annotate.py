@@ -64,6 +64,8 @@ def annotate(
     ] = False,
     rerun: options.Rerun = None,
     templates: options.Templates = None,
+    ignore_colors: options.IgnoreColors = False,
+    allow_outside: options.AllowOutside = False,
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of one worker.")] = 1,
@@ -97,7 +99,8 @@ def annotate(
         (each.name, str(each.mesh.resolve()), each.unit, str(each.templates.resolve()) if each.templates else None)
         for each in objects
     )
-    setup = Setup(engines, device.value, (*given, *(settings or [])), places, threads, not no_masks)
+    config = (*given, *(settings or []))
+    setup = Setup(engines, device.value, config, places, threads, not no_masks, ignore_colors, allow_outside)
     items = list_items(sources, camera, detections, ids)
     record = output / "annotations.jsonl"
     header = {"images": len(items), **setup.plain(), "sources": [str(source.resolve()) for source in sources]}
@@ -113,7 +116,7 @@ def annotate(
         _record(journal, lines, len(items))
     summary = write_files(record, output, ids)
     if rerun is not None:
-        write_recording(rerun, record, items, {each.name: (each.mesh, each.unit) for each in objects})
+        write_recording(rerun, record, items, setup.meshes())
     print_line(f"{summary.images} images: {summary.found} poses found, {summary.missed} not; {output / 'index.html'}")
     for name, error in summary.failed[:20]:
         print_line(f"failed: {name}: {error}")

@@ -30,6 +30,8 @@ def live(
     host: options.Host = "127.0.0.1",
     port: options.Port = 8080,
     templates: options.Templates = None,
+    ignore_colors: options.IgnoreColors = False,
+    allow_outside: options.AllowOutside = False,
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,
     threads: options.Threads = 0,
@@ -56,7 +58,7 @@ def live(
         estimator = stack.enter_context(
             Estimator.from_engines(engines, device=device.value, config=config, threads=threads)
         )
-        inputs.add_objects(estimator, objects)
+        inputs.add_objects(estimator, objects, ignore_colors=ignore_colors, allow_outside=allow_outside)
         estimator.warmup()
         log = stack.enter_context(recording(rerun, estimator.objects))
         display = LiveDisplay(server)

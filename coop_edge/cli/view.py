@@ -24,6 +24,8 @@ def view(
     host: options.Host = "127.0.0.1",
     port: options.Port = 8080,
     templates: options.Templates = None,
+    ignore_colors: options.IgnoreColors = False,
+    allow_outside: options.AllowOutside = False,
     engines: options.Engines = "coop-xs",
     device: options.Device = options.DeviceName.auto,
     threads: options.Threads = 0,
@@ -53,7 +55,7 @@ def view(
     server = make_server(host, port)  # before what takes long: viser may be missing
     try:
         with Estimator.from_engines(engines, device=device.value, config=config, threads=threads) as estimator:
-            inputs.add_objects(estimator, objects)
+            inputs.add_objects(estimator, objects, ignore_colors=ignore_colors, allow_outside=allow_outside)
             estimator.warmup()
 
             def renderer(name: str):  # type: ignore[no-untyped-def]
