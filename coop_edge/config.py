@@ -366,15 +366,18 @@ class AdvancedFindConfig(Config):
     """Places per object, beside one more per instance after the first, whose poses are refined to the end."""
     largest: float = 1.0
     """Longer side of the largest box that is looked for, as a share of the image's shorter side."""
-    min_weight: float = 32.0
-    """Least sum of the confidence W over the cells that agree with a pose, in a 128-pixel crop, beside
-    ``select.min_score``: without a box many places are tried, and one of them may look like the object. Larger finds
-    fewer objects that are not there, and fewer that are hidden or small."""
+    min_score: float = 0.6
+    """Least score of a pose, in place of a smaller ``select.min_score`` other than 0: without a box many places are
+    tried, and one of them may look like the object. Larger finds fewer objects, also of those that are not there."""
+    min_weight: float = 20.0
+    """Least sum of the confidence W over the cells that agree with a pose, in a 128-pixel crop. Larger finds fewer
+    objects that are not there, and fewer that are hidden or small."""
 
     def __post_init__(self) -> None:
         self._int("views", 1, MOST_HYPOTHESES)
         self._int("survivors", 1, 1000)
         self._number("largest", 1e-3, 4.0)
+        self._number("min_score", 0.0, 1.0)
         self._number("min_weight", 0.0, 1e9)
 
 

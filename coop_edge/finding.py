@@ -30,7 +30,7 @@ from coop_edge.stages.places import find_places
 from coop_edge.stages.refine import Refined
 from coop_edge.stages.retrieve import retrieve
 from coop_edge.stages.scoring import measure_fit
-from coop_edge.stages.select import Selection, select, survivors
+from coop_edge.stages.select import Least, Selection, select, survivors
 from coop_edge.stages.silhouettes import pose_boxes
 from coop_edge.stages.views import MARGIN
 from coop_edge.types import Camera, Detection, PoseEstimate
@@ -246,9 +246,8 @@ class Finder:
         judge, index = pipeline.judge(maker), np.full(len(T), i, np.int64)
         refined = pipeline.refine(maker, judge, T, index, rest, clock).refined
         with clock("select"):
-            least = config.advanced.find.min_weight
             chosen = select(
-                refined, np.arange(len(T)), len(T), frame.models, index, rest, judge=judge, least=least
+                refined, np.arange(len(T)), len(T), frame.models, index, rest, judge=judge, least=Least.found(config)
             ).with_covariance(*pipeline.bundle.covariance_maps)
         poses, scores = refined.T_camera_object[refined.ok], chosen.scores[refined.ok]
         again = self._again(frame, i, poses, scores, max_instances, clock)
@@ -272,7 +271,7 @@ class Finder:
         kept = order[distinct(box[order], SAME, most)]
         box = box[kept[scores[kept] < self.pipeline.config.advanced.select.trusted_score]]
         detections = [Detection(frame.models[i].name, tuple(each)) for each in box.tolist()]
-        least = self.pipeline.config.advanced.find.min_weight
+        least = Least.found(self.pipeline.config)
         return self.pipeline.estimated(frame, detections, np.full(len(box), i), clock, least=least)
 
 

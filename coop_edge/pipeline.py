@@ -29,7 +29,7 @@ from coop_edge.stages.pairs import ImagePairMaker, PairMaker
 from coop_edge.stages.refine import Refined
 from coop_edge.stages.retrieve import retrieve
 from coop_edge.stages.scoring import FitJudge, Judge
-from coop_edge.stages.select import Selection, select
+from coop_edge.stages.select import Least, Selection, select
 from coop_edge.stages.turns import Turns, tracking, turns
 from coop_edge.stages.views import Views
 from coop_edge.types import Camera, Detection, PoseEstimate, StageTimes
@@ -93,7 +93,7 @@ class Pipeline:
         index: Indices,
         clock: StageClock,
         *,
-        least: float | None = None,
+        least: Least | None = None,
     ) -> Selection:
         """Return the answers that ``estimate`` gives; ``least``: see ``select``."""
         found = self.hypotheses(frame, detections, index, clock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,31 @@ class Selection:
         return out
 
 
+class Least(NamedTuple):
+    """What a pose needs to be believed.
+
+    Without a box little evidence is not enough, however well it agrees: nothing says that the object is there, and of
+    many places one may look like it.
+    """
+
+    weight: float  # of its inliers (``Fit``)
+    score: float  # 0: no score is too low, and no looks too unlike
+    option: str = "select.min_score"  # that says which score
+
+    @classmethod
+    def of(cls, config: EstimatorConfig, *, tracking: bool) -> Least:
+        """Return what is asked of a pose in a box, or of a tracked one."""
+        return cls(config.advanced.select.min_weight if tracking else 0.0, config.select.min_score)
+
+    @classmethod
+    def found(cls, config: EstimatorConfig) -> Least:
+        """Return what is asked of a pose that was found without a box."""
+        least, own = config.select.min_score, config.advanced.find
+        if not 0.0 < least < own.min_score:
+            return cls(own.min_weight, least)
+        return cls(own.min_weight, own.min_score, "advanced.find.min_score")
+
+
 def select(
     refined: Refined,
     detection: NDArray[np.integer],
@@ -84,7 +109,7 @@ def select(
     reasons: Sequence[str] | None = None,
     T_previous: Floats | None = None,
     judge: Judge | None = None,
-    least: float | None = None,
+    least: Least | None = None,
 ) -> Selection:
     """Score M hypotheses, reject what disagrees, keep the best of each of ``count`` detections.
 
@@ -99,12 +124,11 @@ def select(
         reasons: [M], of the coarse stage; None: there was none.
         T_previous: [M,4,4] the poses tracked from; failures then are ``LOST``, and why.
         judge: scores the hypotheses; None: ``FitJudge``.
-        least: weight (``Fit``) of a pose that is believed, where no box says that the object is there; None:
-            ``advanced.select.min_weight`` while tracking, else 0.
+        least: of a pose that is believed; None: ``Least.of``.
     """
     index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
     if least is None:
-        least = 0.0 if T_previous is None else config.advanced.select.min_weight
+        least = Least.of(config, tracking=T_previous is not None)
     found = measure_fit(refined, config.advanced.select)
     judged = (judge or FitJudge(config.advanced.select)).score(refined, index, found, evidence)
     scores = judged.score
@@ -140,19 +164,15 @@ def survivors(scores: Floats, ok: NDArray[np.bool_], detection: Indices, kept: i
     return np.sort(order[place < kept])
 
 
-def _rejection(refined: Refined, found: Fit, judged: Judged, config: EstimatorConfig, i: int, *, least: float) -> str:
-    """Return why hypothesis i, which has a pose, is not to be believed; "" if it is.
-
-    least: weight that it needs. Without a box little evidence is not enough, however well it agrees: nothing says that
-    the object is there, and the pose starts where it would be.
-    """
-    if refined.iterations[i] and (reason := _too_little(refined, found, config, i, least=least)):
+def _rejection(refined: Refined, found: Fit, judged: Judged, config: EstimatorConfig, i: int, *, least: Least) -> str:
+    """Return why hypothesis i, which has a pose, is not to be believed; "" if it is."""
+    if refined.iterations[i] and (reason := _too_little(refined, found, config, i, least=least.weight)):
         return f"select: {reason}"
-    score, min_score = judged.score[i], config.select.min_score
-    if score < min_score:
-        return f"select: score {score:.3f} is below select.min_score = {min_score:g}"
+    score = judged.score[i]
+    if score < least.score:
+        return f"select: score {score:.3f} is below {least.option} = {least.score:g}"
     looks, wanted = judged.appearance, config.advanced.select.min_appearance
-    if min_score and refined.iterations[i] and looks is not None and looks[i] < wanted:
+    if least.score and refined.iterations[i] and looks is not None and looks[i] < wanted:
         return f"select: render and image do not look alike (similarity {looks[i]:.2f}, wanted at least {wanted:g})"
     return ""
 

@@ -7,14 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from coop_edge.config import AdvancedConfig, AdvancedSelectConfig, EstimatorConfig, SelectConfig
+from coop_edge.config import AdvancedConfig, AdvancedFindConfig, AdvancedSelectConfig, EstimatorConfig, SelectConfig
 from coop_edge.geometry import se3
 from coop_edge.mesh import Symmetries
 from coop_edge.runtime.covariance_map import CovarianceMap
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.refine import OUT_OF_SIGHT, Refined
-from coop_edge.stages.scoring import inlier_scores, measure_fit
-from coop_edge.stages.select import LOST, one_of_the_same, select
+from coop_edge.stages.scoring import Judged, inlier_scores, measure_fit
+from coop_edge.stages.select import LOST, Least, one_of_the_same, select
 from tests.stages.chain import SIZE, Chain
 from tests.stages.oracles import Faults
 from tests.stages.scene import Scene, at, reprojection_px
@@ -188,6 +188,32 @@ def test_tracking_wants_weight_in_absolute_terms_too(weight, least, says):
     tracked = choose(refined, [0], 1, config, T_previous=np.eye(4)[None])
     assert tracked.reasons == (says,)
     assert choose(refined, [0], 1, config).reasons == ("",)  # a detection says that something is there
+
+
+@pytest.mark.parametrize(
+    ("min_score", "weight", "least", "says"),
+    [
+        (0.3, 0.5, {}, "select: score 0.250 is below advanced.find.min_score = 0.6"),
+        (0.7, 0.5, {}, "select: score 0.250 is below select.min_score = 0.7"),
+        (0.0, 0.5, {}, ""),
+        (0.3, 0.5, {"min_score": 0.1}, "select: score 0.250 is below select.min_score = 0.3"),
+        (0.2, 0.5, {"min_score": 0.1}, ""),
+        (0.2, 0.2, {"min_score": 0.1}, "select: too little of the object is matched with certainty (inlier weight"),
+    ],
+)
+def test_a_pose_found_without_a_box_needs_more(min_score, weight, least, says):
+    config = EstimatorConfig(
+        select=SelectConfig(min_score=min_score), advanced=AdvancedConfig(find=AdvancedFindConfig(**least))
+    )
+    refined = refined_of([cells(50, 0, weight=weight)])
+
+    class Quarter:
+        def score(self, refined, object_index, fit, evidence):
+            return Judged(np.full(len(refined), 0.25))
+
+    (reason,) = choose(refined, [0], 1, config, judge=Quarter(), least=Least.found(config)).reasons
+    assert reason.startswith(says)
+    assert bool(reason) == bool(says)
 
 
 @pytest.mark.parametrize("tracked", [False, True])
