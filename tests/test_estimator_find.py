@@ -58,8 +58,8 @@ def test_boxes_of_detect_are_those_of_the_objects_best_first(estimator):
     assert overlaps(np.array([boxes[0].bbox]), box_of(NAMES[1])) > 0.6
 
 
-@pytest.mark.parametrize(("trusted", "again"), [(0.0, 0), (1.0, 1)])
-def test_only_poses_that_are_not_trusted_are_estimated_once_more(estimator, monkeypatch, trusted, again):
+@pytest.mark.parametrize(("trusted", "hopeless", "again"), [(0.0, 0.0, 0), (1.0, 0.0, 1), (1.0, 1.0, 0)])
+def test_only_poses_in_doubt_are_estimated_once_more(estimator, monkeypatch, trusted, hopeless, again):
     asked, estimated = [], Pipeline.estimated
 
     def spy(self, frame, detections, *args, **options):
@@ -70,6 +70,7 @@ def test_only_poses_that_are_not_trusted_are_estimated_once_more(estimator, monk
     config = estimator._pipeline.config.updated([f"advanced.select.trusted_score={trusted}"])
     monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
     monkeypatch.setattr(Pipeline, "estimated", spy)
+    monkeypatch.setattr("coop_edge.finding.HOPELESS", hopeless)
     (result,) = estimator.find(SCENE.image, SCENE.camera, NAMES[:1], region=(x - w / 2, y - h / 2, 2 * w, 2 * h))
     assert asked == [again]
     assert off(estimator, result) <= 2 * WRONG
