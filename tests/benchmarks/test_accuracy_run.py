@@ -285,7 +285,7 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(tmp_path):
         )
         try:
             until = time.monotonic() + 300
-            while running.poll() is None and time.monotonic() < until and _lines(journal_path(csv)) < 3:
+            while running.poll() is None and time.monotonic() < until and _lines(journal_path(csv)) < 4:
                 time.sleep(0.01)
             os.killpg(running.pid, signal.SIGINT)
             running.wait(120)
@@ -297,7 +297,8 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(tmp_path):
     assert running.returncode == 130, said
     assert "a.csv.part: the same command goes on" in said
     assert "Traceback" not in said
-    assert 3 <= _lines(journal_path(csv)) <= 200  # the options, and the images that were done
+    # The options, and the images that were done; a row that is still on its way to the disk is taken back.
+    assert 3 <= _lines(journal_path(csv)) <= 200
     assert not csv.exists()
 
 
