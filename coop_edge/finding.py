@@ -1,9 +1,9 @@
 """Finds objects in a whole image, without boxes: places where they may be, and poses there.
 
 Places come from frozen features (``stages.places``). At each the best views become hypotheses, all go through one
-iteration of refinement, and those of the best places are refined to the end and scored as any pose is. In the box of
-the best one the object is estimated once more, as in a box that is given. What remains are poses that do not overlap
-(``stages.instances``).
+iteration of refinement, and those of the best places are refined to the end and scored as any pose is. Where the best
+one is in doubt the object is estimated once more in its box, as in a box that is given. What remains are poses that do
+not overlap (``stages.instances``).
 """
 
 from __future__ import annotations
