@@ -50,6 +50,8 @@ VARIANTS = {
         Variant("deterministic", "refiner", "deterministic flow, pose loss", (PAPER, "network.flow=deterministic")),
         Variant("no_pose_loss", "refiner", "Laplace flow, no pose loss", (PAPER, "network.sensitivity=false")),
         Variant("fine", "refiner", "Laplace flow, pose loss, fine matching"),
+        Variant("frozen", "refiner", "the same, with frozen features", ("network.trunk.features=true",)),
+        Variant("no_small_starts", "refiner", "the same, no small starts", ("small_starts=false",)),
     )
 }
 
@@ -61,6 +63,8 @@ QUESTIONS = (
     Question("flow", "Flow of the refiner", ("laplace", "deterministic"), "free_error_after_5"),
     Question("pose_loss", "Pose loss of the refiner", ("laplace", "no_pose_loss"), "free_error_after_5"),
     Question("fine", "Fine matching in the refiner", ("laplace", "fine"), "free_error_after_5"),
+    Question("frozen", "Frozen features beside the refiner's stem", ("fine", "frozen"), "free_error_after_5"),
+    Question("starts", "Start poses that are nearly right", ("fine", "no_small_starts"), "error_after_5"),
 )
 
 SEED_BASE = 0

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,8 @@ class BlockGenerator:
                 batch: Any = generator.coarse(hardness, options.labels, first, appearance, loose)
             else:
                 mix = TRAINING_STARTS if training else STATED
+                if not options.small_starts:
+                    mix = replace(mix, small=0.0)
                 photographs, starts = generator.photographs(hardness, options.labels, mix, appearance)
                 fine = generator.some(0.5, len(starts))
                 batch = generator.refiner_at(photographs, starts, fine, first)
@@ -222,6 +225,7 @@ def make_stream(
     ramp: int = 0,
     labels: int | None = None,
     appearance: float | None = None,
+    small_starts: bool = True,
 ) -> Stream:
     """Make the stream of CoarseBatch or RefinerBatch: NumPy arrays from a CPU, tensors on a GPU.
 
@@ -249,6 +253,7 @@ def make_stream(
             the sample's hardness.
         ramp: samples over which the hardness rises from 0, counted from sample 0; 0 = no rise.
         labels: templates or start poses per photograph; by default ``LABELS`` in training, 1 held out.
+        small_starts: refiner: false = no start pose in training is nearly right (an ablation).
 
     Raises:
         InputError: an argument is outside its range, or the pack or the folder of photographs does not exist.
@@ -294,5 +299,6 @@ def make_stream(
         int(ramp),
         int(labels),
         None if appearance is None else float(appearance),
+        bool(small_starts),
     )
     return Stream(options, int(batch_size), int(workers), int(start), device, bool(keep_scenes))

@@ -42,6 +42,7 @@ class DataOptions:
     ramp: int = 0
     labels: int = 1
     appearance: float | None = None
+    small_starts: bool = True
 
     def hardness_of(self, i: int) -> float:
         """Return the hardness of sample i."""

@@ -49,6 +49,8 @@ class TrainOptions(Config):
     """Coarse: teach patches that do not show the target to be *no match*; false = they teach nothing."""
     ranking: float = 0.25
     """Coarse: weight of the loss that ranks the templates of one query by their scores; 0 = none."""
+    small_starts: bool = True
+    """Refiner: a quarter of the start poses are nearly right, as in the last iterations; false = none (an ablation)."""
 
     pack: str = ""
     """Asset pack (a file); without one all objects are procedural."""
@@ -90,6 +92,7 @@ class TrainOptions(Config):
         self._number("ema_decay", 0.0, 1.0)
         self._flag("no_match")
         self._number("ranking", 0.0, 100.0)
+        self._flag("small_starts")
         self._number("hardness", 0.0, 1.0)
         self._number("appearance", 0.0, 1.0)
         self._int("ramp", 0, 1 << 40)

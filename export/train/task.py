@@ -54,7 +54,7 @@ class Task(ABC):
     def stream_options(self) -> dict[str, Any]:
         """Return what ``make_stream`` needs besides the batch, the seed and the split."""
         o = self.options
-        return {"pack": o.pack or None, "photos": o.photos or None}
+        return {"pack": o.pack or None, "photos": o.photos or None, "small_starts": o.small_starts}
 
 
 def to_tensors(batch: Any, device: torch.device) -> dict[str, Tensor]:

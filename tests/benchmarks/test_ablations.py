@@ -82,16 +82,18 @@ def test_every_variant_trains_what_its_name_says(tmp_path, init):
         assert (options.max_steps, options.batch_size, options.seed) == (settings.steps(v.role), 3, 2)
         parsed[v.name] = {name: value for name, value, _ in [*options.described(), *network.described()]}
     for name, found in parsed.items():
-        base = parsed["hybrid" if VARIANTS[name].role == "coarse" else "laplace"]
+        ours = name in ("frozen", "no_small_starts")  # compared with the refiner that matches finely
+        base = parsed["hybrid" if VARIANTS[name].role == "coarse" else "fine" if ours else "laplace"]
         changed = {k for k in found if found[k] != base[k]}
         wanted = {
             "classification": {"head"}, "regression": {"head"}, "object_only": {"no_match"},
             "deterministic": {"flow"}, "no_pose_loss": {"sensitivity"}, "fine": {"fine_channels"},
             "unranked": {"ranking"}, "as_rendered": {"appearance"},
+            "frozen": {"trunk.features"}, "no_small_starts": {"small_starts"},
         }  # fmt: skip
         assert changed == wanted.get(name, set())
         if VARIANTS[name].role == "refiner":  # what the paper claims without fine matching
-            assert (found["fine_channels"] > 0) == (name == "fine")
+            assert (found["fine_channels"] > 0) == (name in ("fine", "frozen", "no_small_starts"))
 
 
 def test_a_refiner_of_the_ablations_size_matches_finely_unless_told_not_to(init):

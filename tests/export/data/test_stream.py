@@ -14,11 +14,13 @@ import torch
 
 from coop_edge.errors import BackendUnavailable, InputError
 from coop_edge.geometry import se3
+from export.data import pairs
 from export.data import stream as module
 from export.data.batch import PATCH, stack, take
 from export.data.pairs import STAGES
 from export.data.rerender import target_of
-from export.data.stream import LAYOUTS, BlockGenerator, make_stream
+from export.data.starts import STATED, draw_spread
+from export.data.stream import LAYOUTS, TRAINING_STARTS, BlockGenerator, make_stream
 from export.data.supply import DataOptions, Layout
 from export.networks import CONFIGS
 from export.train import run
@@ -139,6 +141,16 @@ def test_a_photograph_in_training_is_seen_from_several_start_poses(few, split, v
     np.testing.assert_array_equal(batch.query_index, np.arange(8, 16) // views)
     away = np.linalg.norm(batch.T_true[:, :3, 3], axis=1)
     assert np.isclose(away[::2], away[1::2], rtol=1e-9).all() == (views == 4)
+
+
+@pytest.mark.parametrize(
+    ("split", "small_starts", "share"), [("train", True, 0.25), ("train", False, 0), ("heldout", True, 0)]
+)
+def test_small_starts_can_be_left_out(few, monkeypatch, split, small_starts, share):
+    mixes = []
+    monkeypatch.setattr(pairs, "draw_spread", lambda *arguments: mixes.append(arguments[-1]) or draw_spread(*arguments))
+    drawn(1, "refiner", batch_size=8, split=split, small_starts=small_starts)
+    assert mixes[0] == replace(TRAINING_STARTS if split == "train" else STATED, small=share)
 
 
 def test_a_count_of_labels_can_be_asked_for(few):
