@@ -21,9 +21,9 @@ from coop_edge.base.compile_time import working_time
 from coop_edge.base.hardware import available_cores
 from coop_edge.config import EstimatorConfig
 from coop_edge.errors import BundleError, EngineError, InputError
-from coop_edge.finding import Finder, Progress, Wanted
+from coop_edge.finding import Finder, Progress
 from coop_edge.following import Follower
-from coop_edge.inputs import as_sequence, read_depth, read_image, read_options
+from coop_edge.inputs import Wanted, as_sequence, read_depth, read_image, read_options
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.pipeline import Frame, Pipeline

@@ -10,6 +10,7 @@ import pytest
 from coop_edge import Detection, Estimator
 from coop_edge.cli.demo import WRONG
 from coop_edge.errors import BundleError, InputError
+from coop_edge.finding import Finder
 from coop_edge.pipeline import Pipeline
 from coop_edge.stages.boxes import overlaps
 from tests.estimators import TINY
@@ -72,8 +73,40 @@ def test_only_poses_in_doubt_are_estimated_once_more(estimator, monkeypatch, tru
     monkeypatch.setattr(Pipeline, "estimated", spy)
     monkeypatch.setattr("coop_edge.finding.HOPELESS", hopeless)
     (result,) = estimator.find(SCENE.image, SCENE.camera, NAMES[:1], region=(x - w / 2, y - h / 2, 2 * w, 2 * h))
-    assert asked == [again]
+    assert sum(asked) == again
     assert off(estimator, result) <= 2 * WRONG
+
+
+@pytest.mark.parametrize(("trusted", "most", "tried"), [(0.0, 1, [4]), (1.0, 1, [4, 6]), (0.0, 2, [12])])
+def test_a_search_ends_with_the_first_pose_that_is_trusted(estimator, monkeypatch, trusted, most, tried):
+    places, first = [], Finder._try
+
+    def spy(self, frame, i, boxes, *args):
+        places.append(len(boxes))
+        return first(self, frame, i, boxes, *args)
+
+    config = estimator._pipeline.config.updated([f"advanced.select.trusted_score={trusted}"])
+    monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
+    monkeypatch.setattr(Finder, "_try", spy)
+    result, *_ = estimator.find(SCENE.image, SCENE.camera, NAMES[:1], max_instances=most)
+    assert places == tried
+    assert off(estimator, result) <= 2 * WRONG
+
+
+def test_views_unlike_the_image_beside_the_best_are_not_refined(estimator, monkeypatch):
+    refined, refine = [], Finder._refine
+
+    def spy(self, frame, T, *args):
+        refined.append(len(T))
+        return refine(self, frame, T, *args)
+
+    monkeypatch.setattr(Finder, "_refine", spy)
+    for likely in (0.0, 0.45, 1.0):
+        monkeypatch.setattr("coop_edge.finding.LIKELY", likely)
+        estimator.detect(SCENE.image, SCENE.camera, NAMES[:1])
+    every, some, best = refined
+    assert every == 10 * estimator.config.advanced.find.views
+    assert best == 1 < some < every
 
 
 def test_an_object_that_is_elsewhere_is_not_found(estimator):
