@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from coop_edge.config import EstimatorConfig
+from coop_edge.config import EFFORTS, EstimatorConfig
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.ops.base import Array, Operations
@@ -133,7 +133,7 @@ class Pipeline:
         if frame.depth is not None:
             with clock("coarse"):
                 T, placed = approach(maker, T, coarse.object_index, self.config.depth)
-        competition = {"detection": coarse.detection, "evidence": coarse.evidence}
+        competition = {"detection": coarse.detection, "evidence": coarse.evidence, "early": self._early(len(coarse))}
         left = self.refine(maker, judge, T, coarse.object_index, self.config, clock, **competition)
         used = left.refined.used_depth | placed[left.rows]
         return Hypotheses(coarse.take(left.rows), replace(left.refined, used_depth=used), judge)
@@ -189,6 +189,18 @@ class Pipeline:
                 frame.image, crops, models, index, found, **networks, **options, count=schedule.matched
             )
             return CoarseHypotheses.joined(hypotheses, matched)
+
+    def _early(self, count: int) -> NDArray[np.bool_] | None:
+        """Tell which of ``count`` hypotheses of ``_match`` effort "fast" has too, bool [M]; see ``turns``.
+
+        None where the score is no probability, by which a pose could be trusted.
+        """
+        if self.features is None or self.bundle.score_map is None:
+            return None
+        views, matched, _ = self.config.schedule
+        few = EFFORTS["fast"]
+        place = np.arange(count) % (views + matched)  # of each detection the views come first, best first
+        return np.where(place < views, place < few.hypotheses, place - views < few.matched)
 
     def maker(self, frame: Frame, config: EstimatorConfig) -> ImagePairMaker:
         """Return what makes the pairs of an image."""

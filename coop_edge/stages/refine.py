@@ -9,7 +9,7 @@ fetched once, after the last iteration, in one copy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -139,6 +139,28 @@ class Refined:
     def ok(self) -> NDArray[np.bool_]:
         """Tell which hypotheses have a pose, bool [M]."""
         return np.array([reason == "" for reason in self.reasons], np.bool_)
+
+    def take(self, rows: NDArray[np.integer]) -> Refined:
+        """Return the hypotheses at ``rows``."""
+        return replace(
+            self, reasons=tuple(self.reasons[i] for i in rows), **{k: a[rows] for k, a in self._arrays().items()}
+        )
+
+    def joined(self, other: Refined) -> Refined:
+        """Return the hypotheses of both, those of ``other`` last; P of either may be 0."""
+        parts: dict[str, Any] = {}
+        for name, own in self._arrays().items():
+            shape = tuple(max(sides) for sides in zip(own.shape[1:], getattr(other, name).shape[1:], strict=True))
+            both = [
+                a if a.shape[1:] == shape else np.zeros((len(a), *shape), a.dtype) for a in (own, getattr(other, name))
+            ]
+            parts[name] = np.concatenate(both)
+        return replace(self, reasons=self.reasons + other.reasons, **parts)
+
+    def _arrays(self) -> dict[str, Any]:
+        """Return what has a row per hypothesis, but the reasons."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
 def refine(

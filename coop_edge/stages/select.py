@@ -129,15 +129,8 @@ def select(
     index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
     if least is None:
         least = Least.of(config, tracking=T_previous is not None)
-    found = measure_fit(refined, config.advanced.select)
-    judged = (judge or FitJudge(config.advanced.select)).score(refined, index, found, evidence)
-    scores = judged.score
-    rejected = tuple(
-        (reasons[i] if reasons else "")
-        or refined.reasons[i]
-        or _rejection(refined, found, judged, config, i, least=least)
-        for i in range(len(refined))
-    )
+    judge = judge or FitJudge(config.advanced.select)
+    found, scores, rejected = _judged(refined, index, config, judge, evidence=evidence, reasons=reasons, least=least)
     chosen = np.full(count, -1, np.int64)
     rank = np.where(np.array([r == "" for r in rejected], bool), scores + 2.0, scores)  # any accepted before any other
     for i in range(len(refined)):
@@ -145,6 +138,29 @@ def select(
         if chosen[d] < 0 or rank[i] > rank[chosen[d]]:
             chosen[d] = i
     return _selection(refined, found, scores, rejected, chosen, objects, index, T_previous)
+
+
+def trusted(
+    refined: Refined,
+    object_index: NDArray[np.integer],
+    config: EstimatorConfig,
+    judge: Judge,
+    *,
+    evidence: Floats | None = None,
+) -> NDArray[np.bool_]:
+    """Tell which of M hypotheses are accepted with at least ``advanced.select.trusted_score``, bool [M].
+
+    Args:
+        object_index: integers [M].
+        config: ``select`` and ``advanced.select``.
+        judge: scores the hypotheses.
+        evidence: [M], of the coarse stage; None: there was none.
+    """
+    least = Least.of(config, tracking=False)
+    index = np.asarray(object_index, np.int64)
+    _, scores, rejected = _judged(refined, index, config, judge, evidence=evidence, reasons=None, least=least)
+    accepted = np.array([reason == "" for reason in rejected], np.bool_)
+    return accepted & (scores >= config.advanced.select.trusted_score)
 
 
 def survivors(scores: Floats, ok: NDArray[np.bool_], detection: Indices, kept: int) -> Indices:
@@ -162,6 +178,28 @@ def survivors(scores: Floats, ok: NDArray[np.bool_], detection: Indices, kept: i
     grouped = detection[order]
     place = np.arange(len(order)) - np.searchsorted(grouped, grouped)  # within the own detection
     return np.sort(order[place < kept])
+
+
+def _judged(
+    refined: Refined,
+    index: Indices,
+    config: EstimatorConfig,
+    judge: Judge,
+    *,
+    evidence: Floats | None,
+    reasons: Sequence[str] | None,
+    least: Least,
+) -> tuple[Fit, Floats, tuple[str, ...]]:
+    """Return fit, scores [M] and reasons of rejection [M] ("" = none) of M hypotheses; arguments as of ``select``."""
+    found = measure_fit(refined, config.advanced.select)
+    judged = judge.score(refined, index, found, evidence)
+    rejected = tuple(
+        (reasons[i] if reasons else "")
+        or refined.reasons[i]
+        or _rejection(refined, found, judged, config, i, least=least)
+        for i in range(len(refined))
+    )
+    return found, judged.score, rejected
 
 
 def _rejection(refined: Refined, found: Fit, judged: Judged, config: EstimatorConfig, i: int, *, least: Least) -> str:

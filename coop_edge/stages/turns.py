@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from coop_edge.stages.outline import align
 from coop_edge.stages.pairs import PairMaker
 from coop_edge.stages.refine import Refined, refine
 from coop_edge.stages.scoring import FitJudge, Judge, measure_fit
-from coop_edge.stages.select import survivors
+from coop_edge.stages.select import survivors, trusted
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -32,6 +32,13 @@ class Turns(NamedTuple):
     refined: Refined  # K of them; poses are aligned, what they are judged by is of the last refinement
     aligned: NDArray[np.bool_]  # [K] whether the last alignment was taken
 
+    def joined(self, other: Turns) -> Turns:
+        """Return the hypotheses of both, in the order of their rows."""
+        rows = np.concatenate([self.rows, other.rows])
+        order = np.argsort(rows)
+        refined = self.refined.joined(other.refined).take(order)
+        return Turns(rows[order], refined, np.concatenate([self.aligned, other.aligned])[order])
+
 
 def turns(
     maker: PairMaker,
@@ -44,6 +51,7 @@ def turns(
     radius_px: float,
     detection: Indices | None = None,
     evidence: Floats | None = None,
+    early: NDArray[np.bool_] | None = None,
     judge: Judge | None = None,
     clock: Clock = nullcontext,
 ) -> Turns:
@@ -53,6 +61,10 @@ def turns(
     and the best go on. These are refined and aligned in turns (``OutlineConfig.rounds``), which share the iterations.
     The prior of refinement is about the poses given; in later turns it is about the poses last aligned. A hypothesis
     that fails in one turn has failed, and keeps the reason.
+
+    Some of a detection's hypotheses may be ``early``: the best one of those is refined to the end before the others
+    are looked at, and if it is to be trusted (``select.trusted``) they are not. Most objects are found by their most
+    likely views, and a search that goes on finds other poses that look as good.
 
     Args:
         maker: of the image.
@@ -64,40 +76,90 @@ def turns(
         radius_px: R of the flow probability, pixels of the crop, of the bundle.
         detection: integers [M] of those that compete; None: each hypothesis is of a detection of its own.
         evidence: float64 [M] of the coarse stage; None: there is none.
+        early: bool [M]; None: none is.
         judge: says which hypotheses go on; None: ``FitJudge``.
         clock: measures the stages "refine", "outline" and "select".
     """
     T, index = np.asarray(T_camera_object, np.float64), np.asarray(object_index, np.int64)
-    anchor, rows, reasons = T, np.arange(len(T)), [""] * len(T)
-    iterations, kept = config.refine.iterations, config.schedule.survivors
+    parts: dict[str, Any] = {"runner": runner, "solver": solver, "radius_px": radius_px}
+    race = _Race(maker, T, index, config, parts, judge or FitJudge(config.advanced.select), evidence, clock)
+    everything, kept = np.arange(len(T)), config.schedule.survivors
+    rivals = everything if detection is None else np.asarray(detection, np.int64)
+    if config.refine.iterations <= 1 or np.bincount(rivals).max(initial=0) <= kept:
+        return race.finish(everything, config.refine.iterations)
+    if early is None or kept == 1:
+        race.start(everything)
+        return race.finish(race.best(everything, rivals, kept))
+    race.start(np.flatnonzero(early))
+    first = race.finish(race.best(np.flatnonzero(early), rivals, 1))
+    others = np.flatnonzero(~np.isin(rivals, rivals[first.rows[race.trusted(first)]]))
+    if not len(others):
+        return first
+    race.start(others[~early[others]])
+    others = np.setdiff1d(others, first.rows)
+    return first.joined(race.finish(race.best(others, rivals, kept - 1)))
 
-    def refined_by(share: int) -> Refined:
-        options = replace(config, refine=replace(config.refine, iterations=share))
-        with clock("refine"):
-            return refine(
-                maker, T, index, runner=runner, solver=solver, config=options, radius_px=radius_px, T_anchor=anchor
+
+@dataclass(eq=False)
+class _Race:
+    """Hypotheses that compete: all that ran start with one iteration, and some finish."""
+
+    maker: PairMaker
+    T: Floats  # [M,4,4], after ``start`` of those that started
+    object_index: Indices
+    config: EstimatorConfig
+    parts: dict[str, Any]  # of ``refine``
+    judge: Judge
+    evidence: Floats | None
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self.anchor, self.T = self.T, self.T.copy()
+        self.rank, self.reasons = np.zeros(len(self.T)), np.full(len(self.T), "", object)
+
+    def start(self, rows: Indices) -> None:
+        """Refine the hypotheses at ``rows`` once, and rank them."""
+        first = self._refined(rows, self.T[rows], self.anchor[rows], 1)
+        fit = measure_fit(first, self.config.advanced.select)
+        with self.clock("select"):
+            self.rank[rows] = self.judge.rank(first, self.object_index[rows], fit, self._evidence(rows))
+        self.T[rows], self.reasons[rows] = first.T_camera_object, first.reasons
+
+    def best(self, rows: Indices, rivals: Indices, kept: int) -> Indices:
+        """Return the ``kept`` best of each detection among ``rows``, which have started."""
+        return rows[survivors(self.rank[rows], self.reasons[rows] == "", rivals[rows], kept)]
+
+    def finish(self, rows: Indices, iterations: int | None = None) -> Turns:
+        """Refine and align the hypotheses at ``rows`` in turns; iterations: by default those left after ``start``."""
+        config, maker, index = self.config, self.maker, self.object_index[rows]
+        iterations = config.refine.iterations - 1 if iterations is None else iterations
+        T, anchor, reasons = self.T[rows], self.anchor[rows], self.reasons[rows].tolist()
+        done = np.zeros(len(T), np.int64)
+        for share in config.outline.turns(iterations):
+            refined, aligned = self._refined(rows, T, anchor, share), np.zeros(len(T), np.bool_)
+            if iterations and config.outline.iterations:  # without refinement the coarse poses are asked for
+                with self.clock("outline"):
+                    refined, aligned = _align(maker, refined, index, self.parts["solver"], config)
+            done += refined.iterations
+            reasons = [before or now for before, now in zip(reasons, refined.reasons, strict=True)]
+            T = anchor = refined.T_camera_object
+        return Turns(rows, replace(refined, iterations=done, reasons=tuple(reasons)), aligned)
+
+    def trusted(self, finished: Turns) -> NDArray[np.bool_]:
+        """Tell which of the hypotheses that finished are to be trusted, bool [K]."""
+        rows = finished.rows
+        with self.clock("select"):
+            return trusted(
+                finished.refined, self.object_index[rows], self.config, self.judge, evidence=self._evidence(rows)
             )
 
-    rivals = rows if detection is None else detection
-    if iterations > 1 and np.bincount(rivals).max(initial=0) > kept:
-        first = refined_by(1)
-        iterations -= 1
-        with clock("select"):
-            options = config.advanced.select
-            scores = (judge or FitJudge(options)).rank(first, index, measure_fit(first, options), evidence)
-            rows = survivors(scores, first.ok, rivals, kept)
-        T, anchor, index = first.T_camera_object[rows], anchor[rows], index[rows]
-        reasons = [first.reasons[i] for i in rows]
-    done = np.zeros(len(T), np.int64)
-    for share in config.outline.turns(iterations):
-        refined, aligned = refined_by(share), np.zeros(len(T), np.bool_)
-        if iterations and config.outline.iterations:  # without refinement the coarse poses are asked for
-            with clock("outline"):
-                refined, aligned = _align(maker, refined, index, solver, config)
-        done += refined.iterations
-        reasons = [before or now for before, now in zip(reasons, refined.reasons, strict=True)]
-        T = anchor = refined.T_camera_object
-    return Turns(rows, replace(refined, iterations=done, reasons=tuple(reasons)), aligned)
+    def _refined(self, rows: Indices, T: Floats, anchor: Floats, iterations: int) -> Refined:
+        options = replace(self.config, refine=replace(self.config.refine, iterations=iterations))
+        with self.clock("refine"):
+            return refine(self.maker, T, self.object_index[rows], config=options, T_anchor=anchor, **self.parts)
+
+    def _evidence(self, rows: Indices) -> Floats | None:
+        return None if self.evidence is None else self.evidence[rows]
 
 
 def tracking(config: EstimatorConfig) -> EstimatorConfig:
