@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from coop_edge.demo import load_scene
 from coop_edge.geometry import se3
 from coop_edge.mesh import Mesh
 from coop_edge.runtime.bundle import Bundle
+from coop_edge.stages.judge import FeatureJudge
 from coop_edge.templates.template_set import TemplateSet
 
 ENGINES = Path(__file__).parents[1] / "engines" / "coop-xs"
@@ -97,3 +99,29 @@ def test_boxes_that_are_off_still_find_the_objects(estimator):
 def test_warming_up_runs_every_stage(estimator):
     assert set(estimator.warmup()) == {"objects", "crop", "coarse", "refine", "outline", "select"}
     assert estimator.estimate(SCENE.image, SCENE.camera, []) == []
+
+
+@pytest.mark.parametrize(("trusted", "finished"), [(0.0, 3), (1.0, 9)])
+def test_effort_goes_on_only_where_what_fast_finds_is_not_trusted(estimator, monkeypatch, trusted, finished):
+    """It finds the same objects either way; "fast" has nothing to go on with."""
+    judged, score = [], FeatureJudge.score
+
+    def spy(self, refined, *args):
+        judged.append(len(refined))
+        return score(self, refined, *args)
+
+    config = estimator._pipeline.config.updated([f"advanced.select.trusted_score={trusted}"])
+    monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
+    monkeypatch.setattr(FeatureJudge, "score", spy)
+    results = estimator.estimate(SCENE.image, SCENE.camera, SCENE.detections)
+    assert judged == ([3] if estimator.config.effort == "fast" else [3, finished])  # those that come first, then all
+    assert max(off(estimator, result) for result in results) <= WRONG
+
+
+def test_hypotheses_come_first_that_fast_has_too(estimator):
+    views, matched, _ = estimator.config.schedule
+    early = estimator._pipeline._early(2 * (views + matched))
+    assert early.reshape(2, -1).sum(axis=1).tolist() == [5, 5]
+    assert early[:4].all()
+    assert early[views]
+    assert replace(estimator._pipeline, features=None)._early(2) is None

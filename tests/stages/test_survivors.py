@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 
 from coop_edge.config import AdvancedSelectConfig, CoarseConfig, EstimatorConfig
 from coop_edge.stages.refine import OUT_OF_SIGHT
-from coop_edge.stages.scoring import FitJudge, measure_fit
+from coop_edge.stages.scoring import FitJudge, Judged, measure_fit
 from coop_edge.stages.select import survivors
 from tests.stages.chain import Chain
 from tests.stages.scene import at
@@ -89,3 +91,75 @@ def test_what_failed_in_the_first_iteration_says_why_in_the_end(two):
     left = Chain.of(two).turns(T, np.array([0, 0, 1]), config, detection=detection, evidence=np.ones(3))
     assert left.rows.tolist() == [0, 2]
     assert left.refined.reasons == (OUT_OF_SIGHT, "")
+
+
+def race(two, wrong_first, **options):
+    """Of three starts of each object the first is early; it is far off for the objects named, else the truth."""
+    config = EstimatorConfig().updated(
+        [
+            "refine.iterations=2",
+            "refine.survivors=2",
+            "advanced.refine.stop_px=0",
+            "advanced.select.trusted_score=0.5",
+        ]
+    )
+    chain = Chain.of(two, config=config)
+    away, here = at(0.0, 0.0, 0.0, (0.0, 0.0, np.pi)), np.eye(4)
+    turns = [(away, away, here) if i in wrong_first else (here, away, away) for i in (0, 1)]
+    T = np.array([p.T @ turn for p, each in zip(two.placed, turns, strict=True) for turn in each])
+    rivals, early = np.repeat([0, 1], 3), np.tile([True, False, False], 2)
+    left = chain.turns(T, rivals, config, detection=rivals, evidence=np.ones(6), early=early, **options)
+    return left, chain.oracle.refiner.batches
+
+
+def test_the_others_are_not_looked_at_where_an_early_one_is_trusted(two):
+    left, batches = race(two, wrong_first=())
+    assert left.rows.tolist() == [0, 3]
+    assert batches == [2, 2]  # both once, and once more
+
+
+def test_where_no_early_one_is_trusted_the_others_follow_and_it_stays(two):
+    left, batches = race(two, wrong_first=(1,))
+    assert left.rows.tolist() == [0, 3, 5]
+    assert batches == [2, 2, 2, 1]
+    assert left.refined.ok.all()
+
+
+def test_a_detections_poses_do_not_depend_on_whether_others_are_settled(two):
+    both, (one, _) = race(two, wrong_first=(0, 1))[0], (race(two, wrong_first=(1,)))
+    assert both.rows.tolist() == [0, 2, 3, 5]
+    np.testing.assert_array_equal(both.refined.T_camera_object[2:], one.refined.T_camera_object[1:])
+    np.testing.assert_array_equal(both.refined.residual_px[2:], one.refined.residual_px[1:])
+
+
+class Doubt(FitJudge):
+    """Ranks as usual, and trusts nothing."""
+
+    def score(self, refined, object_index, fit, evidence):
+        return Judged(np.full(len(refined), 0.49))
+
+
+def test_nothing_is_settled_by_a_score_that_is_too_low(two):
+    left, batches = race(two, wrong_first=(), judge=Doubt(AdvancedSelectConfig()))
+    assert left.rows.tolist() == [0, 1, 3, 4]  # of equally bad ones the earlier
+    assert batches == [2, 2, 4, 2]
+
+
+@pytest.mark.parametrize("empty", ["left", "right"])
+def test_refined_hypotheses_are_joined_and_taken_apart(empty):
+    """Those of which no cells were compared have none that counts."""
+    some, none = refined_of([cells(5, 1), OUT_OF_SIGHT]), refined_of([OUT_OF_SIGHT], iterations=0)
+    nothing = {
+        name: getattr(none, name)[:, :0] for name in ("weight", "agreement", "visible", "silhouette", "residual_px")
+    }
+    none = replace(none, **nothing)
+    whole = none.joined(some) if empty == "left" else some.joined(none)
+    rows = [1, 2] if empty == "left" else [0, 1]
+    assert len(whole) == 3
+    assert [whole.reasons[i] for i in rows] == ["", OUT_OF_SIGHT]
+    for a, b in ((whole.take(np.array(rows)), some), (whole, whole.take(np.arange(3)))):
+        for f in fields(a):
+            np.testing.assert_array_equal(getattr(a, f.name), getattr(b, f.name))
+    (other,) = set(range(3)) - set(rows)
+    assert not whole.weight[other].any()
+    assert not whole.silhouette[other].any()
