@@ -30,7 +30,7 @@ class Schedule(NamedTuple):
 EFFORTS: dict[Effort, Schedule] = {
     "fast": Schedule(4, 1, 1),
     "balanced": Schedule(8, 1, 3),
-    "best": Schedule(12, 2, 5),
+    "best": Schedule(12, 2, 3),
 }
 """What each ``EstimatorConfig.effort`` stands for."""
 
@@ -343,8 +343,8 @@ class AdvancedSelectConfig(Config):
     none."""
     trusted_score: float = 0.6
     """Least score of a pose by which a lost object is found again, of one that says where to look for it, and of one
-    that a search does not estimate once more. Larger finds fewer objects again, and fewer that are not there; 0 accepts
-    every pose."""
+    after which no other poses are tried. Larger takes longer, and finds fewer lost objects again and fewer that are not
+    there; 0 accepts every pose, 1 tries all poses that ``effort`` has."""
 
     def __post_init__(self) -> None:
         self._number("inlier_px", 1e-3, 1e3)
@@ -425,8 +425,9 @@ class EstimatorConfig(Config):
 
     effort: Effort = "balanced"
     """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
-    "fast" 4, 1, 1; "balanced" 8, 1, 3; "best" 12, 2, 5. More take longer and find more objects;
-    ``coarse.hypotheses``, ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
+    "fast" 4, 1, 1; "balanced" 8, 1, 3; "best" 12, 2, 3. "balanced" and "best" begin as "fast" does, and go on where that
+    pose is in doubt (``advanced.select.trusted_score``); they find more objects. ``coarse.hypotheses``,
+    ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""
     ransac: RansacConfig = field(default_factory=RansacConfig)
