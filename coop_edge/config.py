@@ -425,8 +425,8 @@ class EstimatorConfig(Config):
 
     effort: Effort = "balanced"
     """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
-    "fast" 4, 1, 1; "balanced" 8, 1, 3; "best" 12, 2, 3. "balanced" and "best" begin as "fast" does, and go on where that
-    pose is in doubt (``advanced.select.trusted_score``); they find more objects. ``coarse.hypotheses``,
+    "fast" 4, 1, 1; "balanced" 8, 1, 3; "best" 12, 2, 3. "balanced" and "best" begin as "fast" does, and go on where
+    that pose is in doubt (``advanced.select.trusted_score``); they find more objects. ``coarse.hypotheses``,
     ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""

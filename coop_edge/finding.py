@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from coop_edge.config import EstimatorConfig
 from coop_edge.errors import BundleError
-from coop_edge.inputs import Wanted
 from coop_edge.pipeline import Frame, Pipeline
-from coop_edge.stages.bounds import box_sides, check_size, search_bounds
+from coop_edge.stages.bounds import Wanted, box_sides, check_size, search_bounds
 from coop_edge.stages.boxes import distinct
 from coop_edge.stages.clock import StageClock
 from coop_edge.stages.crop import crop_detections

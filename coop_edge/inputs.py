@@ -1,14 +1,12 @@
-"""What callers give: images, depth images and searches, checked and where the stages compute."""
+"""What callers give: images and depth images, checked and where the stages compute."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coop_edge.backend import Backend
 from coop_edge.config import EstimatorConfig
@@ -22,38 +20,6 @@ NEAREST, FARTHEST = 0.02, 20.0
 """Median depths, metres, beyond which the unit must be wrong."""
 _SAMPLED = 40_000
 """Pixels of which the median is taken, about: more would not change it and take longer."""
-
-
-@dataclass(frozen=True, eq=False)
-class Wanted:
-    """What is looked for, and where.
-
-    Attributes:
-        index: [O] objects, places in ``Frame.models``.
-        max_instances: per object.
-        region: (x, y, width, height) pixels.
-    """
-
-    index: NDArray[np.int64]
-    max_instances: int
-    region: tuple[float, float, float, float]
-
-    @classmethod
-    def checked(cls, index: NDArray[np.int64], max_instances: Any, region: Any, camera: Camera) -> Wanted:
-        """Make it of what a user gives; a region of None is the whole image.
-
-        Raises:
-            InputError: ``max_instances`` is less than 1, or ``region`` is not four numbers.
-        """
-        if isinstance(max_instances, bool) or not isinstance(max_instances, int) or max_instances < 1:
-            raise InputError(f"max_instances: wanted an integer >= 1, got {max_instances!r}")
-        if region is None:
-            return cls(index, max_instances, (0.0, 0.0, float(camera.width), float(camera.height)))
-        try:
-            x, y, width, height = (float(number) for number in region)
-        except (TypeError, ValueError):
-            raise InputError(f"region: wanted (x, y, width, height), got {region!r:.80}") from None
-        return cls(index, max_instances, (x, y, width, height))
 
 
 def read_image(image: Any, camera: Camera, backend: Backend, ops: Operations) -> Array:

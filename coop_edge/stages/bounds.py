@@ -1,8 +1,9 @@
-"""Holds what is known of objects before they are looked for: a region, distances, depth, sizes of boxes."""
+"""Holds what is looked for, and what is known of it beforehand: a region, distances, depth, sizes of boxes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,38 @@ class Bounds:
             fits |= (each > 0) & (each > z - 0.75 * diameter) & (each < z + 0.5 * diameter)
         unknown = ~(found > 0).any(axis=1, keepdims=True)
         return allowed & (fits | unknown)
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What is looked for, and where.
+
+    Attributes:
+        index: [O] objects, places in ``Frame.models``.
+        max_instances: per object.
+        region: (x, y, width, height) pixels.
+    """
+
+    index: NDArray[np.int64]
+    max_instances: int
+    region: Box
+
+    @classmethod
+    def checked(cls, index: NDArray[np.int64], max_instances: Any, region: Any, camera: Camera) -> Wanted:
+        """Make it of what a user gives; a region of None is the whole image.
+
+        Raises:
+            InputError: ``max_instances`` is less than 1, or ``region`` is not four numbers.
+        """
+        if isinstance(max_instances, bool) or not isinstance(max_instances, int) or max_instances < 1:
+            raise InputError(f"max_instances: wanted an integer >= 1, got {max_instances!r}")
+        if region is None:
+            return cls(index, max_instances, (0.0, 0.0, float(camera.width), float(camera.height)))
+        try:
+            x, y, width, height = (float(number) for number in region)
+        except (TypeError, ValueError):
+            raise InputError(f"region: wanted (x, y, width, height), got {region!r:.80}") from None
+        return cls(index, max_instances, (x, y, width, height))
 
 
 def box_sides(camera: Camera, config: FindConfig, largest: float) -> Floats:

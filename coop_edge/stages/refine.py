@@ -159,8 +159,7 @@ class Refined:
 
     def _arrays(self) -> dict[str, Any]:
         """Return what has a row per hypothesis, but the reasons."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("reasons", "crop_size")}
 
 
 def refine(
