@@ -45,10 +45,10 @@ Progress = Callable[[int, int], object]
 AROUND = (2.0, 5.0)
 """Regions around a box that gave no pose: their sides over the longer side of the box."""
 FIRST = 4
-"""Places that are tried first. On the synthetic set 70 of 84 objects that were found were found there."""
+"""Places that are tried first. Of 338 searches of the synthetic set 161 found a pose, and 106 ended there."""
 LIKELY = 0.45
-"""Views that look less like the image than so much of the best one are not refined: a third of them, and of 96 that led
-to a right pose 3."""
+"""Views that look less like the image than so much of the best one are not refined. In the same searches these were
+28 % of all, and 5 of the 141 that led to a right pose."""
 HOPELESS = 0.1
 """Score below which a place is not looked at again: of 101 such searches of the synthetic set 2 then found the pose."""
 

@@ -105,6 +105,11 @@ def test_views_unlike_the_image_beside_the_best_are_not_refined(estimator, monke
         monkeypatch.setattr("coop_edge.finding.LIKELY", likely)
         estimator.detect(SCENE.image, SCENE.camera, NAMES[:1])
     every, some, best = refined
+    config = estimator._pipeline.config.updated(["advanced.select.trusted_score=1"])
+    monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
+    (result,) = estimator.find(SCENE.image, SCENE.camera, NAMES[:1])
+    assert refined[3:5] == [1, 0]  # of the places that come first one view, of the others none
+    assert off(estimator, result) <= 2 * WRONG
     assert every == 10 * estimator.config.advanced.find.views
     assert best == 1 < some < every
 

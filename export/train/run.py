@@ -105,6 +105,8 @@ def start(
         raise InputError(f"{folder} holds a run already: --resume {folder} goes on with it, --out names another folder")
     if role != "coarse" and not options.no_match:
         raise ConfigError(f"TrainOptions.no_match = False: an option of the coarse network, not of the {role}")
+    if role != "refiner" and not options.small_starts:
+        raise ConfigError(f"TrainOptions.small_starts = False: an option of the refiner, not of the {role} network")
     return _run(role, options, config, folder, init, streams, resume=False)
 
 

@@ -142,6 +142,8 @@ def test_what_cannot_be_meant_is_refused(tmp_path):
         resume("coarse", tmp_path / "c", 1, "network.head=regression")
     with pytest.raises(ConfigError, match="no_match = False: an option of the coarse network, not of the refiner"):
         start("refiner", tmp_path / "r", 1, no_match=False)
+    with pytest.raises(ConfigError, match="small_starts = False: an option of the refiner, not of the coarse network"):
+        start("coarse", tmp_path / "s", 1, small_starts=False)
     with pytest.raises(InputError, match=r"nowhere\.safetensors: no such file"):
         start("refiner", tmp_path / "r", 1, init=tmp_path / "nowhere.safetensors")
     resume("coarse", tmp_path / "c", 1, "network.head=hybrid")  # as it is
