@@ -106,6 +106,9 @@ class OutlineConfig(Config):
     rounds: int = 2
     """Turns that refinement and alignment take, sharing the refiner's iterations. Each more costs the time of an
     alignment; 1 aligns once, at the end, as tracking always does."""
+    last_surer: float = 4.0
+    """Factor on the information that refinement has about a pose, in the last alignment of several. Larger moves poses
+    less at the end, when refinement has seen what the outline set right before."""
     min_share: float = 0.4
     """Least share of the outline along which the object must stand out from the background, for the aligned pose to be
     taken. Larger takes fewer of them; above 1 none ever is."""
@@ -114,6 +117,7 @@ class OutlineConfig(Config):
         self._int("iterations", 0, 100)
         self._int("track_iterations", 0, 100)
         self._int("rounds", 1, 100)
+        self._number("last_surer", 1e-6, 1e6)
         self._number("min_share", 0.0, 2.0)
 
     def turns(self, iterations: int) -> list[int]:
@@ -268,6 +272,9 @@ class AdvancedRefineConfig(Config):
     """Share of each cell's information that is its own, neighbours being wrong together: weights times its root are
     inverse standard deviations. Larger trusts the images more against the start; without effect if the three above are
     0."""
+    joint_iterations: int = 2
+    """Last comparisons of a turn whose matches are solved together, each in a crop turned a quarter further, which the
+    network is wrong about in other ways. 1 solves each alone, in upright crops."""
     micro_batch: int = 64
     """Largest number of crops compared in one run; smaller needs less memory."""
 
@@ -278,6 +285,7 @@ class AdvancedRefineConfig(Config):
         for name in ("prior_sideways", "prior_depth", "prior_rotation"):
             self._number(name, 1e-6, 1e6, or_off=True)
         self._number("prior_information", 1e-9, 1e9)
+        self._int("joint_iterations", 1, 100)
         self._int("micro_batch", 1, 4096)
 
 

@@ -84,8 +84,11 @@ class PairMaker(Protocol):
         """Tell which poses [M,4,4] a camera can be aimed at, bool [M]; see ``crop.in_sight``."""
         ...
 
-    def make(self, T_camera_object: Floats, object_index: NDArray[np.integer]) -> Pairs:
-        """Make pairs at poses [M,4,4] in sight, of the objects at ``object_index`` [M]."""
+    def make(self, T_camera_object: Floats, object_index: NDArray[np.integer], roll: float = 0.0) -> Pairs:
+        """Make pairs at poses [M,4,4] in sight, of the objects at ``object_index`` [M].
+
+        roll: by which the virtual cameras are turned about their axes, radians (``CropCamera.rolled``).
+        """
         ...
 
 
@@ -123,10 +126,12 @@ class ImagePairMaker:
         """Tell which poses can be shown; see ``PairMaker.in_sight``."""
         return in_sight(T_camera_object, *self.centres_and_diameters(object_index))
 
-    def make(self, T_camera_object: Floats, object_index: NDArray[np.integer]) -> Pairs:
+    def make(self, T_camera_object: Floats, object_index: NDArray[np.integer], roll: float = 0.0) -> Pairs:
         """Make pairs; see ``PairMaker.make``."""
         centre, diameter = self.centres_and_diameters(object_index)
         crop = pose_crop(self.camera, T_camera_object, centre, diameter, self.size, self.margin)
+        if roll:
+            crop = crop.rolled(np.full(len(crop), roll))
         T_crop = crop.to_crop(T_camera_object)
         seen = self.renderer.render(T_crop, crop.K, self.size, mesh_index=object_index)
         return Pairs(

@@ -8,7 +8,6 @@ fetched once, after the last iteration, in one copy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -19,91 +18,25 @@ from coop_edge.config import AdvancedRefineConfig, EstimatorConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.ops.base import Array
-from coop_edge.pnp.base import PnpSolver, PnpStatus, PosePrior
+from coop_edge.pnp.base import PnpSolver, PnpStatus
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.batches import run_batched
-from coop_edge.stages.depth import cells_used, match_targets
-from coop_edge.stages.flow import Correspondences, correspondences, in_image, residuals
+from coop_edge.stages.comparison import Comparison, Matches, refine_step
+from coop_edge.stages.flow import in_image
 from coop_edge.stages.pairs import PairMaker, Pairs
-from coop_edge.stages.prior import lm_weights, pose_prior
 
 Floats = NDArray[np.float64]
 
 LEAST_CELLS = 8
 """Rendered cells that must lie inside the image; with fewer there is nothing to compare."""
-LEAST_WEIGHTED = 3
-"""Cells of positive weight; with fewer there is no evidence, and a prior alone is no refinement."""
+TURN = np.pi / 2
+"""By how much each crop is turned against the one before it where several are solved together: a quarter, radians."""
 NO_START = "refine: no pose to start from"
 OUT_OF_SIGHT = (
     "refine: the pose puts the object behind the camera, closer to it than 0.6 times its diameter, or more than 79 "
     "degrees off the optical axis"
 )
 OUTSIDE = "refine: the object lies outside the image"
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """What one comparison of M pairs leads to. Poses and covariances are on the host, the rest on the device."""
-
-    T_crop_object: Floats  # [M,4,4]
-    T_camera_object: Floats  # [M,4,4]
-    covariance: Floats  # [M,6,6] of (translation m, rotation rad) in camera axes
-    status: NDArray[np.integer]  # [M] PnpStatus; poses and covariances mean something where it is SOLVED
-    found: Correspondences
-    residual_px: Array  # float32 [M,P] reprojection errors at the poses, pixels of the crop; inf = undefined
-    used_depth: NDArray[np.bool_]  # [M] on the host
-
-
-def refine_step(
-    pairs: Pairs,
-    points: Array,
-    cells: Array,
-    outputs: Mapping[str, Array],
-    T_anchor: Floats,
-    *,
-    solver: PnpSolver,
-    config: EstimatorConfig,
-    radius_px: float,
-) -> Comparison:
-    """Solve for the poses that the refiner's outputs for M pairs lead to. M = 0 is legal.
-
-    Without ``LEAST_WEIGHTED`` cells of positive weight there is no pose (TOO_FEW_POINTS), though the prior alone would
-    give one.
-
-    Args:
-        pairs: what the network was shown.
-        points, cells: of ``Pairs.cells``.
-        outputs: of the network, by name, on the device of the pairs.
-        T_anchor: float64 [M,4,4], T_camera_object that the prior is about.
-        solver: of the device of the pairs.
-        config: ``advanced.refine`` (the prior), ``advanced.lm`` and ``depth``.
-        radius_px: R of the flow probability, pixels of the crop.
-    """
-    ops, xp = pairs.ops, pairs.ops.xp
-    found = correspondences(pairs, outputs, points, cells, radius_px)
-    prior = pose_prior(config.advanced.refine, pairs.crop.to_crop(T_anchor), pairs.centre, pairs.diameter)
-    if prior is not None:
-        prior = PosePrior(*map(xp.asarray, prior))
-    weight = lm_weights(config.advanced.refine, found.weight, found.precision)
-    used = cells_used(pairs, found.silhouette)
-    depths = match_targets(pairs, found, weight, outputs["scale"].reshape(weight.shape), used, config.depth)
-    K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
-    result = solver.weighted_lm(
-        found.points, found.pixels, weight, K, T, config.advanced.lm, prior=prior, depths=depths
-    )
-    blind = (found.weight > 0).sum(axis=1) < LEAST_WEIGHTED
-    T_found = xp.where(blind[:, None, None], np.nan, result.T_camera_object)
-    solved = T_found, result.covariance, result.statistics.status, blind, used
-    T_crop, covariance, status, blind, used = ops.to_host_together(*solved)
-    return Comparison(
-        T_crop_object=T_crop,
-        T_camera_object=pairs.crop.to_camera(T_crop),
-        covariance=se3.turn_covariances(np.swapaxes(pairs.crop.R_crop_camera, 1, 2), covariance),
-        status=np.where(blind & (status == PnpStatus.SOLVED), PnpStatus.TOO_FEW_POINTS, status),
-        found=found,
-        residual_px=residuals(pairs, found, T_found),
-        used_depth=used,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +105,7 @@ def refine(
     config: EstimatorConfig,
     radius_px: float,
     T_anchor: Floats | None = None,
+    before: int = 0,
 ) -> Refined:
     """Refine M poses, all of them as one batch. M = 0 is legal.
 
@@ -185,24 +119,28 @@ def refine(
         radius_px: R of the flow probability, pixels of the crop, of the bundle.
         T_anchor: float64 [M,4,4], the poses that the prior is about, where refinement began; by default where it starts
             now.
+        before: iterations done before; the crops are turned on from theirs.
     """
     T = np.array(T_camera_object, np.float64).reshape(-1, 4, 4)
     anchor = T.copy() if T_anchor is None else np.asarray(T_anchor, np.float64).reshape(T.shape)
     state = _State(maker, T, anchor, np.asarray(object_index, np.int64))
     state.fail(np.logical_not(np.isfinite(state.T).all(axis=(1, 2))), NO_START)
     state.fail(~maker.in_sight(state.T, state.object_index), OUT_OF_SIGHT)
-    for _ in range(config.refine.iterations):
+    for iteration in range(before, before + config.refine.iterations):
         if not state.active.size:
             break
-        _iterate(state, runner, solver, config, radius_px)
+        roll = (iteration % 4) * TURN if config.advanced.refine.joint_iterations > 1 else 0.0
+        _iterate(state, roll, runner, solver, config, radius_px)
     return state.result()
 
 
-def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: EstimatorConfig, radius_px: float) -> None:
-    """Render, compare and solve once for all active hypotheses."""
+def _iterate(
+    state: _State, roll: float, runner: Runner, solver: PnpSolver, config: EstimatorConfig, radius_px: float
+) -> None:
+    """Render, compare and solve once for all active hypotheses, in crops turned by ``roll``, radians."""
     ops, xp, options = state.maker.ops, state.maker.ops.xp, config.advanced.refine
     stride = state.maker.size // runner.outputs["flow"].shape[-1]  # type: ignore[operator]  # not the batch axis
-    pairs = state.maker.make(state.T[state.active], state.object_index[state.active])
+    pairs = state.maker.make(state.T[state.active], state.object_index[state.active], roll)
     points, cells = pairs.cells(stride)
     seen = xp.isfinite(points[..., 0]) & in_image(pairs, cells)
     hidden = ops.to_host(seen.sum(axis=1)) < LEAST_CELLS
@@ -214,7 +152,7 @@ def _iterate(state: _State, runner: Runner, solver: PnpSolver, config: Estimator
         pairs, points = pairs.take(shown), points[xp.asarray(shown)]
     outputs = run_batched(ops, runner, {"query": pairs.query, "render": pairs.render}, options.micro_batch)
     anchor = state.anchor[state.active]
-    parts: dict[str, Any] = {"solver": solver, "config": config, "radius_px": radius_px}
+    parts: dict[str, Any] = {"solver": solver, "config": config, "radius_px": radius_px, "earlier": state.earlier()}
     state.advance(pairs, refine_step(pairs, points, cells, outputs, anchor, **parts), options)
 
 
@@ -228,6 +166,7 @@ class _State:
     object_index: NDArray[np.int64]
     active: NDArray[np.int64] = field(init=False)  # neither failed nor done
     cells: dict[str, Array] = field(default_factory=dict)
+    said: list[tuple[NDArray[np.int64], Matches]] = field(default_factory=list)  # of which ones, latest first
 
     def __post_init__(self) -> None:
         m = len(self.T)
@@ -251,6 +190,10 @@ class _State:
         self.covariance[members] = np.nan
         self.active = np.setdiff1d(self.active, members)
 
+    def earlier(self) -> list[Matches]:
+        """Return what earlier comparisons said of the active ones, latest first."""
+        return [matches.take(np.searchsorted(of, self.active), self.maker.ops.xp) for of, matches in self.said]
+
     def advance(self, pairs: Pairs, now: Comparison, config: AdvancedRefineConfig) -> None:
         """Take the poses found for the active ones; fail those without, and end those that hardly moved."""
         a = self.active
@@ -262,6 +205,7 @@ class _State:
         space, pixels = shifts(old, now.T_crop_object, K, pairs.centre, pairs.diameter)
         self.shift_px[a] = pixels
         self._keep(now)
+        self.said = [(a, now.matches), *self.said][: config.joint_iterations - 1]
         still = (pixels < config.stop_px * self.maker.size / REFERENCE_SIZE) & (space < config.stop_diameter)
         self.active = a[~still]
         for value in np.unique(now.status[now.status != PnpStatus.SOLVED]):

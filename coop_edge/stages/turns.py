@@ -132,14 +132,18 @@ class _Race:
     def finish(self, rows: Indices, iterations: int | None = None) -> Turns:
         """Refine and align the hypotheses at ``rows`` in turns; iterations: by default those left after ``start``."""
         config, maker, index = self.config, self.maker, self.object_index[rows]
+        before = 1 if iterations is None else 0
         iterations = config.refine.iterations - 1 if iterations is None else iterations
         T, anchor, reasons = self.T[rows], self.anchor[rows], self.reasons[rows].tolist()
         done = np.zeros(len(T), np.int64)
-        for share in config.outline.turns(iterations):
-            refined, aligned = self._refined(rows, T, anchor, share), np.zeros(len(T), np.bool_)
+        shares = config.outline.turns(iterations)
+        for turn, share in enumerate(shares):
+            refined, aligned = self._refined(rows, T, anchor, share, before), np.zeros(len(T), np.bool_)
+            before += share
             if iterations and config.outline.iterations:  # without refinement the coarse poses are asked for
+                surer = config.outline.last_surer if 0 < turn == len(shares) - 1 else 1.0
                 with self.clock("outline"):
-                    refined, aligned = _align(maker, refined, index, self.parts["solver"], config)
+                    refined, aligned = _align(maker, refined, index, self.parts["solver"], config, surer)
             done += refined.iterations
             reasons = [before or now for before, now in zip(reasons, refined.reasons, strict=True)]
             T = anchor = refined.T_camera_object
@@ -153,10 +157,11 @@ class _Race:
                 finished.refined, self.object_index[rows], self.config, self.judge, evidence=self._evidence(rows)
             )
 
-    def _refined(self, rows: Indices, T: Floats, anchor: Floats, iterations: int) -> Refined:
+    def _refined(self, rows: Indices, T: Floats, anchor: Floats, iterations: int, before: int = 0) -> Refined:
         options = replace(self.config, refine=replace(self.config.refine, iterations=iterations))
+        parts: dict[str, Any] = self.parts | {"config": options, "T_anchor": anchor, "before": before}
         with self.clock("refine"):
-            return refine(self.maker, T, self.object_index[rows], config=options, T_anchor=anchor, **self.parts)
+            return refine(self.maker, T, self.object_index[rows], **parts)
 
     def _evidence(self, rows: Indices) -> Floats | None:
         return None if self.evidence is None else self.evidence[rows]
@@ -172,9 +177,12 @@ def tracking(config: EstimatorConfig) -> EstimatorConfig:
 
 
 def _align(
-    maker: PairMaker, refined: Refined, index: Indices, solver: PnpSolver, config: EstimatorConfig
+    maker: PairMaker, refined: Refined, index: Indices, solver: PnpSolver, config: EstimatorConfig, surer: float
 ) -> tuple[Refined, NDArray[np.bool_]]:
-    """Align poses; what they are judged by stays that of the refined ones."""
+    """Align poses; what they are judged by stays that of the refined ones.
+
+    surer: how many times as sure as it says refinement is taken to be.
+    """
     found = align(
         maker,
         refined.T_camera_object,
@@ -182,7 +190,7 @@ def _align(
         solver=solver,
         config=config.outline,
         iterations=config.outline.iterations,
-        covariance=refined.covariance,
+        covariance=refined.covariance / surer,
         depth=config.depth,
     )
     covariance = np.where(found.aligned[:, None, None], found.covariance, refined.covariance)

@@ -39,7 +39,8 @@ def evaluate_refiner(
     """Compute figures over all pairs; ``batches`` are those of a stream with ``keep_scenes=True``.
 
     Pairs go through the estimator's refinement and outline stage by ``config``, by default the estimator's, with
-    ``ITERATIONS`` in all. A pair that these give up counts where it was before: after one iteration, or at the start.
+    ``ITERATIONS`` in all, each in an upright crop and solved alone: the figures are the network's. A pair that these
+    give up counts where it was before: after one iteration, or at the start.
 
     Returns:
         error_before, error_after_1, error_after_5: medians over pairs of the mean distance of model points to their
@@ -52,7 +53,7 @@ def evaluate_refiner(
         flow_calibration_error, certainty_calibration_error: mean over pixels of |predicted probability - observed
         share| of its decile bin; for the flow the probability is P_R, the event an error below R along one axis.
     """
-    config = _with_iterations(config or EstimatorConfig(), ITERATIONS)
+    config = _with_iterations(config or EstimatorConfig(), ITERATIONS).updated(["advanced.refine.joint_iterations=1"])
     parts: list[dict[str, Array]] = []
     for batch, records in batches:
         with RefinerRunner(net, batch.query.shape[1], device) as runner:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from coop_edge.config import EstimatorConfig
+from coop_edge.errors import InputError
 from coop_edge.geometry.crop import CropCamera
 from coop_edge.ops.base import Decoded
 from coop_edge.ops.cpu import CpuOperations
@@ -104,8 +105,14 @@ class RerenderedPairs:
         """See ``PairMaker.in_sight``; the camera is that of the scene, which the photograph's lies in."""
         return in_sight(*self._at(object_index), T_camera_object)
 
-    def make(self, T_camera_object: Array, object_index: Array) -> Pairs:
-        """See ``PairMaker.make``."""
+    def make(self, T_camera_object: Array, object_index: Array, roll: float = 0.0) -> Pairs:
+        """See ``PairMaker.make``; the crops are upright.
+
+        Raises:
+            InputError: a roll.
+        """
+        if roll:
+            raise InputError("training pairs are made in upright crops: set advanced.refine.joint_iterations=1")
         before, records = self._at(object_index)
         seen = rerender(before, records, T_camera_object)
         turn = seen.R_crop @ np.swapaxes(before.R_crop, 1, 2)

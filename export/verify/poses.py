@@ -21,7 +21,7 @@ import numpy as np
 
 from coop_edge.config import EstimatorConfig, RansacConfig
 from coop_edge.pnp.base import PnpStatus
-from coop_edge.stages.refine import refine_step
+from coop_edge.stages.comparison import refine_step
 from export.data.batch import CoarseBatch, RefinerBatch
 from export.train.poses import SOLVER, match_poses, pairs_of
 

@@ -12,7 +12,7 @@ from coop_edge.config import EstimatorConfig
 from coop_edge.geometry import se3
 from coop_edge.geometry.camera import project
 from coop_edge.pnp.base import PnpStatus
-from coop_edge.stages.refine import refine_step
+from coop_edge.stages.comparison import refine_step
 from export.data.stream import make_stream
 from export.networks.refiner import cell_pixels
 from export.train.poses import SOLVER, pairs_of
