@@ -32,6 +32,7 @@ class Crops:
     camera: CropCamera
     trusted: NDArray[np.bool_]  # [N,T] patches that may show the object: those that its mask touches, all without one
     masks: tuple[NDArray[np.bool_] | None, ...]  # N, of the detections: [height,width] of the image, None = no mask
+    sides: Floats  # [N,2] width and height of the boxes, pixels of the crops
 
 
 def crop_detections(
@@ -64,7 +65,9 @@ def crop_detections(
     virtual = crop_camera(camera.K, boxes, size, margin, camera.lens)
     masks = tuple(detection.mask for detection in detections)
     images = ops.warp(image, virtual.H, size, virtual.lens)
-    return Crops(images, virtual, patches_touched(masks, virtual, patch), masks)
+    longest = boxes[:, 2:].max(axis=1, keepdims=True, initial=1e-9)
+    sides = boxes[:, 2:] / longest * (size / margin)
+    return Crops(images, virtual, patches_touched(masks, virtual, patch), masks, sides)
 
 
 def pose_crop(

@@ -1,9 +1,11 @@
 """Makes pose hypotheses of detections by the views that look most like them (stage 1 with frozen features).
 
-A detection's crop is compared with every view of its object (``stages.views``). A box is not exact: the crop is also
-compared at other scales, and its map moved by a cell in every direction, as if the box had been larger or smaller or
-beside. Each view keeps its best placement, and the best views become hypotheses: rotation from the view, position and
-distance from where and how large the object was seen.
+A detection's crop is compared with every view of its object (``stages.views``). A box is not exact, and is that of what
+can be seen of the object: the crop is also compared at other scales, and its map moved by a cell in every direction, as
+if the box had been larger or smaller or beside. What a view at a place would reach beyond the box has to be hidden, and
+what it would leave of the box has to be the detector's error; both count against it. Each view keeps its best
+placement, and the best views become hypotheses: rotation from the view, position and distance from where and how large
+the object was seen.
 """
 
 from __future__ import annotations
@@ -26,12 +28,18 @@ from coop_edge.stages.views import MAP, TURNS, Views
 
 Floats = NDArray[np.float64]
 
-SCALES = (1.0, 0.75, 1.35)
-"""Sizes of the crop about a box, over that of the box's own; the first is the box as given."""
+SCALES = (1.0, 0.75, 1.16, 1.35, 1.57)
+"""Sizes of the crop about a box, over that of the box's own; the first is the box as given. Larger ones are of objects
+of which the box shows a part."""
 SHIFTS = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Moves (x, y) of a crop's map, cells."""
-OTHER_SCALE, MOVED = 0.045, 0.018
-"""Similarity taken off for another scale, and for a move: a box is more often right than not."""
+TOLERANCE = 0.045
+"""Difference between a side of the box and that of a view at its place, in lengths of the box, that says nothing."""
+WITHIN, BEYOND = 1.0, 0.06
+"""Similarity taken off for each length of the box by which a view ends within the box, and by which it reaches beyond,
+summed over the four sides: detectors leave little room around objects, and objects are often hidden in part. Of the
+synthetic set's targets 80 % have a view within 30 degrees among the first four that is also placed to 12 % of the
+distance; 73 % without, with a fixed price of another scale and of a move."""
 
 
 class Retrieved(NamedTuple):
@@ -101,7 +109,7 @@ def retrieve(
             seen = seen * xp.asarray(trusted.astype(np.float32))
         maps += [_moved(seen, move, xp) for move in SHIFTS]
     likeness = _compare(xp.stack(maps, axis=1), objects, index, ops)  # [N,P,V A]
-    likeness = likeness - xp.asarray(_handicaps(crops.masks))[:, :, None]
+    likeness = likeness - xp.asarray(_handicaps(crops, [objects[i].views for i in index.tolist()]))
     place, best = ops.to_host_together(likeness.argmax(axis=1), likeness.max(axis=1).astype(np.float64))
     view = np.argsort(-best, axis=1, kind="stable")[:, :count]
     place = np.take_along_axis(place, view, axis=1)
@@ -133,16 +141,27 @@ def _compare(maps: Array, objects: Sequence[ObjectModel], index: NDArray[np.int6
     return ops.xp.stack([objects[i].views.similarities(maps[d], ops) for d, i in enumerate(index.tolist())])
 
 
-def _handicaps(masks: Sequence[object]) -> NDArray[np.float32]:
-    """Return what is taken off the similarities of each placement [N,P].
+def _handicaps(crops: Crops, views: Sequence[Views]) -> NDArray[np.float32]:
+    """Return what is taken off the similarities of each placement of each view, [N,P,V A]; see ``WITHIN``.
 
     A mask says how large the object is and where: nothing but the box as given is left to it.
     """
-    scaled = np.repeat([scale != 1.0 for scale in SCALES], len(SHIFTS))
-    moved = np.tile([move != (0, 0) for move in SHIFTS], len(SCALES))
-    masked = np.array([mask is not None for mask in masks], np.bool_)[:, None]
-    handicaps = np.where(masked & (scaled | moved), np.inf, OTHER_SCALE * scaled + MOVED * moved)
-    return handicaps.astype(np.float32)
+    scales = np.repeat(SCALES, len(SHIFTS))
+    shift = float(MAPS[MAP]) * np.tile(np.array(SHIFTS, np.float64), (len(SCALES), 1))
+    out = np.zeros((len(views), len(scales), 0), np.float32)
+    if not len(views):
+        return out
+    middle = (shift * scales[:, None])[:, None]  # [P,1,2] of the views, from the box's, pixels of the box's crop
+    parts = []
+    for one, box, mask in zip(views, crops.sides, crops.masks, strict=True):
+        beyond = 0.5 * (one.sides * scales[:, None, None] - box)  # [P,V A,2] of a view in the middle
+        reach = np.concatenate([beyond - middle, beyond + middle], axis=-1) / box.max()
+        within, over = (np.maximum(sign * reach - TOLERANCE, 0.0).sum(axis=-1) for sign in (-1.0, 1.0))
+        handicap = WITHIN * within + BEYOND * over
+        if mask is not None:
+            handicap[(scales != 1.0) | shift.any(axis=1)] = np.inf
+        parts.append(handicap.astype(np.float32))
+    return np.stack(parts)
 
 
 def _poses(
