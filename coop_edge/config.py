@@ -264,8 +264,9 @@ class AdvancedRefineConfig(Config):
     prior_sideways: float = 0.1
     """Standard deviation, in diameters, of the prior on the pose change across the line of sight, from where refinement
     starts (while tracking, from the previous pose). Smaller trusts the start more; 0 switches this axis's prior off."""
-    prior_depth: float = 0.4
-    """Standard deviation of the same prior along the line of sight, in diameters; 0 leaves depth free."""
+    prior_depth: float = 2.0
+    """Standard deviation of the same prior along the line of sight, in diameters; 0 leaves depth free. A box tells depth
+    badly where it is that of a part. While tracking it is ``advanced.track.prior_depth``."""
     prior_rotation: float = 0.5
     """Standard deviation of the same prior on the rotation, radians about each axis; 0 leaves it free."""
     prior_information: float = 0.1
@@ -397,6 +398,8 @@ class AdvancedTrackConfig(Config):
     """Expect an object that moved between the last two images to move on. False starts from where it was."""
     search: bool = True
     """Try a lost object also at places around the prediction, which takes the time of ten objects in that image."""
+    prior_depth: float = 0.4
+    """Standard deviation of the prior along the line of sight, in diameters; 0 leaves depth free."""
     relocate_every: int = 5
     """With ``track(relocate=True)``: images from one search for a lost object to the next. Fewer find it sooner, and
     take longer."""
@@ -404,6 +407,7 @@ class AdvancedTrackConfig(Config):
     def __post_init__(self) -> None:
         self._flag("predict")
         self._flag("search")
+        self._number("prior_depth", 1e-6, 1e6, or_off=True)
         self._int("relocate_every", 1, 1_000_000)
 
 

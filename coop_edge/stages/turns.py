@@ -168,9 +168,11 @@ class _Race:
 
 
 def tracking(config: EstimatorConfig) -> EstimatorConfig:
-    """Return the options of ``turns`` while tracking: one turn of ``track_iterations`` each."""
+    """Return the options of ``turns`` while tracking: one turn of ``track_iterations`` each, and a prior of its own."""
+    prior = replace(config.advanced.refine, prior_depth=config.advanced.track.prior_depth)
     return replace(
         config,
+        advanced=replace(config.advanced, refine=prior),
         refine=replace(config.refine, iterations=config.refine.track_iterations),
         outline=replace(config.outline, iterations=config.outline.track_iterations, rounds=1),
     )

@@ -15,7 +15,7 @@ from coop_edge.render import CpuRenderer
 from coop_edge.stages.coarse import CoarseHypotheses
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel
-from coop_edge.stages.retrieve import MOVED, OTHER_SCALE, retrieve
+from coop_edge.stages.retrieve import BEYOND, MOST_WITHIN, TOLERANCE, WITHIN, retrieve
 from coop_edge.stages.views import MARGIN, TURNS
 from coop_edge.types import Camera, Detection
 from tests.stages.chain import OPS
@@ -39,25 +39,24 @@ class Shown:
     camera: Camera
     mask: np.ndarray
     T: np.ndarray
+    sides: np.ndarray
 
     def detection(self, *, scale=1.0, shift=(0.0, 0.0), mask=None) -> Detection:
         """A box about it, ``scale`` times as large as right and moved by ``shift`` pixels."""
-        side = scale * SIZE / MARGIN
-        x, y = WIDTH / 2 - side / 2 + shift[0], HEIGHT / 2 - side / 2 + shift[1]
-        return Detection("far", bbox=(x, y, side, side), mask=mask)
+        w, h = scale * self.sides
+        return Detection("far", bbox=(WIDTH / 2 - w / 2 + shift[0], HEIGHT / 2 - h / 2 + shift[1], w, h), mask=mask)
+
+    @classmethod
+    def of(cls, mesh, views, i: int) -> Shown:
+        f = views.focal[i]
+        K = np.array([[f, 0.0, (WIDTH - 1) / 2], [0.0, f, (HEIGHT - 1) / 2], [0.0, 0.0, 1.0]])
+        seen = CpuRenderer(mesh, threads=1).render(views.T_crop_object[i][None], K, (HEIGHT, WIDTH))
+        return cls(seen.rgb[0], Camera(K, WIDTH, HEIGHT), seen.depth[0] > 0, views.T_crop_object[i], views.sides[i])
 
 
 @pytest.fixture(scope="module")
 def shown(far, views):
-    drawer = CpuRenderer(far, threads=1)
-
-    def show(i: int) -> Shown:
-        f = views.focal[i]
-        K = np.array([[f, 0.0, (WIDTH - 1) / 2], [0.0, f, (HEIGHT - 1) / 2], [0.0, 0.0, 1.0]])
-        seen = drawer.render(views.T_crop_object[i][None], K, (HEIGHT, WIDTH))
-        return Shown(seen.rgb[0], Camera(K, WIDTH, HEIGHT), seen.depth[0] > 0, views.T_crop_object[i])
-
-    return {i: show(i) for i in VIEWS}
+    return {i: Shown.of(far, views, i) for i in VIEWS}
 
 
 def found_in(shown, detections, model, frozen, count=5):
@@ -154,11 +153,25 @@ def test_what_lies_off_a_mask_is_like_nothing(shown, model, views, frozen):
     np.testing.assert_allclose(found.similarity[0, 0], wanted, atol=1e-5)
 
 
-def test_another_scale_is_a_crop_of_that_size_less_its_price(shown, model, frozen):
+def price(box, view):
+    """What a view at its place costs: rectangles (left, top, right, bottom)."""
+    lengths = np.array([-1, -1, 1, 1]) * (np.array(view) - box) / max(box[2] - box[0], box[3] - box[1])
+    within = sum(max(-length - TOLERANCE, 0.0) for length in lengths)
+    return min(WITHIN * within, MOST_WITHIN) + BEYOND * sum(max(length - TOLERANCE, 0.0) for length in lengths)
+
+
+def rectangle(width, height, x=0.0, y=0.0):
+    return np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+
+
+@pytest.mark.parametrize("scale", [1 / 0.75, 1 / 1.35])
+def test_another_scale_is_a_crop_of_that_size_less_its_price(scale, shown, model, frozen):
     one = shown[200]
     right, _ = found_in(one, [one.detection()], model, frozen, count=1)
-    found, _ = found_in(one, [one.detection(scale=1 / 0.75)], model, frozen, count=1)
-    np.testing.assert_allclose(found.similarity[0, 0], right.similarity[0, 0] - OTHER_SCALE, atol=1e-4)
+    found, _ = found_in(one, [one.detection(scale=scale)], model, frozen, count=1)
+    wanted = price(rectangle(*scale * one.sides), rectangle(*one.sides))
+    assert wanted > 0.02
+    np.testing.assert_allclose(found.similarity[0, 0], right.similarity[0, 0] - wanted, atol=1e-4)
 
 
 def test_a_move_is_the_map_moved_by_a_cell_less_its_price(shown, model, views, frozen):
@@ -169,8 +182,25 @@ def test_a_move_is_the_map_moved_by_a_cell_less_its_price(shown, model, views, f
     unit = maps[0] / np.linalg.norm(maps[0], axis=0)
     # The box is to the right, so the object is a cell further left than the view has it.
     cells = [(r, c) for r in range(8) for c in range(1, 8)]
-    wanted = sum(more(unit[:, r, c - 1], views.descriptors[200, r, c]) for r, c in cells) - MOVED
+    wanted = sum(more(unit[:, r, c - 1], views.descriptors[200, r, c]) for r, c in cells)
+    wanted -= price(rectangle(*one.sides, x=16), rectangle(*one.sides))
     np.testing.assert_allclose(found.similarity[0, 0], wanted, atol=1e-5)
+
+
+def test_half_of_an_object_is_placed_as_half_of_it(far, views, model, frozen):
+    """The box is about the upper part, the lower one is hidden: as large as it is, and lower than the box."""
+    i = int(np.argmax(views.sides[:, 1] / views.sides[:, 0]))  # a view as tall as there is
+    one = Shown.of(far, views, i)
+    w, h = one.sides
+    shown_part, top = 0.7 * h, HEIGHT / 2 - h / 2
+    image = one.image.copy()
+    image[int(top + shown_part) :] = 90
+    whole = Detection("far", bbox=(WIDTH / 2 - w / 2, top, w, shown_part))
+    found, hypotheses = found_in(dataclasses.replace(one, image=image), [whole], model, frozen, count=1)
+    angle, _, along = off(hypotheses.T_camera_object[0], one.T, model.centre)
+    assert found.scale[0, 0] > 1.0
+    assert angle < 5.0
+    assert along < 0.25  # 0.43 if the box were the whole object's
 
 
 def test_a_detection_is_the_same_whatever_else_is_in_the_batch(shown, model, frozen):
