@@ -106,9 +106,6 @@ class OutlineConfig(Config):
     rounds: int = 2
     """Turns that refinement and alignment take, sharing the refiner's iterations. Each more costs the time of an
     alignment; 1 aligns once, at the end, as tracking always does."""
-    last_surer: float = 4.0
-    """Factor on the information that refinement has about a pose, in the last alignment of several. Larger moves poses
-    less at the end, when refinement has seen what the outline set right before."""
     min_share: float = 0.4
     """Least share of the outline along which the object must stand out from the background, for the aligned pose to be
     taken. Larger takes fewer of them; above 1 none ever is."""
@@ -117,7 +114,6 @@ class OutlineConfig(Config):
         self._int("iterations", 0, 100)
         self._int("track_iterations", 0, 100)
         self._int("rounds", 1, 100)
-        self._number("last_surer", 1e-6, 1e6)
         self._number("min_share", 0.0, 2.0)
 
     def turns(self, iterations: int) -> list[int]:

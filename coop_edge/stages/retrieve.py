@@ -146,22 +146,26 @@ def _handicaps(crops: Crops, views: Sequence[Views]) -> NDArray[np.float32]:
 
     A mask says how large the object is and where: nothing but the box as given is left to it.
     """
-    scales = np.repeat(SCALES, len(SHIFTS))
-    shift = float(MAPS[MAP]) * np.tile(np.array(SHIFTS, np.float64), (len(SCALES), 1))
-    out = np.zeros((len(views), len(scales), 0), np.float32)
-    if not len(views):
-        return out
-    middle = (shift * scales[:, None])[:, None]  # [P,1,2] of the views, from the box's, pixels of the box's crop
-    parts = []
-    for one, box, mask in zip(views, crops.sides, crops.masks, strict=True):
-        beyond = 0.5 * (one.sides * scales[:, None, None] - box)  # [P,V A,2] of a view in the middle
-        reach = np.concatenate([beyond - middle, beyond + middle], axis=-1) / box.max()
-        within, over = (np.maximum(sign * reach - TOLERANCE, 0.0).sum(axis=-1) for sign in (-1.0, 1.0))
-        handicap = np.minimum(WITHIN * within, MOST_WITHIN) + BEYOND * over
+    steps = np.unique(SHIFTS)  # of either axis
+    middle = np.outer(SCALES, float(MAPS[MAP]) * steps)[:, :, None, None]  # [S,3,1,1] pixels of the box's crop
+    out = np.empty((len(views), len(SCALES), len(steps), len(steps), len(views[0].sides) if views else 0), np.float32)
+    for i, (one, box, mask) in enumerate(zip(views, crops.sides, crops.masks, strict=True)):
+        beyond = (
+            0.5 * (np.array(SCALES)[:, None, None] * one.sides - box)[:, None]
+        )  # [S,1,V A,2] of a view in the middle
+        within, over = (
+            sum(np.maximum(sign * (beyond + side * middle) / box.max() - TOLERANCE, 0.0) for side in (-1.0, 1.0))
+            for sign in (-1.0, 1.0)
+        )  # [S,3,V A,2]: x and y apart
+        inside = np.minimum(WITHIN * (within[:, None, ..., 0] + within[:, :, None, ..., 1]), MOST_WITHIN)
+        out[i] = inside + BEYOND * (
+            over[:, None, ..., 0] + over[:, :, None, ..., 1]
+        )  # y before x, as ``SHIFTS`` has them
         if mask is not None:
-            handicap[(scales != 1.0) | shift.any(axis=1)] = np.inf
-        parts.append(handicap.astype(np.float32))
-    return np.stack(parts)
+            given = out[i, 0, 1, 1].copy()
+            out[i] = np.inf
+            out[i, 0, 1, 1] = given
+    return out.reshape(len(views), len(SCALES) * len(SHIFTS), out.shape[-1])
 
 
 def _poses(

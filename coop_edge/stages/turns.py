@@ -21,6 +21,9 @@ from coop_edge.stages.select import survivors, trusted
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+SURER = 4.0
+"""Factor on the information that refinement has about a pose, in the last alignment of several: it has then seen what
+the outline set right before, and the outline moves the pose less."""
 Clock = Callable[[str], AbstractContextManager[object]]
 """Measures the time of a ``with`` block and adds it to a stage's."""
 
@@ -141,7 +144,7 @@ class _Race:
             refined, aligned = self._refined(rows, T, anchor, share, before), np.zeros(len(T), np.bool_)
             before += share
             if iterations and config.outline.iterations:  # without refinement the coarse poses are asked for
-                surer = config.outline.last_surer if 0 < turn == len(shares) - 1 else 1.0
+                surer = SURER if 0 < turn == len(shares) - 1 else 1.0
                 with self.clock("outline"):
                     refined, aligned = _align(maker, refined, index, self.parts["solver"], config, surer)
             done += refined.iterations

@@ -70,7 +70,10 @@ def test_nested_values_arrive():
         ({"refine": {"prior_depth": 1}}, "no option 'prior_depth'; did you mean 'advanced.refine.prior_depth'?"),
         ({"refine": {"lm": {"loss": "huber"}}}, "RefineConfig has no option 'lm'; did you mean 'advanced.lm'?"),
         ({"coarse": {"micro_batch": 42}}, "did you mean 'advanced.coarse.micro_batch'? (options: hypotheses, "),
-        ({"advanced": {"refine": {"iterations": 2}}}, "did you mean 'refine.iterations'? (options: margin, "),
+        (
+            {"advanced": {"refine": {"iterations": 2}}},
+            "did you mean 'refine.iterations'? (options: joint_iterations, margin, ",
+        ),
         ({"advanced": {"outline": {"rounds": 2}}}, "AdvancedConfig has no option 'outline'; did you mean 'outline'?"),
     ],
 )
