@@ -86,6 +86,15 @@ def test_what_a_crop_cannot_resolve_is_averaged():
     assert crops.images.std() < 0.06  # single bilinear samples give 0.2
 
 
+@pytest.mark.parametrize(("width", "height"), [(100, 40), (30, 90), (64, 64)])
+def test_sides_are_those_of_the_box_in_the_crop(width, height):
+    box = Detection("a", bbox=(320 - width / 2, 240 - height / 2, width, height))  # on the axis: no perspective
+    crops = crop_of(ramp(), box)
+    corners = np.array([[[320 - width / 2, 240 - height / 2], [320 + width / 2, 240 + height / 2]]]) - 0.5
+    seen = crops.camera.pixels_to_crop(corners)[0]
+    np.testing.assert_allclose(crops.sides[0], seen[1] - seen[0], rtol=1e-3)
+
+
 def test_a_mask_says_which_patches_to_trust():
     mask = np.zeros((480, 640), bool)
     mask[200:300, 250:300] = True

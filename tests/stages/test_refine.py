@@ -196,6 +196,19 @@ def test_an_object_cut_by_the_image_is_judged_by_what_is_inside(cube):
     assert points.shape == (1, 1024, 3)
 
 
+def test_a_turned_pair_shows_the_same_turned(two):
+    """A quarter turn maps pixels onto pixels: the render is the upright one turned, and so is the crop, resampled."""
+    maker, T, index = Chain.of(two).maker(), two.placed[0].T[None], np.array([two.placed[0].mesh])
+    upright, turned = maker.make(T, index), maker.make(T, index, np.pi / 2)
+    for name in ("render", "query"):
+        seen, wanted = (getattr(pairs, name)[0] for pairs in (turned, upright))
+        options = [np.rot90(wanted, k, axes=(1, 2)) for k in (1, -1)]
+        errors = [np.abs(seen - option).mean() for option in options]
+        assert min(errors) < 0.01
+        assert max(errors) > 0.03
+    np.testing.assert_allclose(turned.crop.to_camera(turned.T_crop_object), T, atol=1e-12)
+
+
 def test_cells_stand_for_the_pixels_of_the_contract(two):
     """Cell (i, j) is rendered pixel (stride j + stride // 2, stride i + stride // 2)."""
     pairs = Chain.of(two).maker().make(two.placed[0].T[None], np.array([0]))

@@ -225,6 +225,13 @@ def test_tracking_anchors_at_the_pose_before(two, tmp_path, anchors):
     np.testing.assert_array_equal(start, [estimate.T_camera_object for estimate in before])
 
 
+def test_depth_is_held_while_tracking_and_hardly_from_a_box():
+    config = EstimatorConfig().updated(["advanced.track.prior_depth=0.3", "advanced.refine.prior_sideways=0.2"])
+    held = turns.tracking(config).advanced.refine
+    assert (held.prior_depth, held.prior_sideways) == (0.3, 0.2)
+    assert config.advanced.refine.prior_depth > 1.0  # a box may be that of half an object
+
+
 def test_the_options_are_checked():
     for name in OFF:
         for wrong in (-0.1, float("nan"), float("inf"), 1e-9, True, "wide"):
