@@ -395,7 +395,8 @@ class AdvancedTrackConfig(Config):
     search: bool = True
     """Try a lost object also at places around the prediction, which takes the time of ten objects in that image."""
     prior_depth: float = 0.4
-    """Standard deviation of the prior along the line of sight, in diameters; 0 leaves depth free."""
+    """Standard deviation of the prior along the line of sight, in diameters, in place of that of ``advanced.refine``,
+    which switches this one off as well if it is 0. Larger follows faster motion; 0 leaves depth free."""
     relocate_every: int = 5
     """With ``track(relocate=True)``: images from one search for a lost object to the next. Fewer find it sooner, and
     take longer."""

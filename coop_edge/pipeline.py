@@ -159,8 +159,8 @@ class Pipeline:
         frame, T = stand_in(self.bundle, renderer, self.ops, with_views=self.features is not None)
         self._match(frame, [Detection("stand-in", (0, 0, *frame.camera.size))], index, clock)
         config = tracking(self.config)
-        once = replace(config, refine=replace(config.refine, iterations=1))
-        self._follow(frame, index, T, once, clock)  # from a pose of its own: there is nothing to match in black
+        twice = replace(config, refine=replace(config.refine, iterations=2))  # the second looks back at the first
+        self._follow(frame, index, T, twice, clock)  # from a pose of its own: there is nothing to match in black
         return clock.times()
 
     def _match(

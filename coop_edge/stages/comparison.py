@@ -8,7 +8,7 @@ and together they weigh as one: what a pose is known to does not grow by asking 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +43,8 @@ class Matches(NamedTuple):
 
     points: Array  # float32 [M,P,3] metres, object's frame
     image: Array  # float64 [M,P,3] where the network finds them: homogeneous pixels of the ideal image
-    weight: Array  # float32 [M,P]
+    weight: Array  # float32 [M,P] 1 / pixel of the crops
+    focal: Floats  # [M] of the crops, pixels, on the host
     depths: DepthTargets | None  # of the camera's axes; None without a depth image
 
     @classmethod
@@ -52,13 +53,14 @@ class Matches(NamedTuple):
         inverse = pairs.ops.xp.asarray(np.linalg.inv(pairs.crop.H))
         image = pairs.ops.linear(inverse[:, :, :2], seen.pixels) + inverse[:, None, :, 2]
         R_camera_crop = np.swapaxes(pairs.crop.R_crop_camera, 1, 2)
-        return cls(seen.points, image, seen.weight, _turned(pairs, seen.depths, R_camera_crop))
+        focal = pairs.crop.K[:, 0, 0]
+        return cls(seen.points, image, seen.weight, focal, _turned(pairs, seen.depths, R_camera_crop))
 
     def take(self, rows: NDArray[np.integer], xp: Any) -> Matches:
         """Return those of the pairs at ``rows``."""
         at = xp.asarray(rows)
         depths = None if self.depths is None else DepthTargets(*(a[at] for a in self.depths))
-        return Matches(self.points[at], self.image[at], self.weight[at], depths)
+        return Matches(self.points[at], self.image[at], self.weight[at], self.focal[rows], depths)
 
     def within(self, pairs: Pairs) -> Residuals:
         """Return them as the crops of other pairs of the same image have them.
@@ -69,7 +71,8 @@ class Matches(NamedTuple):
         seen = pairs.ops.linear(xp.asarray(pairs.crop.H), self.image)
         ahead = seen[..., 2] > 0
         pixels = seen[..., :2] / xp.where(ahead, seen[..., 2], np.nan)[..., None]
-        weight = xp.where(ahead, self.weight, np.float32(0.0))
+        zoom = xp.asarray((self.focal / pairs.crop.K[:, 0, 0]).astype(np.float32))
+        weight = xp.where(ahead, self.weight * zoom[:, None], np.float32(0.0))
         depths = _turned(pairs, self.depths, pairs.crop.R_crop_camera)
         return Residuals(self.points, pixels.astype(np.float32), weight, depths)
 
@@ -125,13 +128,18 @@ def refine_step(
     depths = match_targets(pairs, found, weight, outputs["scale"].reshape(weight.shape), used, config.depth)
     own = Residuals(found.points, found.pixels, weight, depths)
     told = _together([own, *(matches.within(pairs) for matches in earlier)], xp)
+    for matches in earlier:
+        if matches.depths is not None:
+            used = used | (matches.depths.weights > 0).any(axis=1)
+    count = 1 + len(earlier)
+    lm = replace(config.advanced.lm, loss_scale_px=config.advanced.lm.loss_scale_px * count**-0.5)
     K, T = (xp.asarray(a) for a in (pairs.crop.K, pairs.T_crop_object))
-    result = solver.weighted_lm(
-        told.points, told.pixels, told.weight, K, T, config.advanced.lm, prior=prior, depths=told.depths
-    )
+    result = solver.weighted_lm(told.points, told.pixels, told.weight, K, T, lm, prior=prior, depths=told.depths)
+    # Without a prior the solver takes the residuals' scatter for their variance, and there are count times as many.
+    uncertain = result.covariance * (1.0 if prior is not None else float(count))
     blind = (found.weight > 0).sum(axis=1) < LEAST_WEIGHTED
     T_found = xp.where(blind[:, None, None], np.nan, result.T_camera_object)
-    solved = T_found, result.covariance, result.statistics.status, blind, used
+    solved = T_found, uncertain, result.statistics.status, blind, used
     T_crop, covariance, status, blind, used = ops.to_host_together(*solved)
     return Comparison(
         T_crop_object=T_crop,

@@ -65,9 +65,21 @@ def crop_detections(
     virtual = crop_camera(camera.K, boxes, size, margin, camera.lens)
     masks = tuple(detection.mask for detection in detections)
     images = ops.warp(image, virtual.H, size, virtual.lens)
-    longest = boxes[:, 2:].max(axis=1, keepdims=True, initial=1e-9)
-    sides = boxes[:, 2:] / longest * (size / margin)
-    return Crops(images, virtual, patches_touched(masks, virtual, patch), masks, sides)
+    return Crops(images, virtual, patches_touched(masks, virtual, patch), masks, _sides(boxes, virtual, margin))
+
+
+def _sides(boxes: Floats, camera: CropCamera, margin: float) -> Floats:
+    """Return width and height [N,2] of boxes as their crops show them, between the middles of opposite sides."""
+    low, middle, high = (boxes[:, :2] - 0.5 + share * boxes[:, 2:] for share in (0.0, 0.5, 1.0))
+    ends = [
+        [low[:, 0], middle[:, 1]],
+        [high[:, 0], middle[:, 1]],
+        [middle[:, 0], low[:, 1]],
+        [middle[:, 0], high[:, 1]],
+    ]
+    left, right, top, bottom = np.moveaxis(camera.pixels_to_crop(np.moveaxis(np.array(ends), 2, 0)), 1, 0)
+    seen = np.stack([right[:, 0] - left[:, 0], bottom[:, 1] - top[:, 1]], axis=1)
+    return np.where(np.isfinite(seen), seen, camera.size / margin)  # a lens may show nothing there
 
 
 def pose_crop(

@@ -35,11 +35,13 @@ SHIFTS = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Moves (x, y) of a crop's map, cells."""
 TOLERANCE = 0.045
 """Difference between a side of the box and that of a view at its place, in lengths of the box, that says nothing."""
-WITHIN, MOST_WITHIN, BEYOND = 1.0, 0.12, 0.06
-"""Similarity taken off for each length of the box by which a view ends within the box, at most, and for each by which
-it reaches beyond, summed over the four sides: detectors leave little room around objects, and objects are often hidden
-in part. Of 162 targets of the synthetic set 80 % have a view within 30 degrees among the first four that is also placed
-to 12 % of the distance; 73 % have with a fixed price of another scale and of a move."""
+WITHIN, MOST_WITHIN = 1.0, 0.12
+"""Similarity taken off for each length of the box by which a view ends within it, summed over the four sides, and the
+most: detectors leave little room around objects."""
+BEYOND = 0.06
+"""Similarity taken off for each length by which a view reaches beyond the box: objects are often hidden in part. Of 162
+targets of the synthetic set 80 % have a view within 30 degrees among the first four that is also placed to 12 % of the
+distance; with a fixed price of another scale and of a move it was 73 %."""
 
 
 class Retrieved(NamedTuple):
@@ -150,17 +152,12 @@ def _handicaps(crops: Crops, views: Sequence[Views]) -> NDArray[np.float32]:
     middle = np.outer(SCALES, float(MAPS[MAP]) * steps)[:, :, None, None]  # [S,3,1,1] pixels of the box's crop
     out = np.empty((len(views), len(SCALES), len(steps), len(steps), len(views[0].sides) if views else 0), np.float32)
     for i, (one, box, mask) in enumerate(zip(views, crops.sides, crops.masks, strict=True)):
-        beyond = (
-            0.5 * (np.array(SCALES)[:, None, None] * one.sides - box)[:, None]
-        )  # [S,1,V A,2] of a view in the middle
-        within, over = (
-            sum(np.maximum(sign * (beyond + side * middle) / box.max() - TOLERANCE, 0.0) for side in (-1.0, 1.0))
-            for sign in (-1.0, 1.0)
-        )  # [S,3,V A,2]: x and y apart
+        centred = 0.5 * (np.array(SCALES)[:, None, None] * one.sides - box)[:, None]  # [S,1,V A,2]
+        reach = [(centred + edge * middle) / box.max() for edge in (-1.0, 1.0)]  # beyond the box; x and y apart
+        within, beyond = (sum(np.maximum(sign * r - TOLERANCE, 0.0) for r in reach) for sign in (-1.0, 1.0))
+        # Rows of moves along y, in each of which x changes, as in SHIFTS.
         inside = np.minimum(WITHIN * (within[:, None, ..., 0] + within[:, :, None, ..., 1]), MOST_WITHIN)
-        out[i] = inside + BEYOND * (
-            over[:, None, ..., 0] + over[:, :, None, ..., 1]
-        )  # y before x, as ``SHIFTS`` has them
+        out[i] = inside + BEYOND * (beyond[:, None, ..., 0] + beyond[:, :, None, ..., 1])
         if mask is not None:
             given = out[i, 0, 1, 1].copy()
             out[i] = np.inf

@@ -135,14 +135,14 @@ class _Race:
     def finish(self, rows: Indices, iterations: int | None = None) -> Turns:
         """Refine and align the hypotheses at ``rows`` in turns; iterations: by default those left after ``start``."""
         config, maker, index = self.config, self.maker, self.object_index[rows]
-        before = 1 if iterations is None else 0
+        turned = 1 if iterations is None else 0
         iterations = config.refine.iterations - 1 if iterations is None else iterations
         T, anchor, reasons = self.T[rows], self.anchor[rows], self.reasons[rows].tolist()
         done = np.zeros(len(T), np.int64)
         shares = config.outline.turns(iterations)
         for turn, share in enumerate(shares):
-            refined, aligned = self._refined(rows, T, anchor, share, before), np.zeros(len(T), np.bool_)
-            before += share
+            refined, aligned = self._refined(rows, T, anchor, share, turned), np.zeros(len(T), np.bool_)
+            turned += share
             if iterations and config.outline.iterations:  # without refinement the coarse poses are asked for
                 surer = SURER if 0 < turn == len(shares) - 1 else 1.0
                 with self.clock("outline"):
@@ -171,8 +171,10 @@ class _Race:
 
 
 def tracking(config: EstimatorConfig) -> EstimatorConfig:
-    """Return the options of ``turns`` while tracking: one turn of ``track_iterations`` each, and a prior of its own."""
-    prior = replace(config.advanced.refine, prior_depth=config.advanced.track.prior_depth)
+    """Return the options of ``turns`` while tracking: one turn of ``track_iterations`` each, and depth held tighter."""
+    prior = config.advanced.refine
+    if prior.prior_depth:
+        prior = replace(prior, prior_depth=config.advanced.track.prior_depth)
     return replace(
         config,
         advanced=replace(config.advanced, refine=prior),
@@ -198,7 +200,18 @@ def _align(
         covariance=refined.covariance / surer,
         depth=config.depth,
     )
-    covariance = np.where(found.aligned[:, None, None], found.covariance, refined.covariance)
+    spread = found.covariance if surer == 1.0 else _told_once(found.covariance, refined.covariance, surer)
+    covariance = np.where(found.aligned[:, None, None], spread, refined.covariance)
     used = refined.used_depth | found.used_depth
     aligned = replace(refined, T_camera_object=found.T_camera_object, covariance=covariance, used_depth=used)
     return aligned, found.aligned
+
+
+def _told_once(covariance: Floats, known: Floats, times: float) -> Floats:
+    """Return covariances [M,6,6] in which what is ``known`` beforehand counts once, where it counted ``times``."""
+    out = covariance.copy()
+    for i in np.flatnonzero(np.isfinite(covariance).all(axis=(1, 2)) & np.isfinite(known).all(axis=(1, 2))):
+        values, vectors = np.linalg.eigh(np.linalg.inv(covariance[i]) - (times - 1.0) * np.linalg.inv(known[i]))
+        # The pose has moved a little since, so that the difference may leave less than nothing somewhere.
+        out[i] = (vectors / np.maximum(values, 1e-9 * values.max())) @ vectors.T if values.min() > 0 else times * out[i]
+    return out

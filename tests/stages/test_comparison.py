@@ -88,6 +88,30 @@ def test_the_same_comparison_twice_says_as_much_as_once(depth):
         np.testing.assert_array_equal(again.found.weight, once.found.weight)  # judged by what it found itself
 
 
+def test_weights_are_of_pixels_as_the_later_crop_has_them():
+    """A crop that shows everything larger has more pixels to a match's error."""
+    maker = maker_of(None, size=128)
+    far = TRUTH.copy()
+    far[:3, 3] *= 1.3
+    pairs, found = compared(maker, far[None], 0.0)
+    near = maker.make(TRUTH[None], np.zeros(1, int))
+    zoom = near.crop.K[0, 0, 0] / pairs.crop.K[0, 0, 0]
+    assert zoom < 0.9
+    _, _, weight, _ = found.matches.within(near)
+    np.testing.assert_allclose(weight, found.matches.weight / zoom, rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", ["advanced.lm.loss=huber", "advanced.lm.loss=cauchy", "free"])
+def test_other_losses_and_no_prior_say_as_much_too(settings):
+    free = [f"advanced.refine.prior_{name}=0" for name in ("sideways", "depth", "rotation")]
+    config = EstimatorConfig().updated(free if settings == "free" else [settings])
+    maker = maker_of(None, size=128)
+    _, once = compared(maker, beside(8.0)[None], 0.0, noise=1.5, config=config)
+    _, twice = compared(maker, beside(8.0)[None], 0.0, noise=1.5, config=config, earlier=[once.matches])
+    np.testing.assert_allclose(twice.T_camera_object, once.T_camera_object, atol=1e-5)
+    np.testing.assert_allclose(twice.covariance, once.covariance, rtol=0.03, atol=1e-12)
+
+
 def test_errors_that_differ_average_out():
     maker, errors = maker_of(None, size=128), []
     for seed in range(12):

@@ -13,6 +13,7 @@ import pytest
 from coop_edge.config import EstimatorConfig, OutlineConfig, RefineConfig
 from coop_edge.stages.outline import align
 from coop_edge.stages.refine import refine
+from coop_edge.stages.turns import _told_once
 from coop_edge.types import PoseEstimate
 from tests.estimators import SMALL, error_px, knowing
 from tests.stages.scene import Placed, Scene, at
@@ -123,3 +124,16 @@ def test_why_a_turn_failed_is_said_by_the_last_one_too(scene, monkeypatch, tmp_p
         (result,) = estimator.estimate(scene.image, scene.camera, scene.detections())
     assert not result.success
     assert "it rained" in result.reason
+
+
+def test_what_refinement_knows_counts_once_in_what_is_stated():
+    """Covariances of a sum of informations, one of which counted four times."""
+    rng = np.random.default_rng(0)
+    A, B = (rng.normal(size=(3, 6, 9)) for _ in range(2))
+    lines, known = (M @ np.swapaxes(M, 1, 2) for M in (A, B))
+    stated = _told_once(np.linalg.inv(lines + 4.0 * known), np.linalg.inv(known), 4.0)
+    np.testing.assert_allclose(stated, np.linalg.inv(lines + known), rtol=1e-6)
+    unknown = np.full((3, 6, 6), np.nan)
+    np.testing.assert_array_equal(_told_once(lines, unknown, 4.0), lines)
+    less = _told_once(np.linalg.inv(known), np.linalg.inv(known), 4.0)  # cannot be: less than it counted
+    np.testing.assert_allclose(less, 4.0 * np.linalg.inv(known))

@@ -183,7 +183,7 @@ def test_a_move_is_the_map_moved_by_a_cell_less_its_price(shown, model, views, f
     # The box is to the right, so the object is a cell further left than the view has it.
     cells = [(r, c) for r in range(8) for c in range(1, 8)]
     wanted = sum(more(unit[:, r, c - 1], views.descriptors[200, r, c]) for r, c in cells)
-    wanted -= price(rectangle(*one.sides, x=16), rectangle(*one.sides))
+    wanted -= price(rectangle(*crops.sides[0]), rectangle(*one.sides, x=-16))
     np.testing.assert_allclose(found.similarity[0, 0], wanted, atol=1e-5)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from coop_edge.config import AdvancedConfig, AdvancedRefineConfig, EstimatorConfig, OutlineConfig
 from coop_edge.geometry import se3
-from coop_edge.stages import refine, turns
+from coop_edge.stages import comparison, turns
 from coop_edge.stages.prior import pose_prior
 from export.data.rerender import centres_of, rerender
 from export.data.stream import make_stream
@@ -132,10 +134,10 @@ def test_the_outline_stage_is_told_the_covariances_of_its_poses(pairs, net, monk
     put_out(monkeypatch, net, walk(1.0))
     refiner.evaluate_refiner(net, [pairs], CPU)
     assert len(told) == len(made) == len(OutlineConfig().turns(refiner.ITERATIONS))
-    for (T, covariance), of in zip(told, made, strict=True):
+    for turn, ((T, covariance), of) in enumerate(zip(told, made, strict=True)):
         assert of.ok.any()
         np.testing.assert_array_equal(T, of.T_camera_object)
-        np.testing.assert_array_equal(covariance, of.covariance)
+        np.testing.assert_array_equal(covariance, of.covariance / (1.0 if turn == 0 else turns.SURER))
         assert np.isfinite(covariance[of.ok]).all()
 
 
@@ -146,8 +148,8 @@ def test_defaults_are_those_of_the_estimator(pairs, net, monkeypatch):
         asked.append(config)
         return pose_prior(config, T_anchor, centre, diameter)
 
-    monkeypatch.setattr(refine, "pose_prior", asking)
+    monkeypatch.setattr(comparison, "pose_prior", asking)
     figures = refiner.evaluate_refiner(net, [pairs], CPU)
-    assert set(asked) == {EstimatorConfig().advanced.refine}
+    assert set(asked) == {replace(EstimatorConfig().advanced.refine, joint_iterations=1)}
     assert figures == refiner.evaluate_refiner(net, [pairs], CPU, EstimatorConfig())
     assert figures["error_after_5"] != refiner.evaluate_refiner(net, [pairs], CPU, OFF)["error_after_5"]
