@@ -78,7 +78,7 @@ def test_so_they_do_with_the_outline_whose_colours_mislead(table, tmp_path):
 
 def test_depth_finds_the_distance_that_networks_miss(table, tmp_path):
     """Flow with a common stretch about the crop's middle is a wrong distance, which nothing in the image corrects."""
-    faults = Faults(flow_noise=1.0, match_noise=0.1)
+    faults = Faults(flow_noise=2.0, match_noise=0.1)
     with knowing(tmp_path, table, faults=faults, config=AS_REFINED) as (estimator, _):
         blind = estimator.estimate(table.image, table.camera, table.detections())
         seeing = estimator.estimate(table.image, table.camera, table.detections(), depth_of(table))

@@ -11,7 +11,7 @@ the object was seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +111,7 @@ def retrieve(
             seen = seen * xp.asarray(trusted.astype(np.float32))
         maps += [_moved(seen, move, xp) for move in SHIFTS]
     likeness = _compare(xp.stack(maps, axis=1), objects, index, ops)  # [N,P,V A]
-    likeness = likeness - xp.asarray(_handicaps(crops, [objects[i].views for i in index.tolist()]))
+    likeness = likeness - _handicaps(crops, [objects[i].views for i in index.tolist()], xp)
     place, best = ops.to_host_together(likeness.argmax(axis=1), likeness.max(axis=1).astype(np.float64))
     view = np.argsort(-best, axis=1, kind="stable")[:, :count]
     place = np.take_along_axis(place, view, axis=1)
@@ -143,26 +143,31 @@ def _compare(maps: Array, objects: Sequence[ObjectModel], index: NDArray[np.int6
     return ops.xp.stack([objects[i].views.similarities(maps[d], ops) for d, i in enumerate(index.tolist())])
 
 
-def _handicaps(crops: Crops, views: Sequence[Views]) -> NDArray[np.float32]:
-    """Return what is taken off the similarities of each placement of each view, [N,P,V A]; see ``WITHIN``.
+def _handicaps(crops: Crops, views: Sequence[Views], xp: Any) -> Array:
+    """Return what is taken off the similarities of each placement of each view, float32 [N,P,V A]; see ``WITHIN``.
 
     A mask says how large the object is and where: nothing but the box as given is left to it.
     """
     steps = np.unique(SHIFTS)  # of either axis
-    middle = np.outer(SCALES, float(MAPS[MAP]) * steps)[:, :, None, None]  # [S,3,1,1] pixels of the box's crop
-    out = np.empty((len(views), len(SCALES), len(steps), len(steps), len(views[0].sides) if views else 0), np.float32)
-    for i, (one, box, mask) in enumerate(zip(views, crops.sides, crops.masks, strict=True)):
-        centred = 0.5 * (np.array(SCALES)[:, None, None] * one.sides - box)[:, None]  # [S,1,V A,2]
-        reach = [(centred + edge * middle) / box.max() for edge in (-1.0, 1.0)]  # beyond the box; x and y apart
-        within, beyond = (sum(np.maximum(sign * r - TOLERANCE, 0.0) for r in reach) for sign in (-1.0, 1.0))
+    scales = xp.asarray(np.array(SCALES, np.float32))[:, None, None]
+    middle = xp.asarray(np.outer(SCALES, MAPS[MAP] * steps).astype(np.float32))[:, :, None, None]  # [S,3,1,1] of views
+    tall = len(views[0].sides) if views else 0
+    out = xp.empty((len(views), len(SCALES), len(steps), len(steps), tall), np.float32)
+    for i, (one, box, mask) in enumerate(zip(views, crops.sides.astype(np.float32), crops.masks, strict=True)):
+        sides, longest = xp.asarray(one.sides.astype(np.float32)), float(box.max())
+        centred = ((scales * sides - xp.asarray(box)) / np.float32(2.0))[
+            :, None
+        ]  # [S,1,V A,2] pixels of the box's crop
+        reach = [(centred + edge * middle) / longest for edge in (-1, 1)]  # beyond the box; x and y apart
+        within, beyond = (sum(xp.maximum(sign * r - TOLERANCE, 0) for r in reach) for sign in (-1, 1))
         # Rows of moves along y, in each of which x changes, as in SHIFTS.
-        inside = np.minimum(WITHIN * (within[:, None, ..., 0] + within[:, :, None, ..., 1]), MOST_WITHIN)
+        inside = xp.minimum(WITHIN * (within[:, None, ..., 0] + within[:, :, None, ..., 1]), MOST_WITHIN)
         out[i] = inside + BEYOND * (beyond[:, None, ..., 0] + beyond[:, :, None, ..., 1])
         if mask is not None:
             given = out[i, 0, 1, 1].copy()
             out[i] = np.inf
             out[i, 0, 1, 1] = given
-    return out.reshape(len(views), len(SCALES) * len(SHIFTS), out.shape[-1])
+    return out.reshape(len(views), len(SCALES) * len(SHIFTS), tall)
 
 
 def _poses(
