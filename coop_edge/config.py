@@ -261,8 +261,8 @@ class AdvancedRefineConfig(Config):
     """Standard deviation, in diameters, of the prior on the pose change across the line of sight, from where refinement
     starts (while tracking, from the previous pose). Smaller trusts the start more; 0 switches this axis's prior off."""
     prior_depth: float = 2.0
-    """Standard deviation of the same prior along the line of sight, in diameters; 0 leaves depth free. A box tells it
-    badly where it is that of a part. While tracking it is ``advanced.track.prior_depth``."""
+    """Standard deviation of the same prior along the line of sight, in diameters; 0 leaves depth free. It is wide,
+    because a box may show only a part of the object. While tracking it is ``advanced.track.prior_depth``."""
     prior_rotation: float = 0.5
     """Standard deviation of the same prior on the rotation, radians about each axis; 0 leaves it free."""
     prior_information: float = 0.1

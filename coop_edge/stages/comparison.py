@@ -34,7 +34,7 @@ class Residuals(NamedTuple):
 
     points: Array  # float32 [M,P,3] metres, object's frame
     pixels: Array  # float32 [M,P,2] of the crop
-    weight: Array  # float32 [M,P]
+    weight: Array  # float32 [M,P] 1 / pixel, see ``prior.lm_weights``
     depths: DepthTargets | None  # None without a depth image
 
 

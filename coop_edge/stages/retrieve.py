@@ -34,14 +34,15 @@ of which the box shows a part."""
 SHIFTS = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Moves (x, y) of a crop's map, cells."""
 TOLERANCE = 0.045
-"""Difference between a side of the box and that of a view at its place, in lengths of the box, that says nothing."""
+"""Difference between an edge of the box and that of a view at its place, over the box's longer side, that says
+nothing."""
 WITHIN, MOST_WITHIN = 1.0, 0.12
-"""Similarity taken off for each length of the box by which a view ends within it, summed over the four sides, and the
-most: detectors leave little room around objects."""
+"""Similarity taken off for each length of the box's longer side by which a view ends within the box, summed over the
+four edges, and the most that is: detectors leave little room around objects."""
 BEYOND = 0.06
-"""Similarity taken off for each length by which a view reaches beyond the box: objects are often hidden in part. Of 162
-targets of the synthetic set 80 % have a view within 30 degrees among the first four that is also placed to 12 % of the
-distance; with a fixed price of another scale and of a move it was 73 %."""
+"""The same for what reaches beyond the box: objects are often hidden in part. Of 162 targets of the synthetic set 80 %
+have a view within 30 degrees among the first four that is also placed to 12 % of the distance; with a fixed price of
+another scale and of a move it was 73 % (counted once)."""
 
 
 class Retrieved(NamedTuple):
@@ -151,13 +152,12 @@ def _handicaps(crops: Crops, views: Sequence[Views], xp: Any) -> Array:
     steps = np.unique(SHIFTS)  # of either axis
     scales = xp.asarray(np.array(SCALES, np.float32))[:, None, None]
     middle = xp.asarray(np.outer(SCALES, MAPS[MAP] * steps).astype(np.float32))[:, :, None, None]  # [S,3,1,1] of views
-    tall = len(views[0].sides) if views else 0
-    out = xp.empty((len(views), len(SCALES), len(steps), len(steps), tall), np.float32)
+    count = len(views[0].sides) if views else 0
+    out = xp.empty((len(views), len(SCALES), len(steps), len(steps), count), np.float32)
     for i, (one, box, mask) in enumerate(zip(views, crops.sides.astype(np.float32), crops.masks, strict=True)):
-        sides, longest = xp.asarray(one.sides.astype(np.float32)), float(box.max())
-        centred = ((scales * sides - xp.asarray(box)) / np.float32(2.0))[
-            :, None
-        ]  # [S,1,V A,2] pixels of the box's crop
+        longest, sides = float(box.max()), xp.asarray(one.sides.astype(np.float32))
+        larger = scales * sides - xp.asarray(box)  # [S,V A,2] than the box, pixels of its crop
+        centred = larger[:, None] / np.float32(2.0)  # [S,1,V A,2] beyond each edge, of a view in the middle
         reach = [(centred + edge * middle) / longest for edge in (-1, 1)]  # beyond the box; x and y apart
         within, beyond = (sum(xp.maximum(sign * r - TOLERANCE, 0) for r in reach) for sign in (-1, 1))
         # Rows of moves along y, in each of which x changes, as in SHIFTS.
@@ -167,7 +167,7 @@ def _handicaps(crops: Crops, views: Sequence[Views], xp: Any) -> Array:
             given = out[i, 0, 1, 1].copy()
             out[i] = np.inf
             out[i, 0, 1, 1] = given
-    return out.reshape(len(views), len(SCALES) * len(SHIFTS), tall)
+    return out.reshape(len(views), len(SCALES) * len(SHIFTS), count)
 
 
 def _poses(
