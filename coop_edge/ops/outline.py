@@ -86,6 +86,16 @@ class Outlines:
     edges: Array  # float32 [M,L,4] shift along the normal (px), its variance, contrast there and at the outline
     verdict: Array  # float32 [M,3] number of lines, share where the object stands out, mean contrast at the outline
 
+    def agreement(self, xp: Any) -> Array:
+        """Return how far the image's edges lie at the rendered outlines, float32 [M] in [-1, 1]; 0 = no edge is clear.
+
+        It is the mean contrast at the outline of the lines that see a clear edge anywhere. Where the background is like
+        the object there is none, which says nothing.
+        """
+        clear = (self.edges[..., 2] > CLEAR) & (self.weights > 0)
+        total = xp.where(clear, self.edges[..., 3], np.float32(0.0)).sum(axis=1)
+        return total / xp.maximum(clear.sum(axis=1), 1).astype(np.float32)
+
 
 class MeasuredEdges(NamedTuple):
     """Measured depth, as ``Operations.outlines`` takes it."""

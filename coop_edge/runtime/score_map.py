@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 
 from coop_edge.errors import BundleError
 
-EVIDENCE = ("similarity", "inlier_ratio", "inlier_weight")
+EVIDENCE = ("similarity", "inlier_ratio", "inlier_weight", "outline")
 """Names of the evidence; see ``stages.judge``."""
 DEPTH_EVIDENCE = (*EVIDENCE, "agreement", "clear")
 """Names of the evidence where measured depth is used."""
+NEWER = frozenset({"outline"})
+"""Evidence that maps fitted before there was any do without: it weighs nothing in them."""
 
 
 @dataclass(frozen=True)
 class ScoreMap:
     """A logistic map: p = 1 / (1 + exp(-(intercept + sum of weight x evidence))).
 
-    Its evidence is ``EVIDENCE``, or ``DEPTH_EVIDENCE`` for poses that use measured depth.
+    Its evidence is ``EVIDENCE``, or ``DEPTH_EVIDENCE`` for poses that use measured depth; ``NEWER`` may be missing.
 
     It is fitted so that p is the probability that the pose is off by less than a tenth of the object's diameter (MSSD).
     Weights are not negative: more evidence never makes a pose less probable.
@@ -35,7 +37,7 @@ class ScoreMap:
     weights: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        if set(self.weights) not in (set(EVIDENCE), set(DEPTH_EVIDENCE)):
+        if NEWER | set(self.weights) not in (set(EVIDENCE), set(DEPTH_EVIDENCE)):
             raise BundleError(
                 f"score: wanted weights of {', '.join(EVIDENCE)}, found {', '.join(self.weights) or 'none'}"
             )

@@ -1,8 +1,9 @@
-"""Judges refined hypotheses by frozen features and depth: does the render at a pose look like the image there?"""
+"""Judges refined hypotheses by frozen features, outline and depth: does a render at the pose look like the image?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +32,24 @@ is more often among the three best after one iteration: of 8 views of 162 synthe
 0.720 for 0.706."""
 
 
+class _Seen(NamedTuple):
+    """What a look at M poses shows; 0 of failed hypotheses."""
+
+    similarity: Floats  # [M]
+    appearance: Floats  # [M]
+    outline: Floats  # [M] how far edges lie at the outline; 0 if that was not looked at
+    depth: Evidence | None  # None without a depth image
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureJudge:
     """Turns the evidence for M hypotheses of one image into scores; a ``scoring.Judge``.
 
-    The evidence is the similarity of crop and render (``features.similarity``), and the refiner's own (``Fit``): inlier
-    ratio q and log(1 + inlier weight), the weight as it would be in a crop of ``REFERENCE_SIZE``. Where measured depth
-    is used there is besides the share of the rendered surface with known depth that agrees with it, and the share that
-    is clear: that does not lie before what was measured, where the sensor saw through it. What is hidden agrees with
-    nothing and is clear.
+    The evidence is the similarity of crop and render (``features.similarity``), the refiner's own (``Fit``): inlier
+    ratio q and log(1 + inlier weight), the weight as it would be in a crop of ``REFERENCE_SIZE``, and how far edges
+    that colours show lie at the outline (``Outlines.agreement``). Where measured depth is used there is besides the
+    share of the rendered surface with known depth that agrees with it, and the share that is clear: that does not lie
+    before what was measured, where the sensor saw through it. What is hidden agrees with nothing and is clear.
 
     Attributes:
         score_map: from evidence to a probability, of the bundle; without one (None) the score is similarity (1 + q a) /
@@ -63,7 +73,7 @@ class FeatureJudge:
     def rank(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Floats:
         """Rank in [0, 1] by similarity, depth and inlier weight, not by the score: after one iteration the refiner's
         inlier ratio does not tell yet; see ``Judge.rank``."""
-        alike, _, said = self._look(refined, object_index)
+        alike, _, _, said = self._look(refined, object_index)
         alike = np.clip(alike, 0.0, 1.0)
         if said is not None:
             measured = (1.0 - DEPTH_SHARE) * alike + DEPTH_SHARE * said.agreement * said.clear
@@ -72,12 +82,12 @@ class FeatureJudge:
         return np.where(refined.ok, (1.0 - WEIGHT_SHARE) * alike + WEIGHT_SHARE * weight, 0.0)
 
     def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Judged:
-        """Score by similarity and the refiner's evidence, not by the coarse evidence: the render says more.
+        """Score by what is seen and the refiner's evidence, not by the coarse evidence: the render says more.
 
         Without refinement there is no evidence of the refiner's, and the score is the similarity alone.
         """
-        alike, looks, said = self._look(refined, object_index)
-        found = _named(alike, said, fit, refined.crop_size)
+        alike, looks, outline, said = self._look(refined, object_index, outline=self.score_map is not None)
+        found = _named(alike, outline, said, fit, refined.crop_size)
         grey = np.zeros(len(refined), np.bool_) if self.grey is None else self.grey[np.asarray(object_index)]
         looks = np.where(grey, np.nan, looks)
         if self.score_map is None:
@@ -100,37 +110,41 @@ class FeatureJudge:
 
         That of depth is there if the image has depth, and 0 where it is not used.
         """
-        alike, _, said = self._look(refined, object_index)
-        return _named(alike, said, fit, refined.crop_size)
+        alike, _, outline, said = self._look(refined, object_index, outline=True)
+        return _named(alike, outline, said, fit, refined.crop_size)
 
     def similarity(self, refined: Refined, object_index: NDArray[np.integer]) -> Floats:
         """Return the similarity of crop and render at each pose, [M]; 0 of failed hypotheses."""
-        return self._look(refined, object_index)[0]
+        return self._look(refined, object_index).similarity
 
-    def _look(self, refined: Refined, object_index: NDArray[np.integer]) -> tuple[Floats, Floats, Evidence | None]:
-        """Return similarity and appearance at each pose, [M] each, and what measured depth says, None without depth.
-
-        All are 0 of failed hypotheses.
-        """
-        out, looks, shown = np.zeros(len(refined)), np.zeros(len(refined)), np.flatnonzero(refined.ok)
+    def _look(self, refined: Refined, object_index: NDArray[np.integer], *, outline: bool = False) -> _Seen:
+        """Look at each pose; outline: whether that is looked at."""
+        out, looks, edges = np.zeros((3, len(refined)))
+        shown = np.flatnonzero(refined.ok)
         pairs = self.maker.make(refined.T_camera_object[shown], np.asarray(object_index)[shown])
         ops, xp = self.maker.ops, self.maker.ops.xp
         (maps,) = self.features.maps(xp.concatenate([pairs.query, pairs.render]), MAP)
         covered = coverage(pairs.depth, MAPS[MAP], xp)
         compared = maps[: len(shown)], maps[len(shown) :], covered, xp
-        out[shown], looks[shown] = ops.to_host_together(similarity(*compared), appearance(*compared))
+        lines = xp.zeros(len(shown), np.float32)
+        if outline:
+            seen = ops.outlines(pairs.query, pairs.depth, pairs.crop, pairs.T_crop_object, pairs.image_size, None)
+            lines = seen.agreement(xp)
+        each = ops.to_host_together(similarity(*compared), appearance(*compared), lines)
+        out[shown], looks[shown], edges[shown] = each
         if pairs.measured is None:
-            return out, looks, None
+            return _Seen(out, looks, edges, None)
         tally = np.zeros((len(refined), 5), np.int64)
         tally[shown] = ops.to_host(compare(pairs, self.depth, TOLERANCE).tally)
-        return out, looks, evidence(tally)
+        return _Seen(out, looks, edges, evidence(tally))
 
 
-def _named(alike: Floats, said: Evidence | None, fit: Fit, crop_size: int) -> dict[str, Floats]:
+def _named(alike: Floats, outline: Floats, said: Evidence | None, fit: Fit, crop_size: int) -> dict[str, Floats]:
     own = {
         "similarity": alike,
         "inlier_ratio": fit.inlier_ratio,
         "inlier_weight": _log_weight(fit, crop_size),
+        "outline": outline,
     }
     return own if said is None else own | {"agreement": said.agreement, "clear": said.clear}
 

@@ -326,7 +326,7 @@ class TestOnADataset:
         assert fast["absent"].tolist() == [False, True] * 4
         assert all(np.isfinite(rows[name]).all() for name in EVIDENCE)
         assert answer.success
-        similar, ratio, weight = (fast[name][0] for name in EVIDENCE)
+        similar, ratio, weight, _ = (fast[name][0] for name in EVIDENCE)
         # Without a map similarity (1 + ratio x support) / 2, and a support between 0 and 1.
         assert similar / 2 < answer.score <= similar * (1 + ratio) / 2
         assert weight > 0
@@ -353,6 +353,7 @@ class TestOnADataset:
             "similarity": said["weights"]["similarity"],
             "inlier_ratio": 0.0,
             "inlier_weight": 0.0,
+            "outline": 0.0,
         }
         assert score_map.weights["similarity"] > 0.5
         assert said["absent"]["fast"]["absent"] == 100

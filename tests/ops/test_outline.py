@@ -356,6 +356,23 @@ class TestEdges:
         assert (np.abs(lines.edges[:, 3]) < 0.15).all()  # all of the object's colour
         assert (lines.edges[:, 2] > 0.7).all()
 
+    def test_agreement_is_the_contrast_of_lines_that_see_an_edge(self, ops):
+        """Those outside of the image do not count, nor does a render without an outline to speak of."""
+        renders = np.stack([disc(30.3), disc(36.3), disc(3.0)])
+        found = measured(ops, two_colors(disc(30.3)), renders, image_size=(SIZE // 2, SIZE))
+        lines, agreement = valid(found), found.agreement(np)
+        assert 0.3 < (lines.weights > 0).mean() < 0.7
+        assert agreement[0] == pytest.approx(lines.edges[lines.weights > 0, 3].mean(), rel=1e-5)
+        assert agreement[0] > 0.8
+        assert abs(agreement[1]) < 0.2  # the edge is clear, and elsewhere
+        assert agreement[2] == 0.0
+
+    def test_agreement_says_nothing_where_no_edge_is_clear(self, ops):
+        noise = np.random.default_rng(0).integers(100, 116, (SIZE, SIZE, 3)).astype(np.uint8)
+        found = measured(ops, noise, disc(30.3)[None])
+        assert (valid(found).edges[:, 2] < 0.6).all()
+        assert found.agreement(np)[0] == 0.0
+
     def test_an_edge_the_wrong_way_round_has_no_contrast(self, ops):
         """Near the outline the object has the background's colour and the other way round."""
         red = disc(24.0) | (disc(36.0) & ~disc(30.0))

@@ -105,8 +105,9 @@ def test_the_score_without_a_map_is_the_documented_product(case):
 
 def test_the_score_with_a_map_is_its_probability(case):
     chain, refined = case
-    weights = {"similarity": 5.0, "inlier_ratio": 2.0, "inlier_weight": 1.0}
-    logit = -4 + 5 * by_hand(chain, refined) + 2 * FIT.inlier_ratio + np.log(1 + FIT.weight)
+    weights = {"similarity": 5.0, "inlier_ratio": 2.0, "inlier_weight": 1.0, "outline": 3.0}
+    outline = judge_of(chain).evidence(refined, INDEX, FIT)["outline"]
+    logit = -4 + 5 * by_hand(chain, refined) + 2 * FIT.inlier_ratio + np.log(1 + FIT.weight) + 3 * outline
     wanted = np.where(refined.ok, 1 / (1 + np.exp(-logit)), 0.0)
     found = judge_of(chain, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None).score
     np.testing.assert_allclose(found, wanted, 1e-5)
@@ -120,6 +121,8 @@ def test_evidence_has_the_names_of_the_map(case):
     np.testing.assert_allclose(found["inlier_weight"], np.log(1 + fit.weight))
     larger = judge_of(chain).evidence(replace(refined, crop_size=256), INDEX, replace(fit, weight=4 * fit.weight))
     np.testing.assert_allclose(larger["inlier_weight"], found["inlier_weight"])  # of four times as many cells
+    assert found["outline"][0] > 0.7  # at the true pose edges are at the outline, but where something hides it
+    assert found["outline"][0] > found["outline"][1] + 0.2
     assert all(values[3] == 0 for values in found.values())
     assert ScoreMap(0.0, dict.fromkeys(found, 1.0)).probability(found).shape == (4,)
 
@@ -134,7 +137,7 @@ def test_measured_depth_ranks_and_scores_what_uses_it(case):
     nearer[1] = nearer[0]
     nearer[1, :3, 3] *= 0.8
     refined = replace(refined, T_camera_object=nearer)
-    weights = {"similarity": 5.0, "inlier_ratio": 2.0, "inlier_weight": 1.0, "agreement": 3.0, "clear": 4.0}
+    weights = dict.fromkeys(EVIDENCE, 2.0) | {"similarity": 5.0, "agreement": 3.0, "clear": 4.0}
 
     def judge(measured, depth_map=None):
         maker = replace(chain.maker(), measured=measured)
@@ -171,7 +174,7 @@ def test_nothing_to_judge(case, rows):
     chain, refined = case
     rows = np.array(rows, int)
     some, fit = take(refined, rows), Fit(*(getattr(FIT, name)[rows] for name in Fit.__annotations__))
-    for map_ in (None, ScoreMap(5.0, {"similarity": 1.0, "inlier_ratio": 1.0, "inlier_weight": 1.0})):
+    for map_ in (None, ScoreMap(5.0, dict.fromkeys(EVIDENCE, 1.0))):
         judge = judge_of(chain, map_)
         np.testing.assert_array_equal(judge.score(some, INDEX[rows], fit, None).score, np.zeros(len(rows)))
         np.testing.assert_array_equal(judge.rank(some, INDEX[rows], fit, None), np.zeros(len(rows)))
