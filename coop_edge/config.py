@@ -29,8 +29,8 @@ class Schedule(NamedTuple):
 
 EFFORTS: dict[Effort, Schedule] = {
     "fast": Schedule(4, 1, 1),
-    "balanced": Schedule(8, 1, 3),
-    "best": Schedule(12, 2, 3),
+    "balanced": Schedule(12, 1, 4),
+    "best": Schedule(20, 3, 5),
 }
 """What each ``EstimatorConfig.effort`` stands for."""
 
@@ -434,7 +434,7 @@ class EstimatorConfig(Config):
 
     effort: Effort = "balanced"
     """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
-    "fast" 4, 1, 1; "balanced" 8, 1, 3; "best" 12, 2, 3. "balanced" and "best" begin as "fast" does, and go on where
+    "fast" 4, 1, 1; "balanced" 12, 1, 4; "best" 20, 3, 5. "balanced" and "best" begin as "fast" does, and go on where
     that pose is in doubt (``advanced.select.trusted_score``); they find more objects. ``coarse.hypotheses``,
     ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
