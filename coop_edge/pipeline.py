@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from coop_edge.config import EFFORTS, EstimatorConfig
 from coop_edge.mesh.mesh import Mesh
-from coop_edge.mesh.symmetry import Symmetries
 from coop_edge.ops.base import Array, Operations
 from coop_edge.pnp.base import PnpSolver
 from coop_edge.render.base import Renderer
@@ -30,8 +29,8 @@ from coop_edge.stages.refine import Refined
 from coop_edge.stages.retrieve import retrieve
 from coop_edge.stages.scoring import FitJudge, Judge
 from coop_edge.stages.select import Least, Selection, select
+from coop_edge.stages.stand_in import stand_in
 from coop_edge.stages.turns import Turns, tracking, turns
-from coop_edge.stages.views import Views
 from coop_edge.types import Camera, Detection, PoseEstimate, StageTimes
 
 Floats = NDArray[np.float64]
@@ -156,12 +155,18 @@ class Pipeline:
             renderer: the backend's.
         """
         clock, index = StageClock(), np.zeros(1, np.int64)
-        frame, T = stand_in(self.bundle, renderer, self.ops, with_views=self.features is not None)
+        frame, T = self._stand_in(renderer)
         self._match(frame, [Detection("stand-in", (0, 0, *frame.camera.size))], index, clock)
         config = tracking(self.config)
         twice = replace(config, refine=replace(config.refine, iterations=2))  # the second looks back at the first
         self._follow(frame, index, T, twice, clock)  # from a pose of its own: there is nothing to match in black
         return clock.times()
+
+    def _stand_in(self, renderer: Callable[[Mesh], Renderer]) -> tuple[Frame, Floats]:
+        """Return a black image with an object of its own, and where that is, [1,4,4]."""
+        mesh, model, camera, T = stand_in(self.bundle, self.ops, with_views=self.features is not None)
+        image = self.ops.upload(np.zeros((camera.height, camera.width, 3), np.uint8))
+        return Frame(image, camera, (model,), renderer(mesh)), T
 
     def _match(
         self, frame: Frame, detections: Sequence[Detection], index: Indices, clock: StageClock
@@ -268,44 +273,3 @@ class Pipeline:
                 T_previous=T[left.rows],
                 judge=judge,
             ).with_covariance(*self.bundle.covariance_maps)
-
-
-def stand_in(
-    bundle: Bundle, renderer: Callable[[Mesh], Renderer], ops: Operations, *, with_views: bool = False
-) -> tuple[Frame, Floats]:
-    """Make a black image S x S, a grey cube of 0.1 m as its only object, and a pose [1,4,4] in front of the camera.
-
-    Args:
-        with_views: whether the object has views, all alike, of which nothing is known.
-    """
-    size, views = bundle.input_size, bundle.template.views
-    mesh, middle = _cube(0.1), 0.5 * (size - 1)
-    K = np.array([[2.0 * size, 0.0, middle], [0.0, 2.0 * size, middle], [0.0, 0.0, 1.0]])
-    tokens = (size // bundle.patch_size) ** 2
-    T = np.eye(4)[None]
-    T[0, 2, 3] = 0.5
-    model = ObjectModel(
-        name="stand-in",
-        centre=mesh.centre,
-        diameter=mesh.diameter,
-        symmetries=Symmetries(),
-        object_points=ops.upload(np.full((views, size, size, 3), np.nan, np.float32)),
-        descriptors=ops.upload(np.zeros((views, tokens, bundle.dim), np.float32)),
-        views=Views.blank(T, size, 2.0 * size, ops) if with_views else None,
-    )
-    image = ops.upload(np.zeros((size, size, 3), np.uint8))
-    return Frame(image, Camera(K, size, size), (model,), renderer(mesh)), T
-
-
-def _cube(side: float) -> Mesh:
-    corners = (np.arange(8)[:, None] >> np.arange(3) & 1) - 0.5  # numbered by bits: x + 2 y + 4 z
-    squares = [(0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (0, 2, 6, 4), (1, 3, 7, 5)]
-    faces = np.array([triangle for a, b, c, d in squares for triangle in ((a, b, c), (a, c, d))], np.int32)
-    return Mesh(
-        vertices=(side * corners).astype(np.float32),
-        faces=faces,
-        centre=np.zeros(3),
-        corner_colors=np.full((len(faces), 3, 3), 200, np.uint8),
-        corner_uv=np.zeros((len(faces), 3, 2), np.float32),
-        face_texture=np.full(len(faces), -1, np.int32),
-    )

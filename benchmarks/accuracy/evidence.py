@@ -76,7 +76,7 @@ def gather(
 ) -> Iterator[np.ndarray]:
     """Yield the hypotheses of each image in turn, as an array of ``ROW``, or with depth of ``DEPTH_ROW``.
 
-    Those of effort ``FINISHED`` are all that "best" tries, each refined to the end; those of ``efforts`` are what
+    Those of effort ``FINISHED`` are all that "balanced" tries, each refined to the end; those of ``efforts`` are what
     their schedules leave over. Failed hypotheses are among them, as not accepted.
 
     Args:
@@ -107,12 +107,12 @@ def gather(
 
 
 def schedule_of(config: EstimatorConfig, effort: Effort | Literal[""]) -> EstimatorConfig:
-    """Return the options of an effort, or with ``FINISHED`` of refining to the end all that "best" tries.
+    """Return the options of an effort, or with ``FINISHED`` of refining to the end all that "balanced" tries.
 
     No score is too low.
     """
     refine = replace(config.refine, survivors=MOST_HYPOTHESES) if effort == FINISHED else config.refine
-    return replace(config, effort=effort or "best", refine=refine, select=replace(config.select, min_score=0.0))
+    return replace(config, effort=effort or "balanced", refine=refine, select=replace(config.select, min_score=0.0))
 
 
 def write_table(path: str | Path, parts: Sequence[np.ndarray]) -> None:
