@@ -62,6 +62,8 @@ CONTRAST_SPAN = 4
 
 CLEAR, FAINT = 0.6, 0.2
 """Contrast from which a line has its full weight, and up to which it has none."""
+NEUTRAL = 0.5
+"""Contrast at an outline of which nothing is known, in ``Outlines.edge_contrast``."""
 STANDS_OUT = 0.4
 """Contrast at the rendered outline from which the object stands out there."""
 LEAST_VARIANCE = 0.25
@@ -86,15 +88,17 @@ class Outlines:
     edges: Array  # float32 [M,L,4] shift along the normal (px), its variance, contrast there and at the outline
     verdict: Array  # float32 [M,3] number of lines, share where the object stands out, mean contrast at the outline
 
-    def agreement(self, xp: Any) -> Array:
-        """Return how far the image's edges lie at the rendered outlines, float32 [M] in [-1, 1]; 0 = no edge is clear.
+    def edge_contrast(self, xp: Any) -> Array:
+        """Return how clearly the image's edges coincide with the rendered outlines, float32 [M] in [-1, 1].
 
-        It is the mean contrast at the outline of the lines that see a clear edge anywhere. Where the background is like
-        the object there is none, which says nothing.
+        It is the mean contrast at the outline of those lines in the image that see a clear edge anywhere, and of
+        ``LEAST_LINES`` more of ``NEUTRAL`` contrast: where the background is like the object there is no clear edge,
+        which is no evidence, for the pose or against it.
         """
         clear = (self.edges[..., 2] > CLEAR) & (self.weights > 0)
         total = xp.where(clear, self.edges[..., 3], np.float32(0.0)).sum(axis=1)
-        return total / xp.maximum(clear.sum(axis=1), 1).astype(np.float32)
+        count = clear.sum(axis=1).astype(np.float32)
+        return (total + np.float32(NEUTRAL * LEAST_LINES)) / (count + np.float32(LEAST_LINES))
 
 
 class MeasuredEdges(NamedTuple):

@@ -12,7 +12,7 @@ from coop_edge.errors import BundleError
 from coop_edge.runtime.base import TensorSpec
 from coop_edge.runtime.covariance_map import CovarianceMap
 from coop_edge.runtime.network import MANIFEST, REMEDY, Network, TemplateSettings
-from coop_edge.runtime.score_map import DEPTH_EVIDENCE, EVIDENCE, NEWER, ScoreMap
+from coop_edge.runtime.score_map import DEPTH_EVIDENCE, EVIDENCE, OPTIONAL, ScoreMap
 
 SCHEMA = 1
 """Of the manifest: raised when a reader of the old one would misread the new one."""
@@ -127,7 +127,7 @@ class _Reader:
         entry = self.mapping(top, "", key)
         self.keys(key, entry, {"intercept", "weights"})
         weights = self.mapping(entry, key, "weights")
-        names = [name for name in evidence if name in weights or name not in NEWER]
+        names = [name for name in evidence if name in weights or name not in OPTIONAL]
         self.keys(f"{key}.weights", weights, set(names))
         each = {name: self.take(weights, f"{key}.weights", name, float) for name in names}
         try:

@@ -16,15 +16,15 @@ EVIDENCE = ("similarity", "inlier_ratio", "inlier_weight", "outline")
 """Names of the evidence; see ``stages.judge``."""
 DEPTH_EVIDENCE = (*EVIDENCE, "agreement", "clear")
 """Names of the evidence where measured depth is used."""
-NEWER = frozenset({"outline"})
-"""Evidence that maps fitted before there was any do without: it weighs nothing in them."""
+OPTIONAL = frozenset({"outline"})
+"""Evidence that came later: a map without it is valid, and it weighs nothing."""
 
 
 @dataclass(frozen=True)
 class ScoreMap:
     """A logistic map: p = 1 / (1 + exp(-(intercept + sum of weight x evidence))).
 
-    Its evidence is ``EVIDENCE``, or ``DEPTH_EVIDENCE`` for poses that use measured depth; ``NEWER`` may be missing.
+    Its evidence is ``EVIDENCE``, or ``DEPTH_EVIDENCE`` for poses that use measured depth; ``OPTIONAL`` may be missing.
 
     It is fitted so that p is the probability that the pose is off by less than a tenth of the object's diameter (MSSD).
     Weights are not negative: more evidence never makes a pose less probable.
@@ -37,9 +37,9 @@ class ScoreMap:
     weights: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        if NEWER | set(self.weights) not in (set(EVIDENCE), set(DEPTH_EVIDENCE)):
+        if OPTIONAL | set(self.weights) not in (set(EVIDENCE), set(DEPTH_EVIDENCE)):
             raise BundleError(
-                f"score: wanted weights of {', '.join(EVIDENCE)}, found {', '.join(self.weights) or 'none'}"
+                f"score: wanted weights of {', '.join(EVIDENCE)} (optional), found {', '.join(self.weights) or 'none'}"
             )
         numbers = [self.intercept, *self.weights.values()]
         if not all(math.isfinite(number) for number in numbers) or min(numbers[1:]) < 0:

@@ -33,11 +33,11 @@ is more often among the three best after one iteration: of 8 views of 162 synthe
 
 
 class _Seen(NamedTuple):
-    """What a look at M poses shows; 0 of failed hypotheses."""
+    """Evidence measured at M poses; 0 of failed hypotheses."""
 
     similarity: Floats  # [M]
     appearance: Floats  # [M]
-    outline: Floats  # [M] how far edges lie at the outline; 0 if that was not looked at
+    outline: Floats  # [M] how clearly edges coincide with the outline; 0 if that was not looked at
     depth: Evidence | None  # None without a depth image
 
 
@@ -46,8 +46,8 @@ class FeatureJudge:
     """Turns the evidence for M hypotheses of one image into scores; a ``scoring.Judge``.
 
     The evidence is the similarity of crop and render (``features.similarity``), the refiner's own (``Fit``): inlier
-    ratio q and log(1 + inlier weight), the weight as it would be in a crop of ``REFERENCE_SIZE``, and how far edges
-    that colours show lie at the outline (``Outlines.agreement``). Where measured depth is used there is besides the
+    ratio q and log(1 + inlier weight), the weight as it would be in a crop of ``REFERENCE_SIZE``, and how clearly
+    the edges that colours show coincide with the outline (``Outlines.edge_contrast``). Where measured depth is used there is besides the
     share of the rendered surface with known depth that agrees with it, and the share that is clear: that does not lie
     before what was measured, where the sensor saw through it. What is hidden agrees with nothing and is clear.
 
@@ -86,7 +86,9 @@ class FeatureJudge:
 
         Without refinement there is no evidence of the refiner's, and the score is the similarity alone.
         """
-        alike, looks, outline, said = self._look(refined, object_index, outline=self.score_map is not None)
+        maps = self.score_map, self.grey_score_map, self.depth_score_map
+        counts = any(each is not None and each.weights.get("outline", 0.0) > 0 for each in maps)
+        alike, looks, outline, said = self._look(refined, object_index, outline=counts)
         found = _named(alike, outline, said, fit, refined.crop_size)
         grey = np.zeros(len(refined), np.bool_) if self.grey is None else self.grey[np.asarray(object_index)]
         looks = np.where(grey, np.nan, looks)
@@ -118,7 +120,10 @@ class FeatureJudge:
         return self._look(refined, object_index).similarity
 
     def _look(self, refined: Refined, object_index: NDArray[np.integer], *, outline: bool = False) -> _Seen:
-        """Look at each pose; outline: whether that is looked at."""
+        """Look at each pose.
+
+        outline: whether that is looked at as well, which takes a while on a CPU.
+        """
         out, looks, edges = np.zeros((3, len(refined)))
         shown = np.flatnonzero(refined.ok)
         pairs = self.maker.make(refined.T_camera_object[shown], np.asarray(object_index)[shown])
@@ -129,7 +134,7 @@ class FeatureJudge:
         lines = xp.zeros(len(shown), np.float32)
         if outline:
             seen = ops.outlines(pairs.query, pairs.depth, pairs.crop, pairs.T_crop_object, pairs.image_size, None)
-            lines = seen.agreement(xp)
+            lines = seen.edge_contrast(xp)
         each = ops.to_host_together(similarity(*compared), appearance(*compared), lines)
         out[shown], looks[shown], edges[shown] = each
         if pairs.measured is None:

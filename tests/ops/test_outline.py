@@ -356,22 +356,25 @@ class TestEdges:
         assert (np.abs(lines.edges[:, 3]) < 0.15).all()  # all of the object's colour
         assert (lines.edges[:, 2] > 0.7).all()
 
-    def test_agreement_is_the_contrast_of_lines_that_see_an_edge(self, ops):
-        """Those outside of the image do not count, nor does a render without an outline to speak of."""
+    def test_edge_contrast_is_that_of_lines_that_see_an_edge(self, ops):
+        """Those outside of the image do not count; ten more have half the contrast."""
         renders = np.stack([disc(30.3), disc(36.3), disc(3.0)])
         found = measured(ops, two_colors(disc(30.3)), renders, image_size=(SIZE // 2, SIZE))
-        lines, agreement = valid(found), found.agreement(np)
-        assert 0.3 < (lines.weights > 0).mean() < 0.7
-        assert agreement[0] == pytest.approx(lines.edges[lines.weights > 0, 3].mean(), rel=1e-5)
-        assert agreement[0] > 0.8
-        assert abs(agreement[1]) < 0.2  # the edge is clear, and elsewhere
-        assert agreement[2] == 0.0
+        clear, contrast = valid(found).weights > 0, found.edge_contrast(np)
+        assert 0.3 < clear.mean() < 0.7
+        wanted = (valid(found).edges[clear, 3].sum() + 10 * 0.5) / (clear.sum() + 10)
+        assert contrast[0] == pytest.approx(wanted, rel=1e-5)
+        assert contrast[0] > 0.8
+        assert abs(contrast[1]) < 0.25  # the edge is clear, and elsewhere
+        assert contrast[2] == 0.5  # no outline to speak of
+        device = Outlines(*(ops.upload(getattr(found, name)) for name in FIELDS))
+        np.testing.assert_allclose(ops.to_host(device.edge_contrast(ops.xp)), contrast, rtol=1e-6)
 
-    def test_agreement_says_nothing_where_no_edge_is_clear(self, ops):
+    def test_edge_contrast_says_nothing_where_no_edge_is_clear(self, ops):
         noise = np.random.default_rng(0).integers(100, 116, (SIZE, SIZE, 3)).astype(np.uint8)
         found = measured(ops, noise, disc(30.3)[None])
         assert (valid(found).edges[:, 2] < 0.6).all()
-        assert found.agreement(np)[0] == 0.0
+        assert found.edge_contrast(np)[0] == 0.5
 
     def test_an_edge_the_wrong_way_round_has_no_contrast(self, ops):
         """Near the outline the object has the background's colour and the other way round."""

@@ -46,7 +46,7 @@ def test_more_evidence_is_never_less_probable(name):
 @pytest.mark.parametrize(
     ("intercept", "weights", "says"),
     [
-        (0.0, {}, "wanted weights of similarity, inlier_ratio, inlier_weight, outline, found none"),
+        (0.0, {}, r"wanted weights of similarity, inlier_ratio, inlier_weight, outline \(optional\), found none"),
         (0.0, {"similarity": 1.0, "inlier_weight": 1.0}, "found similarity, inlier_weight"),
         (0.0, {**WEIGHTS, "luck": 1.0}, "found similarity, inlier_ratio, inlier_weight, outline, luck"),
         (0.0, {**WEIGHTS, "inlier_weight": -0.1}, r"weights of at least 0, found \[0.0, 7.0, 4.5, -0.1, 2.0\]"),
