@@ -163,7 +163,7 @@ class Pipeline:
         return clock.times()
 
     def _stand_in(self, renderer: Callable[[Mesh], Renderer]) -> tuple[Frame, Floats]:
-        """Return a black image with an object of its own, and where that is, [1,4,4]."""
+        """Return a black image, its only object a stand-in, and T_camera_object [1,4,4] of that, metres."""
         mesh, model, camera, T = stand_in(self.bundle, self.ops, with_views=self.features is not None)
         image = self.ops.upload(np.zeros((camera.height, camera.width, 3), np.uint8))
         return Frame(image, camera, (model,), renderer(mesh)), T

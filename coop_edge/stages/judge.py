@@ -28,8 +28,8 @@ MOST_WEIGHT = float(np.log1p((REFERENCE_SIZE // 4) ** 2))
 """log(1 + inlier weight) if every cell, of 4 x 4 pixels, matches with full confidence."""
 WEIGHT_SHARE = 0.4
 """Share of log(1 + inlier weight) over ``MOST_WEIGHT`` in the rank of hypotheses. With it the one that comes out best
-is more often among the three best after one iteration: of 8 views of 162 synthetic targets, mean of AR_MSSD and AR_MSPD
-0.720 for 0.706."""
+is more often among the best after one iteration: of 8 views of 162 synthetic targets three went on, and the mean of
+AR_MSSD and AR_MSPD was 0.720 for 0.706."""
 
 
 class _Seen(NamedTuple):
@@ -46,10 +46,11 @@ class FeatureJudge:
     """Turns the evidence for M hypotheses of one image into scores; a ``scoring.Judge``.
 
     The evidence is the similarity of crop and render (``features.similarity``), the refiner's own (``Fit``): inlier
-    ratio q and log(1 + inlier weight), the weight as it would be in a crop of ``REFERENCE_SIZE``, and how clearly
-    the edges that colours show coincide with the outline (``Outlines.edge_contrast``). Where measured depth is used there is besides the
-    share of the rendered surface with known depth that agrees with it, and the share that is clear: that does not lie
-    before what was measured, where the sensor saw through it. What is hidden agrees with nothing and is clear.
+    ratio q and log(1 + inlier weight), the weight as it would be in a crop of ``REFERENCE_SIZE``, and how clearly the
+    edges that colours show coincide with the outline (``Outlines.edge_contrast``). Where measured depth is used there
+    is besides the share of the rendered surface with known depth that agrees with it, and the share that is clear: that
+    does not lie before what was measured, where the sensor saw through it. What is hidden agrees with nothing and is
+    clear.
 
     Attributes:
         score_map: from evidence to a probability, of the bundle; without one (None) the score is similarity (1 + q a) /

@@ -14,18 +14,21 @@ from coop_edge.stages.views import Views
 from coop_edge.types import Camera
 
 SIDE = 0.1
-"""Of the cube, metres."""
+"""Of the cube, metres. It is seen from five times as far."""
 
 
 def stand_in(
     bundle: Bundle, ops: Operations, *, with_views: bool = False
 ) -> tuple[Mesh, ObjectModel, Camera, NDArray[np.float64]]:
-    """Make a grey cube, the object that a bundle knows it as, a camera S x S, and a pose [1,4,4] in front of it.
+    """Make a grey cube, and what an Estimator would keep of it had it been onboarded: zeros.
 
     Args:
-        bundle: whose templates and views the object has; nothing is known of them.
+        bundle: says how many templates an object has, and how large crops are (S).
         ops: of the device.
         with_views: whether the object has views, all alike.
+
+    Returns:
+        The mesh, the object, a camera of S x S pixels, and T_camera_object float64 [1,4,4], metres.
     """
     size, views = bundle.input_size, bundle.template.views
     mesh, middle = _cube(SIDE), 0.5 * (size - 1)

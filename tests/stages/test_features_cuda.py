@@ -22,6 +22,7 @@ from coop_edge.stages.judge import FeatureJudge
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import ImagePairMaker
 from coop_edge.stages.retrieve import retrieve
+from coop_edge.stages.scoring import Fit
 from coop_edge.stages.views import TURNS, Views
 from coop_edge.types import Camera, Detection
 from tests.estimators_gpu import cupy, gpu  # noqa: F401
@@ -110,7 +111,7 @@ def test_the_judge_is_the_cpus(gpu, runner, far, picture):
     poses[2, 0, 0] = np.nan
 
     class Refined:
-        T_camera_object, ok = poses, np.array([True, True, False])
+        T_camera_object, ok, crop_size = poses, np.array([True, True, False]), SIZE
 
         def __len__(self):
             return 3
@@ -120,9 +121,12 @@ def test_the_judge_is_the_cpus(gpu, runner, far, picture):
         backend, ops, features, model = parts(device, runner, far)
         renderer = backend.renderer([far], threads=1)
         maker = ImagePairMaker(ops.upload(image), CAMERA, [model], renderer, SIZE, 1.2, ops)
-        found.append(FeatureJudge(maker, features, None).similarity(Refined(), np.zeros(3, int)))
-    assert found[0][0] > found[0][1] + 0.05
-    assert found[1][2] == 0
+        judge = FeatureJudge(maker, features, None)
+        fit = Fit(*np.zeros((5, 3)))
+        seen = judge.evidence(Refined(), np.zeros(3, int), fit)
+        found.append(np.stack([seen["similarity"], seen["outline"]]))
+    assert (found[0][:, 0] > found[0][:, 1] + 0.05).all()
+    assert (found[1][:, 2] == 0).all()
     np.testing.assert_allclose(found[1], found[0], atol=5e-3)
 
 

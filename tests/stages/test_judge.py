@@ -159,14 +159,38 @@ def test_measured_depth_ranks_and_scores_what_uses_it(case):
     np.testing.assert_allclose(scored, wanted, atol=1e-12)
     unknown = judge(depth * 0, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None).score
     np.testing.assert_array_equal(unknown, plain)
+    older = {name: weight for name, weight in weights.items() if name != "outline"}
+    scored = judge(depth, ScoreMap(-4.0, older)).score(refined, INDEX, FIT, None).score
+    wanted = np.where(refined.ok, 1 / (1 + np.exp(weights["outline"] * found["outline"] - logit)), 0.0)
+    np.testing.assert_allclose(scored, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_the_outline_is_looked_at_where_a_map_counts_it(case, counts, monkeypatch):
+    """Any of the three maps may; to look takes a while."""
+    chain, refined = case
+    looked = []
+    ops = type(chain.maker().ops)
+    outlines = ops.outlines
+    monkeypatch.setattr(ops, "outlines", lambda *arguments: looked.append(1) or outlines(*arguments))
+    weights = dict.fromkeys(EVIDENCE, 1.0) | {"outline": float(counts)}
+    older = ScoreMap(0.0, {name: 1.0 for name in EVIDENCE if name != "outline"})
+    for maps in ((ScoreMap(0.0, weights), None), (older, ScoreMap(0.0, weights))):
+        looked.clear()
+        judge = FeatureJudge(chain.maker(), Means(), maps[0], grey_score_map=maps[1])
+        judge.score(refined, INDEX, FIT, None)
+        judge.rank(refined, INDEX, FIT, None)
+        assert len(looked) == counts
 
 
 def test_a_hypothesis_is_judged_alike_in_any_batch(case):
     chain, refined = case
-    whole = judge_of(chain).similarity(refined, INDEX)
+    whole = judge_of(chain).evidence(refined, INDEX, FIT)
     for i in range(4):
         rows = np.array([i])
-        assert judge_of(chain).similarity(take(refined, rows), INDEX[rows]) == pytest.approx(whole[rows], abs=1e-6)
+        alone = judge_of(chain).evidence(take(refined, rows), INDEX[rows], FIT)
+        for name in ("similarity", "outline"):
+            assert alone[name] == pytest.approx(whole[name][rows], abs=1e-6)
 
 
 @pytest.mark.parametrize("rows", [[], [3]])
