@@ -63,8 +63,8 @@ CONTRAST_SPAN = 4
 CLEAR, FAINT = 0.6, 0.2
 """Contrast from which a line has its full weight, and up to which it has none."""
 NEUTRAL = 0.5
-"""Contrast at an outline of which nothing is known, in ``Outlines.edge_contrast``. With 0.3 to 0.6 scores tell right from
-wrong poses equally well (AUROC 0.88)."""
+"""Contrast at an outline of which nothing is known, in ``Outlines.edge_contrast``. With 0.3 to 0.6 scores tell
+right from wrong poses equally well (AUROC 0.88)."""
 STANDS_OUT = 0.4
 """Contrast at the rendered outline from which the object stands out there."""
 LEAST_VARIANCE = 0.25
