@@ -145,9 +145,10 @@ class DepthConfig(Config):
 class SelectConfig(Config):
     """Stage 3, rejection. Look here when wrong poses are returned, or right ones are not."""
 
-    min_score: float = 0.3
-    """Least score, 0 to 1, of a returned pose; a best hypothesis below it comes back as success=False. Larger refuses
-    more objects that are not there, and more poses that are right; 0 refuses none."""
+    min_score: float = 0.05
+    """Least score, 0 to 1, of a returned pose: the probability that it is exact to a tenth of the diameter. Poses below
+    come back as success=False, as those that ``advanced.select.min_presence`` refuses do. Larger refuses more wrong
+    poses, and more right ones, of far objects first; 0 refuses none, for presence and appearance neither."""
     min_inlier_ratio: float = 0.15
     """Least share of the confidence W that lies on cells whose match agrees with the pose. Larger rejects more."""
     min_inliers: int = 12
@@ -340,14 +341,17 @@ class AdvancedSelectConfig(Config):
     min_weight: float = 12.0
     """While tracking: least sum of the confidence W over the cells that agree with the pose, in a 128-pixel crop; it
     grows with the crop's area. In images without the object it stays below the default. Larger loses objects
-    earlier; 0 leaves it to ``select.min_score`` and the ratio alone."""
+    earlier; 0 leaves it to ``min_presence`` and the ratio alone."""
+    min_presence: float = 0.3
+    """Least presence, 0 to 1, of a returned pose: its score as it would be at six diameters from the camera. Larger
+    refuses more objects that are not there, and more poses that are right; without effect where ``select.min_score``
+    is 0."""
     min_appearance: float = 0.46
-    """Least similarity of render and image, -1 to 1, colours and light included, of a returned pose, beside
-    ``select.min_score``; without effect where that is 0, with models in plain grey, and with engines without
-    ``features``. Larger refuses more objects that are not there, and objects whose model has other colours; -1 refuses
-    none."""
-    trusted_score: float = 0.6
-    """Least score of a pose by which a lost object is found again, of one that says where to look for it, and of one
+    """Least similarity of render and image, -1 to 1, colours and light included, of a returned pose; without effect
+    where ``select.min_score`` is 0, with models in plain grey, and with engines without ``features``. Larger refuses
+    more objects that are not there, and objects whose model has other colours; -1 refuses none."""
+    trusted_presence: float = 0.6
+    """Least presence of a pose by which a lost object is found again, of one that says where to look for it, and of one
     after which no other poses are tried. Larger takes longer, and finds fewer lost objects again and fewer that are not
     there; 0 accepts every pose, 1 tries all poses that ``effort`` has."""
 
@@ -358,7 +362,8 @@ class AdvancedSelectConfig(Config):
         self._number("min_size_px", 0.0, 1e6)
         self._number("min_weight", 0.0, 1e9)
         self._number("min_appearance", -1.0, 1.0)
-        self._number("trusted_score", 0.0, 1.0)
+        self._number("min_presence", 0.0, 1.0)
+        self._number("trusted_presence", 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -371,8 +376,8 @@ class AdvancedFindConfig(Config):
     """Places per object, beside one more per instance after the first, whose poses are refined to the end."""
     largest: float = 1.0
     """Longer side of the largest box that is looked for, as a share of the image's shorter side."""
-    min_score: float = 0.6
-    """Least score of a pose, in place of a smaller ``select.min_score`` other than 0: without a box many places are
+    min_presence: float = 0.6
+    """Least presence of a pose, in place of a smaller ``advanced.select.min_presence``: without a box many places are
     tried, and one of them may look like the object. Larger finds fewer objects, also of those that are not there."""
     min_weight: float = 20.0
     """Least sum of the confidence W over the cells that agree with a pose, in a 128-pixel crop. Larger finds fewer
@@ -382,7 +387,7 @@ class AdvancedFindConfig(Config):
         self._int("views", 1, MOST_HYPOTHESES)
         self._int("survivors", 1, 1000)
         self._number("largest", 1e-3, 4.0)
-        self._number("min_score", 0.0, 1.0)
+        self._number("min_presence", 0.0, 1.0)
         self._number("min_weight", 0.0, 1e9)
 
 
@@ -435,7 +440,7 @@ class EstimatorConfig(Config):
     effort: Effort = "balanced"
     """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
     "fast" 4, 1, 1; "balanced" 12, 1, 4; "best" 20, 3, 5. "balanced" and "best" begin as "fast" does, and go on where
-    that pose is in doubt (``advanced.select.trusted_score``); they find more objects. ``coarse.hypotheses``,
+    that pose is in doubt (``advanced.select.trusted_presence``); they find more objects. ``coarse.hypotheses``,
     ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""

@@ -74,7 +74,7 @@ class _Finished(NamedTuple):
     """Poses refined to the end."""
 
     chosen: Selection  # each for itself
-    poses: tuple[Floats, Floats]  # of those that did not fail, accepted or not: T_camera_object [M,4,4], scores [M]
+    poses: tuple[Floats, Floats]  # of those that did not fail, accepted or not: T_camera_object [M,4,4], presence [M]
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +240,7 @@ class Finder:
             done.append(self._finish(frame, i, tried.T_camera_object[:1], clock))
             tried.finished[0] = True
             results = done[0].chosen.estimates([name], clock.times())
-            if results[0].success and results[0].score >= config.advanced.select.trusted_score:
+            if results[0].success and results[0].presence >= config.advanced.select.trusted_presence:
                 return self._apart(frame, i, results, most, clock), None, tried
         if first < len(boxes):
             tried = tried.joined(self._try(frame, i, boxes[first:], clock, tried.likeness))
@@ -250,13 +250,13 @@ class Finder:
             done.append(self._finish(frame, i, tried.T_camera_object[rows], clock))
         if not done:
             return [], PoseEstimate(False, f"find: no place in the image where {name!r} may be", object=name), tried
-        T, scores = (np.concatenate(parts) for parts in zip(*(one.poses for one in done), strict=True))
-        chosen = [*(one.chosen for one in done), self._again(frame, i, T, scores, most, clock)]
+        T, presence = (np.concatenate(parts) for parts in zip(*(one.poses for one in done), strict=True))
+        chosen = [*(one.chosen for one in done), self._again(frame, i, T, presence, most, clock)]
         results = [result for each in chosen for result in each.estimates([name] * len(each), clock.times())]
         found = self._apart(frame, i, results, most, clock)
         if found:
             return found, None, tried
-        best = max(results, key=lambda result: result.score)
+        best = max(results, key=lambda result: result.presence)
         return [], replace(best, reason=f"find: not found ({best.reason})"), tried
 
     def _finish(self, frame: Frame, i: int, T: Floats, clock: StageClock) -> _Finished:
@@ -272,7 +272,7 @@ class Finder:
             chosen = select(
                 refined, np.arange(len(T)), len(T), frame.models, index, rest, judge=judge, least=least
             ).with_covariance(*pipeline.bundle.covariance_maps)
-        return _Finished(chosen, (refined.T_camera_object[refined.ok], chosen.scores[refined.ok]))
+        return _Finished(chosen, (refined.T_camera_object[refined.ok], chosen.presence[refined.ok]))
 
     def _apart(
         self, frame: Frame, i: int, results: Sequence[PoseEstimate], most: int, clock: StageClock
@@ -281,7 +281,7 @@ class Finder:
         with clock("select"):
             return instances(frame.renderer, frame.camera, self.pipeline.ops, i, results, most)
 
-    def _again(self, frame: Frame, i: int, T: Floats, scores: Floats, most: int, clock: StageClock) -> Selection:
+    def _again(self, frame: Frame, i: int, T: Floats, presence: Floats, most: int, clock: StageClock) -> Selection:
         """Estimate object i in the boxes of the best of its poses [M,4,4], at most ``most``, as in given boxes.
 
         Where the object is may be clear before its pose is: more views are tried there than at every place. A pose that
@@ -289,11 +289,11 @@ class Finder:
         that is ``HOPELESS``.
         """
         box = pose_boxes(T, frame.renderer.meshes[i].vertices, frame.models[i].centre, frame.camera)
-        order = np.argsort(-scores, kind="stable")
+        order = np.argsort(-presence, kind="stable")
         order = order[np.isfinite(box[order]).all(axis=1)]
         best = order[distinct(box[order], SAME, most)]
-        trusted = self.pipeline.config.advanced.select.trusted_score
-        box = box[best[(scores[best] >= HOPELESS) & (scores[best] < trusted)]]
+        trusted = self.pipeline.config.advanced.select.trusted_presence
+        box = box[best[(presence[best] >= HOPELESS) & (presence[best] < trusted)]]
         detections = [Detection(frame.models[i].name, tuple(each)) for each in box.tolist()]
         least = Least.found(self.pipeline.config)
         return self.pipeline.estimated(frame, detections, np.full(len(box), i), clock, least=least)

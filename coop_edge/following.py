@@ -74,8 +74,8 @@ class Follower:
         """Look for what is lost, as long as less than ``budget_s`` seconds have passed; raises BundleError as Finder.
 
         An object is looked for in the image in which it is lost, and in every ``advanced.track.relocate_every``-th
-        after it. Those that were lost most recently come first. Poses below ``advanced.select.trusted_score`` are not
-        taken.
+        after it. Those that were lost most recently come first. Poses below ``advanced.select.trusted_presence`` are
+        not taken.
         """
         config, start, out = self.pipeline.config, time.perf_counter(), list(results)
         finder, every = Finder(self.pipeline), config.advanced.track.relocate_every
@@ -86,7 +86,7 @@ class Follower:
                 continue
             region = self._region(frame, results[i], int(index[i]), turn)
             (found, *_), _ = finder.find(frame, Wanted(index[i : i + 1], 1, region))
-            if found.success and found.score >= config.advanced.select.trusted_score:
+            if found.success and found.presence >= config.advanced.select.trusted_presence:
                 out[i] = replace(found, recovered=True, motion=Motion(found.pose, None, 0))
         return out
 

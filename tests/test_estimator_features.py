@@ -110,7 +110,7 @@ def test_effort_goes_on_only_where_what_fast_finds_is_not_trusted(estimator, mon
         judged.append(len(refined))
         return score(self, refined, *args)
 
-    config = estimator._pipeline.config.updated([f"advanced.select.trusted_score={trusted}"])
+    config = estimator._pipeline.config.updated([f"advanced.select.trusted_presence={trusted}"])
     finished = 3 * (config.schedule.survivors if trusted else 1)  # of three detections
     monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
     monkeypatch.setattr(FeatureJudge, "score", spy)

@@ -68,7 +68,7 @@ def test_only_poses_in_doubt_are_estimated_once_more(estimator, monkeypatch, tru
         return estimated(self, frame, detections, *args, **options)
 
     x, y, w, h = box_of(NAMES[0])[0]
-    config = estimator._pipeline.config.updated([f"advanced.select.trusted_score={trusted}"])
+    config = estimator._pipeline.config.updated([f"advanced.select.trusted_presence={trusted}"])
     monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
     monkeypatch.setattr(Pipeline, "estimated", spy)
     monkeypatch.setattr("coop_edge.finding.HOPELESS", hopeless)
@@ -85,7 +85,7 @@ def test_a_search_ends_with_the_first_pose_that_is_trusted(estimator, monkeypatc
         places.append(len(boxes))
         return first(self, frame, i, boxes, *args)
 
-    config = estimator._pipeline.config.updated([f"advanced.select.trusted_score={trusted}"])
+    config = estimator._pipeline.config.updated([f"advanced.select.trusted_presence={trusted}"])
     monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
     monkeypatch.setattr(Finder, "_try", spy)
     result, *_ = estimator.find(SCENE.image, SCENE.camera, NAMES[:1], max_instances=most)
@@ -105,7 +105,7 @@ def test_views_unlike_the_image_beside_the_best_are_not_refined(estimator, monke
         monkeypatch.setattr("coop_edge.finding.LIKELY", likely)
         estimator.detect(SCENE.image, SCENE.camera, NAMES[:1])
     every, some, best = refined
-    config = estimator._pipeline.config.updated(["advanced.select.trusted_score=1"])
+    config = estimator._pipeline.config.updated(["advanced.select.trusted_presence=1"])
     monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
     (result,) = estimator.find(SCENE.image, SCENE.camera, NAMES[:1])
     assert refined[3:5] == [1, 0]  # of the places that come first one view, of the others none

@@ -1,8 +1,8 @@
 """Measures how often a pose is invented: ``python -m benchmarks.accuracy.absent DATASET --json FILE``.
 
 Boxes of the truth are estimated, and boxes in which the object is not: another object's box, a random one, and one
-elsewhere in a picture that shows the object. The least score (``select.min_score``) is to refuse the latter and keep
-what is right.
+elsewhere in a picture that shows the object. The least presence (``advanced.select.min_presence``) is to refuse the
+latter and keep what is right.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,6 @@ KINDS = {"other": 4, "random": 1, "elsewhere": 1}
 """Boxes without the object, per image: around another object; anywhere, of an object that is not in the picture; beside
 an object that is."""
 THRESHOLDS = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
-NEXT_TO_NOTHING = 1e-9
 TRIES = 200
 """Boxes drawn at random until one does not touch the object."""
 
@@ -47,8 +46,8 @@ class Tried:
     kind: str  # PRESENT or one of KINDS
     obj_id: int
     bbox: tuple[float, float, float, float]
-    found: bool  # refused at most for its score
-    score: float
+    found: bool  # refused at most for its presence
+    presence: float
     right: bool  # within a tenth of the diameter (MSSD), refused or not
 
 
@@ -109,14 +108,14 @@ def try_image(dataset: BopDataset, estimator: Estimator, image: ImageKey) -> Tri
     for (kind, sought), result, kept in zip(boxes, every, believed, strict=True):
         T = result.T_camera_object
         right = T is not None and is_right(T, sought, dataset)
-        tried.append(Tried(kind, sought.box.obj_id, sought.box.bbox, kept.success, result.score, right))
+        tried.append(Tried(kind, sought.box.obj_id, sought.box.bbox, kept.success, result.presence, right))
     return TriedImage(image, tuple(tried))
 
 
 def answers(
     estimator: Estimator, image: np.ndarray, camera: Camera, detections: Sequence[Detection]
 ) -> tuple[list[PoseEstimate], list[PoseEstimate]]:
-    """Return what ``estimate`` does with no least score at all, and with one that is next to nothing.
+    """Return what ``estimate`` does with no least score at all, and with its own, but a least presence of nothing.
 
     Only the latter refuses poses at which image and render do not look alike.
     """
@@ -127,8 +126,8 @@ def answers(
         index = estimator._registry.indices(names)
         found = estimator._pipeline.hypotheses(frame, detections, index, StageClock())
         out = []
-        for least in (0.0, NEXT_TO_NOTHING):
-            config = replace(estimator.config, select=replace(estimator.config.select, min_score=least))
+        for least in (0.0, estimator.config.select.min_score):
+            config = estimator.config.updated([f"select.min_score={least}", "advanced.select.min_presence=0"])
             chosen = select(
                 found.refined,
                 found.coarse.detection,
@@ -145,20 +144,20 @@ def answers(
 
 
 def figures(tried: Sequence[Tried], least: float) -> dict[str, Any]:
-    """Return what a least score does: the shares of absent objects accepted and of right poses kept.
+    """Return what a least presence does: the shares of absent objects accepted and of right poses kept.
 
-    "accepted" has them by kind, "thresholds" for other least scores, [score, absent accepted, right kept].
+    "accepted" has them by kind, "thresholds" for others, [presence, absent accepted, right kept].
     """
-    right = np.array([each.score if each.found else -1.0 for each in tried if each.right])
+    right = np.array([each.presence if each.found else -1.0 for each in tried if each.right])
     absent = [each for each in tried if each.kind != PRESENT]
-    scores = np.array([each.score if each.found else -1.0 for each in absent])
+    scores = np.array([each.presence if each.found else -1.0 for each in absent])
 
     def share(values: np.ndarray, threshold: float) -> float:
         return float(np.mean(values >= threshold)) if len(values) else 0.0
 
     kinds = {kind: np.array([each.kind == kind for each in absent], bool) for kind in KINDS}
     return {
-        "min_score": least,
+        "min_presence": least,
         "absent_accepted": share(scores, least),
         "right_kept": share(right, least),
         "accepted": {kind: share(scores[own], least) for kind, own in kinds.items()},
@@ -180,7 +179,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """
     dataset = BopDataset(options.dataset, options.split, limit=options.limit)
     config = EstimatorConfig(effort=options.effort)
-    least = config.select.min_score
+    least = config.advanced.select.min_presence
     about = {"dataset": dataset.name, "untextured": options.untextured, "config": config.to_dict()}
     done: dict[ImageKey, TriedImage] = {}
     with Estimator.from_engines(options.engines, device=options.device, config=config) as estimator:
@@ -246,12 +245,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 130
     print_table(
-        f"Least score {result['min_score']:g}: {result['absent_accepted']:.3f} of absent objects accepted, "
+        f"Least presence {result['min_presence']:g}: {result['absent_accepted']:.3f} of absent objects accepted, "
         f"{result['right_kept']:.3f} of right poses kept",
         [(kind, result["counts"][kind], share) for kind, share in result["accepted"].items()],
         ("box", "count", "accepted"),
     )
-    print_table("Other least scores", result["thresholds"], ("score at least", "absent accepted", "right kept"))
+    print_table("Others", result["thresholds"], ("presence at least", "absent accepted", "right kept"))
     return 0
 
 

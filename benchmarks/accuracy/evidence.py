@@ -128,7 +128,8 @@ class _Even:
         return np.ones(len(refined))
 
     def score(self, refined: Refined, object_index: np.ndarray, fit: Fit, evidence: np.ndarray | None) -> Judged:
-        return Judged(np.ones(len(refined)))
+        ones = np.ones(len(refined))
+        return Judged(ones, ones)
 
 
 def _rows(

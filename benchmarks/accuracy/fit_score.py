@@ -79,11 +79,11 @@ def fit_columns(columns: dict[str, np.ndarray], evidence: Sequence[str] | None, 
 
 
 def presence(columns: dict[str, np.ndarray], score: np.ndarray, effort: str) -> dict[str, Any]:
-    """Tell what a least score does to the answers of an effort.
+    """Tell what a least presence does to the answers of an effort.
 
     Args:
         columns: of ``columns_of``.
-        score: [M], of each hypothesis.
+        score: [M], the presence of each hypothesis.
         effort: one of those in the table.
 
     Returns "absent" and "right", how many targets of either kind there are (right ones: those answered with a right
@@ -142,7 +142,7 @@ def print_presence(effort: str, found: dict[str, Any]) -> None:
     """Print what ``presence`` found."""
     rows = [tuple(f"{value:.3f}" for value in each) for each in (*found["thresholds"], found["wanted"])]
     title = f"{effort}: {found['absent']} absent objects, {found['right']} right poses"
-    print_table(title, rows, ("score at least", "absent accepted", "right kept"))
+    print_table(title, rows, ("presence at least", "absent accepted", "right kept"))
 
 
 def gather_table(options: argparse.Namespace) -> np.ndarray:
@@ -219,12 +219,12 @@ def fit_and_report(options: argparse.Namespace, tables: Sequence[np.ndarray]) ->
     fit = fit_columns(columns, options.evidence, options.penalty)
     print_fit(fit)
     gone = sorted(set(columns["effort"][columns["absent"]].tolist()) - {FINISHED})
-    absent = {effort: presence(columns, fit.cross_validated, effort) for effort in gone}
+    absent = {effort: presence(columns, fit.presence, effort) for effort in gone}
     for effort, found in absent.items():
         print_presence(effort, found)
     if options.json:
         figures = asdict(fit)
-        del figures["cross_validated"]
+        del figures["cross_validated"], figures["presence"]
         write_json(options.json, {"benchmark": "fit_score", **figures, "absent": absent})
     if options.write:
         print(f"wrote {write_score(options.bundle, fit, grey=options.untextured)}")

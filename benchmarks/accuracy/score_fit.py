@@ -4,7 +4,9 @@ The map is logistic with weights that are not negative, so that more evidence ne
 
     P(right) = 1 / (1 + exp(-(intercept + sum of weight * evidence)))
 
-Its figures are cross-validated: those of an object come from a map fitted without this object.
+Hypotheses are compared with each other by their presence: the probability with the evidence of ``ALIKE`` at one value
+for all, as the Estimator compares them. Figures are cross-validated: those of an object come from a map fitted without
+this object.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ from scipy.special import expit
 from benchmarks.accuracy.calibration import auroc, calibration_error, intervals
 from benchmarks.accuracy.reliability import BINS
 from coop_edge.errors import InputError
+from coop_edge.runtime.score_map import TYPICAL, nearness
 
 FOLDS = 10
 PENALTY = 1e-3
 """Weight of the squared weights beside the mean log loss, for evidence of unit variance."""
+ALIKE = {"nearness": float(nearness(TYPICAL))}
+"""Evidence that says how exact a pose can be and not which of two is right, and its value in the presence."""
 FINISHED: Literal[""] = ""
 """In place of an effort: all hypotheses of the target were refined to the end."""
 
@@ -58,15 +63,17 @@ class ScoreFit:
     every: Quality
     """Of all hypotheses."""
     chosen: dict[str, Quality]
-    """By effort, of the most probable hypothesis of each group: of the poses that are returned."""
+    """By effort, of the hypothesis of each group with the most presence: of the poses that are returned."""
     auroc_within: float | None
-    """Probability that of two hypotheses of one group, one right and one wrong, the right one is the more probable."""
+    """Probability that of two hypotheses of one group, one right and one wrong, the right one has more presence."""
     top1: dict[str, float]
-    """By effort, the share of the groups whose most probable hypothesis is right."""
+    """By effort, the share of the groups whose hypothesis with the most presence is right."""
     top1_possible: dict[str, float]
     """By effort, the share of the groups that have a right hypothesis."""
     cross_validated: np.ndarray
     """float64 [M], the probability of each hypothesis by the map that has not seen its object."""
+    presence: np.ndarray
+    """float64 [M], its presence by that map."""
 
     def probability(self, evidence: Mapping[str, ArrayLike]) -> np.ndarray:
         """Return the probability of being right, float64 [M]; evidence: by name, each [M].
@@ -119,21 +126,25 @@ def fit_score(
     there = np.ones(len(y), np.bool_) if absent is None else ~np.asarray(absent, np.bool_)
     if shapes := {column.shape for column in (efforts, usable, there)} - {(len(y),)}:
         raise InputError(f"effort, accepted, absent: wanted [{len(y)}] each, got {sorted(shapes)}")
-    probability, fitted = np.empty(len(y)), usable & there
+    level, fitted = X.copy(), usable & there
+    for name in set(names) & set(ALIKE):
+        level[:, names.index(name)] = ALIKE[name]
+    probability, presence = np.empty(len(y)), np.empty(len(y))
     folds = np.unique(objects, return_inverse=True)[1].reshape(-1) % FOLDS
     for fold in np.unique(folds):
         out = folds == fold
         kept = fitted & ~out
-        weights, intercept = _fit(X[kept], y[kept], groups[kept], efforts[kept], penalty)
+        weights, intercept = _fit(X[kept], level[kept], y[kept], groups[kept], efforts[kept], penalty)
         probability[out] = expit(intercept + X[out] @ weights)
-    weights, intercept = _fit(X[fitted], y[fitted], groups[fitted], efforts[fitted], penalty)
+        presence[out] = expit(intercept + level[out] @ weights)
+    weights, intercept = _fit(X[fitted], level[fitted], y[fitted], groups[fitted], efforts[fitted], penalty)
     finished = fitted & (efforts == FINISHED)
     chosen: dict[str, Quality] = {}
     top1: dict[str, float] = {}
     possible: dict[str, float] = {}
     for name in np.unique(efforts[there]).tolist():
         rows = np.flatnonzero(fitted & (efforts == name))
-        best, count = rows[choose(probability[rows], groups[rows])], len(np.unique(groups[there & (efforts == name)]))
+        best, count = rows[choose(presence[rows], groups[rows])], len(np.unique(groups[there & (efforts == name)]))
         chosen[name] = Quality.of(probability[best], y[best])
         top1[name] = float(y[best].sum() / count)
         possible[name] = len(np.unique(groups[rows][y[rows]])) / count
@@ -142,10 +153,11 @@ def fit_score(
         intercept=float(intercept),
         every=Quality.of(probability[finished], y[finished]),
         chosen=chosen,
-        auroc_within=auroc_within(probability[finished], y[finished], groups[finished]),
+        auroc_within=auroc_within(presence[finished], y[finished], groups[finished]),
         top1=top1,
         top1_possible=possible,
         cross_validated=probability,
+        presence=presence,
     )
 
 
@@ -169,14 +181,14 @@ def auroc_within(score: np.ndarray, right: np.ndarray, group: np.ndarray) -> flo
 
 
 def _fit(
-    X: np.ndarray, y: np.ndarray, group: np.ndarray, effort: np.ndarray, penalty: float
+    X: np.ndarray, level: np.ndarray, y: np.ndarray, group: np.ndarray, effort: np.ndarray, penalty: float
 ) -> tuple[np.ndarray, float]:
     finished = effort == FINISHED
     weights, intercept = _logistic(X[finished], y[finished], penalty)
     if not finished.all():
-        logit = X @ weights
+        logit, presence = X @ weights, level @ weights
         each = [np.flatnonzero(effort == name) for name in np.unique(effort[~finished])]
-        best = np.concatenate([rows[choose(logit[rows], group[rows])] for rows in each])
+        best = np.concatenate([rows[choose(presence[rows], group[rows])] for rows in each])
         (factor,), intercept = _logistic(logit[best, None], y[best], penalty)
         weights = weights * factor
     return weights, intercept

@@ -168,7 +168,7 @@ def follow(
 
     Args:
         reregister: estimate what is lost anew in each frame, in the box around its last trusted pose; without one,
-            where it was detected in the first frame. Poses below ``advanced.select.trusted_score`` are not trusted:
+            where it was detected in the first frame. Poses below ``advanced.select.trusted_presence`` are not trusted:
             such a pose says nothing about where to look, and nothing is found again by one.
         depths: of the frames.
         search: options of ``Estimator.track`` by which it looks for what is lost.
@@ -177,7 +177,7 @@ def follow(
         InputError: the message names the frame.
         EngineError: the Estimator is closed, or in use by another thread.
     """
-    trusted_score = estimator.config.advanced.select.trusted_score
+    trusted = estimator.config.advanced.select.trusted_presence
     name, image = first
     start = working_time()
     measured = depths.of(name) if depths else {}
@@ -188,7 +188,7 @@ def follow(
         start = working_time()
         if reregister:
             for i, result in enumerate(results):
-                if result.score >= trusted_score:
+                if result.presence >= trusted:
                     places[i] = _place(estimator, camera, result, places[i])
         measured = depths.of(name) if depths else {}
         try:
@@ -199,7 +199,7 @@ def follow(
         if lost:
             again = estimator.estimate(image, camera, [places[i] for i in lost], **measured)
             for i, result in zip(lost, again, strict=True):
-                if result.success and result.score >= trusted_score:  # otherwise the reason stays that of the loss
+                if result.success and result.presence >= trusted:  # otherwise the reason stays that of the loss
                     results[i] = result
         looked = [places[i] if i in lost else None for i in range(len(results))]
         yield Tracked(name, image, results, looked, _since(start))

@@ -8,16 +8,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from coop_edge.errors import BundleError
 
-EVIDENCE = ("similarity", "inlier_ratio", "inlier_weight", "outline")
+EVIDENCE = ("similarity", "inlier_ratio", "inlier_weight", "outline", "nearness")
 """Names of the evidence; see ``stages.judge``."""
 DEPTH_EVIDENCE = (*EVIDENCE, "agreement", "clear")
 """Names of the evidence where measured depth is used."""
-OPTIONAL = frozenset({"outline"})
+OPTIONAL = frozenset({"outline", "nearness"})
 """Evidence that came later: a map without it is valid, and it weighs nothing."""
+NEAREST, FARTHEST = 2.0, 20.0
+"""Distances, diameters, between which ``nearness`` changes: about those of the set that maps are fitted to."""
+TYPICAL = 6.0
+"""Distance, diameters, of ``ScoreMap.presence``: about the median of that set."""
+
+
+def nearness(distance: ArrayLike) -> NDArray[np.float64]:
+    """Return how near objects are, by the logarithm of their distance: 1 at ``NEAREST`` and below, 0 at ``FARTHEST``.
+
+    An error of a percent in size is one of a percent in distance, hence the more diameters the farther the object is.
+
+    Args:
+        distance: [M] from the camera's centre to the object's, diameters of the object, positive.
+    """
+    clipped = np.clip(np.asarray(distance, np.float64), NEAREST, FARTHEST)
+    return np.asarray(np.log(FARTHEST / clipped) / math.log(FARTHEST / NEAREST))
 
 
 @dataclass(frozen=True)
@@ -38,9 +54,8 @@ class ScoreMap:
 
     def __post_init__(self) -> None:
         if OPTIONAL | set(self.weights) not in (set(EVIDENCE), set(DEPTH_EVIDENCE)):
-            raise BundleError(
-                f"score: wanted weights of {', '.join(EVIDENCE)} (optional), found {', '.join(self.weights) or 'none'}"
-            )
+            wanted = ", ".join(f"{name} (optional)" if name in OPTIONAL else name for name in EVIDENCE)
+            raise BundleError(f"score: wanted weights of {wanted}, found {', '.join(self.weights) or 'none'}")
         numbers = [self.intercept, *self.weights.values()]
         if not all(math.isfinite(number) for number in numbers) or min(numbers[1:]) < 0:
             raise BundleError(f"score: wanted finite numbers and weights of at least 0, found {numbers}")
@@ -49,6 +64,10 @@ class ScoreMap:
         """Return p [M] of evidence by name, each [M]."""
         logit = self.intercept + sum(weight * evidence[name] for name, weight in self.weights.items())
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logit)))  # no overflow
+
+    def presence(self, evidence: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return p [M] as it would be at ``TYPICAL``: far away a pose is seldom exact, but the object is there."""
+        return self.probability({**evidence, "nearness": np.full_like(evidence["nearness"], nearness(TYPICAL))})
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""

@@ -40,7 +40,7 @@ def instances(
         results: of this object, in any order; ties go to the earlier one.
         most: how many.
     """
-    order = sorted((result for result in results if result.success), key=lambda result: -result.score)
+    order = sorted((result for result in results if result.success), key=lambda result: -result.presence)
     T = np.array([result.pose for result in order]).reshape(-1, 4, 4)
     masks = silhouettes(renderer, T, np.full(len(order), i), camera, ops)
     found: list[Instance] = []
@@ -62,7 +62,7 @@ def answers(
     """
     kept: list[Instance] = []
     refused = dict(failures)
-    for each in sorted(found, key=lambda one: -one.result.score):  # stable: ties go to the earlier object
+    for each in sorted(found, key=lambda one: -one.result.presence):  # stable: ties go to the earlier object
         rival = next(
             (one for one in kept if one.model != each.model and shared(each.mask, one.mask) >= SAME_PLACE), None
         )
@@ -71,7 +71,8 @@ def answers(
         else:
             name = each.result.object
             reason = f"find: not found ({rival.result.object!r} fits better at the place that looks most like {name!r})"
-            refused.setdefault(each.model, PoseEstimate(False, reason, score=each.result.score, object=name))
+            score, presence = each.result.score, each.result.presence
+            refused.setdefault(each.model, PoseEstimate(False, reason, score=score, presence=presence, object=name))
     out = []
     for i in index.tolist():
         out += [one.result for one in kept if one.model == i] or [refused[i]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.config import DepthConfig
+from coop_edge.geometry import se3
 from coop_edge.geometry.crop import REFERENCE_SIZE
-from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
+from coop_edge.runtime.score_map import EVIDENCE, ScoreMap, nearness
 from coop_edge.stages.depth import TOLERANCE, Evidence, compare, evidence
 from coop_edge.stages.features import MAPS, FeatureExtractor, appearance, coverage, similarity
 from coop_edge.stages.pairs import PairMaker
@@ -46,11 +48,11 @@ class FeatureJudge:
     """Turns the evidence for M hypotheses of one image into scores; a ``scoring.Judge``.
 
     The evidence is the similarity of crop and render (``features.similarity``), the refiner's own (``Fit``): inlier
-    ratio q and log(1 + inlier weight), the weight as it would be in a crop of ``REFERENCE_SIZE``, and how clearly the
-    edges that colours show coincide with the outline (``Outlines.edge_contrast``). Where measured depth is used there
-    is besides the share of the rendered surface with known depth that agrees with it, and the share that is clear: that
-    does not lie before what was measured, where the sensor saw through it. What is hidden agrees with nothing and is
-    clear.
+    ratio q and log(1 + inlier weight), the weight as it would be in a crop of ``REFERENCE_SIZE``, how clearly the
+    edges that colours show coincide with the outline (``Outlines.edge_contrast``), and how near the object is, which
+    the presence leaves out (``ScoreMap.presence``). Where measured depth is used there is besides the share of the
+    rendered surface with known depth that agrees with it, and the share that is clear: that does not lie before what
+    was measured, where the sensor saw through it. What is hidden agrees with nothing and is clear.
 
     Attributes:
         score_map: from evidence to a probability, of the bundle; without one (None) the score is similarity (1 + q a) /
@@ -90,23 +92,24 @@ class FeatureJudge:
         maps = self.score_map, self.grey_score_map, self.depth_score_map
         counts = any(each is not None and each.weights.get("outline", 0.0) > 0 for each in maps)
         alike, looks, outline, said = self._look(refined, object_index, outline=counts)
-        found = _named(alike, outline, said, fit, refined.crop_size)
+        found = self._named(refined, object_index, fit, alike, outline, said)
         grey = np.zeros(len(refined), np.bool_) if self.grey is None else self.grey[np.asarray(object_index)]
         looks = np.where(grey, np.nan, looks)
         if self.score_map is None:
-            score = np.clip(alike, 0.0, 1.0) * (1.0 + fit.inlier_ratio * fit.support) / 2.0
+            both = np.repeat((np.clip(alike, 0.0, 1.0) * (1.0 + fit.inlier_ratio * fit.support) / 2.0)[None], 2, axis=0)
         else:
             own = {name: found[name] for name in EVIDENCE}
-            score = self.score_map.probability(own)
+            both = _both(self.score_map, own)
             if self.grey_score_map is not None:
-                score = np.where(grey, self.grey_score_map.probability(own), score)
+                both = np.where(grey, _both(self.grey_score_map, own), both)
         if said is not None:
-            measured = score * said.clear * (1.0 + said.agreement) / 2.0
+            measured = both * said.clear * (1.0 + said.agreement) / 2.0
             if self.depth_score_map is not None:
-                measured = self.depth_score_map.probability(found)
-            score = np.where(said.used, measured, score)
-        score = np.where(refined.iterations > 0, score, np.clip(alike, 0.0, 1.0))
-        return Judged(np.where(refined.ok, score, 0.0), looks)
+                measured = _both(self.depth_score_map, found)
+            both = np.where(said.used, measured, both)
+        both = np.where(refined.iterations > 0, both, np.clip(alike, 0.0, 1.0))
+        score, presence = np.where(refined.ok, both, 0.0)
+        return Judged(score, presence, looks)
 
     def evidence(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit) -> dict[str, Floats]:
         """Return the evidence for each pose by its names in ``ScoreMap``, each [M]; 0 of failed hypotheses.
@@ -114,11 +117,32 @@ class FeatureJudge:
         That of depth is there if the image has depth, and 0 where it is not used.
         """
         alike, _, outline, said = self._look(refined, object_index, outline=True)
-        return _named(alike, outline, said, fit, refined.crop_size)
+        return self._named(refined, object_index, fit, alike, outline, said)
 
     def similarity(self, refined: Refined, object_index: NDArray[np.integer]) -> Floats:
         """Return the similarity of crop and render at each pose, [M]; 0 of failed hypotheses."""
         return self._look(refined, object_index).similarity
+
+    def _named(
+        self,
+        refined: Refined,
+        object_index: NDArray[np.integer],
+        fit: Fit,
+        alike: Floats,
+        outline: Floats,
+        said: Evidence | None,
+    ) -> dict[str, Floats]:
+        centre, diameter = self.maker.centres_and_diameters(object_index)
+        T = np.where(refined.ok[:, None, None], refined.T_camera_object, np.eye(4))
+        distance = np.linalg.norm(se3.transform(T, centre[:, None])[:, 0], axis=1) / diameter
+        own = {
+            "similarity": alike,
+            "inlier_ratio": fit.inlier_ratio,
+            "inlier_weight": _log_weight(fit, refined.crop_size),
+            "outline": outline,
+            "nearness": np.where(refined.ok, nearness(distance), 0.0),
+        }
+        return own if said is None else own | {"agreement": said.agreement, "clear": said.clear}
 
     def _look(self, refined: Refined, object_index: NDArray[np.integer], *, outline: bool = False) -> _Seen:
         """Look at each pose.
@@ -145,14 +169,9 @@ class FeatureJudge:
         return _Seen(out, looks, edges, evidence(tally))
 
 
-def _named(alike: Floats, outline: Floats, said: Evidence | None, fit: Fit, crop_size: int) -> dict[str, Floats]:
-    own = {
-        "similarity": alike,
-        "inlier_ratio": fit.inlier_ratio,
-        "inlier_weight": _log_weight(fit, crop_size),
-        "outline": outline,
-    }
-    return own if said is None else own | {"agreement": said.agreement, "clear": said.clear}
+def _both(score_map: ScoreMap, evidence: Mapping[str, Floats]) -> Floats:
+    """Return probability and presence, [2,M]."""
+    return np.stack([score_map.probability(evidence), score_map.presence(evidence)])
 
 
 def _log_weight(fit: Fit, crop_size: int) -> Floats:

@@ -42,6 +42,7 @@ class Judged(NamedTuple):
     """How far M hypotheses are to be believed."""
 
     score: Floats  # [M] in [0, 1]; 0 of what failed
+    presence: Floats  # [M] the score as it would be at an ordinary distance (``ScoreMap.presence``)
     appearance: Floats | None = None  # [M] how much render and image look alike, -1 to 1; NaN, None: not known
 
 
@@ -72,7 +73,8 @@ class FitJudge:
 
     def score(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, evidence: Floats | None) -> Judged:
         """Score by the equation in the module's docstring; see ``Judge.score``."""
-        return Judged(inlier_scores(refined, fit, evidence, self.config))
+        score = inlier_scores(refined, fit, evidence, self.config)
+        return Judged(score, score)
 
 
 def measure_fit(refined: Refined, config: AdvancedSelectConfig) -> Fit:

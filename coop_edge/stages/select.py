@@ -28,17 +28,18 @@ LOST = "lost"
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The answer for each of N detections, and the score and the reason of rejection ("" = none) of each hypothesis."""
+    """The answer for each of N detections, and presence and reason of rejection ("" = none) of each hypothesis."""
 
     hypothesis: NDArray[np.int64]  # [N] chosen, or the best one rejected; -1 = the detection has none
     T_camera_object: Floats  # [N,4,4]; NaN where not successful
     covariance: Floats  # [N,6,6]; NaN where not successful or unknown
     scores: Floats  # [N]
+    presence: Floats  # [N]
     n_inliers: NDArray[np.int64]  # [N]
     rms_px: Floats  # [N] pixels of the image; NaN if unknown
     used_depth: NDArray[np.bool_]  # [N] whether measured depth bore on the pose
     reasons: tuple[str, ...]  # [N] "" = success
-    hypothesis_scores: Floats  # [M]
+    hypothesis_presence: Floats  # [M]
     hypothesis_reasons: tuple[str, ...]  # [M]
 
     def __len__(self) -> int:
@@ -61,7 +62,8 @@ class Selection:
         """Make PoseEstimates of them, ``names`` [N] being those of the objects."""
         out = []
         for i, (name, reason) in enumerate(zip(names, self.reasons, strict=True)):
-            values: dict[str, Any] = {"score": float(self.scores[i]), "n_inliers": int(self.n_inliers[i])}
+            values: dict[str, Any] = {"score": float(self.scores[i]), "presence": float(self.presence[i])}
+            values["n_inliers"] = int(self.n_inliers[i])
             values["used_depth"] = bool(self.used_depth[i])
             if np.isfinite(self.rms_px[i]):
                 values["reprojection_rms_px"] = float(self.rms_px[i])
@@ -80,21 +82,23 @@ class Least(NamedTuple):
     """
 
     weight: float  # of its inliers (``Fit``)
-    score: float  # 0: no score is too low, and no looks too unlike
-    option: str = "select.min_score"  # that says which score
+    score: float  # 0: nothing is too little, and no looks too unlike
+    presence: float
+    option: str = "advanced.select.min_presence"  # that says which presence
 
     @classmethod
     def of(cls, config: EstimatorConfig, *, tracking: bool) -> Least:
         """Return what is asked of a pose in a box, or of a tracked one."""
-        return cls(config.advanced.select.min_weight if tracking else 0.0, config.select.min_score)
+        own = config.advanced.select
+        return cls(own.min_weight if tracking else 0.0, config.select.min_score, own.min_presence)
 
     @classmethod
     def found(cls, config: EstimatorConfig) -> Least:
         """Return what is asked of a pose that was found without a box."""
-        least, own = config.select.min_score, config.advanced.find
-        if not 0.0 < least < own.min_score:
-            return cls(own.min_weight, least)
-        return cls(own.min_weight, own.min_score, "advanced.find.min_score")
+        score, least, own = config.select.min_score, config.advanced.select.min_presence, config.advanced.find
+        if least >= own.min_presence:
+            return cls(own.min_weight, score, least)
+        return cls(own.min_weight, score, own.min_presence, "advanced.find.min_presence")
 
 
 def select(
@@ -111,10 +115,10 @@ def select(
     judge: Judge | None = None,
     least: Least | None = None,
 ) -> Selection:
-    """Score M hypotheses, reject what disagrees, keep the best of each of ``count`` detections.
+    """Score M hypotheses, reject what disagrees, keep the one of each of ``count`` detections with the most presence.
 
     Among the poses of a symmetric object that look the same the one nearest to T_previous is returned, without it the
-    one least turned against the camera. Of equal scores the earlier hypothesis wins.
+    one least turned against the camera. Of equal ones the earlier hypothesis wins.
 
     Args:
         detection: integers [M].
@@ -130,14 +134,14 @@ def select(
     if least is None:
         least = Least.of(config, tracking=T_previous is not None)
     judge = judge or FitJudge(config.advanced.select)
-    found, scores, rejected = _judged(refined, index, config, judge, evidence=evidence, reasons=reasons, least=least)
+    found, judged, rejected = _judged(refined, index, config, judge, evidence=evidence, reasons=reasons, least=least)
     chosen = np.full(count, -1, np.int64)
-    rank = np.where(np.array([r == "" for r in rejected], bool), scores + 2.0, scores)  # any accepted before any other
+    rank = judged.presence + 2.0 * np.array([r == "" for r in rejected])  # any accepted before any other
     for i in range(len(refined)):
         d = detection[i]
         if chosen[d] < 0 or rank[i] > rank[chosen[d]]:
             chosen[d] = i
-    return _selection(refined, found, scores, rejected, chosen, objects, index, T_previous)
+    return _selection(refined, found, judged, rejected, chosen, objects, index, T_previous)
 
 
 def trusted(
@@ -148,7 +152,7 @@ def trusted(
     *,
     evidence: Floats | None = None,
 ) -> NDArray[np.bool_]:
-    """Tell which of M hypotheses are accepted with at least ``advanced.select.trusted_score``, bool [M].
+    """Tell which of M hypotheses are accepted with at least ``advanced.select.trusted_presence``, bool [M].
 
     Args:
         object_index: integers [M].
@@ -158,9 +162,9 @@ def trusted(
     """
     least = Least.of(config, tracking=False)
     index = np.asarray(object_index, np.int64)
-    _, scores, rejected = _judged(refined, index, config, judge, evidence=evidence, reasons=None, least=least)
+    _, judged, rejected = _judged(refined, index, config, judge, evidence=evidence, reasons=None, least=least)
     accepted = np.array([reason == "" for reason in rejected], np.bool_)
-    return accepted & (scores >= config.advanced.select.trusted_score)
+    return accepted & (judged.presence >= config.advanced.select.trusted_presence)
 
 
 def survivors(scores: Floats, ok: NDArray[np.bool_], detection: Indices, kept: int) -> Indices:
@@ -189,8 +193,8 @@ def _judged(
     evidence: Floats | None,
     reasons: Sequence[str] | None,
     least: Least,
-) -> tuple[Fit, Floats, tuple[str, ...]]:
-    """Return fit, scores [M] and reasons of rejection [M] ("" = none) of M hypotheses; arguments as of ``select``."""
+) -> tuple[Fit, Judged, tuple[str, ...]]:
+    """Return fit, judgement and reasons of rejection [M] ("" = none) of M hypotheses; arguments as of ``select``."""
     found = measure_fit(refined, config.advanced.select)
     judged = judge.score(refined, index, found, evidence)
     rejected = tuple(
@@ -199,16 +203,18 @@ def _judged(
         or _rejection(refined, found, judged, config, i, least=least)
         for i in range(len(refined))
     )
-    return found, judged.score, rejected
+    return found, judged, rejected
 
 
 def _rejection(refined: Refined, found: Fit, judged: Judged, config: EstimatorConfig, i: int, *, least: Least) -> str:
     """Return why hypothesis i, which has a pose, is not to be believed; "" if it is."""
     if refined.iterations[i] and (reason := _too_little(refined, found, config, i, least=least.weight)):
         return f"select: {reason}"
-    score = judged.score[i]
+    score, presence = judged.score[i], judged.presence[i]
+    if least.score and presence < least.presence:
+        return f"select: presence {presence:.3f} is below {least.option} = {least.presence:g}"
     if score < least.score:
-        return f"select: score {score:.3f} is below {least.option} = {least.score:g}"
+        return f"select: score {score:.3f} is below select.min_score = {least.score:g}"
     looks, wanted = judged.appearance, config.advanced.select.min_appearance
     if least.score and refined.iterations[i] and looks is not None and looks[i] < wanted:
         return f"select: render and image do not look alike (similarity {looks[i]:.2f}, wanted at least {wanted:g})"
@@ -236,7 +242,7 @@ def _too_little(refined: Refined, found: Fit, config: EstimatorConfig, i: int, *
 def _selection(
     refined: Refined,
     found: Fit,
-    scores: Floats,
+    judged: Judged,
     rejected: tuple[str, ...],
     chosen: NDArray[np.int64],
     objects: Sequence[ObjectModel],
@@ -264,12 +270,13 @@ def _selection(
         hypothesis=chosen,
         T_camera_object=T,
         covariance=covariance,
-        scores=of_chosen(scores, 0.0),
+        scores=of_chosen(judged.score, 0.0),
+        presence=of_chosen(judged.presence, 0.0),
         n_inliers=of_chosen(found.n_inliers, 0),
         rms_px=of_chosen(found.rms_px, np.nan),
         used_depth=of_chosen(refined.used_depth, False),
         reasons=tuple(reasons),
-        hypothesis_scores=scores,
+        hypothesis_presence=judged.presence,
         hypothesis_reasons=rejected,
     )
 

@@ -65,6 +65,8 @@ class PoseEstimate:
         T_camera_object: float64 [4,4], metres, or None.
         score: in [0, 1]; with a score map in the bundle the probability that the pose is off by less than a tenth of
             the diameter.
+        presence: in [0, 1], by default the score; the score as it would be at six diameters from the camera. Far away a
+            pose is seldom that exact, but the object is there: what is refused or trusted goes by its presence.
         n_inliers: matches that fit the pose.
         reprojection_rms_px: root mean square reprojection error of those, pixels of the image, or None.
         covariance: float64 [6,6] of (translation m, rotation rad) in camera axes (the order of ROS's
@@ -93,6 +95,7 @@ class PoseEstimate:
     motion: Motion | None = field(default=None, repr=False)
     painter: Painter | None = field(default=None, repr=False)
     used_depth: bool = False
+    presence: float = math.nan
 
     def __post_init__(self) -> None:
         for name in ("success", "recovered", "used_depth"):
@@ -101,6 +104,8 @@ class PoseEstimate:
                 raise InputError(f"PoseEstimate.{name}: wanted True or False, got {value!r}")
             object.__setattr__(self, name, bool(value))
         object.__setattr__(self, "score", unit(self.score, "PoseEstimate.score"))
+        presence = self.score if real(self.presence) and math.isnan(self.presence) else self.presence
+        object.__setattr__(self, "presence", unit(presence, "PoseEstimate.presence"))
         object.__setattr__(self, "n_inliers", count(self.n_inliers, "n_inliers", low=0))
         if not isinstance(self.reason, str):
             raise InputError(f"PoseEstimate.reason: wanted text, got {type(self.reason).__name__}")

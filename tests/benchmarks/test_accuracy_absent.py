@@ -10,7 +10,6 @@ import pytest
 from benchmarks.accuracy import absent
 from benchmarks.accuracy.absent import (
     KINDS,
-    NEXT_TO_NOTHING,
     PRESENT,
     Tried,
     TriedImage,
@@ -88,9 +87,10 @@ def test_answers_are_those_of_estimate(root, tmp_path):
     picture, camera = dataset.image(1, 4), dataset.camera(1, 4)
     detections = [Detection(object_name(each.obj_id), each.bbox_visib) for each in dataset.truth(1, 4)]
     open_options = {"min_inlier_ratio": 0.0, "min_inliers": 0}
-    kept = {}
-    for least in (0.0, NEXT_TO_NOTHING):
-        config = {"select": {"min_score": least, **open_options}, "advanced": {"select": {"min_appearance": 1.0}}}
+    kept, little = {}, 1e-9
+    for least in (0.0, little):
+        own = {"min_appearance": 1.0, "min_presence": 0.0}
+        config = {"select": {"min_score": least, **open_options}, "advanced": {"select": own}}
         with Estimator.from_engines(
             tiny_bundle(tmp_path / f"{least}", input_size=64), device="cpu", config=config, threads=1
         ) as estimator:
@@ -104,7 +104,7 @@ def test_answers_are_those_of_estimate(root, tmp_path):
             if one.success:
                 np.testing.assert_array_equal(found.T_camera_object, one.T_camera_object)
     assert any(each.success for each in kept[0.0])
-    assert not any(each.success for each in kept[NEXT_TO_NOTHING])
+    assert not any(each.success for each in kept[little])
 
 
 def test_figures_of_made_up_answers():
@@ -158,7 +158,7 @@ def test_the_command_goes_on_where_it_was_and_writes(root, tmp_path, monkeypatch
     assert looked == [(1, 0), (1, 3)]
     result = json.loads(out.read_text())
     assert result["counts"]["present"] == 2
-    assert result["min_score"] == result["config"]["select"]["min_score"] == 0.3
+    assert result["min_presence"] == result["config"]["advanced"]["select"]["min_presence"] == 0.3
     assert not (tmp_path / "absent.json.part").exists()
     assert "absent objects accepted" in " ".join(capsys.readouterr().out.split())
 

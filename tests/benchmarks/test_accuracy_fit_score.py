@@ -66,6 +66,21 @@ def test_evidence_against_a_pose_and_constant_evidence_get_no_weight():
     assert fit.weights["shape"] > 1
 
 
+def test_how_near_an_object_is_bears_on_its_probability_and_not_on_the_choice():
+    evidence, _, group, of_object = table(1_000, 4)
+    near = np.random.default_rng(5).uniform(size=len(group))
+    right = np.random.default_rng(6).uniform(size=len(group)) < expit(-6 + 3 * evidence["shape"] + 8 * near)
+    fit = fit_score({"shape": evidence["shape"], "nearness": near}, right, group, of_object)
+    assert fit.weights["nearness"] == pytest.approx(8, abs=0.8)
+    assert fit.auroc_within == pytest.approx(auroc_within(evidence["shape"], right, group))
+    best = choose(evidence["shape"], group)
+    assert fit.top1[FINISHED] == right[best].mean()
+    order = np.argsort(fit.presence, kind="stable")
+    same = of_object[order] % 10 == 0  # of one fold, hence of one map
+    assert (np.diff(evidence["shape"][order][same]) >= 0).all()
+    assert fit.chosen[FINISHED].auroc > 0.8
+
+
 def test_a_penalty_makes_weights_smaller():
     rows = table(300, 3)
     sums = [sum(fit_score(*rows, penalty=penalty).weights.values()) for penalty in (1e-6, 1e-1, 10.0)]
@@ -328,10 +343,11 @@ class TestOnADataset:
         assert fast["absent"].tolist() == [False, True] * 4
         assert all(np.isfinite(rows[name]).all() for name in EVIDENCE)
         assert answer.success
-        similar, ratio, weight, _ = (fast[name][0] for name in EVIDENCE)
+        similar, ratio, weight, _, near = (fast[name][0] for name in EVIDENCE)
         # Without a map similarity (1 + ratio x support) / 2, and a support between 0 and 1.
         assert similar / 2 < answer.score <= similar * (1 + ratio) / 2
         assert weight > 0
+        assert 0 < near < 1
 
     def test_the_map_gets_into_the_bundle(self, root, tmp_path, capsys):
         bundle, kept = tiny_bundle(tmp_path / "tiny"), tmp_path / "kept.npy"
@@ -356,6 +372,7 @@ class TestOnADataset:
             "inlier_ratio": 0.0,
             "inlier_weight": 0.0,
             "outline": 0.0,
+            "nearness": 0.0,
         }
         assert score_map.weights["similarity"] > 0.5
         assert said["absent"]["fast"]["absent"] == 100

@@ -413,7 +413,7 @@ class TestCommand:
     def test_how_much_trust_is_asked_for_is_an_option(self, options, tmp_path, answer):
         doubtful = dataclasses.replace(FOUND, score=0.5)
         answer([FOUND], [LOST], again=[doubtful])
-        more = ["--reregister", "--set", "advanced.select.trusted_score=0.5"]
+        more = ["--reregister", "--set", "advanced.select.trusted_presence=0.5"]
         result = invoke("track", write_video(tmp_path / "video.avi", 2), *options, *more)
         assert result.exit_code == 0, result.output
 

@@ -11,19 +11,19 @@ import pytest
 
 from coop_edge.errors import BundleError
 from coop_edge.runtime.bundle import MANIFEST, Bundle, write_manifest
-from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
+from coop_edge.runtime.score_map import EVIDENCE, FARTHEST, NEAREST, TYPICAL, ScoreMap, nearness
 from tests.runtime.networks import tiny_bundle
 
-WEIGHTS = {"similarity": 7.0, "inlier_ratio": 4.5, "inlier_weight": 0.0, "outline": 2.0}
+WEIGHTS = {"similarity": 7.0, "inlier_ratio": 4.5, "inlier_weight": 0.0, "outline": 2.0, "nearness": 1.5}
 MAP = ScoreMap(-8.0, WEIGHTS)
 
 
 def evidence(*rows):
-    return dict(zip(EVIDENCE, np.array(rows, np.float64).reshape(-1, 4).T, strict=True))
+    return dict(zip(EVIDENCE, np.array(rows, np.float64).reshape(-1, len(EVIDENCE)).T, strict=True))
 
 
 def test_probability_is_the_logistic_function():
-    rows = np.random.default_rng(0).uniform(-1, 1, (20, 4))
+    rows = np.random.default_rng(0).uniform(-1, 1, (20, 5))
     wanted = [1 / (1 + math.exp(8.0 - sum(WEIGHTS[n] * x for n, x in zip(EVIDENCE, row, strict=True)))) for row in rows]
     np.testing.assert_allclose(MAP.probability(evidence(*rows)), wanted, rtol=1e-9)
     assert MAP.probability(evidence()).shape == (0,)
@@ -32,12 +32,12 @@ def test_probability_is_the_logistic_function():
 @pytest.mark.filterwarnings("error")
 def test_extreme_evidence_does_not_overflow():
     far = ScoreMap(0.0, dict.fromkeys(EVIDENCE, 1e6))
-    np.testing.assert_array_equal(far.probability(evidence([1] * 4, [0] * 4, [-1] * 4)), [1.0, 0.5, 0.0])
+    np.testing.assert_array_equal(far.probability(evidence([1] * 5, [0] * 5, [-1] * 5)), [1.0, 0.5, 0.0])
 
 
 @pytest.mark.parametrize("name", EVIDENCE)
 def test_more_evidence_is_never_less_probable(name):
-    base = evidence(*np.full((50, 4), 0.3))
+    base = evidence(*np.full((50, 5), 0.3))
     found = MAP.probability(base | {name: np.linspace(0, 1, 50)})
     assert (np.diff(found) >= 0).all()
     assert (found[-1] > found[0]) == (WEIGHTS[name] > 0)
@@ -46,10 +46,10 @@ def test_more_evidence_is_never_less_probable(name):
 @pytest.mark.parametrize(
     ("intercept", "weights", "says"),
     [
-        (0.0, {}, r"wanted weights of similarity, inlier_ratio, inlier_weight, outline \(optional\), found none"),
+        (0.0, {}, r"similarity, inlier_ratio, inlier_weight, outline \(optional\), nearness \(optional\), found none"),
         (0.0, {"similarity": 1.0, "inlier_weight": 1.0}, "found similarity, inlier_weight"),
-        (0.0, {**WEIGHTS, "luck": 1.0}, "found similarity, inlier_ratio, inlier_weight, outline, luck"),
-        (0.0, {**WEIGHTS, "inlier_weight": -0.1}, r"weights of at least 0, found \[0.0, 7.0, 4.5, -0.1, 2.0\]"),
+        (0.0, {**WEIGHTS, "luck": 1.0}, "found similarity, inlier_ratio, inlier_weight, outline, nearness, luck"),
+        (0.0, {**WEIGHTS, "inlier_weight": -0.1}, r"weights of at least 0, found \[0.0, 7.0, 4.5, -0.1, 2.0, 1.5\]"),
         (math.nan, WEIGHTS, "wanted finite numbers"),
         (0.0, {**WEIGHTS, "similarity": math.inf}, "wanted finite numbers"),
     ],
@@ -102,18 +102,37 @@ def test_a_bundle_keeps_a_map_for_models_in_plain_grey(folder):
 
 
 def test_whole_numbers_pass_for_numbers(folder):
-    weights = {"similarity": 7, "inlier_ratio": 4.5, "inlier_weight": 0, "outline": 2}
+    weights = {"similarity": 7, "inlier_ratio": 4.5, "inlier_weight": 0, "outline": 2, "nearness": 1.5}
     write_score(folder, {"intercept": -8, "weights": weights})
     assert Bundle.load(folder).score_map == MAP
 
 
-def test_a_map_fitted_before_the_outline_counted_does_without(folder):
-    older = {name: weight for name, weight in WEIGHTS.items() if name != "outline"}
+@pytest.mark.parametrize("missing", [("outline",), ("nearness",), ("outline", "nearness")])
+def test_a_map_fitted_before_some_evidence_counted_does_without(folder, missing):
+    older = {name: weight for name, weight in WEIGHTS.items() if name not in missing}
     write_score(folder, {"intercept": -8.0, "weights": older})
     found = Bundle.load(folder).score_map
     assert found.weights == older
-    rows = evidence(*np.random.default_rng(0).uniform(-1, 1, (5, 4)))
-    np.testing.assert_array_equal(found.probability(rows), ScoreMap(-8.0, {**older, "outline": 0.0}).probability(rows))
+    rows = evidence(*np.random.default_rng(0).uniform(-1, 1, (5, 5)))
+    whole = ScoreMap(-8.0, older | dict.fromkeys(missing, 0.0))
+    np.testing.assert_array_equal(found.probability(rows), whole.probability(rows))
+    if "nearness" in missing:
+        np.testing.assert_array_equal(found.presence(rows), found.probability(rows))
+
+
+def test_nearness_falls_with_the_logarithm_of_the_distance():
+    middle = math.sqrt(NEAREST * FARTHEST)
+    np.testing.assert_allclose(nearness([0.1, NEAREST, middle, FARTHEST, 1e6]), [1, 1, 0.5, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(np.diff(nearness([4, 8, 16])), -math.log(2) / math.log(FARTHEST / NEAREST))
+
+
+def test_presence_is_the_probability_at_one_distance_for_all():
+    rows = evidence(*np.random.default_rng(0).uniform(0, 1, (20, 5)))
+    found = MAP.presence(rows)
+    np.testing.assert_array_equal(found, MAP.probability(rows | {"nearness": np.full(20, nearness(TYPICAL))}))
+    nearer = rows["nearness"] > nearness(TYPICAL)
+    assert 0 < nearer.sum() < 20
+    np.testing.assert_array_equal(MAP.probability(rows) > found, nearer)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -105,12 +106,16 @@ def test_the_score_without_a_map_is_the_documented_product(case):
 
 def test_the_score_with_a_map_is_its_probability(case):
     chain, refined = case
-    weights = {"similarity": 5.0, "inlier_ratio": 2.0, "inlier_weight": 1.0, "outline": 3.0}
+    weights = {"similarity": 5.0, "inlier_ratio": 2.0, "inlier_weight": 1.0, "outline": 3.0, "nearness": 4.0}
     outline = judge_of(chain).evidence(refined, INDEX, FIT)["outline"]
-    logit = -4 + 5 * by_hand(chain, refined) + 2 * FIT.inlier_ratio + np.log(1 + FIT.weight) + 3 * outline
-    wanted = np.where(refined.ok, 1 / (1 + np.exp(-logit)), 0.0)
-    found = judge_of(chain, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None).score
-    np.testing.assert_allclose(found, wanted, 1e-5)
+    logit = -6 + 5 * by_hand(chain, refined) + 2 * FIT.inlier_ratio + np.log(1 + FIT.weight) + 3 * outline
+    found = judge_of(chain, ScoreMap(-6.0, weights)).score(refined, INDEX, FIT, None)
+    for i, T in enumerate(refined.T_camera_object):
+        model = chain.models[INDEX[i]]
+        distance = np.linalg.norm(T[:3, :3] @ model.centre + T[:3, 3]) / model.diameter
+        for got, near in ((found.score[i], math.log(20 / distance) / math.log(10)), (found.presence[i], 0.5229)):
+            wanted = 1 / (1 + np.exp(-logit[i] - 4 * near)) if refined.ok[i] else 0.0
+            assert got == pytest.approx(wanted, rel=2e-4)
 
 
 def test_evidence_has_the_names_of_the_map(case):
@@ -205,22 +210,23 @@ def test_nothing_to_judge(case, rows):
 
 
 def test_selection_asks_the_judge(case):
-    """The better judged of two poses is chosen, and its score is the estimate's."""
+    """Of two poses the one with more presence is chosen, and its score is the estimate's."""
     chain, refined = case
 
     class Backwards(FitJudge):
         def score(self, refined, object_index, fit, evidence):
-            return Judged(np.array([0.4, 0.6, 0.5, 0.0]))
+            return Judged(np.array([0.4, 0.1, 0.3, 0.0]), np.array([0.4, 0.6, 0.5, 0.0]))
 
     config = EstimatorConfig.from_dict({"select": {"min_score": 0.0, "min_inlier_ratio": 0.0, "min_inliers": 0}})
     options = config.advanced.select
     chosen = select(refined, INDEX, 2, chain.models, INDEX, config, judge=Backwards(options))
     assert chosen.hypothesis.tolist() == [1, 2]
-    assert chosen.scores.tolist() == [0.6, 0.5]
+    assert chosen.scores.tolist() == [0.1, 0.3]
+    assert chosen.presence.tolist() == [0.6, 0.5]
     own = select(refined, INDEX, 2, chain.models, INDEX, config)
     fit = measure_fit(refined, options)
-    np.testing.assert_array_equal(own.hypothesis_scores, inlier_scores(refined, fit, None, options))
-    np.testing.assert_array_equal(own.hypothesis_scores, FitJudge(options).rank(refined, INDEX, fit, None))
+    np.testing.assert_array_equal(own.hypothesis_presence, inlier_scores(refined, fit, None, options))
+    np.testing.assert_array_equal(own.hypothesis_presence, FitJudge(options).rank(refined, INDEX, fit, None))
 
 
 def test_what_does_not_look_alike_is_refused(case):
@@ -229,7 +235,8 @@ def test_what_does_not_look_alike_is_refused(case):
 
     class Alike(FitJudge):
         def score(self, refined, object_index, fit, evidence):
-            return Judged(np.array([0.4, 0.6, 0.5, 0.0]), np.array([0.49, 0.3, np.nan, 0.0]))
+            score = np.array([0.4, 0.6, 0.5, 0.0])
+            return Judged(score, score, np.array([0.49, 0.3, np.nan, 0.0]))
 
     def reasons(refined, min_score, least):
         advanced = {"select": {"min_appearance": least}}
@@ -254,6 +261,7 @@ def test_a_model_in_plain_grey_has_a_map_of_its_own_and_no_looks(case):
     found = FeatureJudge(chain.maker(), Means(), maps[0], grey, maps[1]).score(refined, INDEX, FIT, None)
     of = grey[INDEX]
     np.testing.assert_array_equal(found.score, np.where(of, other.score, colored.score))
+    np.testing.assert_array_equal(found.presence, np.where(of, other.presence, colored.presence))
     np.testing.assert_array_equal(found.appearance, np.where(of, np.nan, colored.appearance))
     without = FeatureJudge(chain.maker(), Means(), maps[0], grey).score(refined, INDEX, FIT, None)
     np.testing.assert_array_equal(without.score, colored.score)  # no map of their own: the one there is

@@ -153,6 +153,8 @@ def test_the_best_accepted_hypothesis_of_each_detection_wins():
         (cells(11, 0), {}, "too little of the object matches the image (11 inliers, wanted at least 12)"),
         (cells(11, 0), {"min_inliers": 11}, ""),
         (cells(50, 50), {"min_score": 0.6}, "score 0.500 is below select.min_score = 0.6"),
+        (cells(25, 75), {"min_inlier_ratio": 0.1}, "presence 0.250 is below advanced.select.min_presence = 0.3"),
+        (cells(25, 75), {"min_inlier_ratio": 0.1, "min_score": 0.0}, ""),
         (cells(50, 50, seen=0.0), {}, "too little of the object matches the image (0 inliers"),
     ],
 )
@@ -191,25 +193,27 @@ def test_tracking_wants_weight_in_absolute_terms_too(weight, least, says):
 
 
 @pytest.mark.parametrize(
-    ("min_score", "weight", "least", "says"),
+    ("min_score", "presence", "weight", "least", "says"),
     [
-        (0.3, 0.5, {}, "select: score 0.250 is below advanced.find.min_score = 0.6"),
-        (0.7, 0.5, {}, "select: score 0.250 is below select.min_score = 0.7"),
-        (0.0, 0.5, {}, ""),
-        (0.3, 0.5, {"min_score": 0.1}, "select: score 0.250 is below select.min_score = 0.3"),
-        (0.2, 0.5, {"min_score": 0.1}, ""),
-        (0.2, 0.2, {"min_score": 0.1}, "select: too little of the object is matched with certainty (inlier weight"),
+        (0.1, 0.3, 0.5, 0.6, "select: presence 0.250 is below advanced.find.min_presence = 0.6"),
+        (0.1, 0.7, 0.5, 0.6, "select: presence 0.250 is below advanced.select.min_presence = 0.7"),
+        (0.0, 0.3, 0.5, 0.6, ""),
+        (0.1, 0.3, 0.5, 0.1, "select: presence 0.250 is below advanced.select.min_presence = 0.3"),
+        (0.1, 0.2, 0.5, 0.1, ""),
+        (0.2, 0.2, 0.5, 0.1, "select: score 0.150 is below select.min_score = 0.2"),
+        (0.1, 0.2, 0.2, 0.1, "select: too little of the object is matched with certainty (inlier weight"),
     ],
 )
-def test_a_pose_found_without_a_box_needs_more(min_score, weight, least, says):
-    config = EstimatorConfig(
-        select=SelectConfig(min_score=min_score), advanced=AdvancedConfig(find=AdvancedFindConfig(**least))
+def test_a_pose_found_without_a_box_needs_more(min_score, presence, weight, least, says):
+    advanced = AdvancedConfig(
+        find=AdvancedFindConfig(min_presence=least), select=AdvancedSelectConfig(min_presence=presence)
     )
+    config = EstimatorConfig(select=SelectConfig(min_score=min_score), advanced=advanced)
     refined = refined_of([cells(50, 0, weight=weight)])
 
     class Quarter:
         def score(self, refined, object_index, fit, evidence):
-            return Judged(np.full(len(refined), 0.25))
+            return Judged(np.full(len(refined), 0.15), np.full(len(refined), 0.25))
 
     (reason,) = choose(refined, [0], 1, config, judge=Quarter(), least=Least.found(config)).reasons
     assert reason.startswith(says)
@@ -239,7 +243,7 @@ def test_the_least_number_of_cells_grows_with_the_crops_area(size, wanted):
 def test_an_accepted_hypothesis_wins_against_a_rejected_one_with_a_higher_score():
     chosen = choose(refined_of([cells(11, 0), cells(50, 50)]), [0, 0], 1)
     assert chosen.hypothesis.tolist() == [1]
-    assert chosen.hypothesis_scores[0] > chosen.hypothesis_scores[1]
+    assert chosen.hypothesis_presence[0] > chosen.hypothesis_presence[1]
 
 
 def test_reasons_of_the_coarse_stage_come_first():
@@ -286,7 +290,7 @@ def test_a_half_turned_hypothesis_is_rejected(two, cube):
     chosen = select(refined, np.array([0, 0]), 1, chain.models, np.array([0, 0]), EstimatorConfig(), **options)
     assert chosen.hypothesis.tolist() == [1]
     assert chosen.hypothesis_reasons[0] != ""
-    assert chosen.hypothesis_scores[0] < 0.5 * chosen.hypothesis_scores[1]
+    assert chosen.hypothesis_presence[0] < 0.5 * chosen.hypothesis_presence[1]
     assert reprojection_px(chosen.T_camera_object[0], right, cube, two.camera.K) < 0.5
     alone = chain.refine(wrong[None], np.array([0]))
     chosen = select(alone, np.array([0]), 1, chain.models, np.array([0]), EstimatorConfig())

@@ -100,7 +100,7 @@ def race(two, wrong_first, **options):
             "refine.iterations=2",
             "refine.survivors=2",
             "advanced.refine.stop_px=0",
-            "advanced.select.trusted_score=0.5",
+            "advanced.select.trusted_presence=0.5",
         ]
     )
     chain = Chain.of(two, config=config)
@@ -136,7 +136,7 @@ class Doubt(FitJudge):
     """Ranks as usual, and trusts nothing."""
 
     def score(self, refined, object_index, fit, evidence):
-        return Judged(np.full(len(refined), 0.49))
+        return Judged(np.ones(len(refined)), np.full(len(refined), 0.49))
 
 
 def test_nothing_is_settled_by_a_score_that_is_too_low(two):
