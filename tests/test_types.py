@@ -163,6 +163,8 @@ def test_detection_fits_its_camera():
         ({"success": True, "T_camera_object": np.diag([1.0, 1, -1, 1])}, "reflection"),
         ({"success": True, "T_camera_object": np.diag([2.0, 2, 2, 1])}, "orthonormal"),
         ({"success": True, "T_camera_object": POSE, "score": 2}, "in [0, 1]"),
+        ({"success": True, "T_camera_object": POSE, "presence": 2}, "PoseEstimate.presence"),
+        ({"success": True, "T_camera_object": POSE, "presence": "high"}, "PoseEstimate.presence"),
         ({"success": True, "T_camera_object": POSE, "n_inliers": -1}, "n_inliers"),
         ({"success": True, "T_camera_object": POSE, "reprojection_rms_px": np.nan}, "reprojection_rms_px"),
         ({"success": True, "T_camera_object": POSE, "covariance": np.eye(3)}, "[6,6]"),
@@ -198,6 +200,11 @@ def test_pose_estimate_to_json():
     np.testing.assert_array_equal(again.T_camera_object, POSE)
     np.testing.assert_array_equal(again.covariance, covariance)
     assert again.times == StageTimes(1, 2, 3, 4, 5)
+    assert again.presence == 0.9  # by default the score
+    told = PoseEstimate.from_dict(data | {"presence": 0.95})
+    assert (told.score, told.presence, told.to_dict()["presence"]) == (0.9, 0.95, 0.95)
+    del data["presence"]  # as written before there was one
+    assert PoseEstimate.from_dict(data).presence == 0.9
     failed = PoseEstimate(False, reason="too few inliers")
     assert failed.T_camera_object is None
     assert failed.score == 0.0
