@@ -352,8 +352,11 @@ class AdvancedSelectConfig(Config):
     more objects that are not there, and objects whose model has other colours; -1 refuses none."""
     trusted_presence: float = 0.6
     """Least presence of a pose by which a lost object is found again, of one that says where to look for it, and of one
-    after which no other poses are tried. Larger takes longer, and finds fewer lost objects again and fewer that are not
-    there; 0 accepts every pose, 1 tries all poses that ``effort`` has."""
+    after which effort "balanced" tries no other poses. Larger takes longer, and finds fewer lost objects again and
+    fewer that are not there; 0 accepts every pose, 1 tries all poses that ``effort`` has."""
+    settled_with_depth: float = 0.9
+    """The same of a pose that uses measured depth, after which no others are tried, if it is larger: with depth others
+    are more often better. Larger takes longer, and finds more."""
 
     def __post_init__(self) -> None:
         self._number("inlier_px", 1e-3, 1e3)
@@ -364,6 +367,7 @@ class AdvancedSelectConfig(Config):
         self._number("min_appearance", -1.0, 1.0)
         self._number("min_presence", 0.0, 1.0)
         self._number("trusted_presence", 0.0, 1.0)
+        self._number("settled_with_depth", 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -439,8 +443,8 @@ class EstimatorConfig(Config):
 
     effort: Effort = "balanced"
     """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
-    "fast" 4, 1, 1; "balanced" 12, 1, 4; "best" 20, 3, 5. "balanced" and "best" begin as "fast" does, and go on where
-    that pose is in doubt (``advanced.select.trusted_presence``); they find more objects. ``coarse.hypotheses``,
+    "fast" 4, 1, 1; "balanced" 12, 1, 4; "best" 20, 3, 5. "balanced" begins as "fast" does, and goes on where that pose
+    is in doubt (``advanced.select.trusted_presence``); "best" tries all. They find more objects. ``coarse.hypotheses``,
     ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""

@@ -152,7 +152,9 @@ def trusted(
     *,
     evidence: Floats | None = None,
 ) -> NDArray[np.bool_]:
-    """Tell which of M hypotheses are accepted with at least ``advanced.select.trusted_presence``, bool [M].
+    """Tell which of M hypotheses are accepted and so surely right that no others are tried, bool [M].
+
+    They have at least ``advanced.select.trusted_presence``; poses that use measured depth ``settled_with_depth``.
 
     Args:
         object_index: integers [M].
@@ -164,7 +166,9 @@ def trusted(
     index = np.asarray(object_index, np.int64)
     _, judged, rejected = _judged(refined, index, config, judge, evidence=evidence, reasons=None, least=least)
     accepted = np.array([reason == "" for reason in rejected], np.bool_)
-    return accepted & (judged.presence >= config.advanced.select.trusted_presence)
+    options = config.advanced.select
+    with_depth = max(options.trusted_presence, options.settled_with_depth)
+    return accepted & (judged.presence >= np.where(refined.used_depth, with_depth, options.trusted_presence))
 
 
 def survivors(scores: Floats, ok: NDArray[np.bool_], detection: Indices, kept: int) -> Indices:
