@@ -126,3 +126,8 @@ def test_hypotheses_come_first_that_fast_has_too(estimator):
     assert early[:4].all()
     assert early[views]
     assert replace(estimator._pipeline, features=None)._early(2) is None
+
+
+def test_best_tries_all(estimator):
+    best = replace(estimator._pipeline, config=replace(estimator.config, effort="best"))
+    assert best._early(2 * (best.config.schedule.hypotheses + best.config.schedule.matched)) is None

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy.checkout import commit
-from benchmarks.accuracy.dataset import BopDataset
+from benchmarks.accuracy.dataset import DEPTH_HELP, SENSOR_DEPTH, BopDataset
 from benchmarks.accuracy.evidence import Sought, is_right
 from benchmarks.accuracy.journal import ImageJournal, journal_path
 from benchmarks.accuracy.measure import progress
@@ -99,11 +99,12 @@ def boxes_of(dataset: BopDataset, image: ImageKey) -> list[tuple[str, Sought]]:
     return out + [(kind, Sought(-1, Box(obj_id, box), None)) for kind, obj_id, box in absent if box is not None]
 
 
-def try_image(dataset: BopDataset, estimator: Estimator, image: ImageKey) -> TriedImage:
-    """Estimate in all boxes of an image."""
+def try_image(dataset: BopDataset, estimator: Estimator, image: ImageKey, depth: str | None = None) -> TriedImage:
+    """Estimate in all boxes of an image; depth: folder of the depth images that the Estimator is given."""
     boxes = boxes_of(dataset, image)
     detections = [Detection(object_name(sought.box.obj_id), sought.box.bbox) for _, sought in boxes]
-    every, believed = answers(estimator, dataset.image(*image), dataset.camera(*image), detections)
+    measured = None if depth is None else dataset.depth(*image, folder=depth)
+    every, believed = answers(estimator, dataset.image(*image), dataset.camera(*image), detections, measured)
     tried = []
     for (kind, sought), result, kept in zip(boxes, every, believed, strict=True):
         T = result.T_camera_object
@@ -113,7 +114,11 @@ def try_image(dataset: BopDataset, estimator: Estimator, image: ImageKey) -> Tri
 
 
 def answers(
-    estimator: Estimator, image: np.ndarray, camera: Camera, detections: Sequence[Detection]
+    estimator: Estimator,
+    image: np.ndarray,
+    camera: Camera,
+    detections: Sequence[Detection],
+    depth: np.ndarray | None = None,
 ) -> tuple[list[PoseEstimate], list[PoseEstimate]]:
     """Return what ``estimate`` does with no least score at all, and with its own, but a least presence of nothing.
 
@@ -121,8 +126,8 @@ def answers(
     """
     names = [detection.object for detection in detections]
     with estimator._call("absent"):
-        picture, _ = estimator._read(image, camera, None, None)
-        frame = estimator._frame(picture, camera, None)
+        picture, measured = estimator._read(image, camera, depth, None)
+        frame = estimator._frame(picture, camera, measured)
         index = estimator._registry.indices(names)
         found = estimator._pipeline.hypotheses(frame, detections, index, StageClock())
         out = []
@@ -180,10 +185,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     dataset = BopDataset(options.dataset, options.split, limit=options.limit)
     config = EstimatorConfig(effort=options.effort)
     least = config.advanced.select.min_presence
-    about = {"dataset": dataset.name, "untextured": options.untextured, "config": config.to_dict()}
+    about = {"dataset": dataset.name, "untextured": options.untextured, "depth": options.depth}
+    about |= {"config": config.to_dict()}
     done: dict[ImageKey, TriedImage] = {}
     with Estimator.from_engines(options.engines, device=options.device, config=config) as estimator:
-        about |= {"engines": estimator.bundle.name, "score": _map_of(estimator, grey=options.untextured)}
+        about |= {"engines": estimator.bundle.name, "score": _map_of(estimator, options)}
         with ImageJournal(
             journal_path(options.json), about, to_plain=TriedImage.to_plain, from_plain=TriedImage.from_plain
         ) as journal:
@@ -194,7 +200,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 estimator.add_object(object_name(obj_id), mesh, symmetries=model.symmetries)
             with progress(f"boxes of {dataset.name}", len(dataset.images), len(journal.done)) as advance:
                 for image in left:
-                    journal.append(try_image(dataset, estimator, image))
+                    journal.append(try_image(dataset, estimator, image, options.depth))
                     advance()
             done = journal.done
     tried = [each for image in dataset.images for each in done[image].boxes]
@@ -209,9 +215,10 @@ def _apart(a: Sequence[float], b: Sequence[float]) -> bool:
     return a[0] > b[0] + b[2] or b[0] > a[0] + a[2] or a[1] > b[1] + b[3] or b[1] > a[1] + a[3]
 
 
-def _map_of(estimator: Estimator, *, grey: bool) -> dict[str, Any] | None:
+def _map_of(estimator: Estimator, options: argparse.Namespace) -> dict[str, Any] | None:
     bundle = estimator.bundle
-    score_map = (bundle.grey_score_map if grey else None) or bundle.score_map
+    grey, with_depth = bundle.grey_score_map, bundle.depth_score_map
+    score_map = (with_depth if options.depth else grey if options.untextured else None) or bundle.score_map
     return None if score_map is None else score_map.to_dict()
 
 
@@ -227,6 +234,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default cpu")
     parser.add_argument("--effort", choices=tuple(EFFORTS), default="balanced", help="default balanced")
     parser.add_argument("--untextured", action="store_true", help="paint the models grey, as CAD without textures is")
+    parser.add_argument("--depth", nargs="?", const=SENSOR_DEPTH, metavar="FOLDER", help=DEPTH_HELP)
     parser.add_argument("--json", metavar="JSON", required=True, help="all figures; a stopped run goes on beside it")
     return parser.parse_args(arguments)
 

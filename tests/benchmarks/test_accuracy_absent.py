@@ -33,7 +33,7 @@ BOX = (1.0, 2.0, 3.0, 4.0)
 def root(tmp_path_factory):
     first, second = scene_of(0)
     images = {(1, 0): [first], (1, 3): [second], (1, 4): scene_of(1)}
-    return write_dataset(tmp_path_factory.mktemp("bop") / "boxes", images)
+    return write_dataset(tmp_path_factory.mktemp("bop") / "boxes", images, depth=True)
 
 
 def test_boxes_without_the_object_are_without_it(root):
@@ -67,7 +67,7 @@ def test_an_estimator_that_believes_everything_invents_every_pose(root, monkeypa
     dataset, image = BopDataset(root), (1, 0)
     (truth,) = dataset.truth(*image)
 
-    def believer(estimator, picture, camera, detections):
+    def believer(estimator, picture, camera, detections, depth):
         T = truth.T_camera_object
         all_ = [PoseEstimate(True, T_camera_object=T, score=0.7, object=each.object) for each in detections]
         return all_, all_
@@ -81,10 +81,12 @@ def test_an_estimator_that_believes_everything_invents_every_pose(root, monkeypa
     assert TriedImage.from_plain(json.loads(json.dumps(tried.to_plain()))) == tried
 
 
-def test_answers_are_those_of_estimate(root, tmp_path):
+@pytest.mark.parametrize("folder", [None, "depth"])
+def test_answers_are_those_of_estimate(root, tmp_path, folder):
     """With and without a least score, and without what does not look alike only where there is one."""
     dataset = BopDataset(root)
     picture, camera = dataset.image(1, 4), dataset.camera(1, 4)
+    depth = None if folder is None else dataset.depth(1, 4, folder=folder)
     detections = [Detection(object_name(each.obj_id), each.bbox_visib) for each in dataset.truth(1, 4)]
     open_options = {"min_inlier_ratio": 0.0, "min_inliers": 0}
     kept, little = {}, 1e-9
@@ -96,11 +98,13 @@ def test_answers_are_those_of_estimate(root, tmp_path):
         ) as estimator:
             for obj_id, model in dataset.models.items():
                 estimator.add_object(object_name(obj_id), model.load_mesh(), symmetries=model.symmetries)
-            wanted = estimator.estimate(picture, camera, detections)
-            every, believed = absent.answers(estimator, picture, camera, detections)
+            wanted = estimator.estimate(picture, camera, detections, depth=depth)
+            every, believed = absent.answers(estimator, picture, camera, detections, depth)
             kept[least] = wanted
         for found, one in zip(every if least == 0.0 else believed, wanted, strict=True):
             assert (found.success, found.score, found.reason) == (one.success, one.score, one.reason)
+            assert found.presence == one.presence
+            assert not (found.used_depth and folder is None)
             if one.success:
                 np.testing.assert_array_equal(found.T_camera_object, one.T_camera_object)
     assert any(each.success for each in kept[0.0])
@@ -142,11 +146,11 @@ def test_the_command_goes_on_where_it_was_and_writes(root, tmp_path, monkeypatch
     command = [str(root), "--engines", tiny, "--effort", "fast", "--limit", "2", "--json", str(out)]
     real, looked = absent.try_image, []
 
-    def stop(dataset, estimator, image):
+    def stop(dataset, estimator, image, depth):
         if looked:
             raise KeyboardInterrupt
         looked.append(image)
-        return real(dataset, estimator, image)
+        return real(dataset, estimator, image, depth)
 
     monkeypatch.setattr(absent, "try_image", stop)
     assert main(command) == 130
@@ -154,6 +158,8 @@ def test_the_command_goes_on_where_it_was_and_writes(root, tmp_path, monkeypatch
     monkeypatch.setattr(absent, "try_image", lambda *given: looked.append(given[2]) or real(*given))
     assert main([*command, "--untextured"]) == 2
     assert "untextured was false, now true" in capsys.readouterr().err
+    assert main([*command, "--depth"]) == 2
+    assert 'depth was null, now "depth_sensor"' in capsys.readouterr().err
     assert main(command) == 0
     assert looked == [(1, 0), (1, 3)]
     result = json.loads(out.read_text())

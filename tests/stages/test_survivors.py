@@ -10,7 +10,7 @@ import pytest
 from coop_edge.config import AdvancedSelectConfig, CoarseConfig, EstimatorConfig
 from coop_edge.stages.refine import OUT_OF_SIGHT
 from coop_edge.stages.scoring import FitJudge, Judged, measure_fit
-from coop_edge.stages.select import survivors
+from coop_edge.stages.select import survivors, trusted
 from tests.stages.chain import Chain
 from tests.stages.scene import at
 from tests.stages.test_refine import starts
@@ -143,6 +143,27 @@ def test_nothing_is_settled_by_a_score_that_is_too_low(two):
     left, batches = race(two, wrong_first=(), judge=Doubt(AdvancedSelectConfig()))
     assert left.rows.tolist() == [0, 1, 3, 4]  # of equally bad ones the earlier
     assert batches == [2, 2, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ([], [True, True, False, True, False]),
+        (["advanced.select.settled_with_depth=0.5"], [True, True, False, True, True]),
+        (["advanced.select.trusted_presence=0.95"], [True, False, False, True, False]),
+        (["advanced.select.trusted_presence=0.95", "select.min_score=0.97"], [False] * 5),
+    ],
+)
+def test_with_depth_it_takes_more_presence_to_settle_the_matter(settings, wanted):
+    refined = replace(refined_of([cells(50, 0)] * 5), used_depth=np.array([False, False, False, True, True]))
+
+    class Sure(FitJudge):
+        def score(self, refined, object_index, fit, evidence):
+            return Judged(np.full(len(refined), 0.96), np.array([0.96, 0.7, 0.5, 0.96, 0.7]))
+
+    config = EstimatorConfig().updated(settings)
+    found = trusted(refined, np.zeros(5, np.int64), config, Sure(config.advanced.select))
+    assert found.tolist() == wanted
 
 
 @pytest.mark.parametrize("empty", ["left", "right"])
