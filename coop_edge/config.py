@@ -342,7 +342,7 @@ class AdvancedSelectConfig(Config):
     """While tracking: least sum of the confidence W over the cells that agree with the pose, in a 128-pixel crop; it
     grows with the crop's area. In images without the object it stays below the default. Larger loses objects
     earlier; 0 leaves it to ``min_presence`` and the ratio alone."""
-    min_presence: float = 0.3
+    min_presence: float = 0.27
     """Least presence, 0 to 1, of a returned pose: its score as it would be at six diameters from the camera. Larger
     refuses more objects that are not there, and more poses that are right; without effect where ``select.min_score``
     is 0."""

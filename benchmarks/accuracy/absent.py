@@ -34,7 +34,7 @@ PRESENT = "present"
 KINDS = {"other": 4, "random": 1, "elsewhere": 1}
 """Boxes without the object, per image: around another object; anywhere, of an object that is not in the picture; beside
 an object that is."""
-THRESHOLDS = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
+THRESHOLDS = (0.1, 0.2, 0.25, 0.27, 0.3, 0.4, 0.5, 0.6)
 TRIES = 200
 """Boxes drawn at random until one does not touch the object."""
 

@@ -164,7 +164,7 @@ def test_the_command_goes_on_where_it_was_and_writes(root, tmp_path, monkeypatch
     assert looked == [(1, 0), (1, 3)]
     result = json.loads(out.read_text())
     assert result["counts"]["present"] == 2
-    assert result["min_presence"] == result["config"]["advanced"]["select"]["min_presence"] == 0.3
+    assert result["min_presence"] == result["config"]["advanced"]["select"]["min_presence"] == 0.27
     assert not (tmp_path / "absent.json.part").exists()
     assert "absent objects accepted" in " ".join(capsys.readouterr().out.split())
 

@@ -153,7 +153,7 @@ def test_the_best_accepted_hypothesis_of_each_detection_wins():
         (cells(11, 0), {}, "too little of the object matches the image (11 inliers, wanted at least 12)"),
         (cells(11, 0), {"min_inliers": 11}, ""),
         (cells(50, 50), {"min_score": 0.6}, "score 0.500 is below select.min_score = 0.6"),
-        (cells(25, 75), {"min_inlier_ratio": 0.1}, "presence 0.250 is below advanced.select.min_presence = 0.3"),
+        (cells(25, 75), {"min_inlier_ratio": 0.1}, "presence 0.250 is below advanced.select.min_presence = 0.27"),
         (cells(25, 75), {"min_inlier_ratio": 0.1, "min_score": 0.0}, ""),
         (cells(50, 50, seen=0.0), {}, "too little of the object matches the image (0 inliers"),
     ],
