@@ -354,7 +354,7 @@ class AdvancedSelectConfig(Config):
     """Least presence of a pose by which a lost object is found again, of one that says where to look for it, and of one
     after which effort "balanced" tries no other poses. Larger takes longer, and finds fewer lost objects again and
     fewer that are not there; 0 accepts every pose, 1 tries all poses that ``effort`` has."""
-    settled_with_depth: float = 0.9
+    settled_with_depth: float = 0.95
     """The same of a pose that uses measured depth, after which no others are tried, if it is larger: with depth others
     are more often better. Larger takes longer, and finds more."""
 
