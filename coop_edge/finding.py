@@ -50,7 +50,7 @@ LIKELY = 0.45
 """Views that look less like the image than so much of the best one are not refined. In the same searches these were
 28 % of all, and 5 of the 141 that led to a right pose."""
 HOPELESS = 0.1
-"""Score below which a place is not looked at again: of 101 such searches of the synthetic set 2 then found the pose."""
+"""Presence below which a place is not looked at again: of 101 such searches of the synthetic set 2 found the pose."""
 
 
 class _Tried(NamedTuple):

@@ -150,6 +150,21 @@ def test_lost_objects_are_looked_for_every_few_images_and_farther_each_time(temp
             e.track(black, SCENE.camera, results, relocate=True, budget_s=-1)
 
 
+@pytest.mark.parametrize(("score", "presence", "taken"), [(0.2, 0.7, True), (0.9, 0.5, False)])
+def test_what_is_found_again_has_to_be_trusted_by_its_presence(templates, monkeypatch, score, presence, taken):  # noqa: F811
+    from coop_edge import following
+
+    T = SCENE.truth["carton"]
+    there = PoseEstimate(True, T_camera_object=T, score=score, presence=presence, object="carton")
+    monkeypatch.setattr(following.Finder, "find", lambda *args, **options: ([there], []))
+    mesh, views = templates["carton"]
+    with Estimator.from_engines(ENGINES, device="cpu", threads=1) as e:
+        e.add_object("carton", mesh, templates=views)
+        before = [PoseEstimate(True, T_camera_object=T, score=0.9, object="carton")]
+        (result,) = e.track(np.zeros_like(SCENE.image), SCENE.camera, before, relocate=True, budget_s=10.0)
+    assert (result.success, result.recovered) == (taken, taken)
+
+
 def test_an_object_that_jumped_is_found_again(templates):  # noqa: F811
     """By a third of the image at once: lost by tracking, recovered if it is to be looked for."""
     mesh, views = templates["house"]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from coop_edge import Estimator, PoseEstimate
+from coop_edge import Estimator, PoseEstimate, SelectConfig
 from coop_edge.demo import load_scene
 
 ENGINES = Path(__file__).parents[1] / "engines" / "coop-xs"
@@ -20,9 +20,9 @@ def scene():
     return load_scene()
 
 
-@pytest.fixture(scope="module", params=[0.3, 0.0])
+@pytest.fixture(scope="module", params=[SelectConfig().min_score, 0.0])
 def estimator(scene, request):
-    """With the default floor on the score, and without any: the other floors must do."""
+    """With the default floors on score and presence, and without any: the other floors must do."""
     config = {"select": {"min_score": request.param}}
     with Estimator.from_engines(ENGINES, device="cpu", config=config, threads=1) as estimator:
         for name in NAMES:

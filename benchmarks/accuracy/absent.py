@@ -155,7 +155,7 @@ def figures(tried: Sequence[Tried], least: float) -> dict[str, Any]:
     """
     right = np.array([each.presence if each.found else -1.0 for each in tried if each.right])
     absent = [each for each in tried if each.kind != PRESENT]
-    scores = np.array([each.presence if each.found else -1.0 for each in absent])
+    presence = np.array([each.presence if each.found else -1.0 for each in absent])
 
     def share(values: np.ndarray, threshold: float) -> float:
         return float(np.mean(values >= threshold)) if len(values) else 0.0
@@ -163,15 +163,15 @@ def figures(tried: Sequence[Tried], least: float) -> dict[str, Any]:
     kinds = {kind: np.array([each.kind == kind for each in absent], bool) for kind in KINDS}
     return {
         "min_presence": least,
-        "absent_accepted": share(scores, least),
+        "absent_accepted": share(presence, least),
         "right_kept": share(right, least),
-        "accepted": {kind: share(scores[own], least) for kind, own in kinds.items()},
+        "accepted": {kind: share(presence[own], least) for kind, own in kinds.items()},
         "counts": {
             "present": len(tried) - len(absent),
             "right": len(right),
             **{kind: int(own.sum()) for kind, own in kinds.items()},
         },
-        "thresholds": [[value, share(scores, value), share(right, value)] for value in THRESHOLDS],
+        "thresholds": [[value, share(presence, value), share(right, value)] for value in THRESHOLDS],
     }
 
 

@@ -28,7 +28,7 @@ from coop_edge.errors import InputError
 from coop_edge.runtime.bundle import Bundle, write_manifest
 from coop_edge.runtime.score_map import DEPTH_EVIDENCE, EVIDENCE, ScoreMap
 
-THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+THRESHOLDS = (0.05, 0.1, 0.2, 0.27, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 ABSENT_ACCEPTED = 0.03
 """Share of the objects that are not there which the threshold looked for accepts."""
 
@@ -78,12 +78,12 @@ def fit_columns(columns: dict[str, np.ndarray], evidence: Sequence[str] | None, 
     return fit_score({name: columns[name] for name in evidence or known}, penalty=penalty, **target)
 
 
-def presence(columns: dict[str, np.ndarray], score: np.ndarray, effort: str) -> dict[str, Any]:
+def accepted_and_kept(columns: dict[str, np.ndarray], presence: np.ndarray, effort: str) -> dict[str, Any]:
     """Tell what a least presence does to the answers of an effort.
 
     Args:
         columns: of ``columns_of``.
-        score: [M], the presence of each hypothesis.
+        presence: [M], of each hypothesis.
         effort: one of those in the table.
 
     Returns "absent" and "right", how many targets of either kind there are (right ones: those answered with a right
@@ -92,7 +92,7 @@ def presence(columns: dict[str, np.ndarray], score: np.ndarray, effort: str) -> 
     """
     rows = np.flatnonzero(columns["effort"] == effort)
     gone = columns["absent"][rows]
-    value = np.where(columns["accepted"][rows], score[rows], -1.0)  # what is not accepted is so at no threshold
+    value = np.where(columns["accepted"][rows], presence[rows], -1.0)  # what is not accepted is so at no threshold
     best = choose(value, columns["group"][rows])
     absent, right = value[best][gone[best]], value[best][columns["right"][rows][best] & (value[best] >= 0)]
 
@@ -139,7 +139,7 @@ def print_fit(fit: ScoreFit) -> None:
 
 
 def print_presence(effort: str, found: dict[str, Any]) -> None:
-    """Print what ``presence`` found."""
+    """Print what ``accepted_and_kept`` found."""
     rows = [tuple(f"{value:.3f}" for value in each) for each in (*found["thresholds"], found["wanted"])]
     title = f"{effort}: {found['absent']} absent objects, {found['right']} right poses"
     print_table(title, rows, ("presence at least", "absent accepted", "right kept"))
@@ -219,7 +219,7 @@ def fit_and_report(options: argparse.Namespace, tables: Sequence[np.ndarray]) ->
     fit = fit_columns(columns, options.evidence, options.penalty)
     print_fit(fit)
     gone = sorted(set(columns["effort"][columns["absent"]].tolist()) - {FINISHED})
-    absent = {effort: presence(columns, fit.presence, effort) for effort in gone}
+    absent = {effort: accepted_and_kept(columns, fit.presence, effort) for effort in gone}
     for effort, found in absent.items():
         print_presence(effort, found)
     if options.json:

@@ -107,7 +107,8 @@ TrackIterations = Annotated[
     int | None, typer.Option(help="Refinement steps per object after the first frame. Sets refine.track_iterations.")
 ]
 MinScore = Annotated[
-    float | None, typer.Option(help="Least score, 0 to 1, of a pose that is reported. Sets select.min_score.")
+    float | None,
+    typer.Option(help="Least score, 0 to 1, of a reported pose; 0: all are reported. Sets select.min_score."),
 ]
 Settings = Annotated[
     list[str] | None,

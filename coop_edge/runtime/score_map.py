@@ -19,9 +19,10 @@ DEPTH_EVIDENCE = (*EVIDENCE, "agreement", "clear")
 OPTIONAL = frozenset({"outline", "nearness"})
 """Evidence that came later: a map without it is valid, and it weighs nothing."""
 NEAREST, FARTHEST = 2.0, 20.0
-"""Distances, diameters, between which ``nearness`` changes: about those of the set that maps are fitted to."""
+"""Distances, diameters, between which ``nearness`` changes. Of the synthetic set's poses, to which the maps that ship
+are fitted, 90 % lie from 3.4 to 11.3 diameters away, all from 1.9 to 18.1. Other values want maps fitted anew."""
 TYPICAL = 6.0
-"""Distance, diameters, of ``ScoreMap.presence``: about the median of that set."""
+"""Distance, diameters, of ``ScoreMap.presence``; the median of those poses is 6.5. Least presences depend on it."""
 
 
 def nearness(distance: ArrayLike) -> NDArray[np.float64]:

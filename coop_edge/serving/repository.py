@@ -25,6 +25,7 @@ INPUTS = (
 OUTPUTS = (
     ("T_CAMERA_OBJECT", "TYPE_FP64", (-1, 4, 4)),
     ("SCORE", "TYPE_FP64", (-1,)),
+    ("PRESENCE", "TYPE_FP64", (-1,)),
     ("SUCCESS", "TYPE_BOOL", (-1,)),
     ("REASON", "TYPE_STRING", (-1,)),
 )

@@ -53,6 +53,7 @@ class TritonPythonModel:
         columns = {
             "T_CAMERA_OBJECT": np.array(poses, np.float64).reshape(-1, 4, 4),
             "SCORE": np.array([result.score for result in results], np.float64),
+            "PRESENCE": np.array([result.presence for result in results], np.float64),
             "SUCCESS": np.array([result.success for result in results], np.bool_),
             "REASON": np.array([result.reason.encode() for result in results], np.object_),
         }

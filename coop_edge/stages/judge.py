@@ -109,7 +109,7 @@ class FeatureJudge:
             both = np.where(said.used, measured, both)
         both = np.where(refined.iterations > 0, both, np.clip(alike, 0.0, 1.0))
         score, presence = np.where(refined.ok, both, 0.0)
-        return Judged(score, presence, looks)
+        return Judged(score, presence, looks, None if said is None else said.used)
 
     def evidence(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit) -> dict[str, Floats]:
         """Return the evidence for each pose by its names in ``ScoreMap``, each [M]; 0 of failed hypotheses.

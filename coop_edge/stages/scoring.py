@@ -42,8 +42,9 @@ class Judged(NamedTuple):
     """How far M hypotheses are to be believed."""
 
     score: Floats  # [M] in [0, 1]; 0 of what failed
-    presence: Floats  # [M] the score as it would be at an ordinary distance (``ScoreMap.presence``)
+    presence: Floats  # [M] the score as it would be at six diameters (``ScoreMap.presence``)
     appearance: Floats | None = None  # [M] how much render and image look alike, -1 to 1; NaN, None: not known
+    with_depth: NDArray[np.bool_] | None = None  # [M] whether measured depth is part of it; None: of none
 
 
 class Judge(Protocol):

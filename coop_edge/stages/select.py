@@ -154,7 +154,8 @@ def trusted(
 ) -> NDArray[np.bool_]:
     """Tell which of M hypotheses are accepted and so surely right that no others are tried, bool [M].
 
-    They have at least ``advanced.select.trusted_presence``; poses that use measured depth ``settled_with_depth``.
+    They have at least ``advanced.select.trusted_presence``, and those that are judged by measured depth too
+    ``advanced.select.settled_with_depth``.
 
     Args:
         object_index: integers [M].
@@ -166,9 +167,11 @@ def trusted(
     index = np.asarray(object_index, np.int64)
     _, judged, rejected = _judged(refined, index, config, judge, evidence=evidence, reasons=None, least=least)
     accepted = np.array([reason == "" for reason in rejected], np.bool_)
-    options = config.advanced.select
-    with_depth = max(options.trusted_presence, options.settled_with_depth)
-    return accepted & (judged.presence >= np.where(refined.used_depth, with_depth, options.trusted_presence))
+    options, with_depth = config.advanced.select, judged.with_depth
+    wanted = np.full(len(refined), options.trusted_presence)
+    if with_depth is not None:
+        wanted[with_depth] = max(options.trusted_presence, options.settled_with_depth)
+    return accepted & (judged.presence >= wanted)
 
 
 def survivors(scores: Floats, ok: NDArray[np.bool_], detection: Indices, kept: int) -> Indices:

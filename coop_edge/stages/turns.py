@@ -66,8 +66,8 @@ def turns(
     that fails in one turn has failed, and keeps the reason.
 
     Some of a detection's hypotheses may be ``early``: the best one of those is refined to the end before the others
-    are looked at, and if it is to be trusted (``select.trusted``) they are not. Most objects are found by their most
-    likely views, and a search that goes on finds other poses that look as good.
+    are looked at, and if it is to be trusted (``select.trusted``) they are not: most objects are found by their most
+    likely views.
 
     Args:
         maker: of the image.

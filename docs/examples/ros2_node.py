@@ -136,7 +136,7 @@ class PoseNode(Node):
         for result in results:
             if not result.success:
                 self.get_logger().warning(f"{result.object}: {result.reason}")
-            elif result.object not in self.results or result.score > self.results[result.object].score:
+            elif result.object not in self.results or result.presence > self.results[result.object].presence:
                 self.results[result.object] = result
 
     def destroy_node(self) -> None:

@@ -104,10 +104,11 @@ def test_answers_are_those_of_estimate(root, tmp_path, folder):
         for found, one in zip(every if least == 0.0 else believed, wanted, strict=True):
             assert (found.success, found.score, found.reason) == (one.success, one.score, one.reason)
             assert found.presence == one.presence
-            assert not (found.used_depth and folder is None)
+            assert found.used_depth == one.used_depth
             if one.success:
                 np.testing.assert_array_equal(found.T_camera_object, one.T_camera_object)
     assert any(each.success for each in kept[0.0])
+    assert any(each.used_depth for each in kept[0.0]) == (folder is not None)
     assert not any(each.success for each in kept[little])
 
 
@@ -166,6 +167,10 @@ def test_the_command_goes_on_where_it_was_and_writes(root, tmp_path, monkeypatch
     assert result["counts"]["present"] == 2
     assert result["min_presence"] == result["config"]["advanced"]["select"]["min_presence"] == 0.27
     assert not (tmp_path / "absent.json.part").exists()
+    assert main([*command, "--depth", "depth"]) == 0
+    measured = json.loads(out.read_text())
+    assert (measured["depth"], result["depth"]) == ("depth", None)
+    assert measured["counts"]["present"] == 2
     assert "absent objects accepted" in " ".join(capsys.readouterr().out.split())
 
 

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from benchmarks.accuracy.dataset import BopDataset
 from benchmarks.accuracy.evidence import ROW, gather, is_right, sought_in
-from benchmarks.accuracy.fit_score import columns_of, main, presence, read_tables
+from benchmarks.accuracy.fit_score import accepted_and_kept, columns_of, main, read_tables
 from benchmarks.accuracy.methods import MethodOptions, OursMethod, object_name
 from benchmarks.accuracy.score_fit import FINISHED, auroc_within, choose, fit_score
 from coop_edge import Detection, EstimatorConfig, InputError
@@ -171,7 +171,7 @@ def test_presence_counts_what_a_threshold_accepts():
         "group": np.concatenate([np.arange(100), np.arange(100), np.arange(100), [100, 100, 101, 102]]),
         "right": np.concatenate([np.zeros(300, bool), [True, False, False, True]]),
     }
-    found = presence(columns, score, "best")
+    found = accepted_and_kept(columns, score, "best")
     assert (found["absent"], found["right"]) == (100, 2)
     assert [0.5, 0.5, 0.5] in found["thresholds"]
     assert [0.1, 0.9, 1.0] in found["thresholds"]

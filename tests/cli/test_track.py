@@ -398,20 +398,20 @@ class TestCommand:
 
     def test_a_pose_that_is_not_trusted_neither_ends_the_search_nor_moves_it(self, options, tmp_path, answer):
         frames = write_video(tmp_path / "video.avi", 4)
-        doubtful = dataclasses.replace(FOUND, score=0.5, T_camera_object=at(0.05, 0.0, 0.5))
+        doubtful = dataclasses.replace(FOUND, score=0.9, presence=0.5, T_camera_object=at(0.05, 0.0, 0.5))
         calls = answer([FOUND], [doubtful], [LOST], [LOST], again=[doubtful, FOUND])
         result = invoke("track", frames, *options, "--reregister", "--json")
         assert result.exit_code == 0, result.output
         said = [json.loads(line)["results"][0] for line in result.stdout.splitlines()]
         assert [each["reason"] for each in said] == ["", "", "lost: it went away", ""]
-        assert said[1]["score"] == 0.5  # followed still
+        assert said[1]["presence"] == 0.5  # followed still
         (one,), (two,) = [boxes for what, *_, boxes in calls if what == "again"]
         assert one == two  # around the trusted pose of the first frame, not around the doubtful one beside it
         assert one[0] < 31.5 < one[0] + one[2]
         assert abs(one[0] + one[2] / 2 - 31.5) < 4.0
 
     def test_how_much_trust_is_asked_for_is_an_option(self, options, tmp_path, answer):
-        doubtful = dataclasses.replace(FOUND, score=0.5)
+        doubtful = dataclasses.replace(FOUND, score=0.1, presence=0.5)
         answer([FOUND], [LOST], again=[doubtful])
         more = ["--reregister", "--set", "advanced.select.trusted_presence=0.5"]
         result = invoke("track", write_video(tmp_path / "video.avi", 2), *options, *more)

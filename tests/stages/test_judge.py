@@ -10,7 +10,7 @@ import pytest
 
 from coop_edge.config import EstimatorConfig
 from coop_edge.geometry import se3
-from coop_edge.runtime.score_map import EVIDENCE, ScoreMap
+from coop_edge.runtime.score_map import EVIDENCE, TYPICAL, ScoreMap, nearness
 from coop_edge.stages.judge import FeatureJudge
 from coop_edge.stages.scoring import Fit, FitJudge, Judged, inlier_scores, measure_fit
 from coop_edge.stages.select import select
@@ -98,7 +98,10 @@ def test_the_score_without_a_map_is_the_documented_product(case):
     chain, refined = case
     alike = np.clip(by_hand(chain, refined), 0, 1)
     wanted = alike * (1 + FIT.inlier_ratio * FIT.support) / 2
-    found = judge_of(chain).score(refined, INDEX, FIT, None).score
+    judged = judge_of(chain).score(refined, INDEX, FIT, None)
+    np.testing.assert_array_equal(judged.presence, judged.score)
+    assert judged.with_depth is None
+    found = judged.score
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert found[3] == 0.0
     np.testing.assert_array_equal(judge_of(chain).score(refined, INDEX, FIT, np.full(4, 0.3)).score, found)
@@ -160,10 +163,14 @@ def test_measured_depth_ranks_and_scores_what_uses_it(case):
     np.testing.assert_allclose(judge(depth).score(refined, INDEX, FIT, None).score, product, atol=1e-12)
     logit = -4 + sum(weight * found[name] for name, weight in weights.items())
     wanted = np.where(refined.ok, 1 / (1 + np.exp(-logit)), 0.0)
-    scored = judge(depth, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None).score
-    np.testing.assert_allclose(scored, wanted, atol=1e-12)
-    unknown = judge(depth * 0, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None).score
-    np.testing.assert_array_equal(unknown, plain)
+    scored = judge(depth, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None)
+    np.testing.assert_allclose(scored.score, wanted, atol=1e-12)
+    level = logit + weights["nearness"] * (nearness(TYPICAL) - found["nearness"])
+    np.testing.assert_allclose(scored.presence, np.where(refined.ok, 1 / (1 + np.exp(-level)), 0.0), atol=1e-12)
+    assert scored.with_depth.tolist() == [True, True, True, False]
+    unknown = judge(depth * 0, ScoreMap(-4.0, weights)).score(refined, INDEX, FIT, None)
+    np.testing.assert_array_equal(unknown.score, plain)
+    assert not unknown.with_depth.any()
     older = {name: weight for name, weight in weights.items() if name != "outline"}
     scored = judge(depth, ScoreMap(-4.0, older)).score(refined, INDEX, FIT, None).score
     wanted = np.where(refined.ok, 1 / (1 + np.exp(weights["outline"] * found["outline"] - logit)), 0.0)

@@ -139,7 +139,7 @@ class Doubt(FitJudge):
         return Judged(np.ones(len(refined)), np.full(len(refined), 0.49))
 
 
-def test_nothing_is_settled_by_a_score_that_is_too_low(two):
+def test_nothing_is_settled_by_a_presence_that_is_too_low(two):
     left, batches = race(two, wrong_first=(), judge=Doubt(AdvancedSelectConfig()))
     assert left.rows.tolist() == [0, 1, 3, 4]  # of equally bad ones the earlier
     assert batches == [2, 2, 4, 2]
@@ -155,14 +155,14 @@ def test_nothing_is_settled_by_a_score_that_is_too_low(two):
     ],
 )
 def test_with_depth_it_takes_more_presence_to_settle_the_matter(settings, wanted):
-    refined = replace(refined_of([cells(50, 0)] * 5), used_depth=np.array([False, False, False, True, True]))
+    measured = np.array([False, False, False, True, True])
 
     class Sure(FitJudge):
         def score(self, refined, object_index, fit, evidence):
-            return Judged(np.full(len(refined), 0.96), np.array([0.96, 0.7, 0.5, 0.96, 0.7]))
+            return Judged(np.full(len(refined), 0.96), np.array([0.96, 0.7, 0.5, 0.96, 0.7]), None, measured)
 
     config = EstimatorConfig().updated(settings)
-    found = trusted(refined, np.zeros(5, np.int64), config, Sure(config.advanced.select))
+    found = trusted(refined_of([cells(50, 0)] * 5), np.zeros(5, np.int64), config, Sure(config.advanced.select))
     assert found.tolist() == wanted
 
 
