@@ -344,9 +344,10 @@ class AdvancedSelectConfig(Config):
     grows with the crop's area. In images without the object it stays below the default. Larger loses objects
     earlier; 0 leaves it to ``min_presence`` and the ratio alone."""
     min_presence: float = 0.27
-    """Least presence, 0 to 1, of a returned pose: its score as it would be at six diameters from the camera. With the
-    default at most 3 % of the objects that are not there pass on the synthetic set, coloured or grey, and 95 % of the
-    right poses stay. Larger refuses more of both; without effect where ``select.min_score`` is 0."""
+    """Least presence, 0 to 1, of a returned pose: its score as it would be at six diameters from the camera. The
+    default was chosen on the synthetic set, so that about 3 % of the objects that are not there pass and 95 % of the
+    right poses stay with models in plain grey, for which it is hardest. Larger refuses more of both; without effect
+    where ``select.min_score`` is 0."""
     min_appearance: float = 0.46
     """Least similarity of render and image, -1 to 1, colours and light included, of a returned pose; without effect
     where ``select.min_score`` is 0, with models in plain grey, and with engines without ``features``. Larger refuses

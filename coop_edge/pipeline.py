@@ -198,8 +198,8 @@ class Pipeline:
     def _early(self, count: int) -> NDArray[np.bool_] | None:
         """Tell which of ``count`` hypotheses of ``_match`` effort "fast" has too, bool [M]; see ``turns``.
 
-        None with effort "best", which tries all: on the synthetic set the mean of AR_MSSD and AR_MSPD was 0.757 for
-        0.741. None also where the score is no probability, by which a pose could be trusted.
+        None with effort "best", which tries all, and where the score is no probability, by which a pose could be
+        trusted.
         """
         if self.config.effort == "best" or self.features is None or self.bundle.score_map is None:
             return None

@@ -91,8 +91,9 @@ class FeatureJudge:
         """
         maps = self.score_map, self.grey_score_map, self.depth_score_map
         counts = any(each is not None and each.weights.get("outline", 0.0) > 0 for each in maps)
-        alike, looks, outline, said = self._look(refined, object_index, outline=counts)
-        found = self._named(refined, object_index, fit, alike, outline, said)
+        seen = self._look(refined, object_index, outline=counts)
+        alike, looks, _, said = seen
+        found = self._named(refined, object_index, fit, seen)
         grey = np.zeros(len(refined), np.bool_) if self.grey is None else self.grey[np.asarray(object_index)]
         looks = np.where(grey, np.nan, looks)
         if self.score_map is None:
@@ -116,33 +117,26 @@ class FeatureJudge:
 
         That of depth is there if the image has depth, and 0 where it is not used.
         """
-        alike, _, outline, said = self._look(refined, object_index, outline=True)
-        return self._named(refined, object_index, fit, alike, outline, said)
+        return self._named(refined, object_index, fit, self._look(refined, object_index, outline=True))
 
     def similarity(self, refined: Refined, object_index: NDArray[np.integer]) -> Floats:
         """Return the similarity of crop and render at each pose, [M]; 0 of failed hypotheses."""
         return self._look(refined, object_index).similarity
 
-    def _named(
-        self,
-        refined: Refined,
-        object_index: NDArray[np.integer],
-        fit: Fit,
-        alike: Floats,
-        outline: Floats,
-        said: Evidence | None,
-    ) -> dict[str, Floats]:
+    def _named(self, refined: Refined, object_index: NDArray[np.integer], fit: Fit, seen: _Seen) -> dict[str, Floats]:
         centre, diameter = self.maker.centres_and_diameters(object_index)
         T = np.where(refined.ok[:, None, None], refined.T_camera_object, np.eye(4))
         distance = np.linalg.norm(se3.transform(T, centre[:, None])[:, 0], axis=1) / diameter
         own = {
-            "similarity": alike,
+            "similarity": seen.similarity,
             "inlier_ratio": fit.inlier_ratio,
             "inlier_weight": _log_weight(fit, refined.crop_size),
-            "outline": outline,
+            "outline": seen.outline,
             "nearness": np.where(refined.ok, nearness(distance), 0.0),
         }
-        return own if said is None else own | {"agreement": said.agreement, "clear": said.clear}
+        if seen.depth is None:
+            return own
+        return own | {"agreement": seen.depth.agreement, "clear": seen.depth.clear}
 
     def _look(self, refined: Refined, object_index: NDArray[np.integer], *, outline: bool = False) -> _Seen:
         """Look at each pose.

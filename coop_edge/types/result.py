@@ -65,9 +65,8 @@ class PoseEstimate:
         T_camera_object: float64 [4,4], metres, or None.
         score: in [0, 1]; with a score map in the bundle the probability that the pose is off by less than a tenth of
             the diameter.
-        presence: in [0, 1], by default the score (``dataclasses.replace`` keeps what it was); the score as it would be
-            at six diameters from the camera. Far away a pose is seldom exact to a tenth, but the object is there: what
-            is refused or trusted goes by its presence. With measured depth, or without a score map, it is the score.
+        presence: in [0, 1], by default the score (``replace`` keeps what it was): the score as it would be at six
+            diameters from the camera, by which poses are refused or trusted. The same as the score with measured depth.
         n_inliers: matches that fit the pose.
         reprojection_rms_px: root mean square reprojection error of those, pixels of the image, or None.
         covariance: float64 [6,6] of (translation m, rotation rad) in camera axes (the order of ROS's
