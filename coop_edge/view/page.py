@@ -21,6 +21,8 @@ log = logging.getLogger("coop_edge")
 
 ALL = "all objects"
 """Choice of the list of objects that ``find`` takes as every one."""
+PATIENCE = 1.0
+"""How long a click waits for what is being done, in seconds, before it is refused."""
 _NUDGES = ("x", "y", "z", "turn x", "turn y", "turn z")
 
 
@@ -135,8 +137,11 @@ class Page:
         self.server.gui.add_button(label, hint=hint).on_click(lambda _: self._do(label, action))
 
     def _do(self, label: str, action: Callable[[], Any]) -> None:
-        """Do one thing at a time, and show what came of it; an error is shown as it is on the command line."""
-        if not self._turn.acquire(blocking=False):
+        """Do one thing at a time, and show what came of it; an error is shown as it is on the command line.
+
+        A click while something quick is being done waits its turn; while something long is being done, it is refused.
+        """
+        if not self._turn.acquire(timeout=PATIENCE):
             self._said.content = "*Busy: wait for what is being done.*"
             return
         try:

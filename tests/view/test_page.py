@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -108,6 +109,8 @@ class Opened:
     def press(self, name: str, done) -> None:
         self.tab.get_by_role("button", name=name, exact=True).click()
         self.wait(done)
+        with self.page._turn:  # what was asked for is done when the page says so, too
+            pass
 
     def draw(self, bbox) -> None:
         """Drag a box over (x, y, width, height), image pixels."""
@@ -186,6 +189,34 @@ def test_a_box_drawn_nudged_refined_and_accepted_is_a_label(opened, estimator):
     opened.press("Accept", lambda: bool(opened.saved()))
     opened.press("Next", lambda: opened.session.index == 1)
     opened.wait(lambda: "again.png" in opened.tab.inner_text("body"))
+
+
+def test_a_click_waits_for_a_quick_action_and_is_refused_during_a_long_one(opened, monkeypatch):
+    page, begun, end, done = opened.page, threading.Event(), threading.Event(), []
+
+    def first():
+        begun.set()
+        end.wait(30)
+
+    def together(wait_to_end: bool) -> None:
+        begun.clear(), end.clear()
+        worker = threading.Thread(target=page._do, args=("first", first))
+        worker.start()
+        assert begun.wait(30)
+        if not wait_to_end:
+            threading.Timer(0.2, end.set).start()
+        page._do("second", lambda: done.append("second"))
+        end.set()
+        worker.join()
+
+    monkeypatch.setattr("coop_edge.view.page.PATIENCE", 30.0)
+    together(wait_to_end=False)
+    assert done == ["second"]
+    assert page._said.content == "*second: done*"
+    monkeypatch.setattr("coop_edge.view.page.PATIENCE", 0.05)
+    together(wait_to_end=True)
+    assert done == ["second"]
+    assert page._said.content == "*first: done*"
 
 
 def test_find_and_leave_without_accepting_and_find_again(opened, estimator):
