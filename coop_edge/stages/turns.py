@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.config import EstimatorConfig
+from coop_edge.geometry import se3
 from coop_edge.pnp.base import PnpSolver
 from coop_edge.runtime.base import Runner
 from coop_edge.stages.outline import align
@@ -140,8 +141,10 @@ class _Race:
         T, anchor, reasons = self.T[rows], self.anchor[rows], self.reasons[rows].tolist()
         done = np.zeros(len(T), np.int64)
         shares = config.outline.turns(iterations)
+        earlier: list[Floats] = []
         for turn, share in enumerate(shares):
             refined, aligned = self._refined(rows, T, anchor, share, turned), np.zeros(len(T), np.bool_)
+            found = refined.T_camera_object
             turned += share
             if iterations and config.outline.iterations:  # without refinement the coarse poses are asked for
                 surer = SURER if 0 < turn == len(shares) - 1 else 1.0
@@ -150,7 +153,9 @@ class _Race:
             done += refined.iterations
             reasons = [before or now for before, now in zip(reasons, refined.reasons, strict=True)]
             T = anchor = refined.T_camera_object
-        return Turns(rows, replace(refined, iterations=done, reasons=tuple(reasons)), aligned)
+            earlier += [found, T]
+        covariance = refined.covariance + scatter(earlier, T)
+        return Turns(rows, replace(refined, covariance=covariance, iterations=done, reasons=tuple(reasons)), aligned)
 
     def trusted(self, finished: Turns) -> NDArray[np.bool_]:
         """Tell which of the hypotheses that finished are to be trusted, bool [K]."""
@@ -205,6 +210,28 @@ def _align(
     used = refined.used_depth | found.used_depth
     aligned = replace(refined, T_camera_object=found.T_camera_object, covariance=covariance, used_depth=used)
     return aligned, found.aligned
+
+
+def scatter(earlier: Sequence[Floats], T_camera_object: Floats) -> Floats:
+    """Return the scatter [M,6,6] of poses that were found for the same hypotheses, about the last ones.
+
+    It is to be added to the solver's covariance: where refinement and outline, turn by turn, do not agree, the pose is
+    less sure than any of them says. The sum of the outer products of all moves (translation m, rotation rad), camera
+    axes; 0 where a pose is missing.
+
+    Args:
+        earlier: poses [M,4,4], NaN where there is none.
+        T_camera_object: [M,4,4], the last.
+    """
+    total = np.zeros((len(T_camera_object), 6, 6))
+    for T in earlier:
+        move = np.zeros((len(T), 6))
+        known = np.isfinite(T).all(axis=(1, 2)) & np.isfinite(T_camera_object).all(axis=(1, 2))
+        old, new = T[known], T_camera_object[known]
+        move[known, :3] = old[:, :3, 3] - new[:, :3, 3]
+        move[known, 3:] = se3.so3_log(old[:, :3, :3] @ np.swapaxes(new[:, :3, :3], 1, 2))
+        total += move[:, :, None] * move[:, None]
+    return total
 
 
 def _told_once(covariance: Floats, known: Floats, times: float) -> Floats:

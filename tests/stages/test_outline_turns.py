@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from coop_edge.config import EstimatorConfig, OutlineConfig, RefineConfig
+from coop_edge.geometry import se3
 from coop_edge.stages.outline import align
 from coop_edge.stages.refine import refine
-from coop_edge.stages.turns import _told_once
+from coop_edge.stages.turns import _told_once, scatter
 from coop_edge.types import PoseEstimate
 from tests.estimators import SMALL, error_px, knowing
 from tests.stages.scene import Placed, Scene, at
@@ -137,3 +138,39 @@ def test_what_refinement_knows_counts_once_in_what_is_stated():
     np.testing.assert_array_equal(_told_once(lines, unknown, 4.0), lines)
     less = _told_once(np.linalg.inv(known), np.linalg.inv(known), 4.0)  # cannot be: less than it counted
     np.testing.assert_allclose(less, 4.0 * np.linalg.inv(known))
+
+
+def test_poses_that_do_not_agree_are_less_sure():
+    """The scatter is that of the moves which lead from the last pose to the earlier ones; a missing pose has none."""
+    rng = np.random.default_rng(3)
+    last = np.stack([at(0.1, -0.2, 0.6, rng.normal(size=3)) for _ in range(4)])
+    moves = rng.normal(size=(2, 4, 6)) * ([0.01] * 3 + [0.2] * 3)
+    earlier = [last.copy() for _ in moves]
+    for T, xi in zip(earlier, moves, strict=True):
+        T[:, :3, :3] = se3.so3_exp(xi[:, 3:]) @ last[:, :3, :3]
+        T[:, :3, 3] += xi[:, :3]
+    wanted = np.einsum("kmi,kmj->mij", moves, moves)
+    np.testing.assert_allclose(scatter(earlier, last), wanted, rtol=1e-6, atol=1e-12)
+    earlier[0][1], last[2] = np.nan, np.nan
+    found = scatter(earlier, last)
+    np.testing.assert_allclose(found[1], np.outer(moves[1, 1], moves[1, 1]), rtol=1e-6, atol=1e-12)
+    assert (found[2] == 0).all()
+    assert (scatter([], last) == 0).all()
+
+
+def test_what_the_outline_moves_is_stated(scene, tmp_path):
+    """Networks that know the truth and an outline that goes elsewhere: the covariance holds what lies between."""
+    with knowing(tmp_path, scene, config=EstimatorConfig()) as (estimator, _):
+        (sure,) = estimator.estimate(scene.image, scene.camera, scene.detections())
+        moved = np.array([0.004, 0.0, 0.0])
+
+        def elsewhere(maker, T, index, **parts):
+            found = align(maker, T, index, **parts)
+            found.T_camera_object[:, :3, 3] = T[:, :3, 3] + moved
+            return found
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("coop_edge.stages.turns.align", elsewhere)
+            (unsure,) = estimator.estimate(scene.image, scene.camera, scene.detections())
+    assert np.sqrt(sure.covariance[0, 0]) < 0.5 * moved[0]
+    assert np.sqrt(unsure.covariance[0, 0]) > moved[0]
