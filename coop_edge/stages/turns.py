@@ -153,7 +153,7 @@ class _Race:
             done += refined.iterations
             reasons = [before or now for before, now in zip(reasons, refined.reasons, strict=True)]
             T = anchor = refined.T_camera_object
-            earlier += [found, T]
+            earlier += [found, T] if turn < len(shares) - 1 else []
         covariance = refined.covariance + scatter(earlier, T)
         return Turns(rows, replace(refined, covariance=covariance, iterations=done, reasons=tuple(reasons)), aligned)
 
@@ -213,14 +213,14 @@ def _align(
 
 
 def scatter(earlier: Sequence[Floats], T_camera_object: Floats) -> Floats:
-    """Return the scatter [M,6,6] of poses that were found for the same hypotheses, about the last ones.
+    """Return the scatter [M,6,6] of the poses that earlier turns found, about the last ones.
 
-    It is to be added to the solver's covariance: where refinement and outline, turn by turn, do not agree, the pose is
-    less sure than any of them says. The sum of the outer products of all moves (translation m, rotation rad), camera
-    axes; 0 where a pose is missing.
+    It is to be added to the solver's covariance: where a later turn moves the pose again, it is less sure than the
+    solver says. The sum of the outer products of all moves (translation m, rotation rad), camera axes; 0 where a pose
+    is missing.
 
     Args:
-        earlier: poses [M,4,4], NaN where there is none.
+        earlier: poses [M,4,4] of refinement and of the outline, NaN where there is none.
         T_camera_object: [M,4,4], the last.
     """
     total = np.zeros((len(T_camera_object), 6, 6))
