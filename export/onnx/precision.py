@@ -21,6 +21,7 @@ once per direction, and never to and fro.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ def to_half(graph: Graph) -> Graph:
         raise BundleError(f"export: no matrix product of {graph.name} is in the parts that FP16 is meant for")
     _cast(graph, half)
     _store_in_half(graph)
+    _part(graph)
     graph.prune()
     return graph
 
@@ -152,6 +154,24 @@ def _store_in_half(graph: Graph) -> None:
             set_input(node, 1, made[name])
         nodes.append(node)
     graph.nodes = nodes
+
+
+def _part(graph: Graph) -> None:
+    """Give every FP16 product weights of its own.
+
+    ONNX Runtime's CPU provider computes in FP32: it converts weights once, when it loads them, but those that several
+    products share in every run, and convolutions with such weights do not take its fast layout.
+    """
+    uses: Counter[str] = Counter()
+    for node in graph.nodes:
+        for i, name in enumerate(node.input):
+            if i == 0 or node.op_type not in PRODUCTS or name not in graph.constants:
+                continue
+            uses[name] += 1
+            if uses[name] > 1 and graph.constants[name].dtype == np.float16:
+                own = f"{name}/{uses[name]}"
+                graph.constants[own] = graph.constants[name]
+                set_input(node, i, own)
 
 
 def _cast_of(name: str, to_half: bool, made: dict[str, NodeProto], nodes: list[NodeProto]) -> str:

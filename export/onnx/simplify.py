@@ -52,6 +52,7 @@ def simplify(model: ModelProto) -> Graph:
     _fix_shapes(graph, probes)
     _fill(graph, derived, probes)
     _drop_idle(graph, probes)
+    _fold_padding(graph)
     graph.prune()
     return graph
 
@@ -83,6 +84,38 @@ def _fold_normalisations(graph: Graph) -> None:
         set_input(conv, 1, f"{target}/weight")
         set_input(conv, 2, f"{target}/bias")
         graph.bypass(node)
+
+
+def _fold_padding(graph: Graph) -> None:
+    """Let convolutions pad with zeros themselves, each side by its own number: padding apart copies the whole map."""
+    consumers = graph.consumers()
+    for node in [n for n in graph.nodes if n.op_type == "Pad" and n.output[0] not in graph.output_names]:
+        amounts = graph.constants.get(node.input[1])
+        readers = consumers.get(node.output[0], [])
+        plain = _adds_zeros(graph, node) and all(n.op_type == "Conv" and _pads(n) == {0} for n in readers)
+        if amounts is None or not plain:
+            continue
+        before, after = np.split(amounts, 2)
+        if before[:2].any() or after[:2].any() or amounts.min() < 0:  # along the batch or the channels, or cut off
+            continue
+        for conv in readers:
+            kept = [a for a in conv.attribute if a.name not in ("pads", "auto_pad")]
+            del conv.attribute[:]
+            conv.attribute.extend([*kept, helper.make_attribute("pads", [*before[2:].tolist(), *after[2:].tolist()])])
+        graph.bypass(node)
+
+
+def _adds_zeros(graph: Graph, pad: NodeProto) -> bool:
+    """Tell whether all axes are padded, with a constant that is 0 if it is given."""
+    value, axes = [*pad.input[2:], "", ""][:2]
+    zero = not value or (value in graph.constants and not graph.constants[value].any())
+    return attribute(pad, "mode", b"constant") == b"constant" and zero and not axes
+
+
+def _pads(conv: NodeProto) -> set[int]:
+    """Return by how much a convolution pads; -1 where that depends on its input."""
+    automatic = attribute(conv, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+    return {-1} if automatic else set(attribute(conv, "pads", [0]))
 
 
 def _shape_derived(graph: Graph) -> set[str]:

@@ -259,6 +259,24 @@ def test_what_does_not_look_alike_is_refused(case):
     assert reasons(replace(refined, iterations=np.zeros(len(refined), np.int64)), 0.1, 0.49) == ("", "", "")
 
 
+def test_what_fits_in_depth_may_have_other_colours(case):
+    """From ``settled_with_depth`` on, where depth is part of the judgement."""
+    chain, refined = case
+
+    class Alike(FitJudge):
+        def score(self, refined, object_index, fit, evidence):
+            score = np.array([0.97, 0.97, 0.9, 0.0])
+            return Judged(score, score, np.full(4, 0.3), np.array([True, False, True, False]))
+
+    options = {"select": {"min_score": 0.1, "min_inlier_ratio": 0.0, "min_inliers": 0}}
+    config = EstimatorConfig.from_dict(options)
+    found = select(refined, INDEX, 2, chain.models, INDEX, config, judge=Alike(config.advanced.select))
+    assert [reason[:30] for reason in found.hypothesis_reasons[:3]] == [
+        "",
+        *["select: render and image do not"[:30]] * 2,
+    ]
+
+
 def test_a_model_in_plain_grey_has_a_map_of_its_own_and_no_looks(case):
     chain, refined = case
     maps = (ScoreMap(-2.0, dict.fromkeys(EVIDENCE, 1.0)), ScoreMap(-1.0, dict.fromkeys(EVIDENCE, 0.5)))

@@ -73,3 +73,45 @@ def test_sizes_become_factors_that_give_the_same_sizes():
         x = np.random.default_rng(0).normal(size=(3, 1, given, given)).astype("f4")
         found, wanted = (run(m, {"x": x})["y"] for m in (graph.model(), model))
         np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+PADDED = np.random.default_rng(1).normal(size=(5, 2, 3, 3)).astype("f4")
+UNEVEN = np.array([0, 0, 0, 1, 0, 0, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("amounts", "value", "pad", "conv", "left"),
+    [
+        (UNEVEN, None, {}, {}, 0),
+        (UNEVEN, 0.0, {}, {"strides": [2, 2]}, 0),
+        (UNEVEN, 0.5, {}, {}, 1),
+        (UNEVEN, None, {"mode": "reflect"}, {}, 1),
+        (np.array([0, 0, 0, -1, 0, 0, 1, 0]), None, {}, {}, 1),
+        (UNEVEN, None, {}, {"pads": [1, 1, 1, 1]}, 1),
+        (UNEVEN, None, {}, {"auto_pad": "SAME_UPPER"}, 1),
+    ],
+    ids=["zeros", "zeros-that-are-said", "halves", "mirrored", "cut", "pads-already", "pads-by-itself"],
+)
+def test_convolutions_pad_with_zeros_themselves(amounts, value, pad, conv, left):
+    constants = [("w", PADDED), ("p", amounts)] + ([] if value is None else [("v", np.float32(value))])
+    nodes = [
+        node("Pad", ["x", "p"] + ([] if value is None else ["v"]), ["z"], **pad),
+        node("Conv", ["z", "w"], ["y"], **conv),
+    ]
+    model = traced(nodes, constants, ("N", 2, 8, 9))
+    graph = simplify(model)
+    assert [n.op_type for n in graph.nodes].count("Pad") == left
+    x = np.random.default_rng(0).normal(size=(3, 2, 8, 9)).astype("f4")
+    np.testing.assert_allclose(run(graph.model(), {"x": x})["y"], run(model, {"x": x})["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_padding_that_others_read_or_of_channels_stays():
+    wide = np.zeros((5, 3, 3, 3), "f4")
+    for nodes, constants in (
+        ([node("Pad", ["x", "p"], ["z"]), node("Conv", ["z", "w"], ["c"]), node("Relu", ["z"], ["r"]),
+          node("ReduceSum", ["r"], ["s"], keepdims=1), node("Add", ["c", "s"], ["y"])], (("w", PADDED), ("p", UNEVEN))),
+        ([node("Pad", ["x", "p"], ["z"]), node("Conv", ["z", "w"], ["y"])],
+         (("w", wide), ("p", np.array([0, 1, 0, 0, 0, 0, 0, 0])))),
+    ):  # fmt: skip
+        graph = simplify(traced(nodes, constants, ("N", 2, 8, 9)))
+        assert [n.op_type for n in graph.nodes].count("Pad") == 1
