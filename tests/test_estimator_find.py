@@ -13,6 +13,7 @@ from coop_edge.errors import BundleError, InputError
 from coop_edge.finding import Finder
 from coop_edge.pipeline import Pipeline
 from coop_edge.stages.boxes import overlaps
+from coop_edge.stages.judge import FeatureJudge
 from tests.estimators import TINY
 from tests.runtime.networks import tiny_bundle
 from tests.stages.scene import colored_box
@@ -91,6 +92,28 @@ def test_a_search_ends_with_the_first_pose_that_is_trusted(estimator, monkeypatc
     result, *_ = estimator.find(SCENE.image, SCENE.camera, NAMES[:1], max_instances=most)
     assert places == tried
     assert off(estimator, result) <= 2 * WRONG
+
+
+@pytest.mark.parametrize(("score", "presence", "tried"), [(0.3, 0.9, [4]), (0.9, 0.7, [4, 6])])
+def test_a_search_is_ended_by_presence_and_not_by_score(estimator, monkeypatch, score, presence, tried):
+    """With 0.8 trusted; a far object may be there for sure with a pose that is less so."""
+    places, first, judged = [], Finder._try, FeatureJudge.score
+
+    def spy(self, frame, i, boxes, *args):
+        places.append(len(boxes))
+        return first(self, frame, i, boxes, *args)
+
+    def said(self, refined, *args):
+        every = np.where(refined.ok, 1.0, 0.0)
+        return judged(self, refined, *args)._replace(score=score * every, presence=presence * every)
+
+    config = estimator._pipeline.config.updated(["advanced.select.trusted_presence=0.8"])
+    monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
+    monkeypatch.setattr(Finder, "_try", spy)
+    monkeypatch.setattr(FeatureJudge, "score", said)
+    (result,) = estimator.find(SCENE.image, SCENE.camera, NAMES[:1])
+    assert places == tried
+    assert (result.score, result.presence) == (score, presence)
 
 
 def test_views_unlike_the_image_beside_the_best_are_not_refined(estimator, monkeypatch):

@@ -1,8 +1,8 @@
 """Turns the refiner's covariance of a pose into one that its errors have: ``CovarianceMap``, part of a bundle.
 
 Least squares takes the cells of a crop for independent, and the network for right on average. Neither holds: cells are
-wrong together. So the covariance gets a factor. A floor, factors of each axis' own and the score would tell no more of
-how far off a pose is.
+wrong together. So the covariance gets a factor, after ``stages.turns`` has added by how much its turns disagree. A
+floor, factors of each axis' own and the score would tell no more of how far off a pose is.
 """
 
 from __future__ import annotations
