@@ -351,8 +351,8 @@ class AdvancedSelectConfig(Config):
     min_appearance: float = 0.46
     """Least similarity of render and image, -1 to 1, colours and light included, of a returned pose; without effect
     where ``select.min_score`` is 0, with models in plain grey, with engines without ``features``, and for poses that
-    ``settled_with_depth`` is enough for. Larger refuses more objects that are not there, and objects whose model has
-    other colours; -1 refuses none."""
+    are judged by measured depth and have ``trusted_presence``. Larger refuses more objects that are not there, and
+    objects whose model has other colours; -1 refuses none."""
     trusted_presence: float = 0.6
     """Least presence of a pose by which a lost object is found again, of one that says where to look for it, of one
     that ends a search without a box, and, with effort "balanced", of one after which no other poses are tried in a box.
@@ -360,8 +360,8 @@ class AdvancedSelectConfig(Config):
     all poses that ``effort`` has."""
     settled_with_depth: float = 0.95
     """With effort "balanced": least presence of a pose judged by measured depth after which no other poses are tried in
-    a box; if ``trusted_presence`` is larger, that. With depth another pose is more often better. Such a pose is not
-    refused for its colours (``min_appearance``), whatever the effort. Larger takes longer, and finds more."""
+    a box; if ``trusted_presence`` is larger, that. With depth another pose is more often better. Larger takes longer,
+    and finds more."""
 
     def __post_init__(self) -> None:
         self._number("inlier_px", 1e-3, 1e3)

@@ -260,12 +260,12 @@ def test_what_does_not_look_alike_is_refused(case):
 
 
 def test_what_fits_in_depth_may_have_other_colours(case):
-    """From ``settled_with_depth`` on, where depth is part of the judgement."""
+    """From ``trusted_presence`` on, where depth is part of the judgement."""
     chain, refined = case
 
     class Alike(FitJudge):
         def score(self, refined, object_index, fit, evidence):
-            score = np.array([0.97, 0.97, 0.9, 0.0])
+            score = np.array([0.65, 0.65, 0.55, 0.0])
             return Judged(score, score, np.full(4, 0.3), np.array([True, False, True, False]))
 
     options = {"select": {"min_score": 0.1, "min_inlier_ratio": 0.0, "min_inliers": 0}}
