@@ -223,9 +223,9 @@ def _rejection(refined: Refined, found: Fit, judged: Judged, config: EstimatorCo
     if score < least.score:
         return f"select: score {score:.3f} is below select.min_score = {least.score:g}"
     looks, wanted = judged.appearance, config.advanced.select.min_appearance
-    fits_in_depth = judged.with_depth is not None and judged.with_depth[i]
-    if fits_in_depth and presence >= config.advanced.select.trusted_presence:
-        return ""
+    with_depth = judged.with_depth is not None and judged.with_depth[i]
+    if with_depth and presence >= config.advanced.select.trusted_presence:
+        return ""  # what fits in depth may have other colours
     if least.score and refined.iterations[i] and looks is not None and looks[i] < wanted:
         return f"select: render and image do not look alike (similarity {looks[i]:.2f}, wanted at least {wanted:g})"
     return ""

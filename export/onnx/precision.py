@@ -15,7 +15,7 @@ hurts nowhere, what is computed with it would. Of the frozen features nothing el
 A product of FP16 numbers is summed in FP32 by the hardware; attention's queries are scaled by 1 / sqrt(head dimension)
 before the product, in FP32, so that the sums keep away from FP16's largest number, 65504. The result is cast where
 fewest bytes move: down before, up after transpositions and reshapes, which are exact in any type. A tensor is cast
-once per direction, and never to and fro.
+once per direction, and never to and fro. No two products share an FP16 weight (``_separate_weights``).
 """  # noqa: E501 (a table)
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def to_half(graph: Graph) -> Graph:
         raise BundleError(f"export: no matrix product of {graph.name} is in the parts that FP16 is meant for")
     _cast(graph, half)
     _store_in_half(graph)
-    _part(graph)
+    _separate_weights(graph)
     graph.prune()
     return graph
 
@@ -156,7 +156,7 @@ def _store_in_half(graph: Graph) -> None:
     graph.nodes = nodes
 
 
-def _part(graph: Graph) -> None:
+def _separate_weights(graph: Graph) -> None:
     """Give every FP16 product weights of its own.
 
     ONNX Runtime's CPU provider computes in FP32: it converts weights once, when it loads them, but those that several

@@ -6,7 +6,7 @@ the graph; what they hold is found by running the graph at two batch sizes. What
 what follows N is brought to a form in which N does not have to be known (0 or -1 in ``Reshape``, 1 in ``Expand``,
 factors instead of sizes in ``Resize``). Standard operators stay standard operators. Batch normalisations become part
 of the convolutions before them: in an FP16 graph they would stand between two casts, where no engine joins them. No
-other weight changes.
+other weight changes. Zeros around a map become padding of the convolutions behind it.
 """
 
 from __future__ import annotations

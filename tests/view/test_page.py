@@ -203,7 +203,8 @@ def test_a_click_waits_for_a_quick_action_and_is_refused_during_a_long_one(opene
         end.wait(30)
 
     def together(wait_to_end: bool) -> None:
-        begun.clear(), end.clear()
+        begun.clear()
+        end.clear()
         worker = threading.Thread(target=page._do, args=("first", first))
         worker.start()
         assert begun.wait(30)
