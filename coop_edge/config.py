@@ -353,6 +353,13 @@ class AdvancedSelectConfig(Config):
     where ``select.min_score`` is 0, with models in plain grey, with engines without ``features``, and for poses that
     are judged by measured depth and have ``trusted_presence``. Larger refuses more objects that are not there, and
     objects whose model has other colours; -1 refuses none."""
+    min_filled: float = 0.9
+    """Least share of a detection's box that has to lie in the box of the object at the pose, of a returned pose with
+    less than ``unfilled_presence``. Only for models in plain grey, whose looks say nothing, without effect where
+    ``select.min_score`` is 0. Larger refuses more objects that are not there where boxes are exact, and right poses
+    where they are not; 0 refuses none."""
+    unfilled_presence: float = 0.5
+    """Presence above which ``min_filled`` is not asked for. Larger refuses more of both."""
     trusted_presence: float = 0.6
     """Least presence of a pose by which a lost object is found again, of one that says where to look for it, of one
     that ends a search without a box, and, with effort "balanced", of one after which no other poses are tried in a box.
@@ -371,6 +378,8 @@ class AdvancedSelectConfig(Config):
         self._number("min_weight", 0.0, 1e9)
         self._number("min_appearance", -1.0, 1.0)
         self._number("min_presence", 0.0, 1.0)
+        self._number("min_filled", 0.0, 1.0)
+        self._number("unfilled_presence", 0.0, 1.0)
         self._number("trusted_presence", 0.0, 1.0)
         self._number("settled_with_depth", 0.0, 1.0)
 

@@ -26,11 +26,12 @@ from coop_edge.following import Follower
 from coop_edge.inputs import as_sequence, read_depth, read_image, read_options
 from coop_edge.mesh.mesh import Mesh
 from coop_edge.mesh.symmetry import Symmetries
-from coop_edge.pipeline import Frame, Pipeline
+from coop_edge.pipeline import Pipeline
 from coop_edge.registry import ObjectRegistry, TemplateSource, load_mesh
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.stages.bounds import Wanted
 from coop_edge.stages.features import FeatureExtractor
+from coop_edge.stages.frame import Frame
 from coop_edge.templates import VIEWPOINTS, MakeRenderer, TemplateSet
 from coop_edge.types import Camera, Detection, PoseEstimate
 from coop_edge.visual.overlay import drawable

@@ -18,21 +18,22 @@ from numpy.typing import NDArray
 
 from coop_edge.config import EstimatorConfig
 from coop_edge.errors import BundleError
-from coop_edge.pipeline import Frame, Pipeline
+from coop_edge.pipeline import Pipeline
 from coop_edge.stages.bounds import Wanted, box_sides, check_size, search_bounds
 from coop_edge.stages.boxes import distinct
 from coop_edge.stages.clock import StageClock
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.depth import approach
 from coop_edge.stages.features import FeatureExtractor
+from coop_edge.stages.frame import Frame
 from coop_edge.stages.image_maps import Level, image_levels
 from coop_edge.stages.instances import SAME, SAME_PLACE, Instance, answers, instances
 from coop_edge.stages.places import find_places
 from coop_edge.stages.refine import Refined
+from coop_edge.stages.rejection import Least
 from coop_edge.stages.retrieve import retrieve
 from coop_edge.stages.scoring import measure_fit
-from coop_edge.stages.select import Least, Selection, select, survivors
-from coop_edge.stages.silhouettes import pose_boxes
+from coop_edge.stages.select import Selection, select, survivors
 from coop_edge.stages.views import MARGIN
 from coop_edge.types import Detection, PoseEstimate
 
@@ -207,7 +208,7 @@ class Finder:
         kept = kept[np.argsort(-rank[kept], kind="stable")]
         kept = kept[refined.ok[kept]]
         T = refined.T_camera_object[kept]
-        box = pose_boxes(T, frame.renderer.meshes[i].vertices, frame.models[i].centre, frame.camera)
+        box = frame.boxes(T, np.full(len(T), i))
         visible = np.isfinite(box).all(axis=1)
         kept, T, box = kept[visible], T[visible], box[visible]
         apart = distinct(box, SAME_PLACE, len(box))
@@ -288,7 +289,7 @@ class Finder:
         is trusted stays as it is: of 18 on the synthetic set none came out with another score (by 0.07). So does one
         that is ``HOPELESS``.
         """
-        box = pose_boxes(T, frame.renderer.meshes[i].vertices, frame.models[i].centre, frame.camera)
+        box = frame.boxes(T, np.full(len(T), i))
         order = np.argsort(-presence, kind="stable")
         order = order[np.isfinite(box[order]).all(axis=1)]
         best = order[distinct(box[order], SAME, most)]
@@ -296,7 +297,7 @@ class Finder:
         box = box[best[(presence[best] >= HOPELESS) & (presence[best] < trusted)]]
         detections = [Detection(frame.models[i].name, tuple(each)) for each in box.tolist()]
         least = Least.found(self.pipeline.config)
-        return self.pipeline.estimated(frame, detections, np.full(len(box), i), clock, least=least)
+        return self.pipeline.estimated(frame, detections, np.full(len(box), i), clock, least=least, once=True)
 
 
 def _boxes(name: str, tried: _Tried) -> list[Detection]:

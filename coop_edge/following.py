@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from coop_edge.finding import Finder
 from coop_edge.geometry import se3
-from coop_edge.pipeline import Frame, Pipeline
+from coop_edge.pipeline import Pipeline
 from coop_edge.stages.bounds import Wanted
+from coop_edge.stages.frame import Frame
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.select import LOST
 from coop_edge.stages.silhouettes import pose_boxes

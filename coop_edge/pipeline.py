@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.config import EFFORTS, EstimatorConfig
 from coop_edge.mesh.mesh import Mesh
-from coop_edge.ops.base import Array, Operations
+from coop_edge.ops.base import Operations
 from coop_edge.pnp.base import PnpSolver
 from coop_edge.render.base import Renderer
 from coop_edge.runtime.base import Runner
@@ -21,43 +21,21 @@ from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.depth import approach
 from coop_edge.stages.features import FeatureExtractor
+from coop_edge.stages.frame import Frame
+from coop_edge.stages.hypotheses import Hypotheses
 from coop_edge.stages.judge import FeatureJudge
 from coop_edge.stages.match_views import match_views
-from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.pairs import ImagePairMaker, PairMaker
-from coop_edge.stages.refine import Refined
+from coop_edge.stages.rejection import Least
 from coop_edge.stages.retrieve import retrieve
 from coop_edge.stages.scoring import FitJudge, Judge
-from coop_edge.stages.select import Least, Selection, select
+from coop_edge.stages.select import Selection, select
 from coop_edge.stages.stand_in import stand_in
 from coop_edge.stages.turns import Turns, tracking, turns
-from coop_edge.types import Camera, Detection, PoseEstimate, StageTimes
+from coop_edge.types import Detection, PoseEstimate, StageTimes
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One image, checked, and the objects that may be in it."""
-
-    image: Array  # uint8 [height,width,3], contiguous, where the stages compute
-    camera: Camera
-    models: Sequence[ObjectModel]
-    renderer: Renderer  # of the models' meshes, in their order
-    depth: Array | None = None  # float32 [height,width] metres there, 0 = unknown; None: there is none
-
-    def diameters(self, index: Indices) -> Floats:
-        """Return the diameters of the objects at ``index`` [N], metres."""
-        return np.array([self.models[i].diameter for i in index], np.float64)
-
-
-class Hypotheses(NamedTuple):
-    """The hypotheses that were refined to the end, and who judges them."""
-
-    coarse: CoarseHypotheses
-    refined: Refined
-    judge: Judge
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,22 +71,12 @@ class Pipeline:
         clock: StageClock,
         *,
         least: Least | None = None,
+        once: bool = False,
     ) -> Selection:
-        """Return the answers that ``estimate`` gives; ``least``: see ``select``."""
-        found = self.hypotheses(frame, detections, index, clock)
+        """Return the answers that ``estimate`` gives; ``least``: see ``select``, ``once``: see ``hypotheses``."""
+        found = self.hypotheses(frame, detections, index, clock, once=once)
         with clock("select"):
-            return select(
-                found.refined,
-                found.coarse.detection,
-                len(detections),
-                frame.models,
-                found.coarse.object_index,
-                self.config,
-                evidence=found.coarse.evidence,
-                reasons=[found.coarse.reason(i) for i in range(len(found.coarse))],
-                judge=found.judge,
-                least=least,
-            ).with_covariance(*self.bundle.covariance_maps)
+            return found.choose(self.config, least).with_covariance(*self.bundle.covariance_maps)
 
     def retrieved(self, frame: Frame, detection: Detection, index: int, count: int) -> CoarseHypotheses | None:
         """Find the ``count`` views that look most like a detection, best first; None without features."""
@@ -122,9 +90,31 @@ class Pipeline:
         )
 
     def hypotheses(
-        self, frame: Frame, detections: Sequence[Detection], index: Indices, clock: StageClock
+        self,
+        frame: Frame,
+        detections: Sequence[Detection],
+        index: Indices,
+        clock: StageClock,
+        *,
+        once: bool = False,
     ) -> Hypotheses:
-        """Do all that ``estimate`` does before it chooses."""
+        """Do all that ``estimate`` does before it chooses.
+
+        Where a detection's best pose is in doubt and its own box is another than the one given, the object is tried
+        once more in that box: the pose may be wrong, and yet lie where the object is. Not so with effort "fast", nor if
+        ``once``.
+        """
+        first = self._tried(frame, detections, index, clock)
+        if once or self.config.effort == "fast" or not self._knows_trust:
+            return first
+        with clock("select"):
+            rows, better = first.in_other_boxes(self.config)
+        if not len(rows):
+            return first
+        second = self._tried(frame, better, index[rows], clock)
+        return first.joined(second, rows)
+
+    def _tried(self, frame: Frame, detections: Sequence[Detection], index: Indices, clock: StageClock) -> Hypotheses:
         coarse = self._match(frame, detections, index, clock)
         maker = self.maker(frame, self.config)
         judge = self.judge(maker)
@@ -135,7 +125,10 @@ class Pipeline:
         competition = {"detection": coarse.detection, "evidence": coarse.evidence, "early": self._early(len(coarse))}
         left = self.refine(maker, judge, T, coarse.object_index, self.config, clock, **competition)
         used = left.refined.used_depth | placed[left.rows]
-        return Hypotheses(coarse.take(left.rows), replace(left.refined, used_depth=used), judge)
+        with clock("select"):
+            return Hypotheses.judged_by(
+                judge, frame, detections, coarse.take(left.rows), replace(left.refined, used_depth=used), self.config
+            )
 
     def track(self, frame: Frame, names: Sequence[str], index: Indices, T_previous: Floats) -> list[PoseEstimate]:
         """Estimate the poses of N objects from those before, as one batch; a failure says ``LOST`` and why.
@@ -193,15 +186,19 @@ class Pipeline:
             matched = match_views(
                 frame.image, crops, models, index, found, **networks, **options, count=schedule.matched
             )
-            return CoarseHypotheses.joined(hypotheses, matched)
+            return hypotheses.joined(matched)
+
+    @property
+    def _knows_trust(self) -> bool:
+        """Tell whether poses can be trusted: whether presence is a probability."""
+        return self.features is not None and self.bundle.score_map is not None
 
     def _early(self, count: int) -> NDArray[np.bool_] | None:
         """Tell which of ``count`` hypotheses of ``_match`` effort "fast" has too, bool [M]; see ``turns``.
 
-        None with effort "best", which tries all, and where the score is no probability, by which a pose could be
-        trusted.
+        None with effort "best", which tries all, and where no pose can be trusted.
         """
-        if self.config.effort == "best" or self.features is None or self.bundle.score_map is None:
+        if self.config.effort == "best" or not self._knows_trust:
             return None
         views, matched, _ = self.config.schedule
         few = EFFORTS["fast"]

@@ -13,7 +13,9 @@ from coop_edge.cli.demo import WRONG
 from coop_edge.demo import load_scene
 from coop_edge.geometry import se3
 from coop_edge.mesh import Mesh
+from coop_edge.pipeline import Pipeline
 from coop_edge.runtime.bundle import Bundle
+from coop_edge.stages.boxes import overlaps
 from coop_edge.stages.judge import FeatureJudge
 from coop_edge.templates.template_set import TemplateSet
 
@@ -131,3 +133,26 @@ def test_hypotheses_come_first_that_fast_has_too(estimator):
 def test_best_tries_all(estimator):
     best = replace(estimator._pipeline, config=replace(estimator.config, effort="best"))
     assert best._early(2 * (best.config.schedule.hypotheses + best.config.schedule.matched)) is None
+
+
+@pytest.mark.parametrize(("share", "again"), [(0.0, 0), (0.3, 3)])
+def test_a_pose_in_doubt_is_looked_for_again_in_its_own_box(estimator, monkeypatch, share, again):
+    """Not with "fast", nor where its box is the one given; the second box is nearer the truth than the first."""
+    boxes, tried = [], Pipeline._tried
+
+    def spy(self, frame, detections, *args):
+        boxes.append([detection.bbox for detection in detections])
+        return tried(self, frame, detections, *args)
+
+    config = estimator._pipeline.config.updated(["advanced.select.trusted_presence=1"])
+    monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
+    monkeypatch.setattr(Pipeline, "_tried", spy)
+    true = np.array([detection.bbox for detection in SCENE.detections])
+    given = true + share * true[:, 2:] @ np.array([[1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0]])
+    detections = [Detection(d.object, bbox=tuple(b)) for d, b in zip(SCENE.detections, given, strict=True)]
+    results = estimator.estimate(SCENE.image, SCENE.camera, detections)
+    again *= estimator.config.effort != "fast"
+    assert [len(each) for each in boxes] == [3, again][: 1 + bool(again)]
+    if again:
+        assert (overlaps(np.array(boxes[1]), true).diagonal() > overlaps(given, true).diagonal()).all()
+        assert max(off(estimator, result) for result in results) <= WRONG

@@ -28,7 +28,6 @@ from coop_edge.base.hardware import hardware
 from coop_edge.config import EFFORTS
 from coop_edge.errors import InputError
 from coop_edge.stages.clock import StageClock
-from coop_edge.stages.select import select
 
 PRESENT = "present"
 KINDS = {"other": 4, "random": 1, "elsewhere": 1}
@@ -122,7 +121,7 @@ def answers(
 ) -> tuple[list[PoseEstimate], list[PoseEstimate]]:
     """Return what ``estimate`` does with no least score at all, and with its own, but a least presence of nothing.
 
-    Only the latter refuses poses at which image and render do not look alike.
+    Only the latter refuses poses at which image and render do not look alike, or that leave much of the box empty.
     """
     names = [detection.object for detection in detections]
     with estimator._call("absent"):
@@ -133,17 +132,7 @@ def answers(
         out = []
         for least in (0.0, estimator.config.select.min_score):
             config = estimator.config.updated([f"select.min_score={least}", "advanced.select.min_presence=0"])
-            chosen = select(
-                found.refined,
-                found.coarse.detection,
-                len(detections),
-                frame.models,
-                found.coarse.object_index,
-                config,
-                evidence=found.coarse.evidence,
-                reasons=[found.coarse.reason(i) for i in range(len(found.coarse))],
-                judge=found.judge,
-            )
+            chosen = found.choose(config)
             out.append(chosen.estimates(names))
     return out[0], out[1]
 

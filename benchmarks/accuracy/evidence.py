@@ -20,9 +20,10 @@ from coop_edge import Detection, Estimator, EstimatorConfig
 from coop_edge.base.files import atomic_write
 from coop_edge.config import MOST_HYPOTHESES, Effort
 from coop_edge.errors import InputError
-from coop_edge.pipeline import Frame, Pipeline
+from coop_edge.pipeline import Pipeline
 from coop_edge.runtime.score_map import DEPTH_EVIDENCE, EVIDENCE
 from coop_edge.stages.clock import StageClock
+from coop_edge.stages.frame import Frame
 from coop_edge.stages.judge import FeatureJudge
 from coop_edge.stages.refine import Refined
 from coop_edge.stages.scoring import Fit, Judged, measure_fit
@@ -137,7 +138,8 @@ def _rows(
 ) -> np.ndarray:
     config, clock = pipeline.config, StageClock()
     detections = [Detection(object_name(s.box.obj_id), s.box.bbox) for s in sought]
-    coarse, refined, judge = pipeline.hypotheses(frame, detections, index, clock)
+    hypotheses = pipeline.hypotheses(frame, detections, index, clock, once=effort == FINISHED)
+    coarse, refined, judge = hypotheses.coarse, hypotheses.refined, hypotheses.judge
     if not isinstance(judge, FeatureJudge):
         raise InputError(f"{pipeline.bundle.manifest}: wanted a bundle with features, whose score is to be fitted")
     judged = select(

@@ -8,6 +8,20 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
+def within(boxes: Floats, size: tuple[int, int]) -> Floats:
+    """Return the parts of boxes [M,4] that lie in an image of this width and height, or no area."""
+    low, high = (np.clip(corner, 0.0, size) for corner in (boxes[:, :2], boxes[:, :2] + boxes[:, 2:]))
+    return np.concatenate([low, high - low], axis=1)
+
+
+def filled(boxes: Floats, by: Floats) -> Floats:
+    """Return the share of each box [M,4] that lies in the one of ``by`` [M,4] beside it, [M]; NaN where that is NaN."""
+    low = np.maximum(boxes[:, :2], by[:, :2])
+    high = np.minimum(boxes[:, :2] + boxes[:, 2:], by[:, :2] + by[:, 2:])
+    area = np.maximum(boxes[:, 2:].prod(axis=-1), np.finfo(np.float64).tiny)
+    return np.asarray(np.clip(high - low, 0.0, None).prod(axis=-1) / area)
+
+
 def overlaps(a: Floats, b: Floats) -> Floats:
     """Return the intersection over union of boxes [N,4] with boxes [M,4], [N,M]; 0 of boxes without an area."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])

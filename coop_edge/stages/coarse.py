@@ -71,10 +71,14 @@ class CoarseHypotheses:
         """Return the hypotheses at ``rows``."""
         return CoarseHypotheses(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
-    @classmethod
-    def joined(cls, *parts: CoarseHypotheses) -> CoarseHypotheses:
-        """Join hypotheses of the same detections; each detection's keep the order of the parts."""
-        whole = cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+    def appended(self, other: CoarseHypotheses) -> CoarseHypotheses:
+        """Return the hypotheses of both, those of ``other`` last."""
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        return CoarseHypotheses(**{name: np.concatenate(pair) for name, pair in pairs.items()})
+
+    def joined(self, other: CoarseHypotheses) -> CoarseHypotheses:
+        """Join hypotheses of the same detections, one detection after the other, those of ``other`` last of each."""
+        whole = self.appended(other)
         return whole.take(np.argsort(whole.detection, kind="stable"))
 
     def reason(self, i: int) -> str:

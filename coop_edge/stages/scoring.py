@@ -15,7 +15,7 @@ evidence.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,15 @@ class Judged(NamedTuple):
     presence: Floats  # [M] the score as it would be at six diameters (``ScoreMap.presence``)
     appearance: Floats | None = None  # [M] how much render and image look alike, -1 to 1; NaN, None: not known
     with_depth: NDArray[np.bool_] | None = None  # [M] whether measured depth is part of it; None: of none
+
+    def joined(self, other: Judged) -> Judged:
+        """Return what both say, ``other`` last; the same judge said it, of the same image."""
+        return Judged(
+            np.concatenate([self.score, other.score]),
+            np.concatenate([self.presence, other.presence]),
+            _appended(self.appearance, other.appearance),
+            _appended(self.with_depth, other.with_depth),
+        )
 
 
 class Judge(Protocol):
@@ -103,3 +112,7 @@ def inlier_scores(refined: Refined, found: Fit, evidence: Floats | None, config:
     fit = found.inlier_ratio * np.minimum(1.0, found.support / config.full_support)
     score = np.where(refined.iterations > 0, fit ** (1.0 - weight) * coarse**weight, coarse)
     return np.where(refined.ok, np.clip(score, 0.0, 1.0), 0.0)
+
+
+def _appended(a: Any, b: Any) -> Any:
+    return None if a is None or b is None else np.concatenate([a, b])

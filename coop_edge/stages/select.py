@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coop_edge.config import EstimatorConfig
 from coop_edge.geometry import se3
-from coop_edge.geometry.crop import REFERENCE_SIZE
 from coop_edge.runtime.covariance_map import CovarianceMap
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.refine import Refined
+from coop_edge.stages.rejection import Least, rejection
 from coop_edge.stages.scoring import Fit, FitJudge, Judge, Judged, measure_fit
 from coop_edge.types import PoseEstimate, StageTimes
 
@@ -74,33 +73,6 @@ class Selection:
         return out
 
 
-class Least(NamedTuple):
-    """What a pose needs to be believed.
-
-    Without a box little evidence is not enough, however well it agrees: nothing says that the object is there, and of
-    many places one may look like it.
-    """
-
-    weight: float  # of its inliers (``Fit``)
-    score: float  # 0: nothing is too little, and no looks too unlike
-    presence: float
-    option: str = "advanced.select.min_presence"  # that says which presence
-
-    @classmethod
-    def of(cls, config: EstimatorConfig, *, tracking: bool) -> Least:
-        """Return what is asked of a pose in a box, or of a tracked one."""
-        own = config.advanced.select
-        return cls(own.min_weight if tracking else 0.0, config.select.min_score, own.min_presence)
-
-    @classmethod
-    def found(cls, config: EstimatorConfig) -> Least:
-        """Return what is asked of a pose that was found without a box."""
-        score, least, own = config.select.min_score, config.advanced.select.min_presence, config.advanced.find
-        if least >= own.min_presence:
-            return cls(own.min_weight, score, least)
-        return cls(own.min_weight, score, own.min_presence, "advanced.find.min_presence")
-
-
 def select(
     refined: Refined,
     detection: NDArray[np.integer],
@@ -112,8 +84,9 @@ def select(
     evidence: Floats | None = None,
     reasons: Sequence[str] | None = None,
     T_previous: Floats | None = None,
-    judge: Judge | None = None,
+    judge: Judge | Judged | None = None,
     least: Least | None = None,
+    filled: Floats | None = None,
 ) -> Selection:
     """Score M hypotheses, reject what disagrees, keep the one of each of ``count`` detections with the most presence.
 
@@ -127,14 +100,17 @@ def select(
         evidence: [M], of the coarse stage; None: there was none.
         reasons: [M], of the coarse stage; None: there was none.
         T_previous: [M,4,4] the poses tracked from; failures then are ``LOST``, and why.
-        judge: scores the hypotheses; None: ``FitJudge``.
+        judge: scores the hypotheses, or what it said of them; None: ``FitJudge``.
         least: of a pose that is believed; None: ``Least.of``.
+        filled: [M] share of the detection's box that lies in the object's box at the pose; NaN, None: not known.
     """
     index, detection = np.asarray(object_index, np.int64), np.asarray(detection, np.int64)
     if least is None:
         least = Least.of(config, tracking=T_previous is not None)
     judge = judge or FitJudge(config.advanced.select)
-    found, judged, rejected = _judged(refined, index, config, judge, evidence=evidence, reasons=reasons, least=least)
+    found, judged, rejected = _judged(
+        refined, index, config, judge, evidence=evidence, reasons=reasons, least=least, filled=filled
+    )
     chosen = np.full(count, -1, np.int64)
     rank = judged.presence + 2.0 * np.array([r == "" for r in rejected])  # any accepted before any other
     for i in range(len(refined)):
@@ -195,58 +171,23 @@ def _judged(
     refined: Refined,
     index: Indices,
     config: EstimatorConfig,
-    judge: Judge,
+    judge: Judge | Judged,
     *,
     evidence: Floats | None,
     reasons: Sequence[str] | None,
     least: Least,
+    filled: Floats | None = None,
 ) -> tuple[Fit, Judged, tuple[str, ...]]:
     """Return fit, judgement and reasons of rejection [M] ("" = none) of M hypotheses; arguments as of ``select``."""
     found = measure_fit(refined, config.advanced.select)
-    judged = judge.score(refined, index, found, evidence)
+    judged = judge if isinstance(judge, Judged) else judge.score(refined, index, found, evidence)
     rejected = tuple(
         (reasons[i] if reasons else "")
         or refined.reasons[i]
-        or _rejection(refined, found, judged, config, i, least=least)
+        or rejection(refined, found, judged, config, i, least=least, filled=filled)
         for i in range(len(refined))
     )
     return found, judged, rejected
-
-
-def _rejection(refined: Refined, found: Fit, judged: Judged, config: EstimatorConfig, i: int, *, least: Least) -> str:
-    """Return why hypothesis i, which has a pose, is not to be believed; "" if it is."""
-    if refined.iterations[i] and (reason := _too_little(refined, found, config, i, least=least.weight)):
-        return f"select: {reason}"
-    score, presence = judged.score[i], judged.presence[i]
-    if least.score and presence < least.presence:
-        return f"select: presence {presence:.3f} is below {least.option} = {least.presence:g}"
-    if score < least.score:
-        return f"select: score {score:.3f} is below select.min_score = {least.score:g}"
-    looks, wanted = judged.appearance, config.advanced.select.min_appearance
-    with_depth = judged.with_depth is not None and judged.with_depth[i]
-    if with_depth and presence >= config.advanced.select.trusted_presence:
-        return ""  # what fits in depth may have other colours
-    if least.score and refined.iterations[i] and looks is not None and looks[i] < wanted:
-        return f"select: render and image do not look alike (similarity {looks[i]:.2f}, wanted at least {wanted:g})"
-    return ""
-
-
-def _too_little(refined: Refined, found: Fit, config: EstimatorConfig, i: int, *, least: float) -> str:
-    """Return what hypothesis i, which was refined, has too little of; "" if nothing."""
-    options, advanced = config.select, config.advanced.select
-    size_px = refined.image_px[i] * refined.crop_size / config.advanced.refine.margin
-    if size_px < advanced.min_size_px:
-        return f"the object is too small in the image ({size_px:.1f} px, wanted at least {advanced.min_size_px:g})"
-    if found.inlier_ratio[i] < options.min_inlier_ratio:
-        ratio = f"weighted inlier ratio {found.inlier_ratio[i]:.2f}, wanted at least {options.min_inlier_ratio:g}"
-        return f"render and image disagree ({ratio})"
-    area = (refined.crop_size / REFERENCE_SIZE) ** 2  # as the number of cells grows
-    if found.n_inliers[i] < (wanted := math.ceil(options.min_inliers * area)):
-        return f"too little of the object matches the image ({found.n_inliers[i]} inliers, wanted at least {wanted})"
-    if found.weight[i] < least * area:
-        weight = f"inlier weight {found.weight[i]:.1f}, wanted at least {least * area:g}"
-        return f"too little of the object is matched with certainty ({weight})"
-    return ""
 
 
 def _selection(

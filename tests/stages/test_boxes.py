@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coop_edge.stages.boxes import distinct, overlaps
+from coop_edge.stages.boxes import distinct, filled, overlaps, within
 
 
 def whole(rng, count):
@@ -26,6 +26,21 @@ def test_overlaps_are_those_of_counted_pixels():
     np.testing.assert_allclose(overlaps(a, b), wanted, atol=1e-12)
     assert overlaps(a[:0], b).shape == (0, 9)
     assert overlaps(a, b[:0]).shape == (12, 0)
+
+
+def test_filled_is_the_share_of_the_first_box_s_pixels():
+    rng = np.random.default_rng(3)
+    a, b = whole(rng, 40), whole(rng, 40)
+    wanted = [(pixels(p) & pixels(q)).sum() / pixels(p).sum() for p, q in zip(a, b, strict=True)]
+    np.testing.assert_allclose(filled(a, b), wanted, atol=1e-12)
+    assert 0 < np.mean(wanted) < 1
+    assert np.isnan(filled(a[:1], np.full((1, 4), np.nan))).all()
+
+
+def test_within_is_what_the_image_shows():
+    boxes = np.array([[-3.0, 2.0, 10.0, 5.0], [15.0, 8.0, 30.0, 4.0], [4.0, 4.0, 2.0, 2.0], [50.0, 0.0, 3.0, 3.0]])
+    wanted = [[0.0, 2.0, 7.0, 5.0], [15.0, 8.0, 5.0, 2.0], [4.0, 4.0, 2.0, 2.0], [20.0, 0.0, 0.0, 3.0]]
+    np.testing.assert_array_equal(within(boxes, (20, 10)), wanted)
 
 
 def test_boxes_without_an_area_overlap_nothing():

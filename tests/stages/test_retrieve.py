@@ -12,7 +12,6 @@ from coop_edge.geometry.crop import CropCamera
 from coop_edge.mesh import Symmetries
 from coop_edge.pnp.base import PnpStatus
 from coop_edge.render import CpuRenderer
-from coop_edge.stages.coarse import CoarseHypotheses
 from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.retrieve import BEYOND, MOST_WITHIN, TOLERANCE, WITHIN, retrieve
@@ -257,7 +256,7 @@ def test_hypotheses_are_poses_in_the_real_camera(shown, model, frozen):
 def test_joined_hypotheses_keep_the_order_of_their_parts(shown, model, frozen):
     _, a = found_in(shown[7], [shown[7].detection()] * 2, model, frozen, count=3)
     b = a.take(np.array([4, 0, 1]))  # of detections 1, 0, 0
-    whole = CoarseHypotheses.joined(a, b)
+    whole = a.joined(b)
     assert whole.detection.tolist() == [0] * 5 + [1] * 4
     np.testing.assert_array_equal(whole.T_camera_object, a.T_camera_object[[0, 1, 2, 0, 1, 3, 4, 5, 4]])
-    assert len(CoarseHypotheses.joined(a.take(np.zeros(0, int)), b.take(np.zeros(0, int)))) == 0
+    assert len(a.take(np.zeros(0, int)).joined(b.take(np.zeros(0, int)))) == 0

@@ -13,8 +13,9 @@ from coop_edge.mesh import Symmetries
 from coop_edge.runtime.covariance_map import CovarianceMap
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.refine import OUT_OF_SIGHT, Refined
+from coop_edge.stages.rejection import Least
 from coop_edge.stages.scoring import Judged, inlier_scores, measure_fit
-from coop_edge.stages.select import LOST, Least, one_of_the_same, select
+from coop_edge.stages.select import LOST, one_of_the_same, select
 from tests.stages.chain import SIZE, Chain
 from tests.stages.oracles import Faults
 from tests.stages.scene import Scene, at, reprojection_px
