@@ -459,7 +459,8 @@ class EstimatorConfig(Config):
     effort: Effort = "balanced"
     """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
     "fast" 4, 1, 1; "balanced" 12, 1, 4; "best" 20, 3, 5. "balanced" begins as "fast" does, and goes on where that pose
-    is in doubt (``advanced.select.trusted_presence``); "best" tries all. Both find more objects. ``coarse.hypotheses``,
+    is in doubt (``advanced.select.trusted_presence``); "best" tries all. Both try an object once more in the box of a
+    pose that is then still in doubt, if that is not the box given; both find more objects. ``coarse.hypotheses``,
     ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""
