@@ -359,7 +359,8 @@ class AdvancedSelectConfig(Config):
     ``select.min_score`` is 0. Larger refuses more objects that are not there where boxes are exact, and right poses
     where they are not; 0 refuses none."""
     unfilled_presence: float = 0.5
-    """Presence above which ``min_filled`` is not asked for. Larger refuses more of both."""
+    """Least presence of a pose that need not fill its box by ``min_filled``. Larger refuses more objects that are not
+    there, and right poses in boxes that are not exact."""
     trusted_presence: float = 0.6
     """Least presence of a pose by which a lost object is found again, of one that says where to look for it, of one
     that ends a search without a box, and, with effort "balanced", of one after which no other poses are tried in a box.

@@ -21,7 +21,6 @@ from coop_edge.stages.bounds import Wanted
 from coop_edge.stages.frame import Frame
 from coop_edge.stages.objects import ObjectModel
 from coop_edge.stages.select import LOST
-from coop_edge.stages.silhouettes import pose_boxes
 from coop_edge.types import Motion, PoseEstimate
 
 Floats = NDArray[np.float64]
@@ -96,7 +95,7 @@ class Follower:
         whole = (0.0, 0.0, float(frame.camera.width), float(frame.camera.height))
         assert result.motion is not None
         T = result.motion.T_last[None]
-        (box,) = pose_boxes(T, frame.renderer.meshes[i].vertices, frame.models[i].centre, frame.camera)
+        (box,) = frame.boxes(T, np.array([i]))
         if turn >= len(AROUND) or not np.isfinite(box).all():
             return whole
         side = AROUND[turn] * box[2:].max()

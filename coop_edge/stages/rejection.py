@@ -73,11 +73,10 @@ def rejection(
     if looks < options.min_appearance:
         wanted = f"wanted at least {options.min_appearance:g}"
         return f"select: render and image do not look alike (similarity {looks:.2f}, {wanted})"
-    if filled is None or not np.isnan(looks) or filled[i] >= options.min_filled:
-        return ""
-    if presence < options.unfilled_presence:
+    share = np.nan if filled is None else filled[i]
+    if share < options.min_filled and np.isnan(looks) and presence < options.unfilled_presence:
         wanted = f"wanted {options.min_filled:g} at least, or a presence of {options.unfilled_presence:g}"
-        return f"select: the object fills {filled[i]:.2f} of its box at a presence of {presence:.2f} ({wanted})"
+        return f"select: the object fills {share:.2f} of its box at a presence of {presence:.2f} ({wanted})"
     return ""
 
 

@@ -105,6 +105,13 @@ def test_what_of_a_box_lies_outside_the_image_need_not_be_filled(frame):
     assert hypotheses_of(frame, PLACES[2:], [GREY], [0], [box], [0.3]).choose(EstimatorConfig()).reasons == ("",)
 
 
+def test_a_pose_whose_box_is_not_known_is_not_refused_for_it(frame):
+    """Of an object so near that a part of it is behind the camera."""
+    hypotheses = hypotheses_of(frame, [(0.0, 0.0, 0.03)], [GREY], [0], [(10.0, 10.0, 600.0, 400.0)], [0.3])
+    assert np.isnan(frame.boxes(hypotheses.refined.T_camera_object, np.array([GREY]))).all()
+    assert hypotheses.choose(EstimatorConfig()).reasons == ("",)
+
+
 def test_objects_whose_looks_are_known_need_not_fill_their_box(frame):
     box = moved(own(frame, PLACES[0], COLOURED), 0.5)
     assert hypotheses_of(frame, PLACES[:1], [COLOURED], [0], [box], [0.3]).choose(EstimatorConfig()).reasons == ("",)
