@@ -363,7 +363,7 @@ class AdvancedSelectConfig(Config):
     there, and right poses in boxes that are not exact."""
     trusted_presence: float = 0.6
     """Least presence of a pose by which a lost object is found again, of one that says where to look for it, of one
-    that ends a search without a box, and, but for effort "best", of one after which no other poses are tried in a box.
+    that ends a search without a box, and, with effort "balanced", of one after which no other poses are tried in a box.
     Larger takes longer, and finds fewer lost objects again and fewer that are not there; 0 accepts every pose, 1 tries
     all poses that ``effort`` has."""
     settled_with_depth: float = 0.95
@@ -459,11 +459,10 @@ class EstimatorConfig(Config):
 
     effort: Effort = "balanced"
     """Views tried per detection (k), of these also matched (n), and poses kept after one iteration of refinement (m):
-    "fast" 4, 1, 1; "balanced" 12, 1, 4; "best" 20, 3, 5. "best" tries all. The others begin with the most likely view
-    and go on where its pose is in doubt (``advanced.select.trusted_presence``), "balanced" first with the views that
-    "fast" has. "balanced" and "best", which find more objects, try an object once more in the box of a pose that is
-    then still in doubt, if that is not the box given. ``coarse.hypotheses``, ``coarse.matched`` and
-    ``refine.survivors`` override k, n and m."""
+    "fast" 4, 1, 1; "balanced" 12, 1, 4; "best" 20, 3, 5. "balanced" begins as "fast" does, and goes on where that pose
+    is in doubt (``advanced.select.trusted_presence``); "best" tries all. Both try an object once more in the box of a
+    pose that is then still in doubt, if that is not the box given; both find more objects. ``coarse.hypotheses``,
+    ``coarse.matched`` and ``refine.survivors`` override k, n and m."""
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     """From detections to pose hypotheses."""
     ransac: RansacConfig = field(default_factory=RansacConfig)

@@ -18,7 +18,7 @@ from coop_edge.runtime.base import Runner
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.stages.clock import StageClock
 from coop_edge.stages.coarse import CoarseHypotheses, estimate_coarse
-from coop_edge.stages.crop import Crops, crop_detections
+from coop_edge.stages.crop import crop_detections
 from coop_edge.stages.depth import approach
 from coop_edge.stages.features import FeatureExtractor
 from coop_edge.stages.frame import Frame
@@ -27,7 +27,7 @@ from coop_edge.stages.judge import FeatureJudge
 from coop_edge.stages.match_views import match_views
 from coop_edge.stages.pairs import ImagePairMaker, PairMaker
 from coop_edge.stages.rejection import Least
-from coop_edge.stages.retrieve import Retrieved, retrieve
+from coop_edge.stages.retrieve import retrieve
 from coop_edge.stages.scoring import FitJudge, Judge
 from coop_edge.stages.select import Selection, select
 from coop_edge.stages.stand_in import stand_in
@@ -115,73 +115,20 @@ class Pipeline:
         return first.joined(second, rows)
 
     def _tried(self, frame: Frame, detections: Sequence[Detection], index: Indices, clock: StageClock) -> Hypotheses:
-        """Make hypotheses of N detections, and refine them to the end.
-
-        Where poses can be trusted, each detection's most likely view comes first and alone: half of all objects are
-        found by it, and need nothing else.
-        """
-        crops = self._crops(frame, detections, clock)
-        if not self._leads:
-            return self._refined(frame, detections, self._coarse(frame, crops, index, clock), clock)
-        views, matched, survivors = self.config.schedule
-        seen = self._seen(frame, crops, index, clock)
-        first = seen.hypotheses(crops.camera, index).take(views * np.arange(len(detections)))
-        lead = self._refined(frame, detections, first, clock)
-        with clock("select"):
-            rows = np.flatnonzero(~lead.trusted(self.config))
-        if not len(rows):
-            return lead
-        some = [detections[row] for row in rows.tolist()]
-        coarse = self._matched(frame, self._crops(frame, some, clock), index[rows], seen.take(rows), clock)
-        place = np.arange(len(coarse)) % (views + matched)  # of each detection the views come first, best first
-        coarse, place = coarse.take(np.flatnonzero(place > 0)), place[place > 0]
-        few = EFFORTS["fast"]
-        early = np.where(place < views, place < few.hypotheses, place - views < few.matched)
-        others = self._refined(frame, some, coarse, clock, early=early, survivors=max(1, survivors - 1))
-        return lead.joined(others, rows)
-
-    @property
-    def _knows_trust(self) -> bool:
-        """Tell whether poses can be trusted: whether presence is a probability."""
-        return self.features is not None and self.bundle.score_map is not None
-
-    @property
-    def _leads(self) -> bool:
-        """Tell whether the most likely view of a detection comes first; not with effort "best", which tries all."""
-        views, matched, survivors = self.config.schedule
-        chooses = self.config.refine.iterations > 1 and survivors < views + matched
-        return self.config.effort != "best" and self._knows_trust and chooses
-
-    def _refined(
-        self,
-        frame: Frame,
-        detections: Sequence[Detection],
-        coarse: CoarseHypotheses,
-        clock: StageClock,
-        *,
-        early: NDArray[np.bool_] | None = None,
-        survivors: int = 0,
-    ) -> Hypotheses:
-        """Refine M hypotheses of N detections, and judge those left.
-
-        Args:
-            early: [M], see ``turns``.
-            survivors: of each detection; 0: as many as the schedule has.
-        """
-        config = self.config
-        if survivors:
-            config = replace(config, refine=replace(config.refine, survivors=survivors))
-        maker = self.maker(frame, config)
+        coarse = self._match(frame, detections, index, clock)
+        maker = self.maker(frame, self.config)
         judge = self.judge(maker)
         T, placed = coarse.T_camera_object, np.zeros(len(coarse), np.bool_)
         if frame.depth is not None:
             with clock("coarse"):
-                T, placed = approach(maker, T, coarse.object_index, config.depth)
-        competition = {"detection": coarse.detection, "evidence": coarse.evidence, "early": early}
-        left = self.refine(maker, judge, T, coarse.object_index, config, clock, **competition)
-        refined = replace(left.refined, used_depth=left.refined.used_depth | placed[left.rows])
+                T, placed = approach(maker, T, coarse.object_index, self.config.depth)
+        competition = {"detection": coarse.detection, "evidence": coarse.evidence, "early": self._early(len(coarse))}
+        left = self.refine(maker, judge, T, coarse.object_index, self.config, clock, **competition)
+        used = left.refined.used_depth | placed[left.rows]
         with clock("select"):
-            return Hypotheses.judged_by(judge, frame, detections, coarse.take(left.rows), refined, config)
+            return Hypotheses.judged_by(
+                judge, frame, detections, coarse.take(left.rows), replace(left.refined, used_depth=used), self.config
+            )
 
     def track(self, frame: Frame, names: Sequence[str], index: Indices, T_previous: Floats) -> list[PoseEstimate]:
         """Estimate the poses of N objects from those before, as one batch; a failure says ``LOST`` and why.
@@ -202,8 +149,7 @@ class Pipeline:
         """
         clock, index = StageClock(), np.zeros(1, np.int64)
         frame, T = self._stand_in(renderer)
-        crops = self._crops(frame, [Detection("stand-in", (0, 0, *frame.camera.size))], clock)
-        self._coarse(frame, crops, index, clock)
+        self._match(frame, [Detection("stand-in", (0, 0, *frame.camera.size))], index, clock)
         config = tracking(self.config)
         twice = replace(config, refine=replace(config.refine, iterations=2))  # the second looks back at the first
         self._follow(frame, index, T, twice, clock)  # from a pose of its own: there is nothing to match in black
@@ -215,48 +161,49 @@ class Pipeline:
         image = self.ops.upload(np.zeros((camera.height, camera.width, 3), np.uint8))
         return Frame(image, camera, (model,), renderer(mesh)), T
 
-    def _crops(self, frame: Frame, detections: Sequence[Detection], clock: StageClock) -> Crops:
-        size, margin, patch = self.bundle.input_size, self.config.coarse.margin, self.bundle.patch_size
+    def _match(
+        self, frame: Frame, detections: Sequence[Detection], index: Indices, clock: StageClock
+    ) -> CoarseHypotheses:
+        size, patch = self.bundle.input_size, self.bundle.patch_size
         with clock("crop"):
-            return crop_detections(
-                frame.image, frame.camera, detections, size, ops=self.ops, margin=margin, patch=patch
-            )
-
-    def _coarse(self, frame: Frame, crops: Crops, index: Indices, clock: StageClock) -> CoarseHypotheses:
-        """Return all hypotheses that the schedule has of N crops."""
-        if self.features is not None:
-            return self._matched(frame, crops, index, self._seen(frame, crops, index, clock), clock)
-        with clock("coarse"):
-            return estimate_coarse(crops, frame.models, index, **self._matching(frame))
-
-    def _seen(self, frame: Frame, crops: Crops, index: Indices, clock: StageClock) -> Retrieved:
-        assert self.features is not None
-        count = self.config.schedule.hypotheses
-        with clock("coarse"):
-            return retrieve(frame.image, crops, frame.models, index, features=self.features, count=count)
-
-    def _matching(self, frame: Frame) -> dict[str, Any]:
-        """Return what matching is done with."""
-        return {
+            margin, ops = self.config.coarse.margin, self.ops
+            crops = crop_detections(frame.image, frame.camera, detections, size, ops=ops, margin=margin, patch=patch)
+        networks: dict[str, Any] = {
             "encoder": self.runners["coarse_encoder"],
             "decoder": self.runners["coarse_decoder"],
-            "ops": self.ops,
-            "solver": self.solver,
-            "config": self.config,
-            "patch": self.bundle.patch_size,
-            "depth": frame.depth,
         }
-
-    def _matched(
-        self, frame: Frame, crops: Crops, index: Indices, seen: Retrieved, clock: StageClock
-    ) -> CoarseHypotheses:
-        """Return the hypotheses of N crops by the views ``seen``, and those by matching with the best of them, last."""
+        options: dict[str, Any] = {"ops": self.ops, "solver": self.solver, "config": self.config, "patch": patch}
+        options["depth"] = frame.depth
         with clock("coarse"):
-            hypotheses, matched = seen.hypotheses(crops.camera, index), self.config.schedule.matched
-            if not matched:
+            if self.features is None:
+                return estimate_coarse(crops, frame.models, index, **networks, **options)
+            schedule = self.config.schedule
+            models, count = frame.models, schedule.hypotheses
+            found = retrieve(frame.image, crops, models, index, features=self.features, count=count)
+            hypotheses = found.hypotheses(crops.camera, index)
+            if not schedule.matched:
                 return hypotheses
-            parts = self._matching(frame)
-            return hypotheses.joined(match_views(frame.image, crops, frame.models, index, seen, **parts, count=matched))
+            matched = match_views(
+                frame.image, crops, models, index, found, **networks, **options, count=schedule.matched
+            )
+            return hypotheses.joined(matched)
+
+    @property
+    def _knows_trust(self) -> bool:
+        """Tell whether poses can be trusted: whether presence is a probability."""
+        return self.features is not None and self.bundle.score_map is not None
+
+    def _early(self, count: int) -> NDArray[np.bool_] | None:
+        """Tell which of ``count`` hypotheses of ``_match`` effort "fast" has too, bool [M]; see ``turns``.
+
+        None with effort "best", which tries all, and where no pose can be trusted.
+        """
+        if self.config.effort == "best" or not self._knows_trust:
+            return None
+        views, matched, _ = self.config.schedule
+        few = EFFORTS["fast"]
+        place = np.arange(count) % (views + matched)  # of each detection the views come first, best first
+        return np.where(place < views, place < few.hypotheses, place - views < few.matched)
 
     def maker(self, frame: Frame, config: EstimatorConfig) -> ImagePairMaker:
         """Return what makes the pairs of an image."""

@@ -16,6 +16,7 @@ from coop_edge.mesh import Mesh
 from coop_edge.pipeline import Pipeline
 from coop_edge.runtime.bundle import Bundle
 from coop_edge.stages.boxes import overlaps
+from coop_edge.stages.judge import FeatureJudge
 from coop_edge.templates.template_set import TemplateSet
 
 ENGINES = Path(__file__).parents[1] / "engines" / "coop-xs"
@@ -102,57 +103,36 @@ def test_warming_up_runs_every_stage(estimator):
     assert estimator.estimate(SCENE.image, SCENE.camera, []) == []
 
 
-def refinements(pipeline, monkeypatch):
-    """Of each call of ``Pipeline._refined``: hypotheses, how many of them are early, and how many are left."""
-    seen, refined = [], Pipeline._refined
-
-    def spy(self, frame, detections, coarse, clock, *, early=None, survivors=0):
-        left = refined(self, frame, detections, coarse, clock, early=early, survivors=survivors)
-        seen.append((len(coarse), 0 if early is None else int(early.sum()), len(left.coarse)))
-        return left
-
-    monkeypatch.setattr(Pipeline, "_refined", spy)
-    return seen
-
-
 @pytest.mark.parametrize("trusted", [0.0, 1.0])
-def test_effort_goes_on_only_where_the_most_likely_view_is_not_trusted(estimator, monkeypatch, trusted):
-    """It finds the same objects either way: then come the views that "fast" has, then those of "balanced"."""
+def test_effort_goes_on_only_where_what_fast_finds_is_not_trusted(estimator, monkeypatch, trusted):
+    """It finds the same objects either way; "fast" has nothing to go on with."""
+    judged, score = [], FeatureJudge.score
+
+    def spy(self, refined, *args):
+        judged.append(len(refined))
+        return score(self, refined, *args)
+
     config = estimator._pipeline.config.updated([f"advanced.select.trusted_presence={trusted}"])
+    finished = 3 * (config.schedule.survivors if trusted else 1)  # of three detections
     monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
-    seen = refinements(estimator._pipeline, monkeypatch)
+    monkeypatch.setattr(FeatureJudge, "score", spy)
     results = estimator.estimate(SCENE.image, SCENE.camera, SCENE.detections)
+    assert judged == ([3] if estimator.config.effort == "fast" else [3, finished])  # those that come first, then all
     assert max(off(estimator, result) for result in results) <= WRONG
-    few, views = (replace(config, effort=effort).schedule for effort in ("fast", config.effort))
-    rest = 3 * (views.hypotheses - 1 + views.matched), 3 * (few.hypotheses - 1 + few.matched)
-    kept = 3 * max(1, views.survivors - 1)
-    assert seen == [(3, 0, 3), *([(*rest, kept)] if trusted else [])]
 
 
-def test_best_tries_all(estimator, monkeypatch):
-    config = replace(estimator.config, effort="best")
-    monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
-    seen = refinements(estimator._pipeline, monkeypatch)
-    estimator.estimate(SCENE.image, SCENE.camera, SCENE.detections[:1])
-    views = config.schedule
-    assert seen == [(views.hypotheses + views.matched, 0, views.survivors)]
+def test_hypotheses_come_first_that_fast_has_too(estimator):
+    views, matched, _ = estimator.config.schedule
+    early = estimator._pipeline._early(2 * (views + matched))
+    assert early.reshape(2, -1).sum(axis=1).tolist() == [5, 5]
+    assert early[:4].all()
+    assert early[views]
+    assert replace(estimator._pipeline, features=None)._early(2) is None
 
 
-@pytest.mark.parametrize(
-    "options", [["refine.iterations=1"], ["refine.survivors=42"], ["coarse.hypotheses=1", "coarse.matched=1"]]
-)
-def test_schedules_with_nothing_to_choose_among_need_no_first(estimator, monkeypatch, options):
-    config = estimator.config.updated([*options, "advanced.select.trusted_presence=1"])
-    monkeypatch.setattr(estimator, "_pipeline", replace(estimator._pipeline, config=config))
-    seen = refinements(estimator._pipeline, monkeypatch)
-    (result,) = estimator.estimate(SCENE.image, SCENE.camera, SCENE.detections[:1])
-    views = config.schedule
-    every = views.hypotheses + views.matched
-    if views.survivors < every and config.refine.iterations > 1:
-        assert seen == [(1, 0, 1), (every - 1, every - 1, 1)]
-    else:
-        assert seen == [(every, 0, every)]
-    assert result.success
+def test_best_tries_all(estimator):
+    best = replace(estimator._pipeline, config=replace(estimator.config, effort="best"))
+    assert best._early(2 * (best.config.schedule.hypotheses + best.config.schedule.matched)) is None
 
 
 @pytest.mark.parametrize(("share", "again"), [(0.0, 0), (0.3, 3)])

@@ -15,7 +15,7 @@ from coop_edge.stages.frame import Frame
 from coop_edge.stages.refine import Refined
 from coop_edge.stages.rejection import Least
 from coop_edge.stages.scoring import Judge, Judged, measure_fit
-from coop_edge.stages.select import Selection, select, trusted
+from coop_edge.stages.select import Selection, select
 from coop_edge.types import Detection
 
 Floats = NDArray[np.float64]
@@ -70,11 +70,6 @@ class Hypotheses:
             filled=self._filled(),
         )
 
-    def trusted(self, config: EstimatorConfig) -> NDArray[np.bool_]:
-        """Tell which hypotheses are so surely right that no others are tried, bool [M]; see ``select.trusted``."""
-        coarse = self.coarse
-        return trusted(self.refined, coarse.object_index, config, self.judged, evidence=coarse.evidence)
-
     def in_other_boxes(self, config: EstimatorConfig) -> tuple[Indices, list[Detection]]:
         """Return the detections whose best pose is in doubt and has another box than theirs: rows [K], and K of these
         boxes.
@@ -85,8 +80,8 @@ class Hypotheses:
         chosen = self.choose(config)
         sure = chosen.presence >= config.advanced.select.trusted_presence
         settled = [
-            detection.mask is not None or (well and not reason)
-            for detection, well, reason in zip(self.detections, sure, chosen.reasons, strict=True)
+            detection.mask is not None or (trusted and not reason)
+            for detection, trusted, reason in zip(self.detections, sure, chosen.reasons, strict=True)
         ]
         rows = np.flatnonzero((chosen.hypothesis >= 0) & ~np.array(settled, np.bool_))
         best = chosen.hypothesis[rows]

@@ -53,10 +53,6 @@ class Retrieved(NamedTuple):
     scale: Floats  # [N,k] size of the crop in which it was found, over that of the box's own crop
     T_crop_object: Floats  # [N,k,4,4] in the cameras of the box's crops
 
-    def take(self, rows: NDArray[np.integer]) -> Retrieved:
-        """Return the views of the crops at ``rows``."""
-        return Retrieved(*(each[rows] for each in self))
-
     def hypotheses(self, camera: CropCamera, object_index: NDArray[np.integer]) -> CoarseHypotheses:
         """Return M = N k hypotheses.
 

@@ -124,19 +124,19 @@ def trusted(
     refined: Refined,
     object_index: NDArray[np.integer],
     config: EstimatorConfig,
-    judge: Judge | Judged,
+    judge: Judge,
     *,
     evidence: Floats | None = None,
 ) -> NDArray[np.bool_]:
     """Tell which of M hypotheses are accepted and so surely right that no others are tried, bool [M].
 
     They have at least ``advanced.select.trusted_presence``, and those that are judged by measured depth too
-    ``advanced.select.settled_with_depth``, but for effort "fast".
+    ``advanced.select.settled_with_depth``.
 
     Args:
         object_index: integers [M].
         config: ``select`` and ``advanced.select``.
-        judge: scores the hypotheses, or what it said of them.
+        judge: scores the hypotheses.
         evidence: [M], of the coarse stage; None: there was none.
     """
     least = Least.of(config, tracking=False)
@@ -145,7 +145,7 @@ def trusted(
     accepted = np.array([reason == "" for reason in rejected], np.bool_)
     options, with_depth = config.advanced.select, judged.with_depth
     wanted = np.full(len(refined), options.trusted_presence)
-    if with_depth is not None and config.effort != "fast":
+    if with_depth is not None:
         wanted[with_depth] = max(options.trusted_presence, options.settled_with_depth)
     return accepted & (judged.presence >= wanted)
 
