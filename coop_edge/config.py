@@ -345,7 +345,7 @@ class AdvancedSelectConfig(Config):
     earlier; 0 leaves it to ``min_presence`` and the ratio alone."""
     min_presence: float = 0.27
     """Least presence, 0 to 1, of a returned pose: its score as it would be at six diameters from the camera. The
-    default was chosen on the synthetic set, so that with models in plain grey, for which it is hardest, 3 to 5 % of
+    default was chosen on the synthetic set, so that with models in plain grey, for which it is hardest, 3 % of
     the objects that are not there pass and 95 % of the right poses stay. Larger refuses more of both; without effect
     where ``select.min_score`` is 0."""
     min_appearance: float = 0.46
