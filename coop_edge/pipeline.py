@@ -115,6 +115,7 @@ class Pipeline:
         return first.joined(second, rows)
 
     def _tried(self, frame: Frame, detections: Sequence[Detection], index: Indices, clock: StageClock) -> Hypotheses:
+        """Return what the schedule leaves of each detection's hypotheses, in the boxes given."""
         coarse = self._match(frame, detections, index, clock)
         maker = self.maker(frame, self.config)
         judge = self.judge(maker)

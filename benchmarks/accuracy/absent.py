@@ -132,8 +132,7 @@ def answers(
         out = []
         for least in (0.0, estimator.config.select.min_score):
             config = estimator.config.updated([f"select.min_score={least}", "advanced.select.min_presence=0"])
-            chosen = found.choose(config)
-            out.append(chosen.estimates(names))
+            out.append(found.choose(config).estimates(names))
     return out[0], out[1]
 
 

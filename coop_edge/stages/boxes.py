@@ -15,7 +15,7 @@ def within(boxes: Floats, size: tuple[int, int]) -> Floats:
 
 
 def filled(boxes: Floats, by: Floats) -> Floats:
-    """Return the share of each box [M,4] that lies in the one of ``by`` [M,4] beside it, [M]; NaN where that is NaN."""
+    """Return the share of each box [M,4] that the box of ``by`` [M,4] in its row covers, [M]; NaN where that is NaN."""
     low = np.maximum(boxes[:, :2], by[:, :2])
     high = np.minimum(boxes[:, :2] + boxes[:, 2:], by[:, :2] + by[:, 2:])
     area = np.maximum(boxes[:, 2:].prod(axis=-1), np.finfo(np.float64).tiny)

@@ -72,7 +72,7 @@ class CoarseHypotheses:
         return CoarseHypotheses(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def appended(self, other: CoarseHypotheses) -> CoarseHypotheses:
-        """Return the hypotheses of both, those of ``other`` last."""
+        """Return the hypotheses of both, those of ``other`` last, in no order of detections."""
         pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
         return CoarseHypotheses(**{name: np.concatenate(pair) for name, pair in pairs.items()})
 

@@ -33,13 +33,13 @@ class Frame:
         return np.array([self.models[i].diameter for i in index], np.float64)
 
     def boxes(self, T_camera_object: Floats, index: Indices) -> Floats:
-        """Return the boxes [M,4] of the objects at ``index`` [M] and poses [M,4,4]; see ``pose_boxes``.
+        """Return the boxes (x, y, width, height) [M,4], pixels, of the objects at ``index`` [M] and poses [M,4,4].
 
-        NaN where a pose is NaN, too.
+        As far as they are in the image; NaN where they are not, or a pose is NaN (``pose_boxes``).
         """
         out = np.full((len(index), 4), np.nan)
         for i in np.unique(index).tolist():
-            rows = np.flatnonzero((index == i) & np.isfinite(T_camera_object).all(axis=(1, 2)))
+            rows = index == i
             vertices, centre = self.renderer.meshes[i].vertices, self.models[i].centre
             out[rows] = pose_boxes(T_camera_object[rows], vertices, centre, self.camera)
         return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ class Hypotheses:
             reasons=[coarse.reason(i) for i in range(len(coarse))],
             judge=self.judged,
             least=least,
-            filled=self._filled(),
+            filled=self._filled,
         )
 
     def in_other_boxes(self, config: EstimatorConfig) -> tuple[Indices, list[Detection]]:
@@ -87,8 +88,7 @@ class Hypotheses:
         best = chosen.hypothesis[rows]
         own = self.frame.boxes(self.refined.T_camera_object[best], self.coarse.object_index[best])
         given = self._given(rows)
-        same = np.array([overlaps(a[None], b[None])[0, 0] for a, b in zip(own, given, strict=True)])
-        other = np.isfinite(own).all(axis=1) & (same < SAME_BOX)
+        other = overlaps(own, given).diagonal() < SAME_BOX  # not where the pose has no box in the image (NaN)
         found = [
             Detection(self.detections[row].object, tuple(box))
             for row, box in zip(rows[other].tolist(), own[other].tolist(), strict=True)
@@ -110,6 +110,7 @@ class Hypotheses:
         boxes = np.array([self.detections[row].bbox for row in rows.tolist()], np.float64).reshape(-1, 4)
         return within(boxes, self.frame.camera.size)
 
+    @cached_property
     def _filled(self) -> Floats:
         """Return the share of its box that each hypothesis fills, [M], see ``select``; NaN of models whose looks are
         known, on which it has no bearing."""
